@@ -1,0 +1,150 @@
+//! File names as clients send them: data to be echoed, never a path.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest kept name once percent-encoded, in bytes: file systems take 255 for one component, and
+/// the object store adds a suffix of its own while it writes.
+const MAX_ENCODED_BYTES: usize = 200;
+/// Longest extension kept when a name is cut, in bytes.
+const MAX_EXTENSION_BYTES: usize = 12;
+
+/// A client's file name, made safe to echo on one line and to use as one component of a key.
+///
+/// Folders are cut off (`../../etc/passwd` is `passwd`), control characters become `_`, and an
+/// over-long name is shortened before its extension. The result is never empty, `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct FileName(String);
+
+impl FileName {
+    /// Makes a safe name of what a client sent.
+    pub fn from_client(raw: &str) -> Self {
+        let last = raw.rsplit(['/', '\\']).next().unwrap_or_default();
+        let clean: String = last
+            .chars()
+            .map(|c| if is_unprintable(c) { '_' } else { c })
+            .collect();
+        let clean = clean.trim();
+        if matches!(clean, "" | "." | "..") {
+            return Self("photo".to_owned());
+        }
+        Self(shorten(clean))
+    }
+
+    /// The whole name, with its extension.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name without its last extension; a name that is only an extension is its own stem.
+    pub fn stem(&self) -> &str {
+        match self.0.rsplit_once('.') {
+            Some((stem, _)) if !stem.is_empty() => stem,
+            _ => &self.0,
+        }
+    }
+}
+
+impl From<String> for FileName {
+    fn from(raw: String) -> Self {
+        Self::from_client(&raw)
+    }
+}
+
+impl From<FileName> for String {
+    fn from(name: FileName) -> Self {
+        name.0
+    }
+}
+
+/// Control characters, and the invisible ones that reorder or break a line in a terminal.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Bytes that `c` takes in an object key, where everything but plain ASCII is percent-encoded.
+fn encoded_len(c: char) -> usize {
+    if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ') {
+        1
+    } else {
+        3 * c.len_utf8()
+    }
+}
+
+fn shorten(name: &str) -> String {
+    if name.chars().map(encoded_len).sum::<usize>() <= MAX_ENCODED_BYTES {
+        return name.to_owned();
+    }
+    let (stem, extension) = match name.rsplit_once('.') {
+        Some((stem, extension))
+            if !stem.is_empty()
+                && extension.chars().map(encoded_len).sum::<usize>() <= MAX_EXTENSION_BYTES =>
+        {
+            (stem, Some(extension))
+        }
+        _ => (name, None),
+    };
+    let mut room = MAX_ENCODED_BYTES - extension.map_or(0, |_| MAX_EXTENSION_BYTES + 1);
+    let mut kept: String = stem
+        .chars()
+        .take_while(|&c| {
+            let fits = encoded_len(c) <= room;
+            room = room.saturating_sub(encoded_len(c));
+            fits
+        })
+        .collect();
+    if let Some(extension) = extension {
+        kept.push('.');
+        kept.push_str(extension);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn folders_and_control_characters_are_not_kept() {
+        for (raw, name, stem) in [
+            ("anna.jpg", "anna.jpg", "anna"),
+            ("../../etc/passwd", "passwd", "passwd"),
+            ("C:\\photos\\anna.b.jpg", "anna.b.jpg", "anna.b"),
+            (
+                "a\r\nSet-Cookie: x.jpg",
+                "a__Set-Cookie: x.jpg",
+                "a__Set-Cookie: x",
+            ),
+            ("..", "photo", "photo"),
+            ("", "photo", "photo"),
+            ("photos/", "photo", "photo"),
+            (".jpg", ".jpg", ".jpg"),
+            ("żółw.png", "żółw.png", "żółw"),
+        ] {
+            let safe = FileName::from_client(raw);
+            assert_eq!((safe.as_str(), safe.stem()), (name, stem), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_before_its_extension() {
+        let name = FileName::from_client(&format!("{}.jpeg", "x".repeat(4000)));
+        assert!(name.as_str().len() <= MAX_ENCODED_BYTES);
+        assert!(name.as_str().ends_with("x.jpeg"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_becomes_one_safe_component(raw in ".{0,400}|(\\.\\./){1,9}.{0,9}") {
+            let name = FileName::from_client(&raw);
+            prop_assert!(!name.as_str().is_empty());
+            prop_assert!(!name.as_str().contains(['/', '\\', '\r', '\n', '\0']));
+            prop_assert!(name.as_str() != "." && name.as_str() != "..");
+            prop_assert!(name.as_str().chars().map(encoded_len).sum::<usize>() <= MAX_ENCODED_BYTES);
+            prop_assert_eq!(FileName::from_client(name.as_str()), name.clone());
+            prop_assert!(!name.stem().is_empty());
+        }
+    }
+}

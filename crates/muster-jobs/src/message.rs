@@ -1,0 +1,184 @@
+//! The request that the web tier puts on the queue for a worker.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::FileName;
+
+/// The format that this build writes, and the only one it reads.
+pub const MESSAGE_VERSION: u32 = 1;
+
+/// One request's identity: a UUIDv7, so that ids sort by the time of submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// A fresh id, stamped with the present time.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default that differs each time misleads"
+    )]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// When the request was submitted, since the Unix epoch; `None` for an id that is not a UUIDv7.
+    pub fn submitted_at(self) -> Option<Duration> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Some(Duration::new(seconds, nanos))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = uuid::Error;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.parse().map(Self)
+    }
+}
+
+/// What a worker is to do with the photograph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Find every face and match it against the gallery.
+    Recognize,
+    /// Find the one face there is and answer its embedding; none or several is a refusal.
+    Enroll,
+}
+
+/// A request as it stands on the queue, in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`MESSAGE_VERSION`] of the sender.
+    pub version: u32,
+    /// The request that this is.
+    pub id: RequestId,
+    /// What to do.
+    pub purpose: Purpose,
+    /// The client's file name.
+    pub file: FileName,
+    /// The ETag of the uploaded photograph, where its key may be overwritten by another upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_etag: Option<String>,
+    /// Name of the queue to answer on.
+    pub reply_to: String,
+    /// When the web tier sent this, in milliseconds since the Unix epoch.
+    pub sent_at_ms: u64,
+}
+
+/// Why a message is not a request (or reply) that this build can read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// Not JSON of the expected shape.
+    #[error("the message is not in Muster's format")]
+    Malformed(#[source] serde_json::Error),
+    /// Written by a build with another format.
+    #[error(
+        "the message has format {found}, this build reads {MESSAGE_VERSION}: run one version of muster"
+    )]
+    Version {
+        /// The format the message says it has.
+        found: u32,
+    },
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+pub(crate) fn check_version(body: &str) -> Result<(), MessageError> {
+    let VersionOnly { version } = serde_json::from_str(body).map_err(MessageError::Malformed)?;
+    if version == MESSAGE_VERSION {
+        Ok(())
+    } else {
+        Err(MessageError::Version { found: version })
+    }
+}
+
+impl Request {
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// [`MessageError`] where the body is not a request of this build's format.
+    pub fn from_json(body: &str) -> Result<Self, MessageError> {
+        check_version(body)?;
+        serde_json::from_str(body).map_err(MessageError::Malformed)
+    }
+
+    /// The message's body.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a request has only string keys")
+    }
+}
+
+/// Milliseconds since the Unix epoch, by this machine's clock.
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            version: MESSAGE_VERSION,
+            id: RequestId::new(),
+            purpose: Purpose::Recognize,
+            file: FileName::from_client("anna.jpg"),
+            input_etag: None,
+            reply_to: "replies-1".into(),
+            sent_at_ms: now_ms(),
+        }
+    }
+
+    #[test]
+    fn a_request_survives_the_queue() {
+        let sent = request();
+        assert_eq!(Request::from_json(&sent.to_json()).unwrap(), sent);
+    }
+
+    #[test]
+    fn ids_tell_when_they_were_submitted() {
+        let before = now_ms();
+        let submitted = RequestId::new().submitted_at().unwrap().as_millis() as u64;
+        assert!((before..=now_ms()).contains(&submitted));
+    }
+
+    #[test]
+    fn another_format_is_named_and_garbage_is_refused() {
+        let other = Request {
+            version: 2,
+            ..request()
+        }
+        .to_json();
+        assert!(matches!(
+            Request::from_json(&other),
+            Err(MessageError::Version { found: 2 })
+        ));
+        for garbage in ["", "hello", "{}", "{\"version\":1}", "[1]"] {
+            assert!(matches!(
+                Request::from_json(garbage),
+                Err(MessageError::Malformed(_))
+            ));
+        }
+    }
+}

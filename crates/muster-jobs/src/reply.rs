@@ -1,0 +1,312 @@
+//! The answer that a worker sends back, and the result that it writes beside it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::check_version;
+use crate::{FileName, MESSAGE_VERSION, MessageError, RequestId};
+
+/// Width and height in pixels of the EXIF-upright photograph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSize {
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+}
+
+/// An axis-aligned box in pixels of the EXIF-upright photograph.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaceBox {
+    /// Left edge.
+    pub x: f32,
+    /// Top edge.
+    pub y: f32,
+    /// Extent to the right.
+    pub width: f32,
+    /// Extent downwards.
+    pub height: f32,
+}
+
+/// What was decided of one face.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The face is the named person's.
+    Match,
+    /// Nobody enrolled is similar enough.
+    Unknown,
+    /// Two people are too similar to this face to tell which it is.
+    Ambiguous,
+}
+
+/// An enrolled person, by id and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonRef {
+    /// The person's id, a UUID.
+    pub id: String,
+    /// The name given at enrolment.
+    pub name: String,
+}
+
+/// A person who was considered for a face.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Who.
+    pub person: PersonRef,
+    /// Cosine similarity of the nearest enrolled face, -1 to 1.
+    pub similarity: f32,
+}
+
+/// One face of a photograph and what was decided of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaceReport {
+    /// Where the face is.
+    #[serde(rename = "box")]
+    pub bounds: FaceBox,
+    /// Right eye, left eye, nose tip, right and left mouth corner (the person's right), in pixels.
+    pub landmarks: [[f32; 2]; 5],
+    /// The detector's score, 0 to 1.
+    pub confidence: f32,
+    /// What was decided.
+    pub decision: Decision,
+    /// Who it is, where the decision is `match`.
+    pub person: Option<PersonRef>,
+    /// Cosine similarity to the best candidate; `null` where nobody is enrolled.
+    pub similarity: Option<f32>,
+    /// The nearest people, best first.
+    pub candidates: Vec<Candidate>,
+    /// Why it is not a match, naming the measured and the required value.
+    pub reasons: Vec<String>,
+}
+
+/// Milliseconds that a request spent in each stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TimingMs {
+    /// From the web tier's send to the worker's receive, by the two machines' clocks.
+    pub queue: f64,
+    /// Reading the photograph from the object store.
+    pub fetch: f64,
+    /// JPEG, PNG or WebP to upright RGB.
+    pub decode: f64,
+    /// Finding the faces.
+    pub detect: f64,
+    /// Warping the faces to the embedder's template.
+    pub align: f64,
+    /// Computing the embeddings.
+    pub embed: f64,
+    /// Bringing the gallery up to date and searching it.
+    #[serde(rename = "match")]
+    pub match_: f64,
+    /// Writing the result. Zero inside the stored result itself.
+    pub store: f64,
+    /// From the upload's last byte to the answer, as the web tier saw it; in the stored result,
+    /// from the send to the store.
+    pub total: f64,
+}
+
+/// The result of recognising one photograph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recognition {
+    /// The request that this answers.
+    pub request_id: RequestId,
+    /// The photograph's size.
+    pub image: ImageSize,
+    /// Every face found, largest first.
+    pub faces: Vec<FaceReport>,
+    /// The embedder's name.
+    pub model: String,
+    /// Where the time went.
+    pub timing_ms: TimingMs,
+}
+
+impl Recognition {
+    /// The name to answer with one word: the largest face that matched, or `unknown`.
+    pub fn headline(&self) -> &str {
+        self.faces
+            .iter()
+            .find_map(|face| face.person.as_ref())
+            .map_or("unknown", |person| person.name.as_str())
+    }
+}
+
+/// The one face of an enrolment photograph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnrolledPhoto {
+    /// The embedding, little-endian `f32`, base64.
+    pub embedding: String,
+    /// Name of the model that made it: embeddings of two models do not compare.
+    pub model: String,
+    /// Where the face is.
+    #[serde(rename = "box")]
+    pub bounds: FaceBox,
+    /// The detector's score, 0 to 1.
+    pub confidence: f32,
+}
+
+/// Stable codes of what can be wrong with a request, as the HTTP contract has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailureCode {
+    /// The photograph is damaged.
+    #[serde(rename = "image.unreadable")]
+    ImageUnreadable,
+    /// Not a JPEG, PNG or WebP.
+    #[serde(rename = "image.unsupported")]
+    ImageUnsupported,
+    /// Too many bytes or pixels.
+    #[serde(rename = "image.too_large")]
+    ImageTooLarge,
+    /// No face was found.
+    #[serde(rename = "face.none")]
+    FaceNone,
+    /// Several faces where one is needed.
+    #[serde(rename = "face.multiple")]
+    FaceMultiple,
+    /// Another upload of the same file name replaced the photograph before it was read.
+    #[serde(rename = "input.replaced")]
+    InputReplaced,
+    /// The photograph is no longer in the object store.
+    #[serde(rename = "input.missing")]
+    InputMissing,
+    /// Workers failed on it too often, and it was set aside.
+    #[serde(rename = "recognition.failed")]
+    RecognitionFailed,
+}
+
+/// A refusal or failure, ready to be shown to the client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The stable code.
+    pub code: FailureCode,
+    /// One sentence that names the thing and the remedy.
+    pub detail: String,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The photograph was recognised.
+    Recognized(Box<Recognition>),
+    /// The photograph is fit for enrolment.
+    Enrolled(EnrolledPhoto),
+    /// It was refused, or failed.
+    Failed(Failure),
+}
+
+/// A reply as it stands on the queue, in JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`MESSAGE_VERSION`] of the sender.
+    pub version: u32,
+    /// The request that this answers.
+    pub id: RequestId,
+    /// The client's file name, as the request had it.
+    pub file: FileName,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Reply {
+    /// A reply in this build's format.
+    pub fn new(id: RequestId, file: FileName, outcome: Outcome) -> Self {
+        Self {
+            version: MESSAGE_VERSION,
+            id,
+            file,
+            outcome,
+        }
+    }
+
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// [`MessageError`] where the body is not a reply of this build's format.
+    pub fn from_json(body: &str) -> Result<Self, MessageError> {
+        check_version(body)?;
+        serde_json::from_str(body).map_err(MessageError::Malformed)
+    }
+
+    /// The message's body.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a reply has only string keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn face(person: Option<&str>) -> FaceReport {
+        FaceReport {
+            bounds: FaceBox {
+                x: 1.0,
+                y: 2.0,
+                width: 3.0,
+                height: 4.0,
+            },
+            landmarks: [[0.0; 2]; 5],
+            confidence: 0.9,
+            decision: if person.is_some() {
+                Decision::Match
+            } else {
+                Decision::Unknown
+            },
+            person: person.map(|name| PersonRef {
+                id: "1".into(),
+                name: name.into(),
+            }),
+            similarity: person.map(|_| 0.7),
+            candidates: vec![],
+            reasons: vec![],
+        }
+    }
+
+    fn recognition(faces: Vec<FaceReport>) -> Recognition {
+        Recognition {
+            request_id: RequestId::new(),
+            image: ImageSize {
+                width: 10,
+                height: 20,
+            },
+            faces,
+            model: "sface".into(),
+            timing_ms: TimingMs::default(),
+        }
+    }
+
+    #[test]
+    fn the_headline_is_the_largest_known_face() {
+        assert_eq!(
+            recognition(vec![face(None), face(Some("Anna"))]).headline(),
+            "Anna"
+        );
+        assert_eq!(recognition(vec![face(None)]).headline(), "unknown");
+    }
+
+    #[test]
+    fn replies_survive_the_queue_and_codes_are_the_contracts() {
+        let failure = Failure {
+            code: FailureCode::FaceNone,
+            detail: "no face; send a photo with one".into(),
+        };
+        for outcome in [
+            Outcome::Recognized(Box::new(recognition(vec![face(Some("Anna"))]))),
+            Outcome::Failed(failure),
+        ] {
+            let reply = Reply::new(RequestId::new(), FileName::from_client("a.jpg"), outcome);
+            assert_eq!(Reply::from_json(&reply.to_json()).unwrap(), reply);
+        }
+        assert_eq!(
+            serde_json::to_value(FailureCode::FaceNone).unwrap(),
+            "face.none"
+        );
+    }
+
+    #[test]
+    fn the_contracts_json_names_are_kept() {
+        let json = serde_json::to_value(recognition(vec![face(None)])).unwrap();
+        assert!(json["faces"][0]["box"]["width"].is_number());
+        assert!(json["faces"][0]["person"].is_null());
+        assert!(json["timing_ms"]["match"].is_number());
+    }
+}
