@@ -57,10 +57,10 @@ impl From<FileName> for String {
     }
 }
 
-/// Control characters, and the invisible ones that reorder or break a line in a terminal.
+/// Control characters, invisible ones that reorder or break a line, and what no queue carries.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Bytes that `c` takes in an object key, where everything but plain ASCII is percent-encoded.

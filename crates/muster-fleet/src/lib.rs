@@ -1,0 +1,14 @@
+//! The fleet of recognition workers and the controller that sizes it.
+//!
+//! `observe → plan → apply`: the controller observes the backlog and the fleet, [`plan`] decides
+//! (a pure function), and the [`Fleet`] does it. Knows nothing of faces or HTTP.
+
+mod controller;
+mod fleet;
+mod local;
+mod plan;
+
+pub use controller::{Controller, FleetReport, run};
+pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
+pub use local::{LocalFleet, LocalFleetOptions, READY_LINE};
+pub use plan::{Observation, Plan, Policy, plan};

@@ -1,0 +1,125 @@
+//! What can go wrong with a queue, one variant for each decision a caller makes.
+
+/// The failure underneath, kept as it came.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A queue operation that did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// The queue does not exist, or was removed since the handle was made.
+    #[error("queue {queue} does not exist")]
+    NotFound {
+        /// The queue's name.
+        queue: String,
+    },
+    /// The queue was removed so recently that the service refuses to make it again (SQS: 60 s).
+    #[error("queue {queue} was removed less than a minute ago")]
+    RemovedRecently {
+        /// The queue's name.
+        queue: String,
+    },
+    /// The name is not 1 to 80 letters, digits, hyphens and underscores.
+    #[error("{name:?} is not a queue name: 1 to 80 letters, digits, hyphens and underscores")]
+    InvalidName {
+        /// The name that was refused.
+        name: String,
+    },
+    /// The options are outside what both services accept.
+    #[error("the queue's {option} is outside its limits: {limits}")]
+    InvalidOption {
+        /// The field of [`QueueOptions`](crate::QueueOptions).
+        option: &'static str,
+        /// What is accepted.
+        limits: &'static str,
+    },
+    /// The body is empty or holds a character that SQS refuses (a control character, U+FFFE).
+    #[error("message {index} of the batch is empty or holds a control character")]
+    InvalidBody {
+        /// Its position in the batch.
+        index: usize,
+    },
+    /// The bodies of one batch are too large together; nothing was sent.
+    #[error("the batch has {bytes} bytes, {limit} are accepted")]
+    TooLarge {
+        /// Bytes of all bodies of the batch.
+        bytes: usize,
+        /// What is accepted.
+        limit: usize,
+    },
+    /// The batch has too many entries; nothing was done.
+    #[error("the batch has {entries} entries, {limit} are accepted")]
+    BatchTooLong {
+        /// Entries of the batch.
+        entries: usize,
+        /// What is accepted.
+        limit: usize,
+    },
+    /// The receipt no longer stands for a delivery: the work belongs to somebody else, or is done.
+    #[error("the receipt has expired")]
+    ReceiptExpired,
+    /// The queue was purged less than a minute ago (SQS only); it may be purged again later.
+    #[error("queue {queue} was purged less than a minute ago")]
+    PurgeInProgress {
+        /// The queue's name.
+        queue: String,
+    },
+    /// The service asks for fewer requests: retry with back-off.
+    #[error("the queue service is throttling")]
+    Throttled {
+        /// What the service said.
+        #[source]
+        source: SourceError,
+    },
+    /// The service could not be reached, was busy or failed: retry with back-off.
+    ///
+    /// A send that ended so may have happened.
+    #[error("the queue service is unavailable")]
+    Unavailable {
+        /// What happened.
+        #[source]
+        source: SourceError,
+    },
+    /// The service refuses, and will refuse again: permissions, a damaged or newer file.
+    #[error("the queue service refuses the request")]
+    Refused {
+        /// What the service said.
+        #[source]
+        source: SourceError,
+    },
+}
+
+impl QueueError {
+    /// Says whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Throttled { .. }
+                | Self::Unavailable { .. }
+                | Self::PurgeInProgress { .. }
+                | Self::RemovedRecently { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn the_source_is_linked_and_not_repeated() {
+        let error = QueueError::Unavailable {
+            source: "disk on fire".into(),
+        };
+        assert!(!error.to_string().contains("fire"));
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("disk on fire")
+        );
+        assert!(error.is_transient());
+        assert!(!QueueError::ReceiptExpired.is_transient());
+    }
+}

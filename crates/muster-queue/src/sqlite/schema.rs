@@ -1,0 +1,164 @@
+//! The file: how it is opened and what is in it.
+//!
+//! Invariant: any number of processes may open, create and use the same file at the same time.
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::QueueError;
+
+/// What `user_version` says of a file with [`SCHEMA`].
+const VERSION: i64 = 1;
+
+/// How long a writer waits for the writers of other processes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `depth` is kept by triggers, so that counting 100,000 messages costs the same as counting one.
+/// Ids are never used twice (`AUTOINCREMENT`): an old receipt cannot fit a new message.
+const SCHEMA: &str = "
+CREATE TABLE queues (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    depth INTEGER NOT NULL DEFAULT 0,
+    visibility_ms INTEGER NOT NULL,
+    retention_ms INTEGER NOT NULL,
+    dead_letter INTEGER,
+    max_receives INTEGER
+) STRICT;
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    queue INTEGER NOT NULL,
+    visible_at INTEGER NOT NULL,
+    sent_at INTEGER NOT NULL,
+    receive_count INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX messages_by_visibility ON messages (queue, visible_at);
+CREATE TRIGGER message_added AFTER INSERT ON messages BEGIN
+    UPDATE queues SET depth = depth + 1 WHERE id = NEW.queue;
+END;
+CREATE TRIGGER message_removed AFTER DELETE ON messages BEGIN
+    UPDATE queues SET depth = depth - 1 WHERE id = OLD.queue;
+END;
+CREATE TRIGGER message_moved AFTER UPDATE OF queue ON messages BEGIN
+    UPDATE queues SET depth = depth - 1 WHERE id = OLD.queue;
+    UPDATE queues SET depth = depth + 1 WHERE id = NEW.queue;
+END;
+";
+
+/// Opens the connection that writes, and creates the file if absent.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, QueueError> {
+    let mut db = connect(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+    )?;
+    use_wal(&db)?;
+    create(&mut db)?;
+    Ok(db)
+}
+
+/// Opens a connection that only reads: in WAL mode it never waits for writers.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, QueueError> {
+    Ok(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+}
+
+fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let mut db = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_handler(Some(wait_for_lock))?;
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    db.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+/// Waits for another process's transaction, which takes tens of microseconds.
+///
+/// SQLite's own handler sleeps a millisecond first and 100 ms later on: far too long here.
+fn wait_for_lock(attempt: i32) -> bool {
+    const SHORT: Duration = Duration::from_micros(100);
+    const LONG: Duration = Duration::from_millis(2);
+    const SHORT_ATTEMPTS: i32 = 50;
+    thread::sleep(if attempt < SHORT_ATTEMPTS {
+        SHORT
+    } else {
+        LONG
+    });
+    LONG * u32::try_from(attempt).unwrap_or(0) < BUSY_TIMEOUT
+}
+
+/// Turns on the write-ahead log, which SQLite refuses while another process is doing the same.
+fn use_wal(db: &Connection) -> Result<(), QueueError> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))
+        {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(mode) => {
+                let source = format!("the file system allows no write-ahead log, only {mode}");
+                return Err(QueueError::Refused {
+                    source: source.into(),
+                });
+            }
+            Err(error) if !is_busy(&error) || Instant::now() >= deadline => {
+                return Err(error.into());
+            }
+            Err(_) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+fn create(db: &mut Connection) -> Result<(), QueueError> {
+    let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get(0));
+    if version(db)? == VERSION {
+        return Ok(());
+    }
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match version(&tx)? {
+        0 => {
+            tx.execute_batch(SCHEMA)?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+            tx.commit()?;
+            Ok(())
+        }
+        VERSION => Ok(()),
+        other => {
+            let source = format!("the file has format {other}, this program knows {VERSION}");
+            Err(QueueError::Refused {
+                source: source.into(),
+            })
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+impl From<rusqlite::Error> for QueueError {
+    fn from(error: rusqlite::Error) -> Self {
+        let temporary = matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::OutOfMemory
+            )
+        );
+        let source = Box::new(error);
+        if temporary {
+            Self::Unavailable { source }
+        } else {
+            Self::Refused { source }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The conformance suite on SQLite, and what only SQLite promises.
+
+use std::{
+    fs,
+    future::{Future, poll_fn},
+    path::PathBuf,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use muster_queue::{Queue, QueueError, Queues, SqliteQueue, SqliteQueues};
+use tempfile::TempDir;
+
+use crate::conformance::{
+    self, PATIENCE, Place, counted, delete, options, receipts, receive, send, suite,
+};
+
+suite!(place);
+
+const LONG: Duration = Duration::from_secs(600);
+
+async fn place() -> Option<Place> {
+    let (queues, folder) = open();
+    Some(Place {
+        queues: Arc::new(queues),
+        _folder: Some(folder),
+    })
+}
+
+fn open() -> (SqliteQueues, TempDir) {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let queues = SqliteQueues::open(&folder.path().join("queues.db")).expect("open the file");
+    (queues, folder)
+}
+
+async fn queue(queues: &SqliteQueues, visibility_timeout: Duration) -> SqliteQueue {
+    let name = conformance::unique("sqlite");
+    queues
+        .queue(&name, &options(visibility_timeout))
+        .await
+        .expect("make the queue")
+}
+
+fn bells(queues: &SqliteQueues) -> usize {
+    let mut folder = queues.path().as_os_str().to_owned();
+    folder.push("-bells");
+    fs::read_dir(PathBuf::from(folder))
+        .expect("list the bells")
+        .count()
+}
+
+#[tokio::test]
+async fn a_stale_receipt_takes_nothing_from_its_new_holder() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    send(&queue, &["work"]).await;
+    let stale = receive(&queue, 1).await;
+    queue
+        .extend(&receipts(&stale), Duration::ZERO)
+        .await
+        .expect("hand back");
+    let held = receive(&queue, 1).await;
+    let expired = |outcomes: Vec<_>| matches!(outcomes[..], [Err(QueueError::ReceiptExpired)]);
+    assert!(expired(
+        queue.delete(&receipts(&stale)).await.expect("delete")
+    ));
+    assert!(expired(
+        queue
+            .extend(&receipts(&stale), Duration::ZERO)
+            .await
+            .expect("extend")
+    ));
+    counted(&queue, 0, 1).await;
+    delete(&queue, &held).await;
+    assert!(expired(
+        queue.delete(&receipts(&held)).await.expect("delete twice")
+    ));
+}
+
+#[tokio::test]
+async fn a_receiver_wakes_when_a_timeout_ends() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, Duration::from_millis(300)).await;
+    send(&queue, &["work"]).await;
+    receive(&queue, 1).await;
+    // The re-check comes only after a second.
+    let begun = Instant::now();
+    assert_eq!(receive(&queue, 1).await[0].receive_count, 2);
+    assert!(
+        begun.elapsed() < Duration::from_millis(900),
+        "after {:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_delivery_nobody_takes_is_handed_back() {
+    let (queues, _folder) = open();
+    let queue = Arc::new(queue(&queues, LONG).await);
+    send(&*queue, &["work"]).await;
+    let receiver = Arc::clone(&queue);
+    let mut poll = Box::pin(async move { receiver.receive(1, PATIENCE).await });
+    // Polled once, which hands the job to the thread, and never again.
+    assert!(poll_fn(|cx| Poll::Ready(poll.as_mut().poll(cx).is_pending())).await);
+    counted(&*queue, 0, 1).await;
+    drop(poll);
+    let received = receive(&*queue, 1).await;
+    assert_eq!(received[0].receive_count, 1);
+    delete(&*queue, &received).await;
+}
+
+#[tokio::test]
+async fn receivers_that_give_up_lose_nothing() {
+    const MESSAGES: usize = 100;
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    let mut received = Vec::new();
+    for n in 0..MESSAGES {
+        send(&queue, &[&n.to_string()]).await;
+        let patience = Duration::from_micros(u64::try_from(n).expect("small") * 5);
+        if let Ok(some) = tokio::time::timeout(patience, queue.receive(1, PATIENCE)).await {
+            received.extend(some.expect("receive"));
+        }
+    }
+    let left = MESSAGES - received.len();
+    received.extend(receive(&queue, left).await);
+    assert!(
+        received.iter().all(|message| message.receive_count == 1),
+        "{received:?}"
+    );
+    counted(&queue, 0, u64::try_from(MESSAGES).expect("small")).await;
+}
+
+#[tokio::test]
+async fn a_send_before_the_wait_ends_it_at_once() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    for round in 0..5 {
+        assert_eq!(queue.counts().await.expect("count").visible, round);
+        // Between the counting and the wait.
+        send(&queue, &["wake"]).await;
+        let begun = Instant::now();
+        queue.wait_for_send(PATIENCE).await.expect("wait");
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "after {:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_send_by_another_handle_ends_the_wait_even_if_it_came_before() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    let other = SqliteQueues::open(queues.path()).expect("open the file again");
+    let other = other.existing(queue.name()).await.expect("open the queue");
+    for _ in 0..5 {
+        send(&other, &["wake"]).await;
+        let begun = Instant::now();
+        queue.wait_for_send(PATIENCE).await.expect("wait");
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "after {:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wait_with_nothing_sent_lasts() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    send(&queue, &["before"]).await;
+    let lasting = Duration::from_millis(1500);
+    // An echo of the send may end one wait, not two.
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        queue.wait_for_send(lasting).await.expect("wait");
+        waits.push(begun.elapsed());
+    }
+    assert!(waits[0] < lasting, "{waits:?}");
+    assert!(waits[2] >= lasting, "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_a_message_comes_back() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, Duration::from_millis(400)).await;
+    send(&queue, &["work"]).await;
+    queue
+        .wait_for_send(PATIENCE)
+        .await
+        .expect("wait for the send");
+    let received = receive(&queue, 1).await;
+    queue
+        .wait_for_send(PATIENCE)
+        .await
+        .expect("wait for the time-out");
+    counted(&queue, 1, 0).await;
+    let again = receive(&queue, 1).await;
+    assert_eq!(again[0].id, received[0].id);
+    queue
+        .extend(&receipts(&again), Duration::ZERO)
+        .await
+        .expect("hand back");
+    queue
+        .wait_for_send(PATIENCE)
+        .await
+        .expect("wait for the handing back");
+    counted(&queue, 1, 0).await;
+}
+
+#[tokio::test]
+async fn removing_ends_waits_and_leaves_no_bell() {
+    let (queues, _folder) = open();
+    let queue = Arc::new(queue(&queues, LONG).await);
+    let name = queue.name().to_owned();
+    let receiver = Arc::clone(&queue);
+    let poll = tokio::spawn(async move { receiver.receive(1, PATIENCE).await });
+    // The bell is there once the receiver listens.
+    let deadline = Instant::now() + PATIENCE;
+    while bells(&queues) == 0 {
+        assert!(Instant::now() < deadline, "the receiver makes no bell");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    queue.remove().await.expect("remove");
+    assert_eq!(bells(&queues), 0);
+    let gone = poll.await.expect("join");
+    assert!(matches!(gone, Err(QueueError::NotFound { .. })), "{gone:?}");
+    assert!(matches!(
+        queue.remove().await,
+        Err(QueueError::NotFound { .. })
+    ));
+    // The old handle does not become one of the new queue.
+    let new = queues
+        .queue(&name, &options(LONG))
+        .await
+        .expect("make it again");
+    assert!(matches!(
+        queue.counts().await,
+        Err(QueueError::NotFound { .. })
+    ));
+    counted(&new, 0, 0).await;
+}
+
+#[tokio::test]
+async fn a_bell_without_a_queue_is_removed_when_the_file_is_opened() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    send(&queue, &["rings"]).await;
+    let mut stray = queues.path().as_os_str().to_owned();
+    stray.push("-bells/999");
+    fs::write(PathBuf::from(stray), "").expect("leave a bell");
+    assert_eq!(bells(&queues), 2);
+    let again = SqliteQueues::open(queues.path()).expect("open the file again");
+    assert_eq!(bells(&again), 1);
+}
+
+#[tokio::test]
+async fn a_purge_in_steps_empties_a_deep_queue() {
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    let batch = vec!["x".to_owned(); 10];
+    for _ in 0..500 {
+        queue.send(&batch).await.expect("send");
+    }
+    counted(&queue, 5_000, 0).await;
+    queue.purge().await.expect("purge");
+    counted(&queue, 0, 0).await;
+}
+
+#[tokio::test]
+async fn many_handles_create_the_file_together() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let path = folder.path().join("queues.db");
+    let opened: Vec<_> = (0..8)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || SqliteQueues::open(&path))
+        })
+        .collect();
+    for opened in opened {
+        let queues = opened.join().expect("join").expect("open the file");
+        let queue = Queues::queue(&queues, "one", &options(LONG))
+            .await
+            .expect("make the queue");
+        send(&*queue, &["from each"]).await;
+    }
+    let queues = SqliteQueues::open(&path).expect("open the file");
+    counted(&queues.existing("one").await.expect("open the queue"), 8, 0).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_something_else_is_refused() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let path = folder.path().join("notes.txt");
+    fs::write(
+        &path,
+        "no database at all, but long enough to look like one ".repeat(40),
+    )
+    .expect("write the file");
+    assert!(matches!(
+        SqliteQueues::open(&path),
+        Err(QueueError::Refused { .. })
+    ));
+}
