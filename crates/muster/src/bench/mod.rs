@@ -1,0 +1,221 @@
+//! `muster bench`: a service under load, from zero instances to zero instances.
+
+mod load;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::Args;
+use muster_recognize::models::Installation;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Client, file_name};
+use crate::config::Settings;
+use crate::photos::{Variation, open, photos_in, square_jpeg};
+use crate::{progress, up, web};
+
+/// The service that is measured where none is named and one answers.
+const DEFAULT_URL: &str = "http://127.0.0.1:8000";
+/// Longest wait for a fleet of zero before the measurement.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// Arguments of `muster bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The service's address [default: one on this machine at port 8000 if it answers, else one
+    /// that is started for the measurement]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Folder of photographs [default: the installed sample photographs, varied]
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Photographs sent
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    requests: usize,
+    /// Photographs under way at one time
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    concurrency: usize,
+    /// Photographs are cut and resized to this many pixels square
+    #[arg(long, default_value_t = 512, value_name = "PIXELS")]
+    size: u32,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the measurement and prints its figures; the exit code says whether there were no errors.
+///
+/// # Errors
+/// When photographs can not be read or the service can not be reached.
+pub async fn run(args: BenchArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(args.requests > 0, "--requests is 0: send at least one");
+    anyhow::ensure!(
+        args.concurrency > 0,
+        "--concurrency is 0: send at least one at a time"
+    );
+    anyhow::ensure!(
+        args.size > 0,
+        "--size is 0: choose the photographs' size in pixels"
+    );
+    let photos = prepare(&args, settings).await?;
+    let (client, own) = match &args.url {
+        Some(url) => (Client::new(url)?, None),
+        None => {
+            let running = Client::new(DEFAULT_URL)?;
+            if running.get("/v1/status").await.is_ok() {
+                eprintln!("measuring the service at {DEFAULT_URL}");
+                (running, None)
+            } else {
+                let own = OwnService::start(settings).await?;
+                eprintln!("measuring a service that was started for this");
+                (Client::new(&own.url)?, Some(own))
+            }
+        }
+    };
+    let measured = measure(&args, &client, photos).await;
+    if let Some(own) = own {
+        own.stop().await?;
+    }
+    let figures = measured?;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string(&figures).context("write the figures")?
+        );
+    } else {
+        report::print(&figures);
+    }
+    Ok(if figures.errors == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn measure(
+    args: &BenchArgs,
+    client: &Client,
+    photos: Vec<Bytes>,
+) -> anyhow::Result<report::Figures> {
+    load::until_zero(client, SETTLE).await?;
+    load::run(client, photos, args.requests, args.concurrency).await
+}
+
+/// Everything on this machine, in this process, in a temporary folder.
+struct OwnService {
+    url: String,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+    _folder: tempfile::TempDir,
+}
+
+impl OwnService {
+    async fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("make a temporary data folder")?;
+        let settings = Settings {
+            data_dir: folder.path().join("data"),
+            ..settings.clone()
+        };
+        let listener = web::bind(([127, 0, 0, 1], 0).into()).await?;
+        let address = listener
+            .local_addr()
+            .context("read the listener's address")?;
+        let stop = CancellationToken::new();
+        let samples = Installation::open(&settings.models_dir()?)?
+            .samples()
+            .people;
+        let running = tokio::spawn(up::run(settings, None, listener, stop.clone()));
+        let own = Self {
+            url: format!("http://{address}"),
+            stop,
+            running,
+            _folder: folder,
+        };
+        let client = Client::new(&own.url)?;
+        for (name, files) in samples {
+            let photo = files.first().context("a sample person has a photograph")?;
+            let bytes = std::fs::read(photo)
+                .with_context(|| format!("read the photograph {}", photo.display()))?;
+            if let Err(problem) = client
+                .enroll(&name, &[(file_name(photo), bytes.into())])
+                .await?
+            {
+                anyhow::bail!("a sample person could not be enrolled: {}", problem.detail);
+            }
+        }
+        Ok(own)
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.running.await.context("stop the service")?
+    }
+}
+
+/// Photographs of one size, distinct as far as requests need them.
+async fn prepare(args: &BenchArgs, settings: &Settings) -> anyhow::Result<Vec<Bytes>> {
+    let (files, varied) = match &args.images {
+        Some(folder) => (photos_in(folder)?, false),
+        None => {
+            let samples = Installation::open(&settings.models_dir()?)?
+                .samples()
+                .people;
+            (
+                samples.into_iter().flat_map(|(_, files)| files).collect(),
+                true,
+            )
+        }
+    };
+    anyhow::ensure!(
+        !files.is_empty(),
+        "there are no photographs to send: name a --images DIR"
+    );
+    // A varied sample is new for each of the original's 1,000 images; more requests begin again.
+    let distinct = if varied {
+        args.requests.min(1000)
+    } else {
+        files.len().min(args.requests)
+    };
+    let size = args.size;
+    let bar = progress::bar(distinct, "preparing photographs");
+    let files = Arc::new(files);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts: Vec<_> = (0..threads)
+        .map(|part| {
+            let (files, bar) = (Arc::clone(&files), bar.clone());
+            tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<(usize, Bytes)>> {
+                let mut made = Vec::new();
+                let mut opened: Option<(usize, image::RgbImage)> = None;
+                // By file, so that each is decoded once a thread.
+                for file in (0..files.len()).skip(part).step_by(threads) {
+                    for n in (file..distinct).step_by(files.len()) {
+                        if opened.as_ref().is_none_or(|(which, _)| *which != file) {
+                            opened = Some((file, open(&files[file])?));
+                        }
+                        let Some((_, photo)) = &opened else { continue };
+                        let variation = if varied {
+                            Variation::nth(n as u64)
+                        } else {
+                            Variation::default()
+                        };
+                        made.push((n, square_jpeg(photo, size, variation)?));
+                        bar.inc(1);
+                    }
+                }
+                Ok(made)
+            })
+        })
+        .collect();
+    let mut photos = Vec::new();
+    for part in parts {
+        photos.extend(part.await.context("prepare the photographs")??);
+    }
+    bar.finish_and_clear();
+    photos.sort_by_key(|(n, _)| *n);
+    Ok(photos.into_iter().map(|(_, photo)| photo).collect())
+}

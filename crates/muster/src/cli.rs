@@ -1,0 +1,131 @@
+//! The command line: one enum of commands, each arm calling its module.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tokio::net::TcpListener;
+
+use crate::config::{Overrides, Settings};
+use crate::{
+    bench, controller, doctor, enroll, eval, models, profile, recognize, signals, status, up, web,
+    worker,
+};
+
+/// An elastic face-recognition service: a photograph in, a name out
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Configuration file [default: muster.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: the web tier, the controller and its workers
+    Up(Overrides),
+    /// Run the web tier alone
+    Web(Overrides),
+    /// Run one worker
+    Worker(WorkerArgs),
+    /// Run the controller alone; its workers are its children
+    Controller(Overrides),
+    /// Install, list or verify the models
+    Models(models::ModelsArgs),
+    /// Enrol people: one folder a person below DIR, or NAME=FILE pairs
+    Enroll(enroll::EnrollArgs),
+    /// Recognise photographs
+    Recognize(recognize::RecognizeArgs),
+    /// Show how a running service fares
+    Status(status::StatusArgs),
+    /// Measure a service under load, beside the figures of the system it came from
+    Bench(bench::BenchArgs),
+    /// Measure the worker's pipeline in this process, on one thread
+    Profile(profile::ProfileArgs),
+    /// Measure recognition accuracy
+    Eval(eval::EvalArgs),
+    /// Say what this machine lacks and how to get it
+    Doctor(doctor::DoctorArgs),
+}
+
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    #[command(flatten)]
+    overrides: Overrides,
+    /// The instance's id, for the logs
+    #[arg(long, default_value = "worker")]
+    id: String,
+    /// Drain when standard input ends: the parent is gone
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever kept the command from doing its work, to be shown on one line.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = cli.config;
+    let settings = |overrides: &Overrides| Settings::resolve(config.as_deref(), overrides);
+    match cli.command {
+        Command::Up(overrides) => {
+            let settings = settings(&overrides)?;
+            let listener = listen(&settings).await?;
+            let shutdown = signals::shutdown()?;
+            up::run(settings, config, listener, shutdown).await?;
+        }
+        Command::Web(overrides) => {
+            let settings = settings(&overrides)?;
+            let listener = listen(&settings).await?;
+            web::run(settings, listener, signals::shutdown()?).await?;
+        }
+        Command::Worker(args) => {
+            let options = worker::WorkerOptions {
+                id: args.id,
+                exit_with_stdin: args.exit_with_stdin,
+            };
+            worker::run(settings(&args.overrides)?, options, signals::shutdown()?).await?;
+        }
+        Command::Controller(overrides) => {
+            let settings = settings(&overrides)?;
+            controller::run(settings, config, signals::shutdown()?).await?;
+        }
+        Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
+        Command::Enroll(args) => return enroll::run(args).await,
+        Command::Recognize(args) => return recognize::run(args).await,
+        Command::Status(args) => status::run(args).await?,
+        Command::Bench(args) => {
+            return bench::run(args, &settings(&Overrides::default())?).await;
+        }
+        Command::Profile(args) => profile::run(args, &settings(&Overrides::default())?)?,
+        Command::Eval(args) => eval::run(args, &settings(&Overrides::default())?)?,
+        Command::Doctor(args) => return doctor::run(args, &settings(&Overrides::default())?).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds the web tier's address and says so: a port of 0 is chosen only now.
+async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
+    let listener = web::bind(settings.listen).await?;
+    let address = listener
+        .local_addr()
+        .context("read the listener's address")?;
+    println!("muster listens on http://{address}");
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

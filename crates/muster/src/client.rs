@@ -1,0 +1,196 @@
+//! A client of Muster's own HTTP contract, for the commands.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use muster_jobs::Recognition;
+use reqwest::multipart::{Form, Part};
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Longest time for one answer, beyond any timeout of the service itself.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Which service to talk to.
+#[derive(Clone, Debug, Args)]
+pub struct Service {
+    /// The service's address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    pub url: String,
+}
+
+/// A connection pool to one service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+/// An enrolled person, as the service lists them.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Enrolled {
+    /// The person's name.
+    pub name: String,
+    /// The person's faces.
+    pub faces: Vec<Value>,
+}
+
+/// A problem that the service answered with.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Problem {
+    /// The stable code.
+    pub code: String,
+    /// One sentence.
+    pub detail: String,
+    /// Photographs of an enrolment that are at fault.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
+}
+
+/// A photograph that can not be enrolled.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Refused {
+    /// Its file name.
+    pub file: String,
+    /// Why not.
+    pub detail: String,
+}
+
+/// What a service answers: what was asked for, or a problem.
+pub type Answer<T> = Result<T, Problem>;
+
+impl Client {
+    /// A client of the service at `url`.
+    ///
+    /// # Errors
+    /// When the address is not a URL.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let url = url.trim_end_matches('/').to_owned();
+        reqwest::Url::parse(&url)
+            .with_context(|| format!("{url} is not a URL: write it as http://HOST:PORT"))?;
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .tcp_nodelay(true)
+            .build()
+            .context("set up the HTTP client")?;
+        Ok(Self { http, url })
+    }
+
+    /// The underlying pool, for callers that build their own requests.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// The full URL of a path.
+    pub fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    fn unreachable(&self) -> String {
+        format!(
+            "reach Muster at {}: start it with `muster up`, or give its --url",
+            self.url
+        )
+    }
+
+    /// Reads one JSON document.
+    ///
+    /// # Errors
+    /// When the service can not be reached or answers with a problem.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let response = self
+            .http
+            .get(self.at(path))
+            .send()
+            .await
+            .with_context(|| self.unreachable())?;
+        match answer(response).await? {
+            Ok(value) => Ok(value),
+            Err(problem) => bail!("{}", problem.detail),
+        }
+    }
+
+    /// Everyone enrolled.
+    ///
+    /// # Errors
+    /// When the service can not be reached or answers with a problem.
+    pub async fn people(&self) -> anyhow::Result<Vec<Enrolled>> {
+        let list = self.get("/v1/people").await?;
+        serde_json::from_value(list["people"].clone()).context("read the list of people")
+    }
+
+    /// Enrols a person.
+    ///
+    /// # Errors
+    /// When the service can not be reached.
+    pub async fn enroll(
+        &self,
+        name: &str,
+        photos: &[(String, Bytes)],
+    ) -> anyhow::Result<Answer<Enrolled>> {
+        let mut form = Form::new().text("name", name.to_owned());
+        for (file, bytes) in photos {
+            form = form.part("image", part(file, bytes));
+        }
+        self.post("/v1/people", form).await
+    }
+
+    /// Recognises one photograph.
+    ///
+    /// # Errors
+    /// When the service can not be reached.
+    pub async fn recognize(
+        &self,
+        file: &str,
+        photo: &Bytes,
+    ) -> anyhow::Result<Answer<Recognition>> {
+        self.post(
+            "/v1/recognize",
+            Form::new().part("image", part(file, photo)),
+        )
+        .await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, form: Form) -> anyhow::Result<Answer<T>> {
+        let response = self
+            .http
+            .post(self.at(path))
+            .multipart(form)
+            .send()
+            .await
+            .with_context(|| self.unreachable())?;
+        answer(response).await
+    }
+}
+
+fn part(file: &str, bytes: &Bytes) -> Part {
+    Part::stream(reqwest::Body::from(bytes.clone())).file_name(file.to_owned())
+}
+
+async fn answer<T: DeserializeOwned>(response: Response) -> anyhow::Result<Answer<T>> {
+    let status = response.status();
+    let body = response.bytes().await.context("read the answer")?;
+    if status.is_success() {
+        return Ok(Ok(
+            serde_json::from_slice(&body).context("read the answer's JSON")?
+        ));
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => Ok(Err(problem)),
+        Err(_) if status == StatusCode::NOT_FOUND => bail!("this is not a Muster service (404)"),
+        Err(_) => bail!("the service answered {status} without saying why"),
+    }
+}
+
+/// A file's name without its folders, as it is sent.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(
+        || "photo".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}

@@ -1,0 +1,281 @@
+//! What an operator can set: `muster.toml`, then `MUSTER_*` variables, then flags.
+//!
+//! Read once, here; the roles get what they use as arguments. Unknown keys are errors.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use muster_fleet::Policy;
+use muster_jobs::ObjectKeys;
+use muster_recognize::decode::DecodeLimits;
+use serde::{Deserialize, Serialize};
+
+/// The file read where none is named.
+pub const DEFAULT_FILE: &str = "muster.toml";
+/// `MUSTER_*` variables that belong to the command line or the build, not to the settings.
+const NOT_SETTINGS: &[&str] = &["config", "log", "moto"];
+
+/// Every setting, with its unit in its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where the queue, the photographs, the results and the gallery are kept.
+    pub data_dir: PathBuf,
+    /// Where `muster models install` put the models; its own default when unset.
+    pub models_dir: Option<PathBuf>,
+    /// Address that the web tier listens on.
+    pub listen: SocketAddr,
+    /// Instances kept even without work.
+    pub min_instances: u32,
+    /// Instances never exceeded.
+    pub max_instances: u32,
+    /// Idle time before the fleet shrinks.
+    pub idle_grace_s: f64,
+    /// How long a draining worker may take before it is killed.
+    pub drain_timeout_s: f64,
+    /// How long a client waits for its answer at most.
+    pub request_timeout_s: f64,
+    /// How long a request that a worker holds stays invisible to the others.
+    pub visibility_timeout_s: f64,
+    /// How long a worker may work on one photograph before it gives up and restarts.
+    pub processing_timeout_s: f64,
+    /// Receives after which a request goes to the dead-letter queue.
+    pub max_receives: u32,
+    /// Requests that may wait for their answer at one time; more are answered 429.
+    pub max_waiting: usize,
+    /// Memory that uploads may take at one time; more are answered 429.
+    pub max_upload_memory_bytes: usize,
+    /// Largest photograph taken.
+    pub max_image_bytes: usize,
+    /// Most pixels taken, width times height.
+    pub max_image_pixels: u64,
+    /// Most photographs taken in one enrolment.
+    pub max_images: usize,
+    /// Cosine similarity from which on a face is a person's; the model's own when unset.
+    pub cutoff: Option<f32>,
+    /// How long photographs and results are kept on this machine.
+    pub retention_s: f64,
+    /// How objects are named: `request` or `filename`.
+    pub object_keys: ObjectKeys,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let limits = DecodeLimits::default();
+        Self {
+            data_dir: "muster-data".into(),
+            models_dir: None,
+            listen: ([127, 0, 0, 1], 8000).into(),
+            min_instances: 0,
+            max_instances: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            idle_grace_s: 1.0,
+            drain_timeout_s: 10.0,
+            request_timeout_s: 60.0,
+            visibility_timeout_s: 10.0,
+            processing_timeout_s: 30.0,
+            max_receives: 4,
+            max_waiting: 2000,
+            max_upload_memory_bytes: 256 << 20,
+            max_image_bytes: limits.max_bytes,
+            max_image_pixels: limits.max_pixels,
+            max_images: 50,
+            cutoff: None,
+            retention_s: 3600.0,
+            object_keys: ObjectKeys::Request,
+        }
+    }
+}
+
+/// Flags that override the file and the environment, where they are given.
+#[derive(Clone, Debug, Default, Serialize, clap::Args)]
+pub struct Overrides {
+    /// Where the queue, the photographs, the results and the gallery are kept
+    #[arg(long = "data", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Workers never exceeded [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_instances: Option<u32>,
+    /// Workers kept even without work [default: 0]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_instances: Option<u32>,
+}
+
+impl Settings {
+    /// Resolves the settings: defaults, the file, `MUSTER_*`, then `overrides`.
+    ///
+    /// # Errors
+    /// Names the key and where it was set. A file that is named must exist; the default one need
+    /// not.
+    pub fn resolve(file: Option<&Path>, overrides: &impl Serialize) -> anyhow::Result<Self> {
+        if let Some(file) = file {
+            anyhow::ensure!(
+                file.is_file(),
+                "the configuration file {} is not there: create it, or leave --config out",
+                file.display()
+            );
+        }
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        let default = Path::new(DEFAULT_FILE);
+        if let Some(file) = file.or(default.is_file().then_some(default)) {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let settings: Self = figment
+            .merge(Env::prefixed("MUSTER_").ignore(NOT_SETTINGS))
+            .merge(Serialized::globals(overrides))
+            .extract()
+            .context("read the configuration")?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        for (name, value) in [
+            ("idle_grace_s", self.idle_grace_s),
+            ("drain_timeout_s", self.drain_timeout_s),
+            ("request_timeout_s", self.request_timeout_s),
+            ("visibility_timeout_s", self.visibility_timeout_s),
+            ("processing_timeout_s", self.processing_timeout_s),
+            ("retention_s", self.retention_s),
+        ] {
+            anyhow::ensure!(
+                (0.0..=1e9).contains(&value),
+                "{name} is {value}: it must be between 0 and 1e9 seconds"
+            );
+        }
+        anyhow::ensure!(
+            self.visibility_timeout_s >= 1.0,
+            "visibility_timeout_s is {}: it must be at least 1",
+            self.visibility_timeout_s
+        );
+        for (name, value) in [
+            ("max_instances", self.max_instances as usize),
+            ("max_receives", self.max_receives as usize),
+            ("max_waiting", self.max_waiting),
+            ("max_images", self.max_images),
+            ("max_image_bytes", self.max_image_bytes),
+            ("max_upload_memory_bytes", self.max_upload_memory_bytes),
+        ] {
+            anyhow::ensure!(value >= 1, "{name} is 0: it must be at least 1");
+        }
+        anyhow::ensure!(
+            self.min_instances <= self.max_instances,
+            "min_instances is {} and max_instances {}: the least can not be more than the most",
+            self.min_instances,
+            self.max_instances
+        );
+        if let Some(cutoff) = self.cutoff {
+            anyhow::ensure!(
+                (-1.0..=1.0).contains(&cutoff),
+                "cutoff is {cutoff}: a cosine similarity is between -1 and 1"
+            );
+        }
+        Ok(())
+    }
+
+    /// What photographs are taken.
+    pub fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            max_bytes: self.max_image_bytes,
+            max_pixels: self.max_image_pixels,
+        }
+    }
+
+    /// The controller's bounds.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            min_instances: self.min_instances,
+            max_instances: self.max_instances,
+            backlog_per_instance: 1,
+        }
+    }
+
+    /// Where the models are.
+    ///
+    /// # Errors
+    /// When no folder is set and there is no home to put them in.
+    pub fn models_dir(&self) -> anyhow::Result<PathBuf> {
+        self.models_dir
+            .clone()
+            .or_else(muster_recognize::models::default_root)
+            .context("there is no home folder for the models: set models_dir, or MUSTER_MODELS_DIR")
+    }
+}
+
+/// Seconds that [`Settings::resolve`] has checked to be a duration.
+pub fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(toml: &str) -> anyhow::Result<Settings> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("muster.toml");
+        std::fs::write(&file, toml).unwrap();
+        Settings::resolve(Some(&file), &Overrides::default())
+    }
+
+    #[test]
+    fn the_sample_file_is_the_defaults() {
+        let sample = include_str!("../../../muster.example.toml");
+        let mut settings = resolve(sample).unwrap();
+        settings.max_instances = Settings::default().max_instances;
+        assert_eq!(settings, Settings::default());
+        let commented_out = sample.replace("\n# ", "\n");
+        for key in serde_json::to_value(Settings::default())
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+        {
+            assert!(
+                commented_out.contains(&format!("\n{key} = ")),
+                "{key} is not in the sample"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_named() {
+        for (toml, named) in [
+            ("max_instance = 3", "max_instance"),
+            ("max_instances = 0", "max_instances"),
+            ("idle_grace_s = -1.0", "idle_grace_s"),
+            ("listen = \"nowhere\"", "listen"),
+            ("min_instances = 9\nmax_instances = 2", "min_instances"),
+            ("cutoff = 2.0", "cutoff"),
+            ("object_keys = \"hash\"", "hash"),
+        ] {
+            let error = format!("{:#}", resolve(toml).unwrap_err());
+            assert!(error.contains(named), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("muster.toml");
+        std::fs::write(&file, "max_instances = 15\nidle_grace_s = 2").unwrap();
+        let overrides = Overrides {
+            max_instances: Some(3),
+            ..Overrides::default()
+        };
+        let settings = Settings::resolve(Some(&file), &overrides).unwrap();
+        assert_eq!((settings.max_instances, settings.idle_grace_s), (3, 2.0));
+        let missing = folder.path().join("other.toml");
+        assert!(Settings::resolve(Some(&missing), &overrides).is_err());
+    }
+}

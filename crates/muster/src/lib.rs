@@ -1,0 +1,42 @@
+//! Muster's roles and commands.
+//!
+//! `cli` is the front door: each command is one arm there and one module here.
+
+mod backend;
+mod bench;
+pub mod cli;
+mod client;
+mod config;
+mod controller;
+mod doctor;
+mod enroll;
+mod eval;
+pub mod logging;
+mod models;
+mod photos;
+mod profile;
+mod progress;
+mod recognize;
+mod signals;
+mod status;
+mod up;
+mod web;
+mod worker;
+
+use std::error::Error;
+use std::fmt;
+
+/// Shows an error with its sources on one line.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

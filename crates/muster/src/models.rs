@@ -1,0 +1,118 @@
+//! `muster models`: install, list or verify the runtime, the models and the samples.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
+use muster_recognize::models::{self, FileState, Installation, Progress};
+
+use crate::config::Settings;
+use crate::progress;
+
+/// Arguments of `muster models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// Fetch the pinned packages, prepare and verify the models
+    Install,
+    /// List what is installed, and whether it is whole
+    List {
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every installed file against its hash
+    Verify,
+    /// Print the sample photographs, a line each: the person (- for the group), a tab, the file
+    Samples,
+}
+
+/// Runs the command; the exit code of `list` says whether everything is whole.
+///
+/// # Errors
+/// When a package can not be fetched, or a file is missing or damaged.
+pub fn run(args: ModelsArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let root = settings.models_dir()?;
+    match args.command {
+        ModelsCommand::Install => {
+            let bar = progress::spinner();
+            let installed = models::install(&root, &mut |step| show(&bar, step))?;
+            bar.finish_and_clear();
+            let folder = installed.installation.folder().display();
+            if installed.fresh {
+                println!("installed and verified in {folder}");
+            } else {
+                println!("already installed in {folder}, verified");
+            }
+        }
+        ModelsCommand::List { json } => return list(&models::list(&root)?, json),
+        ModelsCommand::Verify => {
+            Installation::open(&root)?.verify()?;
+            println!("every installed file is as the manifest has it");
+        }
+        ModelsCommand::Samples => {
+            let samples = Installation::open(&root)?.samples();
+            for (name, files) in samples.people {
+                for file in files {
+                    println!("{name}\t{}", file.display());
+                }
+            }
+            println!("-\t{}", samples.group.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(rows: &[models::Listed], json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string(rows).context("write the list")?);
+    } else {
+        for row in rows {
+            println!(
+                "{:<22} {:<10} {:<12} {:>9.1} MB  {:<26} {:?}",
+                row.name,
+                format!("{:?}", row.role).to_lowercase(),
+                row.licence,
+                row.bytes as f64 / 1e6,
+                row.package,
+                row.state
+            );
+        }
+    }
+    let whole = rows.iter().all(|row| row.state == FileState::Intact);
+    Ok(if whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn show(bar: &ProgressBar, step: Progress<'_>) {
+    if let Progress::Fetching {
+        received, total, ..
+    } = step
+    {
+        bar.set_length(total);
+        bar.set_position(received);
+    }
+    let message = match step {
+        Progress::Waiting => "waiting for another installation".to_owned(),
+        Progress::Verifying => "verifying what is installed".to_owned(),
+        Progress::Environment => "making a private Python environment".to_owned(),
+        Progress::Fetching { package, .. } => format!("fetching {package}"),
+        Progress::Unpacking { package } => format!("unpacking {package}"),
+        Progress::Preparing { file } => format!("preparing {file}"),
+        _ => return,
+    };
+    if bar.is_hidden() && bar.message() != message {
+        eprintln!("{message}");
+    }
+    bar.set_message(message);
+    bar.tick();
+}

@@ -1,0 +1,206 @@
+//! `muster profile`: the worker's pipeline in this process, on one thread, stage by stage.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use muster_recognize::decode::DecodeLimits;
+use muster_recognize::embed::Embedding;
+use muster_recognize::gallery::{EnrolledFace, FaceId, Gallery, Person, PersonId};
+use muster_recognize::models::Installation;
+use muster_recognize::recognizer::{Options, Recognizer};
+use serde_json::json;
+
+use crate::config::Settings;
+use crate::photos::{Variation, open, photos_in, square_jpeg};
+use crate::progress;
+
+/// Photographs that are run before the measured ones.
+const WARM_UP: usize = 5;
+/// People in the gallery that is matched against, one synthetic face each.
+const GALLERY_PEOPLE: usize = 1000;
+/// Candidates that are asked for, as the worker does.
+const CANDIDATES: usize = 5;
+
+/// Arguments of `muster profile`.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    /// Folder of photographs [default: the installed sample photographs]
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Photographs are cut and resized to this many pixels square first; 0 leaves them as they are
+    #[arg(long, default_value_t = 512, value_name = "PIXELS")]
+    size: u32,
+    /// Photographs measured
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    count: usize,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs and prints the profile: medians over the photographs, in milliseconds.
+///
+/// Each photograph goes through the whole pipeline, and at once afterwards the same model runs are
+/// repeated on ready tensors; `ratio` is the median of the two's ratio, photograph by photograph.
+///
+/// # Errors
+/// When the models or photographs can not be read.
+pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
+    let installation = Installation::open(&settings.models_dir()?)?;
+    installation.verify_models()?;
+    let photos = gather(&args, &installation)?;
+    let options = Options {
+        limits: DecodeLimits::default(),
+        ..Options::default()
+    };
+    let mut recognizer = Recognizer::load(&installation.model_files(), options)?;
+    let gallery = synthetic_gallery(installation.embedder().dimensions);
+
+    let mut totals = Vec::new();
+    let mut raws = Vec::new();
+    let mut ratios = Vec::new();
+    let mut stages: [Vec<f64>; 5] = Default::default();
+    let mut faces = 0;
+    let bar = progress::bar(args.count, "profiling");
+    for n in 0..args.count + WARM_UP {
+        let bytes = &photos[n % photos.len()];
+        let begun = Instant::now();
+        let analysis = recognizer.analyze(bytes)?;
+        let matching = Instant::now();
+        for face in &analysis.faces {
+            std::hint::black_box(gallery.nearest(&face.embedding, CANDIDATES));
+        }
+        let matched = matching.elapsed();
+        let total = begun.elapsed();
+        let raw = recognizer.run_models_alone(&analysis)?;
+        if n < WARM_UP {
+            continue;
+        }
+        bar.inc(1);
+        faces += analysis.faces.len();
+        totals.push(millis(total));
+        raws.push(millis(raw));
+        ratios.push(total.as_secs_f64() / raw.as_secs_f64());
+        let timing = &analysis.timing;
+        let spent = [
+            timing.decode,
+            timing.detect,
+            timing.align,
+            timing.embed,
+            matched,
+        ];
+        for (stage, spent) in stages.iter_mut().zip(spent) {
+            stage.push(millis(spent));
+        }
+    }
+    bar.finish_and_clear();
+    let [decode, detect, align, embed, match_] = stages.map(median);
+    let (total, raw, ratio) = (median(totals), median(raws), median(ratios));
+    let faces_per_photo = faces as f64 / args.count as f64;
+    if args.json {
+        let figures = json!({
+            "stages_ms": {
+                "decode": decode, "detect": detect, "align": align, "embed": embed, "match": match_,
+            },
+            "total_ms": total,
+            "raw_model_ms": raw,
+            "ratio": ratio,
+            "photos": args.count,
+            "faces_per_photo": faces_per_photo,
+            "size": args.size,
+        });
+        println!("{figures}");
+        return Ok(());
+    }
+    println!(
+        "{} photographs, {faces_per_photo:.2} faces each, medians in ms:",
+        args.count
+    );
+    for (stage, ms) in [
+        ("decode", decode),
+        ("detect", detect),
+        ("align", align),
+        ("embed", embed),
+        ("match", match_),
+    ] {
+        println!("  {stage:<10} {ms:8.3}");
+    }
+    println!("  {:<10} {total:8.3}", "total");
+    println!(
+        "  {:<10} {raw:8.3}   (the two models alone, on ready tensors)",
+        "models"
+    );
+    println!("  {:<10} {ratio:8.3}", "ratio");
+    Ok(())
+}
+
+fn gather(args: &ProfileArgs, installation: &Installation) -> anyhow::Result<Vec<Vec<u8>>> {
+    anyhow::ensure!(
+        args.count > 0,
+        "--count is 0: measure at least one photograph"
+    );
+    let mut files = match &args.images {
+        Some(folder) => photos_in(folder)?,
+        None => installation
+            .samples()
+            .people
+            .into_iter()
+            .flat_map(|(_, files)| files)
+            .collect(),
+    };
+    anyhow::ensure!(
+        !files.is_empty(),
+        "there are no photographs to measure: name a --images DIR"
+    );
+    // Evenly over the folder, so that a part of it is like the whole.
+    let step = files.len().div_ceil(args.count).max(1);
+    files = files.into_iter().step_by(step).collect();
+    let bar = progress::bar(files.len(), "preparing");
+    files
+        .iter()
+        .map(|file| {
+            bar.inc(1);
+            if args.size == 0 {
+                return std::fs::read(file)
+                    .with_context(|| format!("read the photograph {}", file.display()));
+            }
+            Ok(square_jpeg(&open(file)?, args.size, Variation::default())?.to_vec())
+        })
+        .collect()
+}
+
+fn synthetic_gallery(dimensions: usize) -> Gallery {
+    let people = (0..GALLERY_PEOPLE)
+        .map(|n| {
+            let values: Vec<f32> = (0..dimensions)
+                .map(|d| ((n * 31 + d * 17) as f32).sin())
+                .collect();
+            let face = EnrolledFace {
+                id: FaceId::new(),
+                file: String::new(),
+                embedding: Embedding::normalise(&values).expect("a sine is not all zero"),
+                enrolled_at_ms: 0,
+            };
+            Person {
+                id: PersonId::new(),
+                name: n.to_string(),
+                faces: vec![face],
+                enrolled_at_ms: 0,
+            }
+        })
+        .collect();
+    Gallery::restore(1, people)
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// The middle value, rounded to a microsecond's thousandth of a millisecond; 0 of nothing.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.get(values.len() / 2).copied().unwrap_or(0.0);
+    (middle * 1e3).round() / 1e3
+}

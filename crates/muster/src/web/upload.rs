@@ -1,0 +1,256 @@
+//! Photographs as they come in: multipart forms, read with a limit on everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use muster_jobs::FileName;
+use muster_recognize::decode::{self, DecodeLimits};
+
+use super::problem::ApiError;
+use crate::worker::image_failure;
+
+/// A refused body is read to its end up to this size, so that the client gets to read the answer
+/// instead of a reset connection.
+const MAX_DRAINED_BYTES: usize = 256 << 20;
+/// Longest text field, in bytes: enough for any name.
+const MAX_TEXT_BYTES: usize = 4096;
+/// Most fields in a form besides the photographs.
+const MAX_OTHER_FIELDS: usize = 16;
+
+/// Memory that uploads may take together; what an upload takes it gives back when it is dropped.
+#[derive(Clone, Debug)]
+pub struct UploadMemory {
+    taken: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Taken {
+    memory: UploadMemory,
+    bytes: usize,
+}
+
+impl UploadMemory {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            taken: Arc::default(),
+            limit,
+        }
+    }
+
+    fn start(&self) -> Taken {
+        Taken {
+            memory: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+impl Taken {
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let before = self.memory.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        if before + bytes > self.memory.limit {
+            return Err(ApiError::overloaded(
+                "too many photographs are being uploaded at this moment: try again shortly",
+                1,
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.memory.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a form may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct FormRules<'a> {
+    /// Names of the field with a photograph.
+    pub photo_fields: &'a [&'a str],
+    /// Most photographs.
+    pub max_photos: usize,
+    /// Each photograph's limits.
+    pub limits: &'a DecodeLimits,
+}
+
+/// One uploaded photograph, recognised as one by its first bytes only.
+#[derive(Debug)]
+pub struct Photo {
+    /// The client's file name.
+    pub file: FileName,
+    /// The photograph as uploaded.
+    pub bytes: Bytes,
+}
+
+/// A form as it was read.
+#[derive(Debug)]
+pub struct Form {
+    /// The photographs, at least one.
+    pub photos: Vec<Photo>,
+    /// The field `name`, where there is one.
+    pub name: Option<String>,
+    _taken: Taken,
+}
+
+/// Reads a form with at least one photograph.
+///
+/// # Errors
+/// 400 where it is not such a form, 413 and 415 where a photograph is not to be taken, 429 where
+/// the memory for uploads is used up. The rest of a refused body has been read and dropped, within
+/// a bound.
+pub async fn read_form(
+    request: Request,
+    rules: FormRules<'_>,
+    memory: &UploadMemory,
+) -> Result<Form, ApiError> {
+    let mut multipart = Multipart::from_request(request, &()).await.map_err(|_| {
+        ApiError::bad_request(format!(
+            "the request has no multipart form: send one with the photograph in the field {}",
+            rules.photo_fields[0]
+        ))
+    })?;
+    let form = read_fields(&mut multipart, rules, memory).await;
+    if form.is_err() {
+        let mut drained = 0;
+        // The request is refused already: what else is wrong with it does not matter.
+        'fields: while let Ok(Some(mut field)) = multipart.next_field().await {
+            while let Ok(Some(chunk)) = field.chunk().await {
+                drained += chunk.len();
+                if drained > MAX_DRAINED_BYTES {
+                    break 'fields;
+                }
+            }
+        }
+    }
+    form
+}
+
+async fn read_fields(
+    multipart: &mut Multipart,
+    rules: FormRules<'_>,
+    memory: &UploadMemory,
+) -> Result<Form, ApiError> {
+    let mut taken = memory.start();
+    let mut photos = Vec::new();
+    let mut name = None;
+    let mut others = 0;
+    while let Some(mut field) = multipart.next_field().await.map_err(unreadable)? {
+        let field_name = field.name().unwrap_or_default().to_owned();
+        if rules.photo_fields.contains(&field_name.as_str()) {
+            if photos.len() == rules.max_photos {
+                return Err(match rules.max_photos {
+                    1 => ApiError::bad_request(format!(
+                        "the form has several fields {field_name}: send one photograph a request"
+                    )),
+                    most => ApiError::new(
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "image.too_many",
+                        format!("the form has more than {most} photographs: send fewer at a time"),
+                    ),
+                });
+            }
+            let file = FileName::from_client(field.file_name().unwrap_or("photo"));
+            let bytes = read_photo(&mut field, &file, rules.limits, &mut taken).await?;
+            photos.push(Photo { file, bytes });
+        } else if field_name == "name" {
+            let bytes = read_text(&mut field).await?;
+            let text = String::from_utf8(bytes).map_err(|_| {
+                ApiError::bad_request("the field name is not UTF-8 text: send it as UTF-8")
+            })?;
+            name = Some(text);
+        } else {
+            others += 1;
+            if others > MAX_OTHER_FIELDS {
+                return Err(ApiError::bad_request(format!(
+                    "the form has more than {MAX_OTHER_FIELDS} fields that Muster does not know"
+                )));
+            }
+            read_text(&mut field).await?;
+        }
+    }
+    if photos.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the form has no field {}: put the photograph there",
+            rules.photo_fields[0]
+        )));
+    }
+    Ok(Form {
+        photos,
+        name,
+        _taken: taken,
+    })
+}
+
+async fn read_photo(
+    field: &mut Field<'_>,
+    file: &FileName,
+    limits: &DecodeLimits,
+    taken: &mut Taken,
+) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::new();
+    let mut excess = 0;
+    while let Some(chunk) = field.chunk().await.map_err(unreadable)? {
+        if bytes.len() + chunk.len() > limits.max_bytes {
+            excess += chunk.len();
+            if bytes.len() + excess > MAX_DRAINED_BYTES {
+                break;
+            }
+            continue;
+        }
+        if excess == 0 {
+            taken.take(chunk.len())?;
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    if excess > 0 {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "image.too_large",
+            format!(
+                "{} has more than {} bytes: send a smaller photograph",
+                file.as_str(),
+                limits.max_bytes
+            ),
+        ));
+    }
+    let bytes = bytes.freeze();
+    decode::probe(&bytes, limits).map_err(|error| {
+        let mut failure = image_failure(&error);
+        failure.detail = format!("{}: {}", file.as_str(), failure.detail);
+        ApiError::from(failure)
+    })?;
+    Ok(bytes)
+}
+
+async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = field.chunk().await.map_err(unreadable)? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_TEXT_BYTES {
+            return Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "request.too_large",
+                format!(
+                    "a text field of the form has more than {MAX_TEXT_BYTES} bytes: shorten it"
+                ),
+            ));
+        }
+    }
+    Ok(bytes)
+}
+
+fn unreadable(error: MultipartError) -> ApiError {
+    ApiError::bad_request(format!(
+        "the multipart form could not be read ({}): send it again",
+        error.body_text()
+    ))
+}

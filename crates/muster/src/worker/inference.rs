@@ -1,0 +1,153 @@
+//! The thread that runs the models, and nothing else.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use muster_jobs::{Failure, FailureCode};
+use muster_recognize::models::Installation;
+use muster_recognize::recognizer::{Analysis, Options, RecognizeError, Recognizer};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+
+/// Why there is no analysis.
+#[derive(Debug)]
+pub enum InferenceError {
+    /// The photograph is at fault, and this is the client's answer.
+    Refused(Failure),
+    /// The worker drains and had not begun with this photograph.
+    Draining,
+}
+
+struct Job {
+    photo: Bytes,
+    reply: oneshot::Sender<Result<Analysis, RecognizeError>>,
+}
+
+/// A handle to the inference thread.
+pub struct Inference {
+    /// Held by whoever the models work for, so that what waits here has not been started.
+    turn: Mutex<mpsc::Sender<Job>>,
+    ready: Mutex<Option<oneshot::Receiver<anyhow::Result<String>>>>,
+}
+
+impl Inference {
+    /// Starts the thread, which verifies and loads the models at once.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(installation: Installation, settings: &Settings) -> anyhow::Result<Self> {
+        let (jobs, receiver) = mpsc::channel(1);
+        let (loaded, ready) = oneshot::channel();
+        let options = Options {
+            cache_dir: Some(settings.data_dir.join("model-cache")),
+            limits: settings.decode_limits(),
+            ..Options::default()
+        };
+        std::thread::Builder::new()
+            .name("inference".into())
+            .spawn(move || serve(&installation, options, loaded, receiver))
+            .context("start the inference thread")?;
+        Ok(Self {
+            turn: Mutex::new(jobs),
+            ready: Mutex::new(Some(ready)),
+        })
+    }
+
+    /// Waits until the models are verified and loaded; answers the embedder's name.
+    ///
+    /// # Errors
+    /// When a model is missing, damaged or can not be loaded.
+    pub async fn ready(&self) -> anyhow::Result<String> {
+        let ready = self
+            .ready
+            .lock()
+            .await
+            .take()
+            .context("the models were already waited for")?;
+        ready
+            .await
+            .context("the inference thread ended while it loaded the models")?
+    }
+
+    /// Analyses one photograph when it is its turn.
+    ///
+    /// A photograph that the models work on for longer than `limit` ends the process: the thread
+    /// can not be interrupted, and the queue hands the request to another worker.
+    pub async fn analyze(
+        &self,
+        photo: Bytes,
+        limit: Duration,
+        drain: &CancellationToken,
+    ) -> Result<Analysis, InferenceError> {
+        let turn = tokio::select! {
+            biased;
+            () = drain.cancelled() => return Err(InferenceError::Draining),
+            turn = self.turn.lock() => turn,
+        };
+        let (reply, answer) = oneshot::channel();
+        if turn.send(Job { photo, reply }).await.is_err() {
+            fatal("the inference thread is gone");
+        }
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(Ok(analysis))) => Ok(analysis),
+            Ok(Ok(Err(RecognizeError::Image(error)))) => {
+                Err(InferenceError::Refused(image_failure(&error)))
+            }
+            Ok(Ok(Err(error))) => fatal(&format!("the models failed: {}", crate::Chain(&error))),
+            Ok(Err(_)) => fatal("the inference thread ended over a photograph"),
+            Err(_) => fatal(&format!("a photograph took longer than {limit:?}")),
+        }
+    }
+}
+
+/// The contract's failure for a photograph that can not be decoded.
+pub fn image_failure(error: &muster_recognize::decode::ImageError) -> Failure {
+    let code = match error.code() {
+        "image.unsupported" => FailureCode::ImageUnsupported,
+        "image.too_large" => FailureCode::ImageTooLarge,
+        _ => FailureCode::ImageUnreadable,
+    };
+    Failure {
+        code,
+        detail: error.to_string(),
+    }
+}
+
+/// Ends the process: its requests return to the queue and the fleet replaces it.
+fn fatal(reason: &str) -> ! {
+    tracing::error!("{reason}; the worker ends and its requests go to another");
+    std::process::exit(70)
+}
+
+fn serve(
+    installation: &Installation,
+    options: Options,
+    loaded: oneshot::Sender<anyhow::Result<String>>,
+    mut jobs: mpsc::Receiver<Job>,
+) {
+    let mut recognizer = match load(installation, options) {
+        Ok(recognizer) => recognizer,
+        Err(error) => {
+            // The other end is gone only when the worker is ending already.
+            let _ = loaded.send(Err(error));
+            return;
+        }
+    };
+    let _ = loaded.send(Ok(installation.embedder().name.clone()));
+    while let Some(Job { photo, reply }) = jobs.blocking_recv() {
+        let _ = reply.send(recognizer.analyze(&photo));
+    }
+}
+
+/// Verifies the models beside loading them, and gives them out only if both succeed.
+fn load(installation: &Installation, options: Options) -> anyhow::Result<Recognizer> {
+    std::thread::scope(|scope| {
+        let verified = scope.spawn(|| installation.verify_models());
+        let recognizer = Recognizer::load(&installation.model_files(), options);
+        verified.join().expect("verification does not panic")?;
+        Ok(recognizer?)
+    })
+}

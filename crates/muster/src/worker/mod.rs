@@ -1,0 +1,500 @@
+//! The worker role: receive requests, recognise, store, reply, delete, in that order.
+//!
+//! One thread does nothing but inference; everything that waits runs beside it, so that the next
+//! photograph is fetched and the last answer is stored while the models run. A request is deleted
+//! only after its result is stored and its reply sent, so a worker killed at any point loses
+//! nothing: the visibility timeout returns its requests.
+
+mod decide;
+mod inference;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use base64::Engine as _;
+use muster_fleet::READY_LINE;
+use muster_jobs::{
+    EnrolledPhoto, Failure, FailureCode, ImageSize, Outcome, Purpose, Recognition, Reply, Request,
+    TimingMs, now_ms,
+};
+use muster_queue::{Queue, QueueError, Receipt, Received};
+use muster_recognize::gallery::Gallery;
+use muster_recognize::models::Installation;
+use muster_recognize::recognizer::Analysis;
+use object_store::{GetOptions, ObjectStoreExt, PutPayload};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Backend;
+use crate::config::{Settings, seconds};
+pub use inference::image_failure;
+use inference::{Inference, InferenceError};
+
+/// Requests in hand at one time: one at the models, the others being fetched or answered.
+const IN_HAND: usize = 3;
+/// One long poll; a drain cuts it short.
+const POLL: Duration = Duration::from_secs(20);
+/// Pause after a queue or store failure, so that an outage is not a busy loop.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// After its parent's end, a worker finishes what it has for at most this long.
+const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
+
+/// How this worker was started.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The instance's id, for logs.
+    pub id: String,
+    /// Whether the end of standard input means that the parent is gone and to drain.
+    pub exit_with_stdin: bool,
+}
+
+/// Drains when standard input ends: the parent holds the other end and the kernel closes it
+/// however the parent dies.
+fn watch_stdin(drain: CancellationToken) -> anyhow::Result<()> {
+    std::thread::Builder::new()
+        .name("parent".into())
+        .spawn(move || {
+            let mut buffer = [0; 64];
+            while !matches!(std::io::stdin().read(&mut buffer), Ok(0) | Err(_)) {}
+            drain.cancel();
+            std::thread::sleep(ORPHAN_DRAIN);
+            tracing::error!("the drain did not end in time after the parent had gone");
+            std::process::exit(1);
+        })
+        .context("start the thread that watches the parent")?;
+    Ok(())
+}
+
+/// Runs until `drain`, then finishes what is in hand and hands back what was not started.
+///
+/// # Errors
+/// When the models are missing or damaged, or the data folder can not be used.
+pub async fn run(
+    settings: Settings,
+    options: WorkerOptions,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    if options.exit_with_stdin {
+        watch_stdin(drain.clone())?;
+    }
+    let started = Instant::now();
+    let backend = Backend::open(&settings).await?;
+    let installation = Installation::open(&settings.models_dir()?)?;
+    let cutoff = settings.cutoff.unwrap_or(installation.embedder().cutoff);
+    let inference = Inference::start(installation, &settings)?;
+    let mut gallery = Gallery::default();
+    backend
+        .gallery
+        .sync(&mut gallery)
+        .await
+        .context("load the gallery")?;
+    let model = inference.ready().await?;
+    let worker = Arc::new(Worker {
+        backend,
+        inference,
+        gallery: tokio::sync::Mutex::new(gallery),
+        replies: Mutex::default(),
+        model,
+        cutoff,
+        max_receives: settings.max_receives,
+        processing_timeout: seconds(settings.processing_timeout_s),
+        visibility_timeout: seconds(settings.visibility_timeout_s),
+        drain: drain.clone(),
+    });
+    tracing::info!(
+        instance.id = options.id,
+        boot_ms = started.elapsed().as_millis() as u64,
+        "the worker takes requests"
+    );
+    println!("{READY_LINE}");
+
+    let in_hand = Arc::new(Semaphore::new(IN_HAND));
+    let tasks = TaskTracker::new();
+    while !drain.is_cancelled() {
+        let permit = Arc::clone(&in_hand)
+            .acquire_owned()
+            .await
+            .context("take a place in hand")?;
+        let max = 1 + in_hand.available_permits();
+        // The receive is never dropped half-way: what it has received is either worked on or
+        // handed back. The drain only shortens the wait.
+        let received = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            received = worker.backend.requests.receive(max, POLL) => received,
+        };
+        let received = match received {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::error!(error = %crate::Chain(&error), "could not receive requests");
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        let mut first = Some(permit);
+        for message in received {
+            let permit = match first.take() {
+                Some(permit) => permit,
+                None => Arc::clone(&in_hand)
+                    .acquire_owned()
+                    .await
+                    .context("take a place in hand")?,
+            };
+            tasks.spawn(Arc::clone(&worker).handle(message, permit));
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!(instance.id = options.id, "the worker has drained");
+    Ok(())
+}
+
+struct Worker {
+    backend: Backend,
+    inference: Inference,
+    gallery: tokio::sync::Mutex<Gallery>,
+    /// Reply queues opened so far; a web replica's stays open for as long as the worker lives.
+    replies: Mutex<HashMap<String, Arc<dyn Queue>>>,
+    model: String,
+    cutoff: f32,
+    max_receives: u32,
+    processing_timeout: Duration,
+    visibility_timeout: Duration,
+    drain: CancellationToken,
+}
+
+/// Why a request was not answered now; it comes back when its visibility timeout ends.
+#[derive(Debug, thiserror::Error)]
+enum HandleError {
+    #[error("the object store failed")]
+    Store(#[from] object_store::Error),
+    #[error("the gallery could not be brought up to date")]
+    Gallery(#[from] muster_recognize::gallery::GalleryError),
+    #[error("the queue failed")]
+    Queue(#[from] QueueError),
+}
+
+impl Worker {
+    async fn handle(self: Arc<Self>, message: Received, _in_hand: OwnedSemaphorePermit) {
+        let receipt = message.receipt.clone();
+        let request = match Request::from_json(&message.body) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::error!(
+                    message.id = message.id.as_str(),
+                    error = %crate::Chain(&error),
+                    "a message is not a request and goes to the dead-letter queue"
+                );
+                self.bury(&message).await;
+                return;
+            }
+        };
+        let outcome = {
+            let work = self.answer(&request, &message);
+            let keep = self.keep_invisible(&receipt);
+            tokio::select! {
+                outcome = work => outcome,
+                () = keep => unreachable!("the extension never ends by itself"),
+            }
+        };
+        match outcome {
+            Ok(Answered::Done) => {
+                if let Err(error) = one(self.backend.requests.delete(&[receipt]).await) {
+                    tracing::warn!(
+                        request.id = %request.id,
+                        error = %crate::Chain(&error),
+                        "an answered request could not be deleted and will be answered again"
+                    );
+                }
+            }
+            Ok(Answered::NotStarted) => self.hand_back(&receipt).await,
+            Err(error) => {
+                tracing::error!(
+                    request.id = %request.id,
+                    receive_count = message.receive_count,
+                    error = %crate::Chain(&error),
+                    "a request could not be answered and is handed back"
+                );
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                self.hand_back(&receipt).await;
+            }
+        }
+    }
+
+    async fn hand_back(&self, receipt: &Receipt) {
+        let receipts = std::slice::from_ref(receipt);
+        if let Err(error) = one(self.backend.requests.extend(receipts, Duration::ZERO).await) {
+            tracing::warn!(error = %crate::Chain(&error), "a request could not be handed back");
+        }
+    }
+
+    /// Extends the visibility for as long as it is polled.
+    async fn keep_invisible(&self, receipt: &Receipt) {
+        loop {
+            tokio::time::sleep(self.visibility_timeout / 3).await;
+            let receipts = std::slice::from_ref(receipt);
+            let extended = self
+                .backend
+                .requests
+                .extend(receipts, self.visibility_timeout)
+                .await;
+            if let Err(error) = one(extended) {
+                tracing::warn!(error = %crate::Chain(&error), "a visibility timeout was not extended");
+            }
+        }
+    }
+
+    async fn answer(&self, request: &Request, message: &Received) -> Result<Answered, HandleError> {
+        let received_ms = now_ms();
+        if message.receive_count > self.max_receives {
+            tracing::error!(
+                request.id = %request.id,
+                receive_count = message.receive_count,
+                "workers failed on a request too often; it goes to the dead-letter queue"
+            );
+            let failure = Failure {
+                code: FailureCode::RecognitionFailed,
+                detail: format!(
+                    "workers stopped {} times while they had this photograph; it was set aside \
+                     for the operator: send another photograph",
+                    self.max_receives
+                ),
+            };
+            self.deliver(request, Outcome::Failed(failure)).await?;
+            self.backend
+                .dead_letters
+                .send(std::slice::from_ref(&message.body))
+                .await?;
+            return Ok(Answered::Done);
+        }
+        let mut timing = TimingMs {
+            queue: received_ms.saturating_sub(request.sent_at_ms) as f64,
+            ..TimingMs::default()
+        };
+        let begun = Instant::now();
+        let photo = match self.fetch(request).await? {
+            Ok(photo) => photo,
+            Err(failure) => {
+                self.deliver(request, Outcome::Failed(failure)).await?;
+                return Ok(Answered::Done);
+            }
+        };
+        timing.fetch = millis(begun.elapsed());
+
+        let analysis = self
+            .inference
+            .analyze(photo, self.processing_timeout, &self.drain)
+            .await;
+        let outcome = match analysis {
+            Ok(analysis) => {
+                timing.decode = millis(analysis.timing.decode);
+                timing.detect = millis(analysis.timing.detect);
+                timing.align = millis(analysis.timing.align);
+                timing.embed = millis(analysis.timing.embed);
+                match request.purpose {
+                    Purpose::Recognize => self.recognize(request, &analysis, timing).await?,
+                    Purpose::Enroll => self.enroll(request, &analysis),
+                }
+            }
+            Err(InferenceError::Refused(failure)) => Outcome::Failed(failure),
+            Err(InferenceError::Draining) => return Ok(Answered::NotStarted),
+        };
+        self.deliver(request, outcome).await?;
+        Ok(Answered::Done)
+    }
+
+    /// Reads the photograph; the inner error is the client's answer.
+    async fn fetch(
+        &self,
+        request: &Request,
+    ) -> Result<Result<bytes::Bytes, Failure>, object_store::Error> {
+        let key = self.backend.input(request.id, &request.file);
+        let options = GetOptions {
+            if_match: request.input_etag.clone(),
+            ..GetOptions::default()
+        };
+        let failure = match self.backend.objects.get_opts(&key, options).await {
+            Ok(found) => match found.bytes().await {
+                Ok(bytes) => return Ok(Ok(bytes)),
+                Err(error) => return Err(error),
+            },
+            Err(object_store::Error::Precondition { .. }) => Failure {
+                code: FailureCode::InputReplaced,
+                detail: format!(
+                    "another upload named {} replaced this photograph before it was read: send it \
+                     again, under another name",
+                    request.file.as_str()
+                ),
+            },
+            Err(object_store::Error::NotFound { .. }) => Failure {
+                code: FailureCode::InputMissing,
+                detail: "the photograph is no longer stored: send it again".to_owned(),
+            },
+            Err(error) => return Err(error),
+        };
+        Ok(Err(failure))
+    }
+
+    async fn recognize(
+        &self,
+        request: &Request,
+        analysis: &Analysis,
+        mut timing: TimingMs,
+    ) -> Result<Outcome, HandleError> {
+        let begun = Instant::now();
+        // After the receive, so that whatever was enrolled before the request was sent is seen.
+        let mut gallery = self.gallery.lock().await;
+        self.backend.gallery.sync(&mut gallery).await?;
+        let faces = analysis
+            .faces
+            .iter()
+            .map(|face| decide::report(face, &gallery, self.cutoff))
+            .collect();
+        timing.match_ = millis(begun.elapsed());
+        timing.total = now_ms().saturating_sub(request.sent_at_ms) as f64;
+        Ok(Outcome::Recognized(Box::new(Recognition {
+            request_id: request.id,
+            image: ImageSize {
+                width: analysis.width,
+                height: analysis.height,
+            },
+            faces,
+            model: self.model.clone(),
+            timing_ms: timing,
+        })))
+    }
+
+    fn enroll(&self, request: &Request, analysis: &Analysis) -> Outcome {
+        let file = request.file.as_str();
+        let (code, detail) = match analysis.faces.as_slice() {
+            [face] => {
+                let bytes = face.embedding.to_bytes();
+                return Outcome::Enrolled(EnrolledPhoto {
+                    embedding: base64::engine::general_purpose::STANDARD.encode(bytes),
+                    model: self.model.clone(),
+                    bounds: decide::face_box(face),
+                    confidence: face.confidence,
+                });
+            }
+            [] => (
+                FailureCode::FaceNone,
+                format!("no face was found in {file}: enrol a photograph that shows one face"),
+            ),
+            several => (
+                FailureCode::FaceMultiple,
+                format!(
+                    "{} faces were found in {file}: enrol a photograph that shows one face",
+                    several.len()
+                ),
+            ),
+        };
+        Outcome::Failed(Failure { code, detail })
+    }
+
+    /// Stores the result, then sends the reply.
+    async fn deliver(&self, request: &Request, outcome: Outcome) -> Result<(), HandleError> {
+        let mut reply = Reply::new(request.id, request.file.clone(), outcome);
+        let begun = Instant::now();
+        if let Some(body) = stored(&reply, self.backend.keys) {
+            let key = self.backend.output(request.id, &request.file);
+            self.backend
+                .objects
+                .put(&key, PutPayload::from(body))
+                .await?;
+        }
+        if let Outcome::Recognized(recognition) = &mut reply.outcome {
+            recognition.timing_ms.store = millis(begun.elapsed());
+        }
+        let queue = match self.reply_queue(&request.reply_to).await {
+            Ok(queue) => queue,
+            Err(QueueError::NotFound { .. }) => {
+                tracing::warn!(
+                    request.id = %request.id,
+                    "the web tier that asked is gone; the result is stored"
+                );
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match one(queue.send(&[reply.to_json()]).await) {
+            Err(QueueError::NotFound { .. }) => {
+                self.opened().remove(&request.reply_to);
+                tracing::warn!(
+                    request.id = %request.id,
+                    "the web tier that asked is gone; the result is stored"
+                );
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn Queue>>> {
+        self.replies
+            .lock()
+            .expect("no code panics while it holds the reply queues")
+    }
+
+    async fn reply_queue(&self, name: &str) -> Result<Arc<dyn Queue>, QueueError> {
+        let open = self.opened().get(name).cloned();
+        if let Some(queue) = open {
+            return Ok(queue);
+        }
+        let queue = self.backend.queues.existing(name).await?;
+        self.opened().insert(name.to_owned(), Arc::clone(&queue));
+        Ok(queue)
+    }
+
+    /// Moves a message that can not be read to the dead-letter queue.
+    async fn bury(&self, message: &Received) {
+        let sent = one(self
+            .backend
+            .dead_letters
+            .send(std::slice::from_ref(&message.body))
+            .await);
+        let buried = match sent {
+            Ok(_) => one(self
+                .backend
+                .requests
+                .delete(std::slice::from_ref(&message.receipt))
+                .await),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = buried {
+            tracing::error!(error = %crate::Chain(&error), "a message could not be set aside");
+        }
+    }
+}
+
+enum Answered {
+    Done,
+    NotStarted,
+}
+
+/// What is written to the output object; nothing for enrolments, whose result is the gallery's.
+fn stored(reply: &Reply, keys: muster_jobs::ObjectKeys) -> Option<Vec<u8>> {
+    let json = match (&reply.outcome, keys) {
+        (Outcome::Enrolled(_), _) => return None,
+        (Outcome::Recognized(recognition), muster_jobs::ObjectKeys::Filename) => {
+            return Some(recognition.headline().as_bytes().to_vec());
+        }
+        (Outcome::Failed(_), muster_jobs::ObjectKeys::Filename) => return None,
+        (Outcome::Recognized(recognition), _) => serde_json::to_vec(recognition),
+        (Outcome::Failed(failure), _) => serde_json::to_vec(failure),
+    };
+    Some(json.expect("a result has only string keys"))
+}
+
+/// The outcome of a batch of one.
+fn one<T>(outcomes: Result<Vec<Result<T, QueueError>>, QueueError>) -> Result<T, QueueError> {
+    outcomes?.pop().expect("one entry has one outcome")
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,189 @@
+//! Crashes are crashes: processes are killed, and nothing is lost or left behind.
+#![allow(missing_docs, reason = "a test")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use support::{Service, kill, read, samples, until, workers_on};
+
+/// A worker killed in the middle of a batch loses nothing: one right answer for each request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_workers_under_load_loses_nothing() {
+    let Some(samples) = samples() else { return };
+    const REQUESTS: usize = 300;
+    let service =
+        Service::up("max_instances = 2\nvisibility_timeout_s = 2.0\nmax_receives = 20").await;
+    let (name, photos) = &samples.people[0];
+    assert_eq!(service.enroll(name, &[&read(&photos[0])]).await.status, 201);
+    let (known, stranger) = (read(&photos[1]), read(&samples.people[1].1[0]));
+
+    let answered = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
+    let next = AtomicUsize::new(0);
+    let sender = async || loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        if n >= REQUESTS {
+            return;
+        }
+        let (photo, expected) = if n.is_multiple_of(3) {
+            (&stranger, "unknown")
+        } else {
+            (&known, name.as_str())
+        };
+        assert_eq!(
+            service.recognize(photo).await.name(),
+            expected,
+            "request {n}"
+        );
+        answered.fetch_add(1, Ordering::Relaxed);
+    };
+    let killer = async {
+        let mut killed = 0;
+        while !done.load(Ordering::Relaxed) {
+            let before = answered.load(Ordering::Relaxed);
+            until("answers come in", async || {
+                answered.load(Ordering::Relaxed) > before + 10 || done.load(Ordering::Relaxed)
+            })
+            .await;
+            // Only while work is in flight, so that each kill hits a batch.
+            let in_flight = service.status().await["queue"]["in_flight"]
+                .as_u64()
+                .unwrap();
+            if let Some(&pid) = service.workers().first()
+                && in_flight > 0
+                && !done.load(Ordering::Relaxed)
+            {
+                // It may have ended by itself just now.
+                let _ = std::process::Command::new("kill")
+                    .args(["-KILL", &pid.to_string()])
+                    .stderr(std::process::Stdio::null())
+                    .status();
+                killed += 1;
+                if killed == 6 {
+                    return killed;
+                }
+            }
+        }
+        killed
+    };
+    let load = async {
+        futures::future::join_all((0..20).map(|_| sender())).await;
+        done.store(true, Ordering::Relaxed);
+    };
+    let (killed, ()) = tokio::join!(killer, load);
+    assert!(killed >= 3, "the test kills workers: {killed}");
+    assert_eq!(
+        answered.load(Ordering::Relaxed),
+        REQUESTS,
+        "one right answer for each request"
+    );
+    let status = service.status().await;
+    assert_eq!(status["requests"]["failed"], 0, "{status}");
+    assert_eq!(status["queue"]["dead_letter"], 0, "{status}");
+    until("the queue is empty", async || {
+        let queue = &service.status().await["queue"];
+        queue["visible"] == 0 && queue["in_flight"] == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_worker_outlives_a_killed_parent_and_the_queue_survives() {
+    let Some(samples) = samples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let toml = "max_instances = 2\nidle_grace_s = 60.0\nvisibility_timeout_s = 2.0";
+    let mut service = Service::start("up", &data, toml).await;
+    let (name, photos) = &samples.people[0];
+    assert_eq!(service.enroll(name, &[&read(&photos[0])]).await.status, 201);
+    assert!(!service.workers().is_empty());
+    service.signal("-KILL");
+    service.ends().await;
+    until("the workers have ended", async || {
+        workers_on(&data).is_empty()
+    })
+    .await;
+
+    let service = Service::start("up", &data, toml).await;
+    assert_eq!(service.recognize(&read(&photos[1])).await.name(), *name);
+}
+
+#[tokio::test]
+async fn a_stop_answers_what_is_in_flight_first() {
+    let Some(samples) = samples() else { return };
+    let mut service = Service::up("max_instances = 1").await;
+    let photo = read(&samples.people[0].1[0]);
+    let (http, url) = (service.http.clone(), service.at("/v1/recognize"));
+    let sent: Vec<_> = (0..10)
+        .map(|_| {
+            let form =
+                reqwest::multipart::Form::new().part("image", support::jpeg("a.jpg", &photo));
+            tokio::spawn(http.post(&url).multipart(form).send())
+        })
+        .collect();
+    until("all ten are in flight", async || {
+        let status = service.status().await;
+        status["requests"]["accepted"] == 10
+    })
+    .await;
+    service.signal("-TERM");
+    for answer in sent {
+        let answer = answer.await.unwrap().expect("the connection is not cut");
+        assert_eq!(answer.status(), 200);
+    }
+    assert!(service.ends().await.success());
+    assert!(service.workers().is_empty());
+    assert!(
+        service
+            .http
+            .get(service.at("/healthz"))
+            .send()
+            .await
+            .is_err()
+    );
+}
+
+/// A photograph that stops every worker is set aside, and its client is told.
+#[tokio::test]
+async fn a_request_that_keeps_killing_workers_is_set_aside() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up(
+        "max_instances = 1\nvisibility_timeout_s = 1.0\nmax_receives = 2\nprocessing_timeout_s = 0.001",
+    )
+    .await;
+    let answer = service.recognize(&read(&samples.people[0].1[0])).await;
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert_eq!(answer.json()["code"], "recognition.failed");
+    until("it is counted as a dead letter", async || {
+        service.status().await["queue"]["dead_letter"] == 1
+    })
+    .await;
+    until("the fleet is back at zero", async || {
+        service.instances().await == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_requests_of_a_frozen_worker_are_answered_by_another() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up(
+        "max_instances = 2\nidle_grace_s = 60.0\nvisibility_timeout_s = 2.0\nmin_instances = 2",
+    )
+    .await;
+    until("two workers run", async || {
+        service.status().await["fleet"]["running"] == 2
+    })
+    .await;
+    let frozen = service.workers()[0];
+    kill("-STOP", frozen);
+    let photo = read(&samples.people[0].1[0]);
+    let answers = futures::future::join_all((0..6).map(|_| service.recognize(&photo)));
+    let answers = tokio::time::timeout(Duration::from_secs(30), answers)
+        .await
+        .unwrap();
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    kill("-CONT", frozen);
+}

@@ -1,0 +1,270 @@
+//! A real service in real processes, for the end-to-end tests.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(missing_docs, reason = "test support")]
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use muster_recognize::models::{Installation, SamplePhotographs, default_root};
+use reqwest::multipart::{Form, Part};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// Longest wait for anything that a test expects to happen.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The installed sample photographs; `None`, said visibly, where the models are not installed.
+pub fn samples() -> Option<SamplePhotographs> {
+    let root = std::env::var_os("MUSTER_MODELS_DIR")
+        .map(PathBuf::from)
+        .or_else(default_root);
+    match Installation::open(&root.expect("a home folder")) {
+        Ok(installation) => Some(installation.samples()),
+        Err(error) => {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "the models are needed in CI: {error}"
+            );
+            eprintln!("SKIPPED: the models are not installed: run `make models` ({error})");
+            None
+        }
+    }
+}
+
+/// A running `muster` process and its data folder. Killed when dropped; its workers end with it.
+pub struct Service {
+    pub url: String,
+    pub child: Child,
+    pub data: PathBuf,
+    pub http: reqwest::Client,
+    _stdout: Lines<BufReader<ChildStdout>>,
+    _folder: Option<TempDir>,
+}
+
+pub fn muster() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command
+        .kill_on_drop(true)
+        .stdin(Stdio::null())
+        .env("MUSTER_LOG", "warn");
+    command
+}
+
+impl Service {
+    /// `muster up` on a fresh data folder, with more settings from `toml`.
+    pub async fn up(toml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut service = Self::start("up", &data, toml).await;
+        service._folder = Some(folder);
+        service
+    }
+
+    /// A role that listens, on that data folder.
+    pub async fn start(role: &str, data: &Path, toml: &str) -> Self {
+        let config = write_config(data, role, toml);
+        let mut child = muster()
+            .arg(role)
+            .args(["--listen", "127.0.0.1:0", "--config"])
+            .arg(&config)
+            .arg("--data")
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = tokio::time::timeout(LIMIT, stdout.next_line())
+            .await
+            .unwrap()
+            .unwrap();
+        let line = line.expect("the service says where it listens");
+        let url = line
+            .strip_prefix("muster listens on ")
+            .expect("a known line")
+            .to_owned();
+        let http = reqwest::Client::builder().timeout(LIMIT).build().unwrap();
+        let service = Self {
+            url,
+            child,
+            data: data.to_owned(),
+            http,
+            _stdout: stdout,
+            _folder: None,
+        };
+        service.until_ready().await;
+        service
+    }
+
+    async fn until_ready(&self) {
+        let ready = self.at("/readyz");
+        until("the service is ready", async || {
+            self.http
+                .get(&ready)
+                .send()
+                .await
+                .is_ok_and(|r| r.status().is_success())
+        })
+        .await;
+    }
+
+    pub fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub async fn status(&self) -> Value {
+        self.http
+            .get(self.at("/v1/status"))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    }
+
+    pub async fn instances(&self) -> u64 {
+        let fleet = &self.status().await["fleet"];
+        ["pending", "running", "draining"]
+            .iter()
+            .filter_map(|state| fleet[*state].as_u64())
+            .sum()
+    }
+
+    pub async fn post(&self, path: &str, form: Form) -> Answer {
+        let response = self
+            .http
+            .post(self.at(path))
+            .multipart(form)
+            .send()
+            .await
+            .unwrap();
+        Answer::read(response).await
+    }
+
+    pub async fn recognize(&self, photo: &[u8]) -> Answer {
+        self.post(
+            "/v1/recognize",
+            Form::new().part("image", jpeg("photo.jpg", photo)),
+        )
+        .await
+    }
+
+    pub async fn enroll(&self, name: &str, photos: &[&[u8]]) -> Answer {
+        let mut form = Form::new().text("name", name.to_owned());
+        for (n, photo) in photos.iter().enumerate() {
+            form = form.part("image", jpeg(&format!("{n}.jpg"), photo));
+        }
+        self.post("/v1/people", form).await
+    }
+
+    /// Process ids of the workers of this service, as the kernel has them.
+    pub fn workers(&self) -> Vec<u32> {
+        workers_on(&self.data)
+    }
+
+    pub fn signal(&self, signal: &str) {
+        kill(signal, self.child.id().expect("the service runs"));
+    }
+
+    pub async fn ends(&mut self) -> std::process::ExitStatus {
+        tokio::time::timeout(LIMIT, self.child.wait())
+            .await
+            .expect("the service ends")
+            .unwrap()
+    }
+}
+
+pub fn write_config(data: &Path, role: &str, toml: &str) -> PathBuf {
+    let config = data.with_extension(format!("{role}.toml"));
+    std::fs::write(&config, toml).unwrap();
+    config
+}
+
+/// Processes whose command line says that they are workers on that data folder.
+pub fn workers_on(data: &Path) -> Vec<u32> {
+    let data = data.to_str().unwrap().as_bytes();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let args: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+        if args.get(1) == Some(&b"worker".as_slice()) && args.contains(&data) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+pub fn kill(signal: &str, pid: u32) {
+    let done = std::process::Command::new("kill")
+        .arg(signal)
+        .arg(pid.to_string())
+        .status();
+    assert!(done.unwrap().success(), "kill {signal} {pid}");
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub async fn read(response: reqwest::Response) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.unwrap().to_vec(),
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("not JSON ({}): {}", self.status, self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Name of the first face's person, or the decision.
+    pub fn name(&self) -> String {
+        assert_eq!(self.status, 200, "{}", self.text());
+        let face = &self.json()["faces"][0];
+        face["person"]["name"]
+            .as_str()
+            .or(face["decision"].as_str())
+            .unwrap()
+            .to_owned()
+    }
+}
+
+pub fn jpeg(file: &str, bytes: &[u8]) -> Part {
+    Part::bytes(bytes.to_vec())
+        .file_name(file.to_owned())
+        .mime_str("image/jpeg")
+        .unwrap()
+}
+
+pub fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+/// Waits until `holds`, and fails the test with `what` after [`LIMIT`].
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
