@@ -1,0 +1,53 @@
+# The front door. `make run` and `make test` install what they need and ask nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MUSTER := target/release/muster
+# Where the project's own scripts install what only tests need.
+TOOLS := .muster/tools
+MOTO := $(TOOLS)/moto/bin/moto_server
+
+.PHONY: help run demo build models test test-servers lint fmt bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: build models ## Start Muster on 127.0.0.1:8000, enrol and recognise the sample people, stay up
+	scripts/demo --stay
+
+demo: build models ## The same, and exit
+	scripts/demo
+
+build: ## Build the release binary
+	cargo build --release --locked
+
+models: build ## Install the pinned runtime, models and sample photographs
+	$(MUSTER) models install
+
+test: models test-servers ## Run every test
+	MUSTER_MOTO="$(CURDIR)/$(MOTO)" cargo test --release --locked --workspace
+
+test-servers: $(MOTO) ## Install the servers that tests run against
+
+$(MOTO): crates/muster-queue/tests/moto-requirements.txt
+	rm -rf $(TOOLS)/moto
+	python3 -m venv $(TOOLS)/moto
+	$(TOOLS)/moto/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+lint: ## Check formatting, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+fmt: ## Format the code
+	cargo fmt --all
+
+bench: build models ## Measure a service on this machine, and the pipeline
+	$(MUSTER) bench
+	$(MUSTER) profile
+
+clean: ## Remove what was built and installed below this folder
+	rm -rf target .muster
