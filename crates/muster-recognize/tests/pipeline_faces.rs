@@ -1,6 +1,6 @@
 //! The pipeline on real photographs, with the installed models.
 //!
-//! The models are those of the installation in `$MUSTER_MODELS`, else in the default folder.
+//! The models are those of the installation in `$MUSTER_MODELS_DIR`, else in the default folder.
 //! Without one the tests say so and pass, except where `CI=true`: there they fail.
 #![expect(
     clippy::unwrap_used,
@@ -31,13 +31,13 @@ struct Installed {
 impl Installed {
     /// Loads the installed models, or says on the terminal that there are none.
     fn load() -> Option<Self> {
-        let root = std::env::var_os("MUSTER_MODELS")
+        let root = std::env::var_os("MUSTER_MODELS_DIR")
             .map(PathBuf::from)
             .or_else(default_root);
         let Some(installation) = root.and_then(|root| Installation::open(&root).ok()) else {
             assert!(
                 std::env::var("CI").as_deref() != Ok("true"),
-                "no models are installed: run `muster models install` or set MUSTER_MODELS"
+                "no models are installed: run `muster models install` or set MUSTER_MODELS_DIR"
             );
             eprintln!("SKIPPED: no models are installed, run `muster models install`");
             return None;

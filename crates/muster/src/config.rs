@@ -118,6 +118,18 @@ impl Settings {
     /// Names the key and where it was set. A file that is named must exist; the default one need
     /// not.
     pub fn resolve(file: Option<&Path>, overrides: &impl Serialize) -> anyhow::Result<Self> {
+        Self::layer(
+            file,
+            Env::prefixed("MUSTER_").ignore(NOT_SETTINGS),
+            overrides,
+        )
+    }
+
+    fn layer(
+        file: Option<&Path>,
+        environment: Env,
+        overrides: &impl Serialize,
+    ) -> anyhow::Result<Self> {
         if let Some(file) = file {
             anyhow::ensure!(
                 file.is_file(),
@@ -131,7 +143,7 @@ impl Settings {
             figment = figment.merge(Toml::file_exact(file));
         }
         let settings: Self = figment
-            .merge(Env::prefixed("MUSTER_").ignore(NOT_SETTINGS))
+            .merge(environment)
             .merge(Serialized::globals(overrides))
             .extract()
             .context("read the configuration")?;
@@ -221,11 +233,16 @@ pub fn seconds(value: f64) -> Duration {
 mod tests {
     use super::*;
 
+    /// An environment without variables: the tests' own does not matter.
+    fn nothing() -> Env {
+        Env::raw().only(&[])
+    }
+
     fn resolve(toml: &str) -> anyhow::Result<Settings> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("muster.toml");
         std::fs::write(&file, toml).unwrap();
-        Settings::resolve(Some(&file), &Overrides::default())
+        Settings::layer(Some(&file), nothing(), &Overrides::default())
     }
 
     #[test]
@@ -273,9 +290,9 @@ mod tests {
             max_instances: Some(3),
             ..Overrides::default()
         };
-        let settings = Settings::resolve(Some(&file), &overrides).unwrap();
+        let settings = Settings::layer(Some(&file), nothing(), &overrides).unwrap();
         assert_eq!((settings.max_instances, settings.idle_grace_s), (3, 2.0));
         let missing = folder.path().join("other.toml");
-        assert!(Settings::resolve(Some(&missing), &overrides).is_err());
+        assert!(Settings::layer(Some(&missing), nothing(), &overrides).is_err());
     }
 }

@@ -9,7 +9,7 @@ mod decide;
 mod inference;
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,10 @@ pub async fn run(
         boot_ms = started.elapsed().as_millis() as u64,
         "the worker takes requests"
     );
-    println!("{READY_LINE}");
+    if writeln!(std::io::stdout(), "{READY_LINE}").is_err() {
+        tracing::warn!("nobody reads that the worker is ready: its parent is gone");
+        drain.cancel();
+    }
 
     let in_hand = Arc::new(Semaphore::new(IN_HAND));
     let tasks = TaskTracker::new();
