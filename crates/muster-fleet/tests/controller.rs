@@ -1,5 +1,5 @@
 //! The controller around real queues and real processes.
-#![allow(missing_docs, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,12 +1,9 @@
 //! Crashes are crashes: processes are killed, and nothing is lost or left behind.
-#![allow(missing_docs, reason = "a test")]
-
-mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::{Service, kill, read, samples, until, workers_on};
+use crate::support::{Service, kill, read, samples, until, workers_on};
 
 /// A worker killed in the middle of a batch loses nothing: one right answer for each request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,8 +115,8 @@ async fn a_stop_answers_what_is_in_flight_first() {
     let (http, url) = (service.http.clone(), service.at("/v1/recognize"));
     let sent: Vec<_> = (0..10)
         .map(|_| {
-            let form =
-                reqwest::multipart::Form::new().part("image", support::jpeg("a.jpg", &photo));
+            let form = reqwest::multipart::Form::new()
+                .part("image", crate::support::jpeg("a.jpg", &photo));
             tokio::spawn(http.post(&url).multipart(form).send())
         })
         .collect();

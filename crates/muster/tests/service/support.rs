@@ -1,6 +1,4 @@
 //! A real service in real processes, for the end-to-end tests.
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-#![allow(missing_docs, reason = "test support")]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

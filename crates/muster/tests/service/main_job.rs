@@ -1,13 +1,10 @@
 //! The main job, end to end: a photograph in, a name out, on a fleet that grows from zero and
 //! returns to zero.
-#![allow(missing_docs, reason = "a test")]
 
-mod support;
-
+use crate::support::{Service, jpeg, read, samples, until};
 use muster_jobs::RequestId;
 use reqwest::multipart::Form;
 use serde_json::Value;
-use support::{Service, jpeg, read, samples, until};
 
 #[tokio::test]
 async fn a_photo_goes_in_and_a_name_comes_out() {
@@ -187,7 +184,7 @@ async fn the_roles_run_as_processes_of_their_own() {
     let data = folder.path().join("data");
     let web = Service::start("web", &data, "").await;
     let second = Service::start("web", &data, "").await;
-    let mut controller = support::muster()
+    let mut controller = crate::support::muster()
         .arg("controller")
         .arg("--data")
         .arg(&data)
@@ -203,7 +200,7 @@ async fn the_roles_run_as_processes_of_their_own() {
     })
     .await;
 
-    let rival = support::muster()
+    let rival = crate::support::muster()
         .arg("controller")
         .arg("--data")
         .arg(&data)
@@ -214,23 +211,23 @@ async fn the_roles_run_as_processes_of_their_own() {
     assert!(!rival.status.success());
     assert!(String::from_utf8_lossy(&rival.stderr).contains("another Muster runs on"));
 
-    support::kill("-TERM", controller.id().unwrap());
-    let ended = tokio::time::timeout(support::LIMIT, controller.wait())
+    crate::support::kill("-TERM", controller.id().unwrap());
+    let ended = tokio::time::timeout(crate::support::LIMIT, controller.wait())
         .await
         .unwrap()
         .unwrap();
     assert!(ended.success());
     // A worker can be run by hand, too.
-    let mut worker = support::muster()
+    let mut worker = crate::support::muster()
         .arg("worker")
         .arg("--data")
         .arg(&data)
         .spawn()
         .unwrap();
     assert_eq!(web.recognize(&read(&photos[1])).await.name(), *name);
-    support::kill("-TERM", worker.id().unwrap());
+    crate::support::kill("-TERM", worker.id().unwrap());
     assert!(
-        tokio::time::timeout(support::LIMIT, worker.wait())
+        tokio::time::timeout(crate::support::LIMIT, worker.wait())
             .await
             .unwrap()
             .unwrap()
