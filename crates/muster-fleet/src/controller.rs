@@ -1,4 +1,4 @@
-//! The loop around [`plan`]: observe the backlog and the fleet, apply, say what was done.
+//! The loop around [`plan()`]: observe the backlog and the fleet, apply, say what was done.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a settled fleet is observed at least.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a report is published whose reason alone has changed.
-const REASON_INTERVAL: Duration = Duration::from_millis(200);
+const REASON_INTERVAL: Duration = Duration::from_secs(1);
 /// Back-off after failed starts: doubles from the first to the last.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
 const LAST_BACK_OFF: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 //! The fleet of recognition workers and the controller that sizes it.
 //!
-//! `observe → plan → apply`: the controller observes the backlog and the fleet, [`plan`] decides
+//! `observe → plan → apply`: the controller observes the backlog and the fleet, [`plan()`] decides
 //! (a pure function), and the [`Fleet`] does it. Knows nothing of faces or HTTP.
 
 mod controller;

@@ -15,8 +15,11 @@ use super::report::Figures;
 use crate::client::Client;
 use crate::progress;
 
-/// How often the fleet is looked at while it works, and while it is expected to reach zero.
-const WATCH: Duration = Duration::from_millis(50);
+/// How often the fleet is looked at while it may still grow.
+const WATCH_GROWTH: Duration = Duration::from_millis(50);
+/// How often once it has its most instances: looking takes time from the work that is measured.
+const WATCH_FULL: Duration = Duration::from_millis(500);
+/// How often while it is expected to reach zero.
 const WATCH_CLOSELY: Duration = Duration::from_millis(10);
 /// Longest wait for the fleet to reach zero after the last answer.
 const SCALE_IN_LIMIT: Duration = Duration::from_secs(60);
@@ -28,6 +31,7 @@ struct Fleet {
     running: u64,
     all: u64,
     min: u64,
+    max: u64,
 }
 
 async fn fleet(client: &Client) -> anyhow::Result<Fleet> {
@@ -37,6 +41,7 @@ async fn fleet(client: &Client) -> anyhow::Result<Fleet> {
         running: count("running"),
         all: count("pending") + count("running") + count("draining"),
         min: count("min"),
+        max: count("max"),
     })
 }
 
@@ -74,7 +79,7 @@ async fn watch(
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(WATCH) => {}
+            () = tokio::time::sleep(if now.running < now.max { WATCH_GROWTH } else { WATCH_FULL }) => {}
         }
     }
     Ok(peak)
