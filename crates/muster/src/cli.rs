@@ -99,7 +99,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Recognize(args) => return recognize::run(args).await,
         Command::Status(args) => status::run(args).await?,
         Command::Bench(args) => {
-            return bench::run(args, &settings(&Overrides::default())?).await;
+            return bench::run(args, &settings(&Overrides::default())?, config).await;
         }
         Command::Profile(args) => profile::run(args, &settings(&Overrides::default())?)?,
         Command::Eval(args) => eval::run(args, &settings(&Overrides::default())?)?,

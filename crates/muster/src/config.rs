@@ -170,6 +170,12 @@ impl Settings {
             "visibility_timeout_s is {}: it must be at least 1",
             self.visibility_timeout_s
         );
+        anyhow::ensure!(
+            self.retention_s >= self.request_timeout_s,
+            "retention_s is {} and request_timeout_s {}: what is waited for must be kept",
+            self.retention_s,
+            self.request_timeout_s
+        );
         for (name, value) in [
             ("max_instances", self.max_instances as usize),
             ("max_receives", self.max_receives as usize),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
+use muster_jobs::FileName;
 use serde_json::json;
 
 use crate::client::{Client, Enrolled, Service, file_name};
@@ -85,7 +86,12 @@ async fn enroll_one(
     for file in files {
         let bytes = std::fs::read(file)
             .with_context(|| format!("read the photograph {}", file.display()))?;
-        photos.push((file_name(file), Bytes::from(bytes)));
+        // As the service will name it in a refusal, and unlike the others.
+        let mut name = FileName::from_client(&file_name(file)).as_str().to_owned();
+        if photos.iter().any(|(other, _)| *other == name) {
+            name = format!("{}-{name}", photos.len());
+        }
+        photos.push((name, Bytes::from(bytes)));
     }
     loop {
         let problem = match client.enroll(name, &photos).await? {

@@ -64,7 +64,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
         number("/requests/failed"),
         number("/requests/waiting")
     );
-    match status["latency_ms"].is_null() {
+    match status["latency_ms"]["p50"].is_null() {
         true => println!("latency   nothing answered yet"),
         false => println!(
             "latency   p50 {:.0} ms, p99 {:.0} ms",

@@ -278,8 +278,8 @@ impl GalleryStore {
             .filter_map(|(_, (found, kind))| (*kind == Kind::Snapshot).then_some(*found))
             .fold(version, u64::max);
         let superfluous = all.into_iter().filter(|(_, (found, kind))| match kind {
-            Kind::Change => *found <= newest,
-            Kind::Snapshot => *found < newest,
+            // The newest change stays, so that a writer who has not seen it yet collides with it.
+            Kind::Change | Kind::Snapshot => *found < newest,
         });
         for (location, _) in superfluous {
             match self.store.delete(&location).await {
@@ -453,7 +453,8 @@ mod tests {
                 .await
                 .unwrap()
                 .len(),
-            1
+            2,
+            "the newest snapshot and the newest change"
         );
     }
 

@@ -52,7 +52,11 @@ pub struct BenchArgs {
 ///
 /// # Errors
 /// When photographs can not be read or the service can not be reached.
-pub async fn run(args: BenchArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    args: BenchArgs,
+    settings: &Settings,
+    config: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.requests > 0, "--requests is 0: send at least one");
     anyhow::ensure!(
         args.concurrency > 0,
@@ -71,7 +75,7 @@ pub async fn run(args: BenchArgs, settings: &Settings) -> anyhow::Result<ExitCod
                 eprintln!("measuring the service at {DEFAULT_URL}");
                 (running, None)
             } else {
-                let own = OwnService::start(settings).await?;
+                let own = OwnService::start(settings, config).await?;
                 eprintln!("measuring a service that was started for this");
                 (Client::new(&own.url)?, Some(own))
             }
@@ -115,7 +119,7 @@ struct OwnService {
 }
 
 impl OwnService {
-    async fn start(settings: &Settings) -> anyhow::Result<Self> {
+    async fn start(settings: &Settings, config: Option<PathBuf>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a temporary data folder")?;
         let settings = Settings {
             data_dir: folder.path().join("data"),
@@ -129,7 +133,7 @@ impl OwnService {
         let samples = Installation::open(&settings.models_dir()?)?
             .samples()
             .people;
-        let running = tokio::spawn(up::run(settings, None, listener, stop.clone()));
+        let running = tokio::spawn(up::run(settings, config, listener, stop.clone()));
         let own = Self {
             url: format!("http://{address}"),
             stop,

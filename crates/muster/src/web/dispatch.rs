@@ -43,7 +43,7 @@ pub struct Ledger {
     pub accepted: AtomicU64,
     /// Photographs answered, refusals of the photograph included.
     pub answered: AtomicU64,
-    /// Photographs that timed out or that Muster failed on.
+    /// Photographs that timed out, that Muster failed on, or whose client hung up.
     pub failed: AtomicU64,
     latencies: Mutex<VecDeque<Duration>>,
 }
@@ -91,16 +91,24 @@ struct Inner {
     max_waiting: usize,
 }
 
-/// Removes a request from the ledger of waiters however the wait ends, a client's hanging up
-/// included.
+/// Removes a request from the waiters however the wait ends, and counts it as failed where that is
+/// not by an answer: a client that hangs up drops the wait.
 struct Waiter<'a> {
     inner: &'a Inner,
     id: RequestId,
+    answered: bool,
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.inner.waiting().remove(&self.id);
+        let ledger = &self.inner.ledger;
+        let ended = if self.answered {
+            &ledger.answered
+        } else {
+            &ledger.failed
+        };
+        ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -171,18 +179,18 @@ impl Dispatcher {
             }
             waiting.insert(id, reply);
         }
-        let _waiter = Waiter { inner, id };
+        let mut waiter = Waiter {
+            inner,
+            id,
+            answered: false,
+        };
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         let outcome = self.submit_and_wait(id, photo, purpose, replied).await;
-        match &outcome {
-            Ok(_) => {
-                inner.ledger.answered.fetch_add(1, Ordering::Relaxed);
-                inner.ledger.note(begun.elapsed());
-            }
-            Err(_) => {
-                inner.ledger.failed.fetch_add(1, Ordering::Relaxed);
-            }
+        if outcome.is_ok() {
+            waiter.answered = true;
+            inner.ledger.note(begun.elapsed());
         }
+        drop(waiter);
         let mut outcome = outcome?;
         if let Outcome::Recognized(recognition) = &mut outcome {
             recognition.timing_ms.total = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
@@ -217,6 +225,7 @@ impl Dispatcher {
             .put(&key, PutPayload::from_bytes(photo.bytes))
             .await
             .map_err(|error| ApiError::internal("a photograph could not be stored", &error))?;
+        drop(photo.taken);
         let request = Request {
             version: MESSAGE_VERSION,
             id,
@@ -249,18 +258,25 @@ impl Dispatcher {
         match tokio::time::timeout_at(deadline, replied).await {
             Ok(Ok(reply)) => Ok(reply.outcome),
             Ok(Err(_)) => Err(stopped()),
-            Err(_) => {
+            Err(_) => Err(self.timed_out(id, purpose)),
+        }
+    }
+
+    /// The error for a client that waited in vain, with the place of the later result if there is
+    /// one: an enrolment ends with its client's request, and the `filename` layout knows no ids.
+    fn timed_out(&self, id: RequestId, purpose: Purpose) -> ApiError {
+        let inner = &*self.inner;
+        let waited = inner.timeout.as_secs_f64();
+        let error = |rest: &str| {
+            let detail = format!("no answer within {waited:.0} s; {rest}");
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+        };
+        match (purpose, inner.backend.keys) {
+            (Purpose::Recognize, ObjectKeys::Request) => {
                 let job = format!("/v1/jobs/{id}");
-                Err(ApiError::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "timeout",
-                    format!(
-                        "no answer within {:.0} s; the photograph is still queued: ask {job} later",
-                        inner.timeout.as_secs_f64()
-                    ),
-                )
-                .with("job", job))
+                error(&format!("the photograph is still queued: ask {job} later")).with("job", job)
             }
+            _ => error("send it again later"),
         }
     }
 }

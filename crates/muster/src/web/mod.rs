@@ -62,7 +62,19 @@ pub async fn run(
         .local_addr()
         .context("read the listener's address")?;
     let backend = Backend::open(&settings).await?;
-    // One reply queue for each listener of the machine: a restart takes over its own.
+    // Held until the end: the port is free as soon as a stop begins, while the reply queue, one for
+    // each port so that a restart takes over its own, is still needed for what is in flight.
+    let lock_file = settings
+        .data_dir
+        .join(format!("web-{}.lock", address.port()));
+    let lock = std::fs::File::create(&lock_file)
+        .with_context(|| format!("make {}", lock_file.display()))?;
+    lock.try_lock().with_context(|| {
+        format!(
+            "another web tier is still stopping on port {}: try again shortly",
+            address.port()
+        )
+    })?;
     let replies = backend
         .replies(&format!("replies-{}", address.port()))
         .await?;

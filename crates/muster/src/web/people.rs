@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::problem::ApiError;
 use super::recognize::mismatched;
+use super::upload::refusal;
 use super::{App, AppState, printable};
 
 /// Longest name, in characters.
@@ -222,9 +223,7 @@ async fn embed(
     };
     let list: Vec<_> = refused
         .iter()
-        .map(|(file, failure)| {
-            json!({ "file": file.as_str(), "code": failure.code, "detail": failure.detail })
-        })
+        .map(|(file, failure)| refusal(file, failure))
         .collect();
     Err(ApiError::from(first.clone()).with("refused", list))
 }

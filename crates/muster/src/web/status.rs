@@ -1,24 +1,18 @@
 //! How the service fares: `/v1/status`, `/healthz`, `/readyz`.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use object_store::ObjectStoreExt;
-use serde::Serialize;
 use serde_json::json;
 
 use super::problem::ApiError;
 use super::{App, AppState};
 use crate::controller::FleetStatus;
-
-#[derive(Serialize)]
-struct Latency {
-    p50: f64,
-    p99: f64,
-}
 
 /// `GET /v1/status`.
 pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
@@ -33,10 +27,11 @@ pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
     let fleet = fleet(&app).await?;
     let report = &fleet.report;
     let ledger = app.dispatcher.ledger();
-    let latency = ledger.percentiles([0.5, 0.99]).map(|[p50, p99]| Latency {
-        p50: p50.as_secs_f64() * 1e3,
-        p99: p99.as_secs_f64() * 1e3,
-    });
+    let milliseconds = |latency: Duration| latency.as_secs_f64() * 1e3;
+    let [p50, p99] = match ledger.percentiles([0.5, 0.99]) {
+        Some(latencies) => latencies.map(|latency| Some(milliseconds(latency))),
+        None => [None, None],
+    };
     let (people, faces, version) = app
         .with_gallery(|gallery| (gallery.people().len(), gallery.faces(), gallery.version()))
         .await?;
@@ -64,7 +59,7 @@ pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
             "failed": ledger.failed.load(Ordering::Relaxed),
             "waiting": app.dispatcher.waiting(),
         },
-        "latency_ms": latency,
+        "latency_ms": { "p50": p50, "p99": p99 },
         "gallery": { "people": people, "faces": faces, "version": version },
         "model": &*app.model,
     }))

@@ -7,7 +7,7 @@ use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
-use muster_jobs::FileName;
+use muster_jobs::{Failure, FailureCode, FileName};
 use muster_recognize::decode::{self, DecodeLimits};
 
 use super::problem::ApiError;
@@ -28,8 +28,9 @@ pub struct UploadMemory {
     limit: usize,
 }
 
+/// Memory that one photograph takes, given back when this is dropped.
 #[derive(Debug)]
-struct Taken {
+pub struct Taken {
     memory: UploadMemory,
     bytes: usize,
 }
@@ -89,6 +90,8 @@ pub struct Photo {
     pub file: FileName,
     /// The photograph as uploaded.
     pub bytes: Bytes,
+    /// The memory that it takes, to be given back once the photograph is stored.
+    pub taken: Taken,
 }
 
 /// A form as it was read.
@@ -98,7 +101,6 @@ pub struct Form {
     pub photos: Vec<Photo>,
     /// The field `name`, where there is one.
     pub name: Option<String>,
-    _taken: Taken,
 }
 
 /// Reads a form with at least one photograph.
@@ -139,7 +141,7 @@ async fn read_fields(
     rules: FormRules<'_>,
     memory: &UploadMemory,
 ) -> Result<Form, ApiError> {
-    let mut taken = memory.start();
+    let mut form_bytes = 0;
     let mut photos = Vec::new();
     let mut name = None;
     let mut others = 0;
@@ -159,8 +161,20 @@ async fn read_fields(
                 });
             }
             let file = FileName::from_client(field.file_name().unwrap_or("photo"));
+            let mut taken = memory.start();
             let bytes = read_photo(&mut field, &file, rules.limits, &mut taken).await?;
-            photos.push(Photo { file, bytes });
+            form_bytes += bytes.len();
+            if form_bytes > memory.limit {
+                return Err(ApiError::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "image.too_large",
+                    format!(
+                        "the photographs have more than {} bytes together: send fewer at a time",
+                        memory.limit
+                    ),
+                ));
+            }
+            photos.push(Photo { file, bytes, taken });
         } else if field_name == "name" {
             let bytes = read_text(&mut field).await?;
             let text = String::from_utf8(bytes).map_err(|_| {
@@ -183,11 +197,7 @@ async fn read_fields(
             rules.photo_fields[0]
         )));
     }
-    Ok(Form {
-        photos,
-        name,
-        _taken: taken,
-    })
+    Ok(Form { photos, name })
 }
 
 async fn read_photo(
@@ -211,24 +221,31 @@ async fn read_photo(
             bytes.extend_from_slice(&chunk);
         }
     }
-    if excess > 0 {
-        return Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "image.too_large",
-            format!(
-                "{} has more than {} bytes: send a smaller photograph",
-                file.as_str(),
+    let bytes = bytes.freeze();
+    let probed = if excess > 0 {
+        Err(Failure {
+            code: FailureCode::ImageTooLarge,
+            detail: format!(
+                "more than {} bytes: send a smaller photograph",
                 limits.max_bytes
             ),
-        ));
+        })
+    } else {
+        decode::probe(&bytes, limits).map_err(|error| image_failure(&error))
+    };
+    match probed {
+        Ok(_) => Ok(bytes),
+        Err(mut failure) => {
+            failure.detail = format!("{}: {}", file.as_str(), failure.detail);
+            let refused = refusal(file, &failure);
+            Err(ApiError::from(failure).with("refused", vec![refused]))
+        }
     }
-    let bytes = bytes.freeze();
-    decode::probe(&bytes, limits).map_err(|error| {
-        let mut failure = image_failure(&error);
-        failure.detail = format!("{}: {}", file.as_str(), failure.detail);
-        ApiError::from(failure)
-    })?;
-    Ok(bytes)
+}
+
+/// How a refusal of several photographs names each of them.
+pub fn refusal(file: &FileName, failure: &Failure) -> serde_json::Value {
+    serde_json::json!({ "file": file.as_str(), "code": failure.code, "detail": failure.detail })
 }
 
 async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {

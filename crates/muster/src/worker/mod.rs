@@ -268,10 +268,11 @@ impl Worker {
                 ),
             };
             self.deliver(request, Outcome::Failed(failure)).await?;
-            self.backend
+            one(self
+                .backend
                 .dead_letters
                 .send(std::slice::from_ref(&message.body))
-                .await?;
+                .await)?;
             return Ok(Answered::Done);
         }
         let mut timing = TimingMs {
@@ -412,29 +413,27 @@ impl Worker {
         if let Outcome::Recognized(recognition) = &mut reply.outcome {
             recognition.timing_ms.store = millis(begun.elapsed());
         }
-        let queue = match self.reply_queue(&request.reply_to).await {
-            Ok(queue) => queue,
+        let body = [reply.to_json()];
+        let mut sent = self.send_reply(&request.reply_to, &body).await;
+        if let Err(QueueError::NotFound { .. }) = sent {
+            // A web tier that restarts makes its queue anew, which an older handle does not reach.
+            self.opened().remove(&request.reply_to);
+            sent = self.send_reply(&request.reply_to, &body).await;
+        }
+        match sent {
             Err(QueueError::NotFound { .. }) => {
-                tracing::warn!(
-                    request.id = %request.id,
-                    "the web tier that asked is gone; the result is stored"
-                );
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        match one(queue.send(&[reply.to_json()]).await) {
-            Err(QueueError::NotFound { .. }) => {
-                self.opened().remove(&request.reply_to);
                 tracing::warn!(
                     request.id = %request.id,
                     "the web tier that asked is gone; the result is stored"
                 );
                 Ok(())
             }
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(()),
+            sent => Ok(sent?),
         }
+    }
+
+    async fn send_reply(&self, reply_to: &str, body: &[String]) -> Result<(), QueueError> {
+        one(self.reply_queue(reply_to).await?.send(body).await).map(|_| ())
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn Queue>>> {
