@@ -77,7 +77,8 @@ pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Respon
 
 /// `POST /v1/people`: a name and one or more photographs, each showing that one face.
 ///
-/// All photographs are taken or none: a refusal names every photograph that is at fault.
+/// All photographs are taken or none: a refusal names those found at fault, the first only where a
+/// file is no photograph at all.
 pub async fn create(State(app): AppState, request: Request) -> Result<Response, ApiError> {
     let mut form = app.form(request, PHOTO_FIELDS, app.max_images).await?;
     let name = check_name(form.name.take())?;
