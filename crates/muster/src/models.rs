@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use muster_recognize::models::{self, FileState, Installation, Progress};
+use muster_recognize::recognizer::{Options, Recognizer};
 
 use crate::config::Settings;
 use crate::progress;
@@ -43,6 +44,7 @@ pub fn run(args: ModelsArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
         ModelsCommand::Install => {
             let bar = progress::spinner();
             let installed = models::install(&root, &mut |step| show(&bar, step))?;
+            compile(&installed.installation, &bar)?;
             bar.finish_and_clear();
             let folder = installed.installation.folder().display();
             if installed.fresh {
@@ -67,6 +69,19 @@ pub fn run(args: ModelsArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the models once, which shows that they run here and leaves them compiled, so that not even
+/// the first worker waits for that.
+fn compile(installation: &Installation, bar: &ProgressBar) -> anyhow::Result<()> {
+    say(bar, "compiling the models for this processor".to_owned());
+    let options = Options {
+        cache_dir: Some(installation.compiled()),
+        ..Options::default()
+    };
+    Recognizer::load(&installation.model_files(), options)
+        .context("the models are installed but do not run on this machine")?;
+    Ok(())
 }
 
 fn list(rows: &[models::Listed], json: bool) -> anyhow::Result<ExitCode> {
@@ -110,6 +125,10 @@ fn show(bar: &ProgressBar, step: Progress<'_>) {
         Progress::Preparing { file } => format!("preparing {file}"),
         _ => return,
     };
+    say(bar, message);
+}
+
+fn say(bar: &ProgressBar, message: String) {
     if bar.is_hidden() && bar.message() != message {
         eprintln!("{message}");
     }

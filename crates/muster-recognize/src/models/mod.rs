@@ -234,6 +234,12 @@ impl Installation {
         &self.folder
     }
 
+    /// The folder for the models as the runtime has compiled them for this processor; it holds
+    /// nothing that can not be made again, and is not verified.
+    pub fn compiled(&self) -> PathBuf {
+        self.path("compiled")
+    }
+
     /// The inference runtime's C library; what it needs stands beside it.
     pub fn runtime_library(&self) -> PathBuf {
         self.path(RUNTIME_LIBRARY)

@@ -1,5 +1,6 @@
 //! The thread that runs the models, and nothing else.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -42,7 +43,7 @@ impl Inference {
         let (jobs, receiver) = mpsc::channel(1);
         let (loaded, ready) = oneshot::channel();
         let options = Options {
-            cache_dir: Some(settings.data_dir.join("model-cache")),
+            cache_dir: Some(compiled_models(&installation, settings)),
             limits: settings.decode_limits(),
             ..Options::default()
         };
@@ -100,6 +101,17 @@ impl Inference {
             Ok(Err(_)) => fatal("the inference thread ended over a photograph"),
             Err(_) => fatal(&format!("a photograph took longer than {limit:?}")),
         }
+    }
+}
+
+/// Where compiled models are kept: with the models, or with the data where those belong to someone
+/// else.
+fn compiled_models(installation: &Installation, settings: &Settings) -> PathBuf {
+    let beside = installation.compiled();
+    if tempfile::tempfile_in(&beside).is_ok() {
+        beside
+    } else {
+        settings.data_dir.join("model-cache")
     }
 }
 
