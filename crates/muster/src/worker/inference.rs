@@ -1,6 +1,7 @@
 //! The thread that runs the models, and nothing else.
 
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,8 +30,10 @@ struct Job {
 
 /// A handle to the inference thread.
 pub struct Inference {
-    /// Held by whoever the models work for, so that what waits here has not been started.
-    turn: Mutex<mpsc::Sender<Job>>,
+    /// Held by whoever the models work for, so that what waits here has not been started; `None`
+    /// only while this is dropped.
+    turn: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Option<JoinHandle<()>>,
     ready: Mutex<Option<oneshot::Receiver<anyhow::Result<String>>>>,
 }
 
@@ -47,12 +50,13 @@ impl Inference {
             limits: settings.decode_limits(),
             ..Options::default()
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("inference".into())
             .spawn(move || serve(&installation, options, loaded, receiver))
             .context("start the inference thread")?;
         Ok(Self {
-            turn: Mutex::new(jobs),
+            turn: Mutex::new(Some(jobs)),
+            thread: Some(thread),
             ready: Mutex::new(Some(ready)),
         })
     }
@@ -89,7 +93,10 @@ impl Inference {
             turn = self.turn.lock() => turn,
         };
         let (reply, answer) = oneshot::channel();
-        if turn.send(Job { photo, reply }).await.is_err() {
+        let Some(jobs) = &*turn else {
+            return Err(InferenceError::Draining);
+        };
+        if jobs.send(Job { photo, reply }).await.is_err() {
             fatal("the inference thread is gone");
         }
         match tokio::time::timeout(limit, answer).await {
@@ -100,6 +107,22 @@ impl Inference {
             Ok(Ok(Err(error))) => fatal(&format!("the models failed: {}", crate::Chain(&error))),
             Ok(Err(_)) => fatal("the inference thread ended over a photograph"),
             Err(_) => fatal(&format!("a photograph took longer than {limit:?}")),
+        }
+    }
+}
+
+impl Drop for Inference {
+    /// Waits for the thread: a process that ends while its models are loaded or unloaded crashes in
+    /// the runtime's own clean-up.
+    fn drop(&mut self) {
+        self.turn.get_mut().take();
+        if self
+            .thread
+            .take()
+            .map(JoinHandle::join)
+            .is_some_and(|ended| ended.is_err())
+        {
+            tracing::error!("the inference thread panicked");
         }
     }
 }

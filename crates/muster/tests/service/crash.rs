@@ -1,9 +1,13 @@
 //! Crashes are crashes: processes are killed, and nothing is lost or left behind.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{Service, kill, read, samples, until, workers_on};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::support::{LIMIT, Service, kill, muster, read, samples, until, workers_on};
 
 /// A worker killed in the middle of a batch loses nothing: one right answer for each request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,4 +187,36 @@ async fn the_requests_of_a_frozen_worker_are_answered_by_another() {
         .unwrap();
     assert!(answers.iter().all(|answer| answer.status == 200));
     kill("-CONT", frozen);
+}
+
+/// A worker that is told to drain ends cleanly, whether its models are loaded, being loaded or not
+/// even looked at yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_drains_cleanly_at_any_point_of_its_life() {
+    if samples().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for after in [None, None, None, None, Some(50), Some(150), Some(300)] {
+        let mut worker = muster()
+            .args(["worker", "--data"])
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        match after {
+            Some(milliseconds) => tokio::time::sleep(Duration::from_millis(milliseconds)).await,
+            None => {
+                let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+                let line = tokio::time::timeout(LIMIT, lines.next_line()).await;
+                assert_eq!(line.unwrap().unwrap().as_deref(), Some("ready"));
+            }
+        }
+        kill("-TERM", worker.id().unwrap());
+        let status = tokio::time::timeout(LIMIT, worker.wait()).await.unwrap();
+        let status = status.unwrap();
+        // Before it listens for the signal, the signal itself ends it.
+        let ended = status.success() || after.is_some() && status.signal() == Some(15);
+        assert!(ended, "{status} after {after:?} ms");
+    }
 }
