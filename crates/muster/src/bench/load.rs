@@ -86,7 +86,8 @@ async fn watch(
 }
 
 enum Answer {
-    Faces,
+    /// Faces, and the milliseconds that the models took for them.
+    Faces(f64),
     NoFace,
     Error(String),
 }
@@ -136,11 +137,14 @@ pub async fn run(
     stop_watching.cancel();
     let (peak, scale_out) = watcher.await.context("watch the fleet")??;
 
-    let mut latencies = Vec::new();
+    let (mut latencies, mut models_ms) = (Vec::new(), Vec::new());
     let (mut errors, mut no_face) = (0, 0);
     for (latency, _, answer) in &answers {
         match answer {
-            Answer::Faces => latencies.push(*latency),
+            Answer::Faces(ms) => {
+                latencies.push(*latency);
+                models_ms.push(*ms);
+            }
             Answer::NoFace => {
                 no_face += 1;
                 latencies.push(*latency);
@@ -159,6 +163,7 @@ pub async fn run(
         errors,
         no_face,
         latencies,
+        models_ms,
         ends().min().unwrap_or_default(),
         ends().max().unwrap_or_default(),
         scale_out,
@@ -194,7 +199,8 @@ async fn send(client: &Client, body: &Bytes) -> Answer {
     };
     let no_face = serde_json::to_value(FailureCode::FaceNone).unwrap_or_default();
     if status.is_success() && answer["faces"].is_array() {
-        Answer::Faces
+        let stage = |name: &str| answer["timing_ms"][name].as_f64().unwrap_or(0.0);
+        Answer::Faces(stage("detect") + stage("embed"))
     } else if answer["code"] == no_face {
         Answer::NoFace
     } else {
