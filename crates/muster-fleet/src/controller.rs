@@ -1,8 +1,7 @@
 //! The loop around [`plan()`]: observe the backlog and the fleet, apply, say what was done.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use muster_queue::{Queue, QueueError};
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Fleet, FleetError, Instance, InstanceState};
-use crate::plan::{Observation, Policy, plan};
+use crate::learn::Learned;
+use crate::plan::{Ledger, Observation, Policy, plan};
 
 /// How long after one observation the next may begin: submissions in between are seen together.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(5);
@@ -18,8 +18,12 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(5);
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a settled fleet is observed at least.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a fleet that is kept without work is observed at least.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a report is published whose reason alone has changed.
 const REASON_INTERVAL: Duration = Duration::from_secs(1);
+/// How often what was learned is handed out to be kept.
+const KEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Back-off after failed starts: doubles from the first to the last.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
 const LAST_BACK_OFF: Duration = Duration::from_secs(30);
@@ -51,32 +55,10 @@ pub struct Controller<F> {
     pub fleet: Arc<F>,
     /// The operator's bounds.
     pub policy: Policy,
-    /// How long the fleet must have needed fewer instances before any is drained.
-    pub idle_grace: Duration,
-}
-
-/// Backlogs of the last idle grace, to find their peak.
-struct RecentBacklog {
-    grace: Duration,
-    seen: VecDeque<(Instant, u64)>,
-}
-
-impl RecentBacklog {
-    fn note(&mut self, now: Instant, backlog: u64) -> u64 {
-        self.seen.push_back((now, backlog));
-        while self
-            .seen
-            .front()
-            .is_some_and(|(at, _)| now.duration_since(*at) > self.grace)
-        {
-            self.seen.pop_front();
-        }
-        self.seen
-            .iter()
-            .map(|(_, backlog)| *backlog)
-            .max()
-            .unwrap_or(0)
-    }
+    /// What the web tier has submitted and had answered, where it runs in this process.
+    pub ledger: Option<watch::Receiver<Ledger>>,
+    /// What earlier controllers have learned; updated now and then, and at the end.
+    pub learned: watch::Sender<Learned>,
 }
 
 /// Launches held back after starts that failed: the wait doubles with each, and a start that
@@ -127,15 +109,13 @@ pub async fn run<F: Fleet>(
     reports: watch::Sender<FleetReport>,
     shutdown: CancellationToken,
 ) {
-    let mut recent = RecentBacklog {
-        grace: controller.idle_grace,
-        seen: VecDeque::new(),
-    };
+    let mut learned = controller.learned.borrow().clone();
+    let mut kept = Instant::now();
     let mut back_off = BackOff::default();
     let mut published: Option<(Instant, FleetReport)> = None;
     let mut failures = 0u32;
     loop {
-        let wake = match step(&controller, &mut recent, &mut back_off).await {
+        let wake = match step(&controller, &mut learned, &mut back_off).await {
             Ok((report, wake)) => {
                 failures = 0;
                 let news = published
@@ -163,11 +143,16 @@ pub async fn run<F: Fleet>(
                 Wake::After(doubled(failures - 1))
             }
         };
+        if kept.elapsed() >= KEEP_INTERVAL {
+            kept = Instant::now();
+            controller.learned.send_replace(learned.clone());
+        }
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => break,
             () = sleep_until(wake, &controller) => {}
         }
     }
+    controller.learned.send_replace(learned);
 }
 
 /// When the controller is to look again.
@@ -207,13 +192,12 @@ enum StepError {
 
 async fn step<F: Fleet>(
     controller: &Controller<F>,
-    recent: &mut RecentBacklog,
+    learned: &mut Learned,
     back_off: &mut BackOff,
 ) -> Result<(FleetReport, Wake), StepError> {
     let counts = controller.requests.counts().await?;
     let instances = controller.fleet.instances().await?;
     let now = Instant::now();
-    let backlog = counts.visible + counts.in_flight;
     back_off.observe(
         now,
         controller.fleet.failed_starts(),
@@ -222,12 +206,18 @@ async fn step<F: Fleet>(
             .any(|instance| instance.state == InstanceState::Running),
     );
     let seen = Observation {
-        backlog,
-        peak_backlog: recent.note(now, backlog),
+        // Wall-clock time, since what was learned outlives this process.
+        now: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+        visible: counts.visible,
+        in_flight: counts.in_flight,
+        ledger: controller.ledger.as_ref().map(|ledger| *ledger.borrow()),
         instances,
         launches_held: back_off.until.is_some(),
     };
-    let made = plan(&seen, &controller.policy);
+    learned.observe(&seen, &controller.policy);
+    let made = plan(&seen, learned, &controller.policy);
     for _ in 0..made.launch {
         if let Err(error) = controller.fleet.launch().await {
             tracing::error!(
@@ -253,9 +243,13 @@ async fn step<F: Fleet>(
         instances,
     };
     let members = report.pending + report.running + report.draining;
-    let settled = seen.peak_backlog == 0 && report.running == members && members == report.min;
-    let wake = if settled {
+    let idle = learned.backlog() == 0 && report.running == members;
+    let wake = if idle && members == report.min {
         Wake::OnChange(IDLE_INTERVAL)
+    } else if idle {
+        let release = learned.next_release_s(&controller.policy).unwrap_or(0.0);
+        let release = Duration::try_from_secs_f64(release).unwrap_or(IDLE_INTERVAL);
+        Wake::OnChange(release.clamp(BUSY_INTERVAL, RELEASE_INTERVAL))
     } else if members >= report.max {
         // No submission can change the plan: looking at each would only cost.
         Wake::After(BUSY_INTERVAL)

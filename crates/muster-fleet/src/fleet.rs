@@ -39,6 +39,9 @@ pub struct Instance {
     /// Time since its launch.
     #[serde(rename = "age_s", with = "seconds")]
     pub age: Duration,
+    /// Whether it works on a request, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy: Option<bool>,
 }
 
 mod seconds {

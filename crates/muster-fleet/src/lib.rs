@@ -5,10 +5,13 @@
 
 mod controller;
 mod fleet;
+mod learn;
 mod local;
 mod plan;
+pub mod simulate;
 
 pub use controller::{Controller, FleetReport, run};
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
+pub use learn::Learned;
 pub use local::{LocalFleet, LocalFleetOptions, READY_LINE};
-pub use plan::{Observation, Plan, Policy, plan};
+pub use plan::{KeepAlive, Ledger, Observation, Plan, Policy, plan};

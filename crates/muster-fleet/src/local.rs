@@ -112,6 +112,7 @@ impl Fleet for LocalFleet {
                 id: member.id.clone(),
                 state: member.state,
                 age: member.launched.elapsed(),
+                busy: None,
             })
             .collect())
     }
@@ -218,6 +219,10 @@ async fn supervise(
         }
     };
     drop(stdin);
+    // Before it is gone from the list: a controller that misses it must know why.
+    if !ready && !asked {
+        shared.failed_starts.fetch_add(1, Ordering::Relaxed);
+    }
     let member = shared.members().remove(&number);
     if let Some(member) = member {
         match status {
@@ -231,9 +236,6 @@ async fn supervise(
                 tracing::error!(instance.id = %member.id, %error, "could not wait for a worker");
             }
         }
-    }
-    if !ready && !asked {
-        shared.failed_starts.fetch_add(1, Ordering::Relaxed);
     }
     shared.changed.notify_one();
 }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_fleet::{Controller, Fleet, FleetReport, LocalFleet, LocalFleetOptions, Policy};
+use muster_fleet::{
+    Controller, Fleet, FleetReport, KeepAlive, Learned, LocalFleet, LocalFleetOptions, Policy,
+};
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -46,9 +48,16 @@ async fn start(script: &str, max_instances: u32, idle_grace: Duration) -> Runnin
         policy: Policy {
             min_instances: 0,
             max_instances,
-            backlog_per_instance: 1,
+            slots: 1,
+            target_wait: Duration::from_secs(1),
+            keep_alive: KeepAlive::Fixed(idle_grace),
+            billing_minimum: Duration::ZERO,
+            count_lag: Duration::ZERO,
+            expected_boot: Duration::from_secs(1),
+            expected_service: Duration::from_secs(1),
         },
-        idle_grace,
+        ledger: None,
+        learned: watch::Sender::new(Learned::default()),
     };
     let task = tokio::spawn(muster_fleet::run(controller, sender, stop.clone()));
     Running {

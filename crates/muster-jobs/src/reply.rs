@@ -1,5 +1,7 @@
 //! The answer that a worker sends back, and the result that it writes beside it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::message::check_version;
@@ -102,6 +104,14 @@ pub struct TimingMs {
     /// From the upload's last byte to the answer, as the web tier saw it; in the stored result,
     /// from the send to the store.
     pub total: f64,
+}
+
+impl TimingMs {
+    /// How long the photograph occupied the worker's one inference thread.
+    pub fn inference(&self) -> Duration {
+        let milliseconds = self.decode + self.detect + self.align + self.embed;
+        Duration::try_from_secs_f64(milliseconds / 1e3).unwrap_or_default()
+    }
 }
 
 /// The result of recognising one photograph.

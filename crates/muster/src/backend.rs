@@ -139,6 +139,11 @@ impl Backend {
         below(INPUT_PREFIX, vec![id.to_string()])
     }
 
+    /// Where the controller keeps what it has learned.
+    pub fn learned(&self) -> Path {
+        below(STATUS_PREFIX, vec!["learned.json".to_owned()])
+    }
+
     /// Where the controller says how the fleet fares.
     pub fn fleet_status(&self) -> Path {
         below(STATUS_PREFIX, vec!["fleet.json".to_owned()])

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::config::{Overrides, Settings};
 use crate::{
-    bench, controller, doctor, enroll, eval, models, profile, recognize, signals, status, up, web,
-    worker,
+    bench, controller, doctor, enroll, eval, models, profile, recognize, signals, simulate, status,
+    up, web, worker,
 };
 
 /// An elastic face-recognition service: a photograph in, a name out
@@ -48,6 +49,8 @@ enum Command {
     Profile(profile::ProfileArgs),
     /// Measure recognition accuracy
     Eval(eval::EvalArgs),
+    /// Replay a trace of arrivals under Muster's planner, its peers and a clairvoyant
+    Simulate(simulate::SimulateArgs),
     /// Say what this machine lacks and how to get it
     Doctor(doctor::DoctorArgs),
 }
@@ -81,7 +84,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Web(overrides) => {
             let settings = settings(&overrides)?;
             let listener = listen(&settings).await?;
-            web::run(settings, listener, signals::shutdown()?).await?;
+            let ledger = watch::Sender::default();
+            web::run(settings, listener, ledger, signals::shutdown()?).await?;
         }
         Command::Worker(args) => {
             let options = worker::WorkerOptions {
@@ -92,7 +96,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Controller(overrides) => {
             let settings = settings(&overrides)?;
-            controller::run(settings, config, signals::shutdown()?).await?;
+            controller::run(settings, config, None, signals::shutdown()?).await?;
         }
         Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
         Command::Enroll(args) => return enroll::run(args).await,
@@ -103,6 +107,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Profile(args) => profile::run(args, &settings(&Overrides::default())?)?,
         Command::Eval(args) => eval::run(args, &settings(&Overrides::default())?)?,
+        Command::Simulate(args) => tokio::task::spawn_blocking(|| simulate::run(args))
+            .await
+            .context("simulate")??,
         Command::Doctor(args) => return doctor::run(args, &settings(&Overrides::default())?).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use muster_fleet::{Controller, FleetReport, LocalFleet, LocalFleetOptions};
+use muster_fleet::{Controller, FleetReport, Learned, Ledger, LocalFleet, LocalFleetOptions};
 use muster_jobs::now_ms;
+use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -26,13 +27,15 @@ pub struct FleetStatus {
 
 /// Runs until `shutdown`, then drains the whole fleet.
 ///
-/// `config` is handed to the workers, so that they resolve the same settings.
+/// `config` is handed to the workers, so that they resolve the same settings; `ledger` is the web
+/// tier's own count, where it runs in this process.
 ///
 /// # Errors
 /// When the data folder can not be used, or another controller runs on it.
 pub async fn run(
     settings: Settings,
     config: Option<PathBuf>,
+    ledger: Option<watch::Receiver<Ledger>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let backend = Backend::open(&settings).await?;
@@ -55,8 +58,10 @@ pub async fn run(
         requests: Arc::clone(&backend.requests),
         fleet: Arc::clone(&fleet),
         policy: settings.policy(),
-        idle_grace: seconds(settings.idle_grace_s),
+        ledger,
+        learned: watch::Sender::new(kept(&backend).await?),
     };
+    let mut learned = controller.learned.subscribe();
     let (reports, mut latest) = watch::channel(FleetReport::default());
     let publish = async {
         // Ends with the controller, which holds the other end.
@@ -67,7 +72,19 @@ pub async fn run(
             }
         }
     };
-    tokio::join!(muster_fleet::run(controller, reports, shutdown), publish);
+    let keep = async {
+        while learned.changed().await.is_ok() {
+            let learned = learned.borrow_and_update().clone();
+            if let Err(error) = put(&backend, &backend.learned(), &learned).await {
+                tracing::warn!(error = %crate::Chain(&error), "what was learned was not kept");
+            }
+        }
+    };
+    tokio::join!(
+        muster_fleet::run(controller, reports, shutdown),
+        publish,
+        keep
+    );
     fleet.shut_down().await;
     let policy = settings.policy();
     let gone = FleetReport {
@@ -88,12 +105,31 @@ async fn put_status(backend: &Backend, report: FleetReport) -> Result<(), object
         observed_at_ms: now_ms(),
         report,
     };
-    let body = serde_json::to_vec(&status).expect("a status has only string keys");
-    backend
-        .objects
-        .put(&backend.fleet_status(), PutPayload::from(body))
-        .await?;
+    put(backend, &backend.fleet_status(), &status).await
+}
+
+async fn put(
+    backend: &Backend,
+    path: &Path,
+    value: &impl Serialize,
+) -> Result<(), object_store::Error> {
+    let body = serde_json::to_vec(value).expect("only string keys");
+    backend.objects.put(path, PutPayload::from(body)).await?;
     Ok(())
+}
+
+/// What the controllers before this one have learned; nothing where none ever ran here.
+async fn kept(backend: &Backend) -> anyhow::Result<Learned> {
+    let bytes = match backend.objects.get(&backend.learned()).await {
+        Ok(found) => found.bytes().await,
+        Err(object_store::Error::NotFound { .. }) => return Ok(Learned::default()),
+        Err(error) => Err(error),
+    };
+    let bytes = bytes.context("read what was learned")?;
+    Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was learned can not be read: learning anew");
+        Learned::default()
+    }))
 }
 
 fn worker_args(settings: &Settings, config: Option<PathBuf>) -> Vec<OsString> {

@@ -18,6 +18,7 @@ mod profile;
 mod progress;
 mod recognize;
 mod signals;
+mod simulate;
 mod status;
 mod up;
 mod web;

@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use muster_fleet::Ledger;
 use muster_recognize::models::Installation;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
@@ -25,14 +27,17 @@ pub async fn run(
     tokio::task::spawn_blocking(move || Installation::open(&models)?.verify())
         .await
         .context("verify the models")??;
+    // The controller reads from the web tier's own count what the queue's may not say yet.
+    let ledger = watch::Sender::new(Ledger::default());
     let stop_controller = CancellationToken::new();
     let stop_web = shutdown.child_token();
     let mut controller = tokio::spawn(controller::run(
         settings.clone(),
         config,
+        Some(ledger.subscribe()),
         stop_controller.clone(),
     ));
-    let mut web = tokio::spawn(web::run(settings, listener, stop_web.clone()));
+    let mut web = tokio::spawn(web::run(settings, listener, ledger, stop_web.clone()));
     // The fleet outlives the web tier, so that what is in flight gets its answer.
     let (served, controlled) = tokio::select! {
         served = &mut web => {

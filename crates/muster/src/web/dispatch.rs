@@ -14,7 +14,7 @@ use muster_jobs::{
 };
 use muster_queue::{MAX_BATCH, Queue, QueueError, Receipt};
 use object_store::{ObjectStoreExt, PutPayload};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -87,6 +87,8 @@ struct Inner {
     outbox: mpsc::Sender<Outgoing>,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
     ledger: Ledger,
+    /// The same for the controller, where it runs in this process.
+    backlog: watch::Sender<muster_fleet::Ledger>,
     timeout: Duration,
     max_waiting: usize,
 }
@@ -97,6 +99,8 @@ struct Waiter<'a> {
     inner: &'a Inner,
     id: RequestId,
     answered: bool,
+    /// How long its worker's models were occupied, where it said so.
+    worked: Option<Duration>,
 }
 
 impl Drop for Waiter<'_> {
@@ -109,6 +113,13 @@ impl Drop for Waiter<'_> {
             &ledger.failed
         };
         ended.fetch_add(1, Ordering::Relaxed);
+        self.inner.backlog.send_modify(|ledger| {
+            ledger.answered += 1;
+            if let Some(worked) = self.worked {
+                ledger.timed += 1;
+                ledger.worked += worked;
+            }
+        });
     }
 }
 
@@ -127,6 +138,7 @@ impl Dispatcher {
         replies: Arc<dyn Queue>,
         timeout: Duration,
         max_waiting: usize,
+        backlog: watch::Sender<muster_fleet::Ledger>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
@@ -138,6 +150,7 @@ impl Dispatcher {
             outbox,
             waiting: Mutex::default(),
             ledger: Ledger::default(),
+            backlog,
             timeout,
             max_waiting,
         });
@@ -183,11 +196,16 @@ impl Dispatcher {
             inner,
             id,
             answered: false,
+            worked: None,
         };
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
+        inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self.submit_and_wait(id, photo, purpose, replied).await;
-        if outcome.is_ok() {
+        if let Ok(outcome) = &outcome {
             waiter.answered = true;
+            if let Outcome::Recognized(recognition) = outcome {
+                waiter.worked = Some(recognition.timing_ms.inference());
+            }
             inner.ledger.note(begun.elapsed());
         }
         drop(waiter);

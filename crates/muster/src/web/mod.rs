@@ -22,7 +22,7 @@ use muster_recognize::decode::DecodeLimits;
 use muster_recognize::gallery::Gallery;
 use muster_recognize::models;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,13 +49,15 @@ struct App {
     started: Instant,
 }
 
-/// Serves until `shutdown`, then answers what is in flight and returns.
+/// Serves until `shutdown`, then answers what is in flight and returns. `ledger` is told what was
+/// submitted and answered.
 ///
 /// # Errors
 /// When the data folder can not be used or the listener fails.
 pub async fn run(
     settings: Settings,
     listener: TcpListener,
+    ledger: watch::Sender<muster_fleet::Ledger>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener
@@ -104,6 +106,7 @@ pub async fn run(
             Arc::clone(&replies),
             request_timeout,
             settings.max_waiting,
+            ledger,
             &tasks,
             &stop,
         ),

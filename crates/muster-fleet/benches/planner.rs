@@ -1,0 +1,115 @@
+//! How long one look of the controller takes, and a million arrivals of the simulator.
+
+use std::time::Duration;
+
+use divan::Bencher;
+use muster_fleet::simulate::engine::{Autoscaler, run};
+use muster_fleet::simulate::{Scenario, spread};
+use muster_fleet::{
+    Instance, InstanceId, InstanceState, KeepAlive, Learned, Ledger, Observation, Policy, plan,
+};
+
+fn main() {
+    divan::main();
+}
+
+const POLICY: Policy = Policy {
+    min_instances: 0,
+    max_instances: 2000,
+    slots: 1,
+    target_wait: Duration::from_secs(1),
+    keep_alive: KeepAlive::Learned {
+        at_most: Duration::from_secs(3600),
+    },
+    billing_minimum: Duration::from_secs(60),
+    count_lag: Duration::from_secs(60),
+    expected_boot: Duration::from_secs(30),
+    expected_service: Duration::from_millis(200),
+};
+
+/// A fleet of which every tenth boots, under a backlog of which the idle ones are too many.
+fn seen(instances: usize, backlog: u64) -> Observation {
+    let instance = |n: usize| Instance {
+        id: InstanceId(format!("i-{n:017x}")),
+        state: match n % 10 {
+            0 => InstanceState::Pending,
+            _ => InstanceState::Running,
+        },
+        age: Duration::from_secs(if n.is_multiple_of(10) {
+            10
+        } else {
+            100 + n as u64
+        }),
+        busy: Some(n.is_multiple_of(2)),
+    };
+    Observation {
+        now: Duration::from_secs(1_000_000),
+        visible: backlog,
+        in_flight: 0,
+        ledger: Some(Ledger {
+            submitted: 10_000 + backlog,
+            answered: 10_000,
+            ..Ledger::default()
+        }),
+        instances: (0..instances).map(instance).collect(),
+        launches_held: false,
+    }
+}
+
+#[divan::bench(args = [0, 500, 100_000])]
+fn plan_with_1000_instances(bencher: Bencher<'_, '_>, backlog: u64) {
+    let seen = seen(1000, backlog);
+    let mut learned = Learned::default();
+    learned.observe(&seen, &POLICY);
+    bencher.bench(|| plan(&seen, &learned, &POLICY));
+}
+
+#[divan::bench(args = [0, 500, 100_000])]
+fn observe_1000_instances(bencher: Bencher<'_, '_>, backlog: u64) {
+    let mut seen = seen(1000, backlog);
+    let mut learned = Learned::default();
+    learned.observe(&seen, &POLICY);
+    bencher.bench_local(|| {
+        seen.now += Duration::from_secs(1);
+        learned.observe(&seen, &POLICY);
+    });
+}
+
+/// A day with a swell and a lull in every hour.
+#[divan::bench(args = [2.0, 26.0, 60.0], sample_count = 3, sample_size = 1)]
+fn simulate_1000000_arrivals(bencher: Bencher<'_, '_>, boot_s: f64) {
+    let minutes =
+        (0..1440).map(|minute: u32| (f64::from(minute) * 60.0, 10 + (minute * 37) % 1370));
+    let counts: Vec<(f64, u64)> = minutes.map(|(at, count)| (at, u64::from(count))).collect();
+    let mut arrivals = spread(&counts, 60.0, 1);
+    arrivals.extend_from_within(
+        ..1_000_000usize
+            .saturating_sub(arrivals.len())
+            .min(arrivals.len()),
+    );
+    arrivals.sort_unstable_by(f64::total_cmp);
+    arrivals.truncate(1_000_000);
+    assert_eq!(arrivals.len(), 1_000_000);
+    let scenario = Scenario {
+        boot_s,
+        service_s: 0.2,
+        slots: 1,
+        max_instances: 32,
+        price_per_hour: 0.0116,
+        billing_minimum_s: 60.0,
+        target_wait_s: 1.0,
+        count_lag_s: 1.0,
+        count_noise: 2,
+        seed: 1,
+    };
+    bencher.bench(|| {
+        let autoscaler = Autoscaler::Muster {
+            policy: Policy {
+                max_instances: 32,
+                ..POLICY
+            },
+            learned: Box::default(),
+        };
+        run(&arrivals, 86_400.0, &scenario, autoscaler)
+    });
+}

@@ -1,0 +1,672 @@
+//! What the controller learns while it runs: how long a boot and a request take, how many requests
+//! come, and how long an idle instance is worth keeping.
+//!
+//! Everything is updated from one [`Observation`] after another and from nothing else, so that a
+//! simulation learns what the service would. It can be stored and read back, and survives a
+//! restart of the controller that way.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::{InstanceId, InstanceState};
+use crate::plan::{KeepAlive, Ledger, Observation, Policy};
+
+/// Counts that are off the ledger by no more than this are phantoms.
+const PHANTOMS: u64 = 2;
+/// Boots remembered.
+const BOOTS: usize = 64;
+/// Samples of the service time; their median corrects a step after two and ignores one outlier.
+const SERVICES: usize = 3;
+/// Answers that make one sample of the service time.
+const ANSWERS_PER_SAMPLE: u64 = 4;
+/// A boot is suspicious when it takes this many times the longest seen.
+const HUNG: f64 = 1.5;
+/// Boots after which the longest of them may be an outlier, and the second longest counts.
+const ENOUGH_BOOTS: usize = 16;
+/// While no boot was seen, one may take this many times what the policy expects.
+const UNKNOWN_BOOT: f64 = 3.0;
+/// Gaps remembered for each level of the fleet.
+const GAPS: usize = 32;
+/// Gaps after which a learned keep-alive is preferred to the break-even time.
+const ENOUGH_GAPS: usize = 4;
+
+/// Seconds, as the planner counts them.
+type Seconds = f64;
+
+/// What was learned so far.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Learned {
+    /// The last boots, in seconds.
+    boots: VecDeque<Seconds>,
+    /// The last samples of the service time, in seconds for one request on one slot.
+    services: VecDeque<Seconds>,
+    /// How each level of the fleet was used: the first is the first instance's.
+    levels: Vec<Level>,
+    #[serde(skip)]
+    now: Seconds,
+    #[serde(skip)]
+    backlog: u64,
+    #[serde(skip)]
+    pending: HashSet<InstanceId>,
+    /// `(timed, worked)` of the ledger when the last sample was taken.
+    #[serde(skip)]
+    timed: Option<(u64, Duration)>,
+    /// `(second, submitted)`, the newest last.
+    #[serde(skip)]
+    submissions: VecDeque<(Seconds, f64)>,
+    /// Since when the queue's counts are compared with the ledger.
+    #[serde(skip)]
+    compared_since: Option<Seconds>,
+    /// `(second, requests on the queue that the ledger does not know)` within the time that counts
+    /// may lag; each is less than the one after it, so the first is the least.
+    #[serde(skip)]
+    foreign: VecDeque<(Seconds, u64)>,
+    #[serde(skip)]
+    typical: Typical,
+    /// Requests answered so far, as far as that can be told without a ledger.
+    #[serde(skip)]
+    answered: f64,
+    #[serde(skip)]
+    observed: bool,
+}
+
+/// How one level of the fleet was used: level `n` is in use while `n` instances are needed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Level {
+    first_used: Seconds,
+    last_used: Seconds,
+    uses: VecDeque<Seconds>,
+    gaps: VecDeque<Seconds>,
+    /// Idle and switching time paid for so far, and what a clairvoyant would have paid.
+    paid: Seconds,
+    clairvoyant: Seconds,
+    /// How long it is kept after its last use, while it is idle: what that follows from does not
+    /// change then, but for the boot time.
+    #[serde(skip)]
+    kept_s: Option<Seconds>,
+}
+
+/// What the samples say; kept, since a plan asks for it many times.
+#[derive(Clone, Copy, Debug, Default)]
+struct Typical {
+    boot_s: Option<Seconds>,
+    longest_boot_s: Option<Seconds>,
+    service_s: Option<Seconds>,
+}
+
+impl Learned {
+    /// Takes in what was observed; call it once for each observation, before the plan.
+    pub fn observe(&mut self, seen: &Observation, policy: &Policy) {
+        let now = seen.now.as_secs_f64();
+        let first = !std::mem::replace(&mut self.observed, true);
+        let elapsed = if first {
+            0.0
+        } else {
+            (now - self.now).max(0.0)
+        };
+        let before = self.backlog;
+        self.now = now;
+        if first {
+            self.summarise();
+        }
+        self.learn_boots(seen, policy);
+        self.backlog = self.believed(seen, policy);
+
+        let submitted = match &seen.ledger {
+            Some(ledger) => {
+                self.learn_service(ledger);
+                ledger.submitted as f64
+            }
+            // Without a ledger: what is there, and what must have been answered in between.
+            None => {
+                let slots = f64::from(seen.count(InstanceState::Running) * policy.slots.max(1));
+                let busy = ((before as f64).min(slots) + (self.backlog as f64).min(slots)) / 2.0;
+                self.answered += elapsed * busy / self.service_s(policy);
+                self.answered + self.backlog as f64
+            }
+        };
+        self.learn_arrivals(now, submitted, policy);
+        self.learn_levels(now, policy);
+    }
+
+    /// Requests submitted and not answered, as far as they are to be believed: the web tier's own
+    /// ledger where there is one, and what the queue shows beyond it for longer than its counts
+    /// may lag.
+    fn believed(&mut self, seen: &Observation, policy: &Policy) -> u64 {
+        let counted = seen.visible + seen.in_flight;
+        let Some(ledger) = &seen.ledger else {
+            return counted;
+        };
+        let own = ledger.submitted.saturating_sub(ledger.answered);
+        if policy.count_lag.is_zero() {
+            return own.max(counted);
+        }
+        let begun = self.now - policy.count_lag.as_secs_f64();
+        let beyond = counted.saturating_sub(own);
+        while self.foreign.back().is_some_and(|(_, n)| *n >= beyond) {
+            self.foreign.pop_back();
+        }
+        self.foreign.push_back((self.now, beyond));
+        while self.foreign.front().is_some_and(|(at, _)| *at < begun) {
+            self.foreign.pop_front();
+        }
+        let long_enough = *self.compared_since.get_or_insert(self.now) <= begun;
+        let least = self.foreign.front().map_or(0, |(_, n)| *n);
+        if long_enough && least > PHANTOMS {
+            own + least
+        } else {
+            own
+        }
+    }
+
+    /// A boot that was given up took as long as it was given, at least.
+    fn learn_boots(&mut self, seen: &Observation, policy: &Policy) {
+        let hung_s = self.hung_s(policy);
+        let mut learned = false;
+        for instance in &seen.instances {
+            let age_s = instance.age.as_secs_f64();
+            let ended = match instance.state {
+                InstanceState::Pending => false,
+                InstanceState::Running => true,
+                InstanceState::Draining => age_s > hung_s,
+            };
+            if ended && self.pending.contains(&instance.id) {
+                push(&mut self.boots, BOOTS, age_s);
+                learned = true;
+            }
+        }
+        if learned {
+            self.summarise();
+            for level in &mut self.levels {
+                level.kept_s = None;
+            }
+        }
+        self.pending.clear();
+        let pending = seen
+            .instances
+            .iter()
+            .filter(|instance| instance.state == InstanceState::Pending);
+        self.pending
+            .extend(pending.map(|instance| instance.id.clone()));
+    }
+
+    fn learn_service(&mut self, ledger: &Ledger) {
+        let (timed, worked) = self.timed.get_or_insert((ledger.timed, ledger.worked));
+        let answers = ledger.timed.saturating_sub(*timed);
+        if answers >= ANSWERS_PER_SAMPLE {
+            let took = ledger.worked.saturating_sub(*worked);
+            (*timed, *worked) = (ledger.timed, ledger.worked);
+            let service_s = took.as_secs_f64() / answers as f64;
+            if service_s > 0.0 {
+                push(&mut self.services, SERVICES, service_s);
+                self.summarise();
+            }
+        }
+    }
+
+    fn summarise(&mut self) {
+        let boots = sorted(&self.boots);
+        let outliers = if boots.len() < ENOUGH_BOOTS { 1 } else { 2 };
+        let services = sorted(&self.services);
+        self.typical = Typical {
+            boot_s: boots.get(boots.len() / 2).copied(),
+            longest_boot_s: boots.len().checked_sub(outliers).map(|at| boots[at]),
+            service_s: services.get(services.len() / 2).copied(),
+        };
+    }
+
+    fn learn_arrivals(&mut self, now: Seconds, submitted: f64, policy: &Policy) {
+        self.submissions.push_back((now, submitted));
+        let longest = self.boot_s(policy).max(self.short_window_s(policy));
+        while self
+            .submissions
+            .get(1)
+            .is_some_and(|(at, _)| *at <= now - longest)
+        {
+            self.submissions.pop_front();
+        }
+    }
+
+    fn learn_levels(&mut self, now: Seconds, policy: &Policy) {
+        let used = self.in_use(policy) as usize;
+        if self.levels.len() < used {
+            let fresh = Level {
+                first_used: now,
+                last_used: now,
+                ..Level::default()
+            };
+            self.levels.resize(used, fresh);
+        }
+        for at in 0..used {
+            let gap = now - self.levels[at].last_used;
+            // Less than the time between two looks is no gap.
+            if gap > self.short_window_s(policy) {
+                let switch_s = self.switch_s(&self.levels[at], policy);
+                let kept_s = self.keep_s(&self.levels[at], policy);
+                let level = &mut self.levels[at];
+                level.paid += gap.min(kept_s) + if gap > kept_s { switch_s } else { 0.0 };
+                level.clairvoyant += gap.min(switch_s);
+                let used_s = level.last_used - level.first_used;
+                push(&mut level.uses, GAPS, used_s);
+                push(&mut level.gaps, GAPS, gap);
+                level.first_used = now;
+            }
+            self.levels[at].last_used = now;
+            self.levels[at].kept_s = None;
+        }
+        for at in used..self.levels.len() {
+            if self.levels[at].kept_s.is_none() {
+                self.levels[at].kept_s = Some(self.keep_s(&self.levels[at], policy));
+            }
+        }
+    }
+
+    /// Requests submitted and not answered.
+    pub fn backlog(&self) -> u64 {
+        self.backlog
+    }
+
+    /// The median boot, in seconds.
+    pub fn boot_s(&self, policy: &Policy) -> Seconds {
+        self.typical
+            .boot_s
+            .unwrap_or(policy.expected_boot.as_secs_f64())
+    }
+
+    /// From which age, in seconds, an instance that still boots is not counted on any more.
+    pub fn hung_s(&self, policy: &Policy) -> Seconds {
+        match self.typical.longest_boot_s {
+            Some(longest_s) => HUNG * longest_s,
+            None => UNKNOWN_BOOT * policy.expected_boot.as_secs_f64(),
+        }
+    }
+
+    /// Seconds that one request takes of one slot.
+    pub fn service_s(&self, policy: &Policy) -> Seconds {
+        self.typical
+            .service_s
+            .unwrap_or(policy.expected_service.as_secs_f64())
+    }
+
+    fn short_window_s(&self, policy: &Policy) -> Seconds {
+        4.0 * policy.target_wait.as_secs_f64().max(self.service_s(policy))
+    }
+
+    /// Requests a second over the last `window` seconds; the first of them tells nothing of how
+    /// soon others follow.
+    fn rate(&self, window: Seconds) -> f64 {
+        let (Some(&(now, submitted)), true) = (self.submissions.back(), window > 0.0) else {
+            return 0.0;
+        };
+        let after = self
+            .submissions
+            .partition_point(|(at, _)| *at <= now - window);
+        let from = self.submissions.get(after.saturating_sub(1));
+        from.map_or(0.0, |(_, before)| {
+            (submitted - before - 1.0).max(0.0) / window
+        })
+    }
+
+    /// Requests a second that are to be expected for as long as a boot takes: no more than came in
+    /// as long a time before, and no more than come just now.
+    pub fn expected_rate(&self, policy: &Policy) -> f64 {
+        let short = self.short_window_s(policy);
+        let long = self.boot_s(policy).max(short);
+        self.rate(long).min(self.rate(short))
+    }
+
+    /// Instances that serve what is there within the objective and keep up with what comes; none
+    /// while there is nothing.
+    pub fn in_use(&self, policy: &Policy) -> u32 {
+        if self.backlog == 0 {
+            return 0;
+        }
+        let slot_s = self.service_s(policy) / f64::from(policy.slots.max(1));
+        let within = policy.target_wait.as_secs_f64().max(self.service_s(policy));
+        let clearing = self.backlog as f64 * slot_s / within;
+        let keeping_up = self.rate(self.short_window_s(policy)) * slot_s;
+        (clearing.max(keeping_up).ceil() as u32).min(policy.max_instances)
+    }
+
+    /// What stopping an instance of a level and launching another costs, in seconds of an instance:
+    /// its boot, and what is left of the time that is billed anyway after the boot and a use.
+    fn switch_s(&self, level: &Level, policy: &Policy) -> Seconds {
+        let boot_s = self.boot_s(policy);
+        let use_s = median(&level.uses).unwrap_or(level.last_used - level.first_used);
+        boot_s.max(policy.billing_minimum.as_secs_f64() - use_s)
+    }
+
+    /// How long a level is kept after its last use.
+    fn keep_s(&self, level: &Level, policy: &Policy) -> Seconds {
+        if let Some(kept_s) = level.kept_s {
+            return kept_s;
+        }
+        let at_most = match policy.keep_alive {
+            KeepAlive::Fixed(time) => return time.as_secs_f64(),
+            KeepAlive::Learned { at_most } => at_most.as_secs_f64(),
+        };
+        let switch_s = self.switch_s(level, policy).min(at_most);
+        if level.gaps.len() < ENOUGH_GAPS || level.paid > 2.0 * level.clairvoyant {
+            return switch_s;
+        }
+        let cost = |kept: Seconds| -> Seconds {
+            let of = |gap: &Seconds| gap.min(kept) + if *gap > kept { switch_s } else { 0.0 };
+            level.gaps.iter().map(of).sum()
+        };
+        level
+            .gaps
+            .iter()
+            .copied()
+            .filter(|gap| *gap < switch_s)
+            .chain([0.0, switch_s])
+            .min_by(|a, b| cost(*a).total_cmp(&cost(*b)).then(b.total_cmp(a)))
+            .unwrap_or(switch_s)
+    }
+
+    /// Instances that are in use or not idle for long enough to be let go.
+    pub fn worth_keeping(&self, policy: &Policy) -> u32 {
+        let idle = |level: &Level| self.now - level.last_used;
+        self.levels
+            .iter()
+            .rposition(|level| idle(level) <= self.keep_s(level, policy))
+            .map_or(0, |at| at as u32 + 1)
+            .min(policy.max_instances)
+    }
+
+    /// Seconds until the answer of [`Self::worth_keeping`] changes if nothing comes.
+    pub fn next_release_s(&self, policy: &Policy) -> Option<Seconds> {
+        self.levels
+            .iter()
+            .map(|level| level.last_used + self.keep_s(level, policy) - self.now)
+            .filter(|left| *left >= 0.0)
+            .min_by(f64::total_cmp)
+    }
+}
+
+fn push(samples: &mut VecDeque<Seconds>, most: usize, sample: Seconds) {
+    if samples.len() == most {
+        samples.pop_front();
+    }
+    samples.push_back(sample);
+}
+
+fn sorted(samples: &VecDeque<Seconds>) -> Vec<Seconds> {
+    let mut sorted: Vec<_> = samples.iter().copied().collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted
+}
+
+fn median(samples: &VecDeque<Seconds>) -> Option<Seconds> {
+    let sorted = sorted(samples);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Instance;
+
+    const POLICY: Policy = Policy {
+        min_instances: 0,
+        max_instances: 10,
+        slots: 1,
+        target_wait: Duration::from_secs(1),
+        keep_alive: KeepAlive::Learned {
+            at_most: Duration::from_secs(3600),
+        },
+        billing_minimum: Duration::from_secs(60),
+        count_lag: Duration::from_secs(60),
+        expected_boot: Duration::from_secs(10),
+        expected_service: Duration::from_millis(500),
+    };
+
+    /// What a controller sees, one look a second.
+    struct World {
+        learned: Learned,
+        now_s: f64,
+        ledger: Ledger,
+        service: Duration,
+        instances: Vec<Instance>,
+    }
+
+    impl World {
+        fn new(running: u32) -> Self {
+            let mut world = Self {
+                learned: Learned::default(),
+                now_s: 1e9,
+                ledger: Ledger::default(),
+                service: Duration::from_millis(200),
+                instances: Vec::new(),
+            };
+            for n in 0..running {
+                world.set(n, InstanceState::Running, 1000.0);
+            }
+            world
+        }
+
+        fn set(&mut self, n: u32, state: InstanceState, age_s: f64) {
+            let id = InstanceId(n.to_string());
+            self.instances.retain(|instance| instance.id != id);
+            self.instances.push(Instance {
+                id,
+                state,
+                age: Duration::from_secs_f64(age_s),
+                busy: None,
+            });
+        }
+
+        /// A second later, with so many more submitted and answered, and the queue's count off by
+        /// `phantoms`.
+        fn look(&mut self, submitted: u64, answered: u64, phantoms: i64) {
+            self.now_s += 1.0;
+            self.ledger.submitted += submitted;
+            self.ledger.answered += answered;
+            self.ledger.timed += answered;
+            self.ledger.worked += self.service * answered as u32;
+            let own = self.ledger.submitted - self.ledger.answered;
+            let seen = Observation {
+                now: Duration::from_secs_f64(self.now_s),
+                visible: own.saturating_add_signed(phantoms),
+                in_flight: 0,
+                ledger: Some(self.ledger),
+                instances: self.instances.clone(),
+                launches_held: false,
+            };
+            self.learned.observe(&seen, &POLICY);
+        }
+    }
+
+    #[test]
+    fn a_step_of_the_service_time_is_learned_in_two_looks_and_an_outlier_never() {
+        let mut world = World::new(1);
+        world.look(1000, 0, 0);
+        for _ in 0..10 {
+            world.look(0, 5, 0);
+        }
+        assert!((world.learned.service_s(&POLICY) - 0.2).abs() < 1e-9);
+        // One look whose requests took ten times as long, as when a worker stalled.
+        world.service *= 10;
+        world.look(0, 5, 0);
+        world.service /= 10;
+        assert!(
+            (world.learned.service_s(&POLICY) - 0.2).abs() < 1e-9,
+            "an outlier"
+        );
+        for _ in 0..3 {
+            world.look(0, 5, 0);
+        }
+        world.service *= 3;
+        world.look(0, 5, 0);
+        world.look(0, 5, 0);
+        assert!(
+            (world.learned.service_s(&POLICY) - 0.6).abs() < 1e-9,
+            "a step"
+        );
+    }
+
+    #[test]
+    fn boots_are_learned_and_hopeless_ones_stand_out() {
+        let mut world = World::new(0);
+        assert_eq!(world.learned.boot_s(&POLICY), 10.0);
+        assert_eq!(world.learned.hung_s(&POLICY), 30.0);
+        for (n, boot_s) in (0..).zip([24.0, 26.0, 28.0]) {
+            world.set(n, InstanceState::Pending, 0.0);
+            world.look(0, 0, 0);
+            world.set(n, InstanceState::Running, boot_s);
+            world.look(0, 0, 0);
+            world.look(0, 0, 0);
+        }
+        assert_eq!(world.learned.boot_s(&POLICY), 26.0);
+        assert_eq!(world.learned.hung_s(&POLICY), 42.0);
+        // One that is given up at 90 s says that boots may take that long.
+        world.set(9, InstanceState::Pending, 85.0);
+        world.look(0, 0, 0);
+        world.set(9, InstanceState::Draining, 90.0);
+        world.look(0, 0, 0);
+        assert_eq!(world.learned.hung_s(&POLICY), 135.0);
+    }
+
+    #[test]
+    fn phantom_counts_move_nothing_and_work_of_others_is_believed_in_the_end() {
+        let mut world = World::new(0);
+        for phantoms in [2, -2, 1, 2, 2, 0].into_iter().cycle().take(200) {
+            world.look(0, 0, phantoms);
+            assert_eq!(world.learned.backlog(), 0);
+        }
+        world.look(3, 0, -2);
+        assert_eq!(world.learned.backlog(), 3, "the ledger is believed at once");
+        for _ in 0..59 {
+            world.look(0, 0, 50);
+            assert_eq!(world.learned.backlog(), 3, "counts may lag");
+        }
+        for _ in 0..2 {
+            world.look(0, 0, 50);
+        }
+        assert_eq!(world.learned.backlog(), 53);
+        let exact = Policy {
+            count_lag: Duration::ZERO,
+            ..POLICY
+        };
+        let seen = Observation {
+            now: Duration::from_secs_f64(world.now_s),
+            visible: 7,
+            in_flight: 1,
+            ledger: Some(world.ledger),
+            instances: Vec::new(),
+            launches_held: false,
+        };
+        world.learned.observe(&seen, &exact);
+        assert_eq!(
+            world.learned.backlog(),
+            8,
+            "exact counts are believed at once"
+        );
+    }
+
+    /// Bursts of a second, then gaps; answers how long an idle instance is kept after the last.
+    fn kept_after(gaps_s: &[u32]) -> f64 {
+        let mut world = World::new(1);
+        for gap_s in gaps_s {
+            world.look(1, 0, 0);
+            world.look(0, 1, 0);
+            for _ in 0..*gap_s {
+                world.look(0, 0, 0);
+            }
+        }
+        world.look(1, 0, 0);
+        world.look(0, 1, 0);
+        let mut kept_s = 0.0;
+        while world.learned.worth_keeping(&POLICY) > 0 {
+            kept_s += 1.0;
+            world.look(0, 0, 0);
+        }
+        kept_s
+    }
+
+    #[test]
+    fn an_instance_is_kept_as_long_as_the_gaps_of_late_say() {
+        let unknown = kept_after(&[]);
+        assert!(
+            (50.0..=66.0).contains(&unknown),
+            "break-even: a minute is billed anyway: {unknown}"
+        );
+        let long = kept_after(&[600; 8]);
+        assert!(long < 8.0, "no gap is ever short: {long}");
+        let short = kept_after(&[20; 8]);
+        assert!(
+            (20.0..=66.0).contains(&short),
+            "no gap is worth a launch: {short}"
+        );
+    }
+
+    #[test]
+    fn a_fixed_time_begins_when_the_last_request_is_answered() {
+        for seconds in [0, 1, 5] {
+            let policy = Policy {
+                keep_alive: KeepAlive::Fixed(Duration::from_secs(seconds)),
+                ..POLICY
+            };
+            let mut world = World::new(3);
+            let mut look = |submitted, answered| {
+                world.ledger.submitted += submitted;
+                world.ledger.answered += answered;
+                world.now_s += 0.5;
+                let seen = Observation {
+                    now: Duration::from_secs_f64(world.now_s),
+                    visible: world.ledger.submitted - world.ledger.answered,
+                    in_flight: 0,
+                    ledger: Some(world.ledger),
+                    instances: world.instances.clone(),
+                    launches_held: false,
+                };
+                world.learned.observe(&seen, &policy);
+                world
+                    .learned
+                    .in_use(&policy)
+                    .max(world.learned.worth_keeping(&policy))
+            };
+            look(30, 0);
+            for _ in 0..10 {
+                assert!(look(5, 5) > 0);
+            }
+            assert!(look(0, 30) > 0 || seconds == 0);
+            let looks = (0..100).take_while(|_| look(0, 0) > 0).count();
+            assert!(
+                looks.abs_diff(2 * seconds as usize) <= 1,
+                "{looks} for {seconds} s"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_learned_survives_a_restart() {
+        let mut world = World::new(1);
+        world.look(100, 0, 0);
+        for _ in 0..10 {
+            world.look(0, 5, 0);
+        }
+        let kept = serde_json::to_string(&world.learned).unwrap();
+        let mut restarted: Learned = serde_json::from_str(&kept).unwrap();
+        let seen = Observation {
+            now: Duration::from_secs_f64(world.now_s + 30.0),
+            visible: 0,
+            in_flight: 0,
+            ledger: Some(Ledger::default()),
+            instances: Vec::new(),
+            launches_held: false,
+        };
+        restarted.observe(&seen, &POLICY);
+        assert!((restarted.service_s(&POLICY) - 0.2).abs() < 1e-9);
+        assert_eq!(
+            restarted.worth_keeping(&POLICY),
+            world.learned.worth_keeping(&POLICY)
+        );
+        assert!(
+            serde_json::from_str::<Learned>("{}").is_ok(),
+            "of an older version"
+        );
+    }
+}

@@ -1,0 +1,556 @@
+//! The simulated fleet: one queue, instances with slots, and a bill.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use crate::fleet::{Instance, InstanceId, InstanceState};
+use crate::learn::Learned;
+use crate::plan::{Ledger, Observation, Policy, plan};
+
+use super::random::Random;
+use super::{Scenario, Seen, Sizer};
+
+/// Share of boots that take [`STRAGGLER_FACTOR`] times as long.
+const STRAGGLERS: f64 = 0.01;
+/// How much longer a straggler boots.
+const STRAGGLER_FACTOR: f64 = 4.0;
+/// Standard deviation of the logarithm of the boot time.
+const BOOT_SPREAD: f64 = 0.1;
+/// How often the counts are wrong, where the scenario has noise.
+const NOISE_SHARE: f64 = 0.05;
+/// How often Muster's controller looks while nothing wakes it.
+const MUSTER_INTERVAL_S: f64 = 1.0;
+/// How soon after one look a submission may cause another, where there is no idle instance.
+const WAKE_INTERVAL_S: f64 = 0.05;
+
+/// A policy in the simulation.
+pub enum Autoscaler {
+    /// Muster's own, with what it has learned.
+    Muster {
+        /// The operator's bounds.
+        policy: Policy,
+        /// What was learned so far; a new controller starts with the default.
+        learned: Box<Learned>,
+    },
+    /// One that answers how many instances there should be.
+    Sized(Box<dyn Sizer>),
+    /// The clairvoyant's schedule: how many instances are to be ready in each step.
+    Scheduled {
+        /// Seconds of one step.
+        step_s: f64,
+        /// Instances ready in each step.
+        ready: Vec<u32>,
+    },
+}
+
+impl Autoscaler {
+    /// What the tables call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Muster { .. } => "muster".to_owned(),
+            Self::Sized(sizer) => sizer.name(),
+            Self::Scheduled { .. } => super::oracle::NAME.to_owned(),
+        }
+    }
+}
+
+/// What came out for one policy.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The policy.
+    pub name: String,
+    /// Money.
+    pub cost: f64,
+    /// Hours billed.
+    pub instance_hours: f64,
+    /// Seconds from arrival until its service began, for each arrival in order.
+    pub waits: Vec<f64>,
+    /// Launches.
+    pub launches: u64,
+    /// Launches while no instance was running or booting.
+    pub cold_starts: u64,
+    /// Most instances that were billed at one time.
+    pub peak: u32,
+    /// `(second, ready, booting)` at each change.
+    pub fleet: Vec<(f64, u32, u32)>,
+    /// The last plan's reasons, where the policy gives any: `(second, reason)` of each change.
+    pub reasons: Vec<(f64, String)>,
+}
+
+impl Outcome {
+    /// The wait, in seconds, that a share `q` (0 to 1) of the requests did not exceed.
+    pub fn wait_quantile(&self, q: f64) -> f64 {
+        let mut sorted = self.waits.clone();
+        let Some(last) = sorted.len().checked_sub(1) else {
+            return 0.0;
+        };
+        let at = ((sorted.len() as f64 * q).ceil() as usize).clamp(1, last + 1) - 1;
+        let (_, value, _) = sorted.select_nth_unstable_by(at, f64::total_cmp);
+        *value
+    }
+
+    /// The share of requests, 0 to 1, that waited longer than `limit_s`.
+    pub fn share_over(&self, limit_s: f64) -> f64 {
+        let over = self.waits.iter().filter(|&&wait| wait > limit_s).count();
+        over as f64 / self.waits.len().max(1) as f64
+    }
+}
+
+/// Ordered only so that the heap can hold it; events of one time keep the order of scheduling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// An instance has booted.
+    Ready(u64),
+    /// An instance has finished one request.
+    Done(u64),
+    /// The policy looks.
+    Look,
+}
+
+struct Machine {
+    launched_s: f64,
+    booted: bool,
+    draining: bool,
+    busy: u32,
+}
+
+/// Runs one policy over one trace.
+///
+/// Requests are served in the order of arrival, by the instance that was launched first among
+/// those with a free slot. The run ends when every request is answered and the trace is over; what
+/// still runs then is billed until then.
+pub fn run(
+    arrivals: &[f64],
+    length_s: f64,
+    scenario: &Scenario,
+    mut autoscaler: Autoscaler,
+) -> Outcome {
+    let mut sim = Simulation::new(scenario, arrivals.len());
+    match &autoscaler {
+        Autoscaler::Sized(sizer) => {
+            for _ in 0..sizer.at_start().min(scenario.max_instances) {
+                sim.launch_ahead(0.0, 0.0);
+            }
+        }
+        Autoscaler::Scheduled { step_s, ready } => sim.launch_before_the_trace(*step_s, ready),
+        Autoscaler::Muster { .. } => {}
+    }
+    sim.schedule(0.0, Event::Look);
+    let mut next = 0;
+    loop {
+        let event_s = sim.next_event_s();
+        if let Some(&arrival) = arrivals.get(next)
+            && arrival < event_s
+        {
+            next += 1;
+            sim.now = arrival;
+            sim.arrive(arrival);
+            if let Autoscaler::Muster { policy, learned } = &mut autoscaler
+                && !sim.waiting.is_empty()
+                && arrival >= sim.last_look + WAKE_INTERVAL_S
+            {
+                sim.look_as_muster(policy, learned);
+            }
+            continue;
+        }
+        let Some(Reverse((_, _, event))) = sim.events.pop() else {
+            break;
+        };
+        sim.now = event_s;
+        match event {
+            Event::Ready(id) => sim.booted(id),
+            Event::Done(id) => sim.done(id),
+            Event::Look if sim.now >= length_s && sim.answered == arrivals.len() as u64 => break,
+            Event::Look => {
+                let wait = sim.look(&mut autoscaler);
+                sim.schedule(sim.now + wait, Event::Look);
+            }
+        }
+    }
+    sim.finish(autoscaler.name())
+}
+
+struct Simulation<'a> {
+    scenario: &'a Scenario,
+    now: f64,
+    /// Time as the bits of a float that is not negative, which sort as the float does.
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    scheduled: u64,
+    waiting: VecDeque<f64>,
+    machines: BTreeMap<u64, Machine>,
+    /// Machines that take work and have a free slot, first launched first.
+    free: BTreeSet<u64>,
+    /// Machines that take work.
+    ready: u32,
+    booting: u32,
+    launched: u64,
+    in_service: u64,
+    answered: u64,
+    billed_s: f64,
+    waits: Vec<f64>,
+    cold_starts: u64,
+    peak: u32,
+    fleet: Vec<(f64, u32, u32)>,
+    reasons: Vec<(f64, String)>,
+    boots: Random,
+    noise: Random,
+    /// `(second, visible, in flight)` as they were, for counts that lag.
+    counts: VecDeque<(f64, u64, u64)>,
+    last_look: f64,
+    /// What Muster's controller sees, kept from one look to the next.
+    seen: Observation,
+    /// Whether instances came or went since.
+    members_changed: bool,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(scenario: &'a Scenario, requests: usize) -> Self {
+        Self {
+            scenario,
+            now: 0.0,
+            events: BinaryHeap::new(),
+            scheduled: 0,
+            waiting: VecDeque::new(),
+            machines: BTreeMap::new(),
+            free: BTreeSet::new(),
+            ready: 0,
+            booting: 0,
+            launched: 0,
+            in_service: 0,
+            answered: 0,
+            billed_s: 0.0,
+            waits: Vec::with_capacity(requests),
+            cold_starts: 0,
+            peak: 0,
+            fleet: vec![(0.0, 0, 0)],
+            reasons: Vec::new(),
+            boots: Random::new(scenario.seed),
+            noise: Random::new(scenario.seed ^ 0x6e6f_6973),
+            counts: VecDeque::new(),
+            last_look: f64::NEG_INFINITY,
+            seen: Observation {
+                now: Duration::ZERO,
+                visible: 0,
+                in_flight: 0,
+                ledger: None,
+                instances: Vec::new(),
+                launches_held: false,
+            },
+            members_changed: false,
+        }
+    }
+
+    fn schedule(&mut self, at_s: f64, event: Event) {
+        self.scheduled += 1;
+        // Adding zero turns -0.0, whose bits are large, into 0.0.
+        let at = (at_s + 0.0).to_bits();
+        self.events.push(Reverse((at, self.scheduled, event)));
+    }
+
+    fn next_event_s(&self) -> f64 {
+        self.events
+            .peek()
+            .map_or(f64::INFINITY, |Reverse((bits, _, _))| f64::from_bits(*bits))
+    }
+
+    fn arrive(&mut self, at_s: f64) {
+        self.waiting.push_back(at_s);
+        self.dispatch();
+    }
+
+    fn dispatch(&mut self) {
+        while let (Some(&arrived), Some(&id)) = (self.waiting.front(), self.free.first()) {
+            let Some(machine) = self.machines.get_mut(&id) else {
+                self.free.remove(&id);
+                continue;
+            };
+            self.waiting.pop_front();
+            self.waits.push(self.now - arrived);
+            machine.busy += 1;
+            if machine.busy == self.scenario.slots {
+                self.free.remove(&id);
+            }
+            self.in_service += 1;
+            self.schedule(self.now + self.scenario.service_s, Event::Done(id));
+        }
+    }
+
+    fn done(&mut self, id: u64) {
+        self.in_service -= 1;
+        self.answered += 1;
+        let Some(machine) = self.machines.get_mut(&id) else {
+            return;
+        };
+        machine.busy -= 1;
+        if !machine.draining {
+            self.free.insert(id);
+            self.dispatch();
+        } else if machine.busy == 0 {
+            self.terminate(id);
+        }
+    }
+
+    fn booted(&mut self, id: u64) {
+        // One that was drained while it booted is gone.
+        let Some(machine) = self.machines.get_mut(&id) else {
+            return;
+        };
+        machine.booted = true;
+        self.booting -= 1;
+        self.ready += 1;
+        self.free.insert(id);
+        self.changed();
+        self.dispatch();
+    }
+
+    fn launch(&mut self) {
+        if self.ready + self.booting == 0 {
+            self.cold_starts += 1;
+        }
+        // A normal deviate by Box and Muller's transform.
+        let (u, v) = (self.boots.unit().max(f64::MIN_POSITIVE), self.boots.unit());
+        let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+        let mut boot_s = self.scenario.boot_s * (BOOT_SPREAD * normal).exp();
+        if self.boots.unit() < STRAGGLERS {
+            boot_s *= STRAGGLER_FACTOR;
+        }
+        self.launch_ahead(self.now, self.now + boot_s);
+    }
+
+    /// Launches an instance that is ready at a known time.
+    fn launch_ahead(&mut self, launched_s: f64, ready_s: f64) {
+        let id = self.launched;
+        self.launched += 1;
+        self.machines.insert(
+            id,
+            Machine {
+                launched_s,
+                booted: false,
+                draining: false,
+                busy: 0,
+            },
+        );
+        self.members_changed = true;
+        self.booting += 1;
+        self.peak = self.peak.max(self.machines.len() as u32);
+        self.schedule(ready_s, Event::Ready(id));
+        self.changed();
+    }
+
+    fn drain(&mut self, id: u64) {
+        let Some(machine) = self.machines.get_mut(&id) else {
+            return;
+        };
+        if machine.draining {
+            return;
+        }
+        machine.draining = true;
+        self.free.remove(&id);
+        if machine.booted {
+            self.ready -= 1;
+        } else {
+            self.booting -= 1;
+        }
+        let idle = machine.busy == 0;
+        self.changed();
+        if idle {
+            self.terminate(id);
+        }
+    }
+
+    fn terminate(&mut self, id: u64) {
+        if let Some(machine) = self.machines.remove(&id) {
+            self.members_changed = true;
+            let held = self.now - machine.launched_s;
+            self.billed_s += held.max(self.scenario.billing_minimum_s);
+        }
+    }
+
+    fn changed(&mut self) {
+        let now = (self.now, self.ready, self.booting);
+        match self.fleet.last_mut() {
+            Some(last) if last.0 == self.now => *last = now,
+            _ => self.fleet.push(now),
+        }
+    }
+
+    fn look(&mut self, autoscaler: &mut Autoscaler) -> f64 {
+        match autoscaler {
+            Autoscaler::Muster { policy, learned } => {
+                self.look_as_muster(policy, learned);
+                MUSTER_INTERVAL_S
+            }
+            Autoscaler::Sized(sizer) => {
+                let (visible, in_flight) = self.approximate_counts();
+                let seen = Seen {
+                    now_s: self.now,
+                    visible,
+                    in_flight,
+                    ready: self.ready,
+                    booting: self.booting,
+                };
+                let desired = sizer
+                    .desired(&seen, self.scenario)
+                    .min(self.scenario.max_instances);
+                self.resize(desired);
+                sizer.interval_s()
+            }
+            Autoscaler::Scheduled { step_s, ready } => {
+                self.follow(*step_s, ready);
+                *step_s
+            }
+        }
+    }
+
+    fn look_as_muster(&mut self, policy: &Policy, learned: &mut Learned) {
+        self.last_look = self.now;
+        let (visible, in_flight) = self.approximate_counts();
+        self.see_instances();
+        let seen = &mut self.seen;
+        seen.now = Duration::from_secs_f64(self.now);
+        (seen.visible, seen.in_flight) = (visible, in_flight);
+        seen.ledger = Some(Ledger {
+            submitted: (self.waits.len() + self.waiting.len()) as u64,
+            answered: self.answered,
+            timed: self.answered,
+            worked: Duration::from_secs_f64(self.answered as f64 * self.scenario.service_s),
+        });
+        learned.observe(seen, policy);
+        let made = plan(seen, learned, policy);
+        for _ in 0..made.launch {
+            self.launch();
+        }
+        for id in &made.drain {
+            if let Ok(id) = id.0.parse() {
+                self.drain(id);
+            }
+        }
+        if !(made.launch == 0 && made.drain.is_empty()) {
+            self.reasons.push((self.now, made.reason));
+        }
+    }
+
+    /// Brings what is seen of the instances up to date; names are made only for new ones.
+    fn see_instances(&mut self) {
+        if self.members_changed {
+            self.members_changed = false;
+            let known = |id: u64| Instance {
+                id: InstanceId(id.to_string()),
+                state: InstanceState::Pending,
+                age: Duration::ZERO,
+                busy: None,
+            };
+            self.seen.instances = self.machines.keys().copied().map(known).collect();
+        }
+        for (machine, instance) in self.machines.values().zip(&mut self.seen.instances) {
+            instance.state = match (machine.draining, machine.booted) {
+                (true, _) => InstanceState::Draining,
+                (false, true) => InstanceState::Running,
+                (false, false) => InstanceState::Pending,
+            };
+            instance.age = Duration::from_secs_f64(self.now - machine.launched_s);
+            instance.busy = Some(machine.busy > 0);
+        }
+    }
+
+    /// The queue's counts as they are told: late, and now and then wrong.
+    fn approximate_counts(&mut self) -> (u64, u64) {
+        let now = (self.now, self.waiting.len() as u64, self.in_service);
+        self.counts.push_back(now);
+        let told = self.now - self.scenario.count_lag_s;
+        while self.counts.get(1).is_some_and(|(at, _, _)| *at <= told) {
+            self.counts.pop_front();
+        }
+        let (_, mut visible, in_flight) = *self.counts.front().unwrap_or(&now);
+        if self.scenario.count_noise > 0 && self.noise.unit() < NOISE_SHARE {
+            let span = f64::from(2 * self.scenario.count_noise + 1);
+            let off = (self.noise.unit() * span) as i64 - i64::from(self.scenario.count_noise);
+            visible = visible.saturating_add_signed(off);
+        }
+        (visible, in_flight)
+    }
+
+    /// Launches or drains until there are `desired` instances, booting ones included.
+    fn resize(&mut self, desired: u32) {
+        while self.ready + self.booting < desired {
+            self.launch();
+        }
+        let surplus = (self.ready + self.booting).saturating_sub(desired) as usize;
+        if surplus > 0 {
+            let mut members: Vec<_> = self
+                .machines
+                .iter()
+                .filter(|(_, machine)| !machine.draining)
+                .map(|(id, machine)| (machine.booted, machine.busy > 0, Reverse(*id)))
+                .collect();
+            members.sort_unstable();
+            for (_, _, Reverse(id)) in members.into_iter().take(surplus) {
+                self.drain(id);
+            }
+        }
+    }
+
+    /// The clairvoyant's boots that began before the trace.
+    fn launch_before_the_trace(&mut self, step_s: f64, ready: &[u32]) {
+        let ahead = (self.scenario.boot_s / step_s).ceil() as usize;
+        let mut before = 0;
+        for (step, &wanted) in ready.iter().take(ahead).enumerate() {
+            let at = step as f64 * step_s;
+            for _ in before..wanted {
+                self.launch_ahead(at - self.scenario.boot_s, at);
+            }
+            before = wanted;
+        }
+    }
+
+    /// Drains what this step needs no more, launches what a later one will need.
+    fn follow(&mut self, step_s: f64, ready: &[u32]) {
+        let planned = |step: usize| ready.get(step).copied().unwrap_or(0);
+        let step = (self.now / step_s).round() as usize;
+        let over = step >= ready.len();
+        let unanswered = !self.waiting.is_empty() || self.in_service > 0;
+        // After the last step one instance answers what is left.
+        let wanted = planned(step).max(u32::from(over && unanswered));
+        if over && self.booting == 0 && self.ready < wanted {
+            self.launch_ahead(self.now, self.now + self.scenario.boot_s);
+        }
+        let surplus = self.ready.saturating_sub(wanted);
+        if surplus > 0 {
+            let mut members: Vec<_> = self
+                .machines
+                .iter()
+                .filter(|(_, machine)| machine.booted && !machine.draining)
+                .map(|(id, machine)| (machine.busy > 0, Reverse(*id)))
+                .collect();
+            members.sort_unstable();
+            for (_, Reverse(id)) in members.into_iter().take(surplus as usize) {
+                self.drain(id);
+            }
+        }
+        let ahead = (self.scenario.boot_s / step_s).ceil() as usize;
+        let then = step + ahead;
+        for _ in planned(then.saturating_sub(1))..planned(then) {
+            self.launch_ahead(self.now, then as f64 * step_s);
+        }
+    }
+
+    fn finish(mut self, name: String) -> Outcome {
+        let ids: Vec<u64> = self.machines.keys().copied().collect();
+        for id in ids {
+            self.drain(id);
+        }
+        let instance_hours = self.billed_s / 3600.0;
+        Outcome {
+            name,
+            cost: instance_hours * self.scenario.price_per_hour,
+            instance_hours,
+            waits: self.waits,
+            launches: self.launched,
+            cold_starts: self.cold_starts,
+            peak: self.peak,
+            fleet: self.fleet,
+            reasons: self.reasons,
+        }
+    }
+}
