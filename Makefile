@@ -8,8 +8,10 @@ MUSTER := target/release/muster
 # Where the project's own scripts install what only tests need.
 TOOLS := .muster/tools
 MOTO := $(TOOLS)/moto/bin/moto_server
+# What `make simulate` replays.
+TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
-.PHONY: help run demo build models test test-servers lint fmt bench clean
+.PHONY: help run demo build models test test-servers lint fmt bench simulate clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,9 +47,13 @@ lint: ## Check formatting, lints and documentation
 fmt: ## Format the code
 	cargo fmt --all
 
-bench: build models ## Measure a service on this machine, and the pipeline
+bench: build models ## Measure a service on this machine, the pipeline and the planner
 	$(MUSTER) bench
 	$(MUSTER) profile
+	cargo bench --locked -p muster-fleet --bench planner
+
+simulate: build ## Replay traces of arrivals and write docs/AUTOSCALING.md's tables and pictures
+	scripts/simulate $(TRACES)
 
 clean: ## Remove what was built and installed below this folder
 	rm -rf target .muster
