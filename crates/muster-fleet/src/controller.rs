@@ -244,12 +244,15 @@ async fn step<F: Fleet>(
     };
     let members = report.pending + report.running + report.draining;
     let idle = learned.backlog() == 0 && report.running == members;
-    let wake = if idle && members == report.min {
-        Wake::OnChange(IDLE_INTERVAL)
-    } else if idle {
-        let release = learned.next_release_s(&controller.policy).unwrap_or(0.0);
-        let release = Duration::try_from_secs_f64(release).unwrap_or(IDLE_INTERVAL);
-        Wake::OnChange(release.clamp(BUSY_INTERVAL, RELEASE_INTERVAL))
+    let wake = if idle {
+        let at_most = if members == report.min {
+            IDLE_INTERVAL
+        } else {
+            RELEASE_INTERVAL
+        };
+        let change = learned.next_change_s(&controller.policy);
+        let change = change.and_then(|s| Duration::try_from_secs_f64(s).ok());
+        Wake::OnChange(change.map_or(at_most, |change| change.clamp(BUSY_INTERVAL, at_most)))
     } else if members >= report.max {
         // No submission can change the plan: looking at each would only cost.
         Wake::After(BUSY_INTERVAL)

@@ -1,5 +1,5 @@
 //! What the controller learns while it runs: how long a boot and a request take, how many requests
-//! come, and how long an idle instance is worth keeping.
+//! come and when, and how long an idle instance is worth keeping.
 //!
 //! Everything is updated from one [`Observation`] after another and from nothing else, so that a
 //! simulation learns what the service would. It can be stored and read back, and survives a
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::{InstanceId, InstanceState};
 use crate::plan::{KeepAlive, Ledger, Observation, Policy};
+use crate::season::{Season, Service};
 
 /// Counts that are off the ledger by no more than this are phantoms.
 const PHANTOMS: u64 = 2;
@@ -45,6 +46,11 @@ pub struct Learned {
     services: VecDeque<Seconds>,
     /// How each level of the fleet was used: the first is the first instance's.
     levels: Vec<Level>,
+    /// The rhythm of the load.
+    season: Season,
+    /// Instance-seconds in use, and those spent idle on nothing but what was expected.
+    used: Seconds,
+    ahead: Seconds,
     #[serde(skip)]
     now: Seconds,
     #[serde(skip)]
@@ -70,6 +76,8 @@ pub struct Learned {
     #[serde(skip)]
     answered: f64,
     #[serde(skip)]
+    submitted_before: Option<f64>,
+    #[serde(skip)]
     observed: bool,
 }
 
@@ -93,6 +101,7 @@ struct Level {
 #[derive(Clone, Copy, Debug, Default)]
 struct Typical {
     boot_s: Option<Seconds>,
+    late_boot_s: Option<Seconds>,
     longest_boot_s: Option<Seconds>,
     service_s: Option<Seconds>,
 }
@@ -129,7 +138,9 @@ impl Learned {
             }
         };
         self.learn_arrivals(now, submitted, policy);
-        self.learn_levels(now, policy);
+        self.learn_season(submitted, elapsed, policy);
+        self.learn_levels(policy);
+        self.learn_costs(seen, elapsed, policy);
     }
 
     /// Requests submitted and not answered, as far as they are to be believed: the web tier's own
@@ -213,6 +224,7 @@ impl Learned {
         let services = sorted(&self.services);
         self.typical = Typical {
             boot_s: boots.get(boots.len() / 2).copied(),
+            late_boot_s: boots.get(boots.len() * 9 / 10).copied(),
             longest_boot_s: boots.len().checked_sub(outliers).map(|at| boots[at]),
             service_s: services.get(services.len() / 2).copied(),
         };
@@ -230,7 +242,20 @@ impl Learned {
         }
     }
 
-    fn learn_levels(&mut self, now: Seconds, policy: &Policy) {
+    fn learn_season(&mut self, submitted: f64, elapsed: Seconds, policy: &Policy) {
+        let before = self.submitted_before.replace(submitted);
+        let came = (submitted - before.unwrap_or(submitted)).max(0.0);
+        let service_s = self.service_s(policy);
+        let service = Service {
+            rate: f64::from(policy.slots.max(1)) / service_s,
+            objective_s: policy.target_wait.as_secs_f64().max(service_s),
+            max_instances: policy.max_instances,
+        };
+        self.season.observe(self.now, elapsed, came, service);
+    }
+
+    fn learn_levels(&mut self, policy: &Policy) {
+        let now = self.now;
         let used = self.in_use(policy) as usize;
         if self.levels.len() < used {
             let fresh = Level {
@@ -264,6 +289,15 @@ impl Learned {
         }
     }
 
+    fn learn_costs(&mut self, seen: &Observation, elapsed: Seconds, policy: &Policy) {
+        let running = seen.count(InstanceState::Running);
+        let members = running + seen.count(InstanceState::Pending);
+        let expected = self.expected_soon(policy).min(members);
+        let ahead = expected.saturating_sub(self.kept_awhile(policy));
+        self.ahead += elapsed * f64::from(ahead);
+        self.used += elapsed * f64::from(self.in_use(policy).min(running));
+    }
+
     /// Requests submitted and not answered.
     pub fn backlog(&self) -> u64 {
         self.backlog
@@ -295,27 +329,26 @@ impl Learned {
         4.0 * policy.target_wait.as_secs_f64().max(self.service_s(policy))
     }
 
-    /// Requests a second over the last `window` seconds; the first of them tells nothing of how
-    /// soon others follow.
-    fn rate(&self, window: Seconds) -> f64 {
-        let (Some(&(now, submitted)), true) = (self.submissions.back(), window > 0.0) else {
+    /// Requests of the last `window` seconds.
+    fn arrivals(&self, window: Seconds) -> f64 {
+        let Some(&(now, submitted)) = self.submissions.back() else {
             return 0.0;
         };
         let after = self
             .submissions
             .partition_point(|(at, _)| *at <= now - window);
         let from = self.submissions.get(after.saturating_sub(1));
-        from.map_or(0.0, |(_, before)| {
-            (submitted - before - 1.0).max(0.0) / window
-        })
+        from.map_or(0.0, |(_, before)| submitted - before)
     }
 
     /// Requests a second that are to be expected for as long as a boot takes: no more than came in
-    /// as long a time before, and no more than come just now.
+    /// as long a time before, and no more than come just now; each a standard deviation less than
+    /// was counted, so that chance launches nothing.
     pub fn expected_rate(&self, policy: &Policy) -> f64 {
         let short = self.short_window_s(policy);
         let long = self.boot_s(policy).max(short);
-        self.rate(long).min(self.rate(short))
+        let rate = |window| less_a_deviation(self.arrivals(window)) / window;
+        rate(long).min(rate(short))
     }
 
     /// Instances that serve what is there within the objective and keep up with what comes; none
@@ -327,8 +360,53 @@ impl Learned {
         let slot_s = self.service_s(policy) / f64::from(policy.slots.max(1));
         let within = policy.target_wait.as_secs_f64().max(self.service_s(policy));
         let clearing = self.backlog as f64 * slot_s / within;
-        let keeping_up = self.rate(self.short_window_s(policy)) * slot_s;
+        let window = self.short_window_s(policy);
+        let came = self.arrivals(window);
+        // What a launch would mend before the window is over need not be kept for a chance.
+        let came = if self.boot_s(policy) <= window {
+            less_a_deviation(came)
+        } else {
+            // The first tells nothing of how soon others follow.
+            (came - 1.0).max(0.0)
+        };
+        let keeping_up = came / window * slot_s;
         (clearing.max(keeping_up).ceil() as u32).min(policy.max_instances)
+    }
+
+    /// Instances to launch by now for what is expected when they would be ready.
+    pub fn expected_at_ready(&self, policy: &Policy) -> u32 {
+        if !self.may_look_ahead(policy) {
+            return 0;
+        }
+        let ready_s = self.now + self.lead_s(policy);
+        self.season.forecast(ready_s).min(policy.max_instances)
+    }
+
+    /// Instances that what is expected soon makes worth keeping: within the time of a boot, or that
+    /// a launch would be billed anyway.
+    fn expected_soon(&self, policy: &Policy) -> u32 {
+        if !self.may_look_ahead(policy) {
+            return 0;
+        }
+        let billed_s = policy.billing_minimum.as_secs_f64();
+        let soon_s = self.lead_s(policy).max(billed_s);
+        self.season.most(self.now, self.now + soon_s)
+    }
+
+    /// Whether what looking ahead has cost leaves the whole below twice what a clairvoyant would
+    /// have paid.
+    fn may_look_ahead(&self, policy: &Policy) -> bool {
+        let paid: Seconds = self.levels.iter().map(|level| level.paid).sum();
+        let clairvoyant: Seconds = self.levels.iter().map(|level| level.clairvoyant).sum();
+        matches!(policy.keep_alive, KeepAlive::Learned { .. })
+            && self.ahead + paid <= self.used + 2.0 * clairvoyant
+    }
+
+    /// Nine of ten boots take no longer, in seconds.
+    fn lead_s(&self, policy: &Policy) -> Seconds {
+        self.typical
+            .late_boot_s
+            .unwrap_or(policy.expected_boot.as_secs_f64())
     }
 
     /// What stopping an instance of a level and launching another costs, in seconds of an instance:
@@ -366,24 +444,41 @@ impl Learned {
             .unwrap_or(switch_s)
     }
 
-    /// Instances that are in use or not idle for long enough to be let go.
+    /// Instances that are in use, or expected to be soon, or not idle for long enough to be let go.
     pub fn worth_keeping(&self, policy: &Policy) -> u32 {
+        self.kept_awhile(policy)
+            .max(self.expected_soon(policy))
+            .min(policy.max_instances)
+    }
+
+    /// Instances that are in use or not idle for long enough to be let go.
+    fn kept_awhile(&self, policy: &Policy) -> u32 {
         let idle = |level: &Level| self.now - level.last_used;
         self.levels
             .iter()
             .rposition(|level| idle(level) <= self.keep_s(level, policy))
             .map_or(0, |at| at as u32 + 1)
-            .min(policy.max_instances)
     }
 
-    /// Seconds until the answer of [`Self::worth_keeping`] changes if nothing comes.
-    pub fn next_release_s(&self, policy: &Policy) -> Option<Seconds> {
-        self.levels
+    /// Seconds until the plan may change if nothing comes: an instance is no longer worth keeping,
+    /// or what is expected of another minute comes within reach of a launch.
+    pub fn next_change_s(&self, policy: &Policy) -> Option<Seconds> {
+        let releases = self
+            .levels
             .iter()
             .map(|level| level.last_used + self.keep_s(level, policy) - self.now)
-            .filter(|left| *left >= 0.0)
+            .filter(|left| *left >= 0.0);
+        let looks_ahead = matches!(policy.keep_alive, KeepAlive::Learned { .. });
+        let minute = Season::until_next_minute_s(self.now + self.lead_s(policy));
+        releases
+            .chain(looks_ahead.then_some(minute))
             .min_by(f64::total_cmp)
     }
+}
+
+/// One standard deviation less than a count of things that come by chance.
+fn less_a_deviation(count: f64) -> f64 {
+    (count - count.sqrt()).max(0.0)
 }
 
 fn push(samples: &mut VecDeque<Seconds>, most: usize, sample: Seconds) {

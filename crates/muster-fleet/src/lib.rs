@@ -8,6 +8,7 @@ mod fleet;
 mod learn;
 mod local;
 mod plan;
+mod season;
 pub mod simulate;
 
 pub use controller::{Controller, FleetReport, run};

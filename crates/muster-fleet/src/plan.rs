@@ -36,7 +36,8 @@ pub struct Policy {
 /// How long an idle instance is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAlive {
-    /// As long as it is worth its price, by what was learned of the gaps in the load.
+    /// As long as it is worth its price, by what was learned of the gaps in the load; what comes
+    /// regularly has its instances launched ahead.
     Learned {
         /// But never longer.
         at_most: Duration,
@@ -103,6 +104,9 @@ pub struct Plan {
 /// and none is made. Otherwise the fleet is to clear `F` in as long as its first request has waited
 /// by then, and to keep up with what comes: `ceil((F / max(objective, D) + r) S / k)`.
 ///
+/// **Looking ahead**, it has ready by then what the same minute of the last half-hours, hours or days
+/// needed, where that keeps coming true ([`Learned::expected_at_ready`]).
+///
 /// **Scaling in** keeps what [`Learned::worth_keeping`] says, and what is billed anyway. An
 /// instance that boots for too long is not counted on, so another takes its place, and is drained
 /// once it has taken twice as long, or half a minute.
@@ -144,7 +148,11 @@ pub fn plan(seen: &Observation, learned: &Learned, policy: &Policy) -> Plan {
         wanted.max(1)
     };
     let busy = learned.in_use(policy).min(coming);
-    let needed = sized.max(busy).clamp(least, policy.max_instances);
+    let expected = learned.expected_at_ready(policy);
+    let needed = sized
+        .max(busy)
+        .max(expected)
+        .clamp(least, policy.max_instances);
 
     let missing = needed.saturating_sub(coming);
     let room = policy
@@ -174,6 +182,7 @@ pub fn plan(seen: &Observation, learned: &Learned, policy: &Policy) -> Plan {
         (0, 0) if surplus > 0 => "the rest is paid for already".to_owned(),
         (0, 0) => "nothing to do".to_owned(),
         (0, n) => format!("drain {n}"),
+        (n, 0) if expected > sized.max(busy) => format!("launch {n} for what comes at this time"),
         (n, 0) => format!("launch {n}"),
         (n, m) => format!("launch {n}, drain {m}"),
     };

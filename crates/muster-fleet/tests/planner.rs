@@ -147,9 +147,11 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
         );
         prop_assert!(made.drain.len() as u32 <= coming);
         if own == 0 && coming >= policy.min_instances && trouble.with_ledger {
-            // Phantoms, and a backlog that is gone, launch nothing; only what hangs is replaced.
+            // Phantoms, and a backlog that is gone, launch nothing; only what hangs is replaced, and
+            // what comes regularly is awaited.
             let booting = seen.count(InstanceState::Pending);
-            prop_assert!(made.launch <= booting, "{}", made.reason);
+            let awaited = learned.expected_at_ready(&policy);
+            prop_assert!(made.launch <= booting.max(awaited), "{}", made.reason);
         }
         for id in &made.drain {
             let member = members.iter_mut().find(|m| m.id.to_string() == id.0);
@@ -290,6 +292,33 @@ proptest! {
         let muster = as_muster(&arrivals, length_s, &scenario);
         prop_assert!(!meets(&muster) || best.instance_hours <= muster.instance_hours * 1.001);
     }
+}
+
+/// Half a minute of load in each hour: once the rhythm has been found, its instances are ready for it,
+/// unless the operator asked for a fixed time.
+#[test]
+fn what_comes_every_hour_is_awaited() {
+    let scenario = scenario(26.0, 6);
+    let burst =
+        |hour: usize| (0..300).map(move |n| (hour * 3600 + 1200) as f64 + f64::from(n) * 0.1);
+    let arrivals: Vec<f64> = (0..10).flat_map(burst).collect();
+    let late_after = |keep_alive, hours: usize| {
+        let policy = Policy {
+            keep_alive,
+            ..policy(scenario.max_instances)
+        };
+        let autoscaler = Autoscaler::Muster {
+            policy,
+            learned: Box::default(),
+        };
+        let waits = run(&arrivals, 10.0 * 3600.0, &scenario, autoscaler).waits;
+        let late = waits[300 * hours..].iter().filter(|wait| **wait > 1.0);
+        late.count()
+    };
+    let at_most = Duration::from_secs(3600);
+    assert!(late_after(KeepAlive::Learned { at_most }, 0) > 200);
+    assert_eq!(late_after(KeepAlive::Learned { at_most }, 6), 0);
+    assert!(late_after(KeepAlive::Fixed(Duration::from_secs(30)), 6) > 200);
 }
 
 /// What an hour of one instance costs, by hand: launched 100 s before the first arrival that it is

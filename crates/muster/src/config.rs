@@ -80,7 +80,8 @@ pub struct Settings {
 pub enum KeepAliveMode {
     /// `idle_grace_s`.
     Fixed,
-    /// As long as an idle worker is worth it, by the gaps seen in the load.
+    /// As long as an idle worker is worth it, by the gaps seen in the load; what comes regularly is
+    /// awaited.
     Learned,
 }
 

@@ -8,7 +8,7 @@ pub mod oracle;
 pub mod peers;
 mod random;
 
-use random::Random;
+pub(crate) use random::Random;
 
 /// What every policy is measured under.
 #[derive(Clone, Debug, PartialEq)]
