@@ -111,6 +111,34 @@ async fn no_worker_outlives_a_killed_parent_and_the_queue_survives() {
     assert_eq!(service.recognize(&read(&photos[1])).await.name(), *name);
 }
 
+/// Boots and the service time are learned from real workers, and outlive the controller.
+#[tokio::test]
+async fn what_the_controller_learned_survives_a_restart() {
+    let Some(samples) = samples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let photo = read(&samples.people[0].1[0]);
+    let learned_after = async |requests: usize| -> serde_json::Value {
+        let mut service = Service::start("up", &data, "max_instances = 1").await;
+        for _ in 0..requests {
+            assert_eq!(service.recognize(&photo).await.status, 200);
+        }
+        service.signal("-TERM");
+        assert!(service.ends().await.success());
+        let file = data.join("objects/status/learned.json");
+        serde_json::from_slice(&read(&file)).unwrap()
+    };
+    let count = |learned: &serde_json::Value, what: &str| learned[what].as_array().unwrap().len();
+
+    let first = learned_after(6).await;
+    let (boots, services) = (count(&first, "boots"), count(&first, "services"));
+    assert!(boots > 0, "{first}");
+    assert!(services > 0, "{first}");
+    let second = learned_after(1).await;
+    assert_eq!(count(&second, "services"), services, "kept: {second}");
+    assert!(count(&second, "boots") > boots, "kept, and more: {second}");
+}
+
 #[tokio::test]
 async fn a_stop_answers_what_is_in_flight_first() {
     let Some(samples) = samples() else { return };
