@@ -24,11 +24,12 @@ impl FileName {
             .chars()
             .map(|c| if is_unprintable(c) { '_' } else { c })
             .collect();
-        let clean = clean.trim();
-        if matches!(clean, "" | "." | "..") {
-            return Self("photo".to_owned());
+        let short = shorten(clean.trim());
+        // Where it was cut may be a space.
+        match short.trim_end() {
+            "" | "." | ".." => Self("photo".to_owned()),
+            name => Self(name.to_owned()),
         }
-        Self(shorten(clean))
     }
 
     /// The whole name, with its extension.
@@ -133,6 +134,16 @@ mod tests {
         let name = FileName::from_client(&format!("{}.jpeg", "x".repeat(4000)));
         assert!(name.as_str().len() <= MAX_ENCODED_BYTES);
         assert!(name.as_str().ends_with("x.jpeg"));
+    }
+
+    #[test]
+    fn a_long_name_is_not_cut_into_another() {
+        for (raw, name) in [
+            (format!("anna{}x", " ".repeat(300)), "anna"),
+            (format!("..{}x", " ".repeat(300)), "photo"),
+        ] {
+            assert_eq!(FileName::from_client(&raw).as_str(), name);
+        }
     }
 
     proptest! {
