@@ -245,7 +245,10 @@ impl Learned {
     fn learn_season(&mut self, submitted: f64, elapsed: Seconds, policy: &Policy) {
         let before = self.submitted_before.replace(submitted);
         let came = (submitted - before.unwrap_or(submitted)).max(0.0);
-        let service_s = self.service_s(policy);
+        // What a guessed service time would make of a minute is not worth remembering.
+        let Some(service_s) = self.typical.service_s else {
+            return;
+        };
         let service = Service {
             rate: f64::from(policy.slots.max(1)) / service_s,
             objective_s: policy.target_wait.as_secs_f64().max(service_s),
@@ -362,12 +365,13 @@ impl Learned {
         let clearing = self.backlog as f64 * slot_s / within;
         let window = self.short_window_s(policy);
         let came = self.arrivals(window);
-        // What a launch would mend before the window is over need not be kept for a chance.
+        // What a launch would mend before the window is over need not be kept for a chance; what it
+        // would mend too late is kept with half a deviation in hand. The first tells nothing of how
+        // soon others follow.
         let came = if self.boot_s(policy) <= window {
             less_a_deviation(came)
         } else {
-            // The first tells nothing of how soon others follow.
-            (came - 1.0).max(0.0)
+            (came - 1.0 + came.sqrt() / 2.0).max(0.0)
         };
         let keeping_up = came / window * slot_s;
         (clearing.max(keeping_up).ceil() as u32).min(policy.max_instances)

@@ -33,13 +33,14 @@ pub struct SimulateArgs {
     /// Trace of arrivals: a CSV file with one arrival a row, or counts per step
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
-    /// Policies, separated by commas: muster, oracle, fixed:N, and keda, knative, target-tracking at
-    /// their defaults or with a setting (keda:QUEUE_LENGTH, knative:CONCURRENCY,
-    /// target-tracking:BACKLOG)
+    /// Policies, separated by commas or spaces: muster, oracle, fixed:N, and keda, knative,
+    /// target-tracking at their defaults or with a setting (keda:QUEUE_LENGTH,
+    /// knative:CONCURRENCY, target-tracking:BACKLOG)
     #[arg(
         long,
         value_name = "P",
         value_delimiter = ',',
+        num_args = 1..,
         default_value = "muster,keda,knative,target-tracking,oracle"
     )]
     policy: Vec<Policy>,
