@@ -33,7 +33,7 @@ test: models test-servers ## Run every test
 
 test-servers: $(MOTO) ## Install the servers that tests run against
 
-$(MOTO): crates/muster-queue/tests/moto-requirements.txt
+$(MOTO): crates/muster-testbed/moto-requirements.txt
 	rm -rf $(TOOLS)/moto
 	python3 -m venv $(TOOLS)/moto
 	$(TOOLS)/moto/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<

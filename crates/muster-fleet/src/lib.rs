@@ -4,6 +4,7 @@
 //! (a pure function), and the [`Fleet`] does it. Knows nothing of faces or HTTP.
 
 mod controller;
+mod ec2;
 mod fleet;
 mod learn;
 mod local;
@@ -12,6 +13,7 @@ mod season;
 pub mod simulate;
 
 pub use controller::{Controller, FleetReport, run};
+pub use ec2::Capacity;
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
 pub use learn::Learned;
 pub use local::{LocalFleet, LocalFleetOptions, READY_LINE};

@@ -2,6 +2,8 @@
 //!
 //! Read once, here; the roles get what they use as arguments. Unknown keys are errors.
 
+mod places;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use muster_fleet::{KeepAlive, Policy};
 use muster_jobs::ObjectKeys;
 use muster_recognize::decode::DecodeLimits;
 use serde::{Deserialize, Serialize};
+
+pub use places::{Ec2Settings, FleetKind, QueueKind, S3Url};
 
 /// The file read where none is named.
 pub const DEFAULT_FILE: &str = "muster.toml";
@@ -27,25 +31,59 @@ const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
 /// a wait of no more than this, about a photograph's time, is aimed at.
 const FREE_WAIT: Duration = Duration::from_millis(50);
 
+/// Instances never exceeded on EC2 where nothing else is set: as many as the system that Muster came
+/// from has.
+const EC2_INSTANCES: u32 = 15;
+/// How long the counts of SQS may lag: they settle within a minute of the last change.
+const SQS_COUNT_LAG: Duration = Duration::from_secs(60);
+
 /// Every setting, with its unit in its name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Where the queue, the photographs, the results and the gallery are kept.
+    /// Where the queue, the photographs, the results and the gallery are kept, as far as no other
+    /// place is set for them.
     pub data_dir: PathBuf,
+    /// Where photographs are uploaded to; below the data folder when unset.
+    pub input_store: Option<S3Url>,
+    /// Where results are written to; below the data folder when unset.
+    pub output_store: Option<S3Url>,
+    /// Where the gallery and what the controller knows are kept; below the data folder when unset.
+    pub state_store: Option<S3Url>,
+    /// Which queues are used.
+    pub queues: QueueKind,
+    /// What every queue's name begins with.
+    pub queue_prefix: String,
+    /// The queue on which requests wait.
+    pub request_queue: String,
+    /// What the names of the web replicas' reply queues begin with.
+    pub response_queue: String,
+    /// The queue for requests that workers failed on too often.
+    pub dead_letter_queue: String,
+    /// The queue on which workers and web replicas tell the controller how they fare.
+    pub report_queue: String,
+    /// What the controller's workers are.
+    pub fleet: FleetKind,
+    /// AWS's region, for S3, SQS and EC2; as AWS's own tools find it when unset.
+    pub region: Option<String>,
+    /// A server that speaks the protocols of S3, SQS and EC2 in AWS's place.
+    pub endpoint: Option<String>,
+    /// How instances are launched where `fleet` is `ec2`.
+    pub ec2: Ec2Settings,
     /// Where `muster models install` put the models; its own default when unset.
     pub models_dir: Option<PathBuf>,
     /// Address that the web tier listens on.
     pub listen: SocketAddr,
     /// Instances kept even without work.
     pub min_instances: u32,
-    /// Instances never exceeded.
-    pub max_instances: u32,
+    /// Instances never exceeded; the number of cores, or 15 on EC2, when unset.
+    pub max_instances: Option<u32>,
     /// The objective: 99 of 100 requests begin to be worked on within this time. Workers on this
     /// machine cost nothing, and are started for less.
     pub target_wait_s: f64,
-    /// Whether the idle time before the fleet shrinks is fixed or learned.
-    pub keep_alive: KeepAliveMode,
+    /// Whether the idle time before the fleet shrinks is fixed or learned; fixed on this machine
+    /// and learned on EC2 when unset.
+    pub keep_alive: Option<KeepAliveMode>,
     /// The fixed idle time before the fleet shrinks.
     pub idle_grace_s: f64,
     /// The longest learned idle time before the fleet shrinks.
@@ -72,7 +110,8 @@ pub struct Settings {
     pub max_images: usize,
     /// Cosine similarity from which on a face is a person's; the model's own when unset.
     pub cutoff: Option<f32>,
-    /// How long photographs and results are kept on this machine.
+    /// How long photographs and results are kept on this machine. A bucket has lifecycle rules of
+    /// its own.
     pub retention_s: f64,
     /// How objects are named: `request` or `filename`.
     pub object_keys: ObjectKeys,
@@ -94,12 +133,25 @@ impl Default for Settings {
         let limits = DecodeLimits::default();
         Self {
             data_dir: "muster-data".into(),
+            input_store: None,
+            output_store: None,
+            state_store: None,
+            queues: QueueKind::Local,
+            queue_prefix: String::new(),
+            request_queue: "req-queue".to_owned(),
+            response_queue: "resp-queue".to_owned(),
+            dead_letter_queue: "dead-letter-queue".to_owned(),
+            report_queue: "report-queue".to_owned(),
+            fleet: FleetKind::Local,
+            region: None,
+            endpoint: None,
+            ec2: Ec2Settings::default(),
             models_dir: None,
             listen: ([127, 0, 0, 1], 8000).into(),
             min_instances: 0,
-            max_instances: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            max_instances: None,
             target_wait_s: 1.0,
-            keep_alive: KeepAliveMode::Fixed,
+            keep_alive: None,
             idle_grace_s: 1.0,
             keep_alive_max_s: 3600.0,
             drain_timeout_s: 10.0,
@@ -153,7 +205,8 @@ impl Settings {
     pub fn resolve(file: Option<&Path>, overrides: &impl Serialize) -> anyhow::Result<Self> {
         Self::layer(
             file,
-            Env::prefixed("MUSTER_").ignore(NOT_SETTINGS),
+            // Two underscores lead into a table: MUSTER_EC2__LAUNCH_TEMPLATE.
+            Env::prefixed("MUSTER_").ignore(NOT_SETTINGS).split("__"),
             overrides,
         )
     }
@@ -194,6 +247,9 @@ impl Settings {
             ("visibility_timeout_s", self.visibility_timeout_s),
             ("processing_timeout_s", self.processing_timeout_s),
             ("retention_s", self.retention_s),
+            ("ec2.boot_timeout_s", self.ec2.boot_timeout_s),
+            ("ec2.expected_boot_s", self.ec2.expected_boot_s),
+            ("ec2.billing_minimum_s", self.ec2.billing_minimum_s),
         ] {
             anyhow::ensure!(
                 (0.0..=1e9).contains(&value),
@@ -212,7 +268,7 @@ impl Settings {
             self.request_timeout_s
         );
         for (name, value) in [
-            ("max_instances", self.max_instances as usize),
+            ("max_instances", self.max_instances() as usize),
             ("max_receives", self.max_receives as usize),
             ("max_waiting", self.max_waiting),
             ("max_images", self.max_images),
@@ -222,11 +278,33 @@ impl Settings {
             anyhow::ensure!(value >= 1, "{name} is 0: it must be at least 1");
         }
         anyhow::ensure!(
-            self.min_instances <= self.max_instances,
+            self.min_instances <= self.max_instances(),
             "min_instances is {} and max_instances {}: the least can not be more than the most",
             self.min_instances,
-            self.max_instances
+            self.max_instances()
         );
+        if self.fleet == FleetKind::Ec2 {
+            for (store, name) in [
+                (&self.input_store, "input_store"),
+                (&self.output_store, "output_store"),
+                (&self.state_store, "state_store"),
+            ] {
+                anyhow::ensure!(
+                    store.is_some(),
+                    "fleet is \"ec2\" and {name} is not set: its instances share no folder with \
+                     this machine; set it to s3://bucket"
+                );
+            }
+            anyhow::ensure!(
+                self.queues == QueueKind::Sqs,
+                "fleet is \"ec2\" and queues is \"local\": its instances share no folder with \
+                 this machine; set queues = \"sqs\""
+            );
+            anyhow::ensure!(
+                !self.ec2.launch_template.is_empty(),
+                "fleet is \"ec2\" and ec2.launch_template is not set: name the launch template"
+            );
+        }
         if let Some(cutoff) = self.cutoff {
             anyhow::ensure!(
                 (-1.0..=1.0).contains(&cutoff),
@@ -244,23 +322,47 @@ impl Settings {
         }
     }
 
-    /// What the controller of this machine's fleet is to do.
+    /// Instances never exceeded.
+    pub fn max_instances(&self) -> u32 {
+        self.max_instances.unwrap_or_else(|| match self.fleet {
+            FleetKind::Local => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            FleetKind::Ec2 => EC2_INSTANCES,
+        })
+    }
+
+    /// What the controller is to do.
     pub fn policy(&self) -> Policy {
+        let by_default = match self.fleet {
+            FleetKind::Local => KeepAliveMode::Fixed,
+            FleetKind::Ec2 => KeepAliveMode::Learned,
+        };
+        let target_wait = seconds(self.target_wait_s);
+        // Processes cost nothing by the minute.
+        let (target_wait, billing_minimum, expected_boot) = match self.fleet {
+            FleetKind::Local => (target_wait.min(FREE_WAIT), Duration::ZERO, EXPECTED_BOOT),
+            FleetKind::Ec2 => (
+                target_wait,
+                seconds(self.ec2.billing_minimum_s),
+                seconds(self.ec2.expected_boot_s),
+            ),
+        };
         Policy {
             min_instances: self.min_instances,
-            max_instances: self.max_instances,
+            max_instances: self.max_instances(),
             slots: 1,
-            target_wait: seconds(self.target_wait_s).min(FREE_WAIT),
-            keep_alive: match self.keep_alive {
+            target_wait,
+            keep_alive: match self.keep_alive.unwrap_or(by_default) {
                 KeepAliveMode::Fixed => KeepAlive::Fixed(seconds(self.idle_grace_s)),
                 KeepAliveMode::Learned => KeepAlive::Learned {
                     at_most: seconds(self.keep_alive_max_s),
                 },
             },
-            // Processes cost nothing by the minute, and SQLite's counts are exact.
-            billing_minimum: Duration::ZERO,
-            count_lag: Duration::ZERO,
-            expected_boot: EXPECTED_BOOT,
+            billing_minimum,
+            count_lag: match self.queues {
+                QueueKind::Local => Duration::ZERO,
+                QueueKind::Sqs => SQS_COUNT_LAG,
+            },
+            expected_boot,
             expected_service: EXPECTED_SERVICE,
         }
     }
@@ -301,20 +403,16 @@ mod tests {
     #[test]
     fn the_sample_file_is_the_defaults() {
         let sample = include_str!("../../../muster.example.toml");
-        let mut settings = resolve(sample).unwrap();
-        settings.max_instances = Settings::default().max_instances;
+        let settings = resolve(sample).unwrap();
         assert_eq!(settings, Settings::default());
         let commented_out = sample.replace("\n# ", "\n");
-        for key in serde_json::to_value(Settings::default())
-            .unwrap()
-            .as_object()
-            .unwrap()
-            .keys()
-        {
-            assert!(
-                commented_out.contains(&format!("\n{key} = ")),
-                "{key} is not in the sample"
-            );
+        let (top, ec2) = commented_out.split_once("\n[ec2]\n").unwrap();
+        let all = serde_json::to_value(Settings::default()).unwrap();
+        for (part, keys) in [(top, &all), (ec2, &all["ec2"])] {
+            for key in keys.as_object().unwrap().keys() {
+                let there = key == "ec2" || format!("\n{part}").contains(&format!("\n{key} = "));
+                assert!(there, "{key} is not in the sample");
+            }
         }
     }
 
@@ -329,10 +427,36 @@ mod tests {
             ("min_instances = 9\nmax_instances = 2", "min_instances"),
             ("cutoff = 2.0", "cutoff"),
             ("object_keys = \"hash\"", "hash"),
+            ("input_store = \"bucket\"", "s3://bucket"),
+            ("[ec2]\nspot = true", "spot"),
+            ("fleet = \"ec2\"", "input_store is not set"),
         ] {
             let error = format!("{:#}", resolve(toml).unwrap_err());
             assert!(error.contains(named), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn an_installation_on_aws_is_described() {
+        let toml = "
+            input_store = \"s3://in-bucket\"
+            output_store = \"s3://out-bucket\"
+            state_store = \"s3://out-bucket/state/\"
+            queues = \"sqs\"
+            fleet = \"ec2\"
+            [ec2]
+            launch_template = \"worker\"
+        ";
+        let settings = resolve(toml).unwrap();
+        let state = settings.state_store.clone().unwrap();
+        assert_eq!(
+            (state.bucket.as_str(), state.prefix.as_str()),
+            ("out-bucket", "state")
+        );
+        assert_eq!(settings.max_instances(), EC2_INSTANCES);
+        let policy = settings.policy();
+        assert_eq!(policy.billing_minimum, Duration::from_secs(60));
+        assert!(matches!(policy.keep_alive, KeepAlive::Learned { .. }));
     }
 
     #[test]
@@ -345,7 +469,7 @@ mod tests {
             ..Overrides::default()
         };
         let settings = Settings::layer(Some(&file), nothing(), &overrides).unwrap();
-        assert_eq!((settings.max_instances, settings.idle_grace_s), (3, 2.0));
+        assert_eq!((settings.max_instances(), settings.idle_grace_s), (3, 2.0));
         let missing = folder.path().join("other.toml");
         assert!(Settings::layer(Some(&missing), nothing(), &overrides).is_err());
     }

@@ -97,16 +97,16 @@ fn processor() -> Result<String, (String, String)> {
 }
 
 fn memory(settings: &Settings) -> Result<String, (String, String)> {
-    let needed = (WORKER_BYTES * u64::from(settings.max_instances)) >> 20;
+    let needed = (WORKER_BYTES * u64::from(settings.max_instances())) >> 20;
     let Some(available) = available_memory_mib() else {
         return Ok(format!(
             "{needed} MiB needed for {} workers",
-            settings.max_instances
+            settings.max_instances()
         ));
     };
     let detail = format!(
         "{available} MiB available, {needed} MiB for {} workers",
-        settings.max_instances
+        settings.max_instances()
     );
     if available >= needed {
         return Ok(detail);

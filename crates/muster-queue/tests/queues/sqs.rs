@@ -2,26 +2,13 @@
 
 use std::sync::Arc;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use muster_queue::{QueueError, SqsQueues};
 
-use crate::{
-    conformance::{self, Place, options, suite},
-    moto,
-};
+use muster_testbed::{moto, sdk_config as config};
+
+use crate::conformance::{self, Place, options, suite};
 
 suite!(place);
-
-fn config(endpoint: &str) -> SdkConfig {
-    let credentials = Credentials::new("test", "test", None, None, "tests");
-    aws_config::SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-central-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
-}
 
 async fn place() -> Option<Place> {
     let endpoint = moto::endpoint()?;

@@ -1,0 +1,27 @@
+//! What the tests run against in place of AWS: a protocol server of their own.
+//!
+//! Only tests depend on this crate. Everything listens on loopback, and nothing outlives the test
+//! process that started it, however that ends.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so does what it stands on"
+)]
+
+pub mod moto;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
+
+/// The region that tests use.
+pub const REGION: &str = "eu-central-1";
+
+/// An SDK configuration for a server at `endpoint`, which takes any credentials.
+pub fn sdk_config(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "tests");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .endpoint_url(endpoint)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
+}
