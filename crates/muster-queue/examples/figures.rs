@@ -14,8 +14,8 @@ use std::{
 };
 
 use muster_queue::{
-    MAX_BATCH, MAX_RETENTION, MAX_WAIT, Queue, QueueError, QueueOptions, Receipt, Received,
-    SqliteQueue, SqliteQueues,
+    MAX_BATCH, MAX_RETENTION, MAX_WAIT, Outgoing, Queue, QueueError, QueueOptions, Receipt,
+    Received, SqliteQueue, SqliteQueues,
 };
 
 const BODY_BYTES: usize = 400;
@@ -61,7 +61,7 @@ fn report(what: &str, operations: u32, wall: Duration, cpu: Duration) {
 
 /// Sends, receives and deletes one message after another: three operations a round.
 async fn one_by_one(queue: &SqliteQueue, rounds: u32) -> Result<(), QueueError> {
-    let body = ["x".repeat(BODY_BYTES)];
+    let body = ["x".repeat(BODY_BYTES).into()];
     for _ in 0..rounds {
         queue.send(&body).await?;
         let received = queue.receive(1, MAX_WAIT).await?;
@@ -72,7 +72,7 @@ async fn one_by_one(queue: &SqliteQueue, rounds: u32) -> Result<(), QueueError> 
 
 async fn backlog(queue: &SqliteQueue) -> Result<(), QueueError> {
     const MESSAGES: usize = 100_000;
-    let batch = vec!["x".repeat(BODY_BYTES); MAX_BATCH];
+    let batch = vec![Outgoing::from("x".repeat(BODY_BYTES)); MAX_BATCH];
     let (begun, before) = (Instant::now(), cpu("self"));
     for _ in 0..MESSAGES / MAX_BATCH {
         queue.send(&batch).await?;
@@ -145,7 +145,7 @@ async fn play(part: &str, path: &Path) -> Result<(), QueueError> {
     loop {
         let received = requests.receive(1, MAX_WAIT).await?;
         if part == "echo" && !received.is_empty() {
-            replies.send(&[received[0].body.clone()]).await?;
+            replies.send(&[received[0].body.clone().into()]).await?;
             requests.delete(&receipts(&received)).await?;
         }
     }
@@ -159,7 +159,7 @@ async fn across(queues: &SqliteQueues) -> Result<(), Box<dyn std::error::Error>>
     let (before, before_peer) = (cpu("self"), cpu(&id));
     let mut rounds = Vec::new();
     let mut pace = tokio::time::interval(Duration::from_millis(10));
-    let body = ["x".repeat(BODY_BYTES)];
+    let body = ["x".repeat(BODY_BYTES).into()];
     for _ in 0..ROUNDS {
         pace.tick().await;
         let begun = Instant::now();

@@ -39,10 +39,18 @@ pub enum QueueError {
         /// Its position in the batch.
         index: usize,
     },
-    /// The bodies of one batch are too large together; nothing was sent.
+    /// The attributes are not those that SQS carries; nothing was sent.
+    #[error("the attributes of message {index} of the batch are refused: {rule}")]
+    InvalidAttributes {
+        /// The message's position in the batch.
+        index: usize,
+        /// The rule that they break.
+        rule: &'static str,
+    },
+    /// The messages of one batch are too large together; nothing was sent.
     #[error("the batch has {bytes} bytes, {limit} are accepted")]
     TooLarge {
-        /// Bytes of all bodies of the batch.
+        /// Bytes of all messages of the batch, attributes included.
         bytes: usize,
         /// What is accepted.
         limit: usize,

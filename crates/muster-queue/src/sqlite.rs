@@ -35,9 +35,10 @@ use self::{
     writer::{Done, Effect, WeakWriter, Writer, now},
 };
 use crate::{
-    Counts, MAX_BATCH, MAX_WAIT, MessageId, Queue, QueueError, QueueOptions, Queues, Receipt,
-    Received,
-    queue::{check_bodies, check_entries, check_name, check_options, check_visibility},
+    Counts, MAX_BATCH, MAX_WAIT, MessageId, Outgoing, Queue, QueueError, QueueOptions, Queues,
+    Receipt, Received,
+    message::check_messages,
+    queue::{check_entries, check_name, check_options, check_visibility},
 };
 
 /// Messages that one transaction of a purge deletes, so that others get their turn.
@@ -317,16 +318,16 @@ impl Queue for SqliteQueue {
 
     async fn send(
         &self,
-        bodies: &[String],
+        messages: &[Outgoing],
     ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError> {
-        check_bodies(bodies)?;
-        if bodies.is_empty() {
+        check_messages(messages)?;
+        if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let bodies = bodies.to_vec();
+        let messages = messages.to_vec();
         let bell = Arc::clone(&self.bell);
         let sent = self.database.writer.write(move |db| {
-            let sent = store::send(db, bell.queue, &bodies, now())?;
+            let sent = store::send(db, bell.queue, &messages, now())?;
             let ring = sent.as_ref().map(|_| Effect::Ring(Arc::clone(&bell)));
             Ok(Done {
                 value: sent,

@@ -17,15 +17,17 @@ use aws_sdk_sqs::{
     config::StalledStreamProtectionConfig,
     types::{
         ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
-        MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+        MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName,
+        SendMessageBatchRequestEntry,
     },
 };
 
 use self::failure::{entry_failure, failure, outcomes, unexpected};
 use crate::{
-    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, MAX_WAIT, MessageId, Queue, QueueError,
-    QueueOptions, Queues, Receipt, Received,
-    queue::{check_bodies, check_entries, check_name, check_options, check_visibility},
+    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, MAX_WAIT, MessageId, Outgoing, Queue,
+    QueueError, QueueOptions, Queues, Receipt, Received,
+    message::{ATTRIBUTE_TYPE, check_messages},
+    queue::{check_entries, check_name, check_options, check_visibility},
 };
 
 /// How long one attempt of a call may take beyond the wait of a long poll.
@@ -271,6 +273,12 @@ impl SqsQueue {
 }
 
 fn received(message: Message) -> Result<Received, QueueError> {
+    let attributes = message
+        .message_attributes
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.string_value?)))
+        .collect();
     let receive_count = message
         .attributes
         .as_ref()
@@ -286,6 +294,7 @@ fn received(message: Message) -> Result<Received, QueueError> {
             id: MessageId(id),
             receipt: Receipt(receipt),
             body,
+            attributes,
             receive_count,
         }),
         _ => Err(unexpected(
@@ -302,17 +311,25 @@ impl Queue for SqsQueue {
 
     async fn send(
         &self,
-        bodies: &[String],
+        messages: &[Outgoing],
     ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError> {
-        check_bodies(bodies)?;
-        if bodies.is_empty() {
+        check_messages(messages)?;
+        if messages.is_empty() {
             return Ok(Vec::new());
         }
         let mut call = self.client.send_message_batch().queue_url(&self.url);
-        for (index, body) in bodies.iter().enumerate() {
-            let entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
-            let entry = entry.message_body(body).build();
-            call = call.entries(entry.map_err(|error| unexpected(error.to_string()))?);
+        for (index, message) in messages.iter().enumerate() {
+            let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
+            for (name, value) in &message.attributes {
+                let value = MessageAttributeValue::builder()
+                    .data_type(ATTRIBUTE_TYPE)
+                    .string_value(value)
+                    .build()
+                    .map_err(unexpected)?;
+                entry = entry.message_attributes(name, value);
+            }
+            let entry = entry.message_body(&message.body).build();
+            call = call.entries(entry.map_err(unexpected)?);
         }
         let answer = call
             .send()
@@ -323,7 +340,7 @@ impl Queue for SqsQueue {
             .into_iter()
             .map(|e| (e.id, Ok(MessageId(e.message_id))));
         let failed = answer.failed.into_iter().map(entry_failure);
-        Ok(outcomes(bodies.len(), sent.chain(failed)))
+        Ok(outcomes(messages.len(), sent.chain(failed)))
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Received>, QueueError> {
@@ -339,6 +356,7 @@ impl Queue for SqsQueue {
             .max_number_of_messages(i32::try_from(max.min(MAX_BATCH)).unwrap_or(1))
             .wait_time_seconds(whole_seconds(wait))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_attribute_names("All")
             .customize()
             .config_override(patience)
             .send()
@@ -364,7 +382,7 @@ impl Queue for SqsQueue {
         for (index, receipt) in receipts.iter().enumerate() {
             let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
             let entry = entry.receipt_handle(&receipt.0).build();
-            call = call.entries(entry.map_err(|error| unexpected(error.to_string()))?);
+            call = call.entries(entry.map_err(unexpected)?);
         }
         let answer = call
             .send()
@@ -396,7 +414,7 @@ impl Queue for SqsQueue {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(index.to_string());
             let entry = entry.receipt_handle(&receipt.0);
             let entry = entry.visibility_timeout(whole_seconds(visibility)).build();
-            call = call.entries(entry.map_err(|error| unexpected(error.to_string()))?);
+            call = call.entries(entry.map_err(unexpected)?);
         }
         let answer = call
             .send()

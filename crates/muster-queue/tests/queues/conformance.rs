@@ -3,14 +3,14 @@
 //! Each test makes queues of its own names, so that all run at the same time on one server.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use muster_queue::{
-    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, Queue, QueueError, QueueOptions, Queues,
-    Receipt, Received, Redrive,
+    Counts, MAX_ATTRIBUTES, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, Outgoing, Queue, QueueError,
+    QueueOptions, Queues, Receipt, Received, Redrive,
 };
 use uuid::Uuid;
 
@@ -47,6 +47,9 @@ macro_rules! suite {
             counts_tell_visible_from_in_flight
             two_consumers_share_all_messages
             bodies_arrive_as_they_were_sent
+            attributes_arrive_as_they_were_sent
+            attributes_that_cannot_be_carried_are_refused
+            attributes_go_with_their_message_to_the_dead_letter_queue
             bodies_too_large_are_refused_whole
             bodies_that_cannot_be_carried_are_refused
             one_bad_receipt_does_not_spoil_the_batch
@@ -89,9 +92,12 @@ async fn queue(queues: &dyn Queues, visibility_timeout: Duration) -> Arc<dyn Que
         .expect("make the queue")
 }
 
+pub fn messages<B: ToString>(bodies: &[B]) -> Vec<Outgoing> {
+    bodies.iter().map(|body| body.to_string().into()).collect()
+}
+
 pub async fn send(queue: &dyn Queue, bodies: &[&str]) {
-    let bodies: Vec<_> = bodies.iter().map(ToString::to_string).collect();
-    for sent in queue.send(&bodies).await.expect("send the batch") {
+    for sent in queue.send(&messages(bodies)).await.expect("send the batch") {
         sent.expect("send the message");
     }
 }
@@ -155,7 +161,7 @@ pub async fn counted(queue: &dyn Queue, visible: u64, in_flight: u64) {
 
 pub async fn a_message_is_received_once_and_deleted(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
-    let sent = queue.send(&["hello".to_owned()]).await.expect("send");
+    let sent = queue.send(&messages(&["hello"])).await.expect("send");
     let id = sent[0].as_ref().expect("send the message");
     let received = receive(&*queue, 1).await;
     assert_eq!(received[0].body, "hello");
@@ -168,7 +174,8 @@ pub async fn a_message_is_received_once_and_deleted(queues: &dyn Queues) {
 
 pub async fn a_batch_of_ten_passes_and_eleven_are_refused(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
-    let bodies: Vec<_> = (0..=MAX_BATCH).map(|n| n.to_string()).collect();
+    let eleven: Vec<_> = (0..=MAX_BATCH).collect();
+    let eleven = messages(&eleven);
     let refused = |error| {
         matches!(
             error,
@@ -178,10 +185,10 @@ pub async fn a_batch_of_ten_passes_and_eleven_are_refused(queues: &dyn Queues) {
             })
         )
     };
-    assert!(refused(queue.send(&bodies).await.err()));
+    assert!(refused(queue.send(&eleven).await.err()));
     assert_eq!(
         queue
-            .send(&bodies[..MAX_BATCH])
+            .send(&eleven[..MAX_BATCH])
             .await
             .expect("send ten")
             .len(),
@@ -215,7 +222,7 @@ pub async fn nothing_is_delivered_twice_while_it_is_invisible(queues: &dyn Queue
     let queue = queue(queues, LONG).await;
     let bodies: Vec<_> = (0..30).map(|n| n.to_string()).collect();
     for batch in bodies.chunks(MAX_BATCH) {
-        queue.send(batch).await.expect("send");
+        queue.send(&messages(batch)).await.expect("send");
     }
     let received = receive(&*queue, bodies.len()).await;
     let distinct: HashSet<_> = received
@@ -389,7 +396,7 @@ pub async fn two_consumers_share_all_messages(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
     let bodies: Vec<_> = (0..40).map(|n| n.to_string()).collect();
     for batch in bodies.chunks(MAX_BATCH) {
-        queue.send(batch).await.expect("send");
+        queue.send(&messages(batch)).await.expect("send");
     }
     let (one, two) = tokio::join!(consume(Arc::clone(&queue)), consume(Arc::clone(&queue)));
     let seen: HashSet<_> = one.into_iter().chain(two).collect();
@@ -412,13 +419,110 @@ pub async fn bodies_arrive_as_they_were_sent(queues: &dyn Queues) {
     }
 }
 
+fn attributes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+pub async fn attributes_arrive_as_they_were_sent(queues: &dyn Queues) {
+    let queue = queue(queues, LONG).await;
+    let odd = attributes(&[
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
+        ("reply.to_it-1", "{\"Zoë\": '漢字 🙂'}\t<&amp;>\\"),
+    ]);
+    let most: BTreeMap<_, _> = (0..MAX_ATTRIBUTES)
+        .map(|n| (format!("a{n}"), n.to_string()))
+        .collect();
+    let sent: Vec<_> = [odd, most, BTreeMap::new()]
+        .into_iter()
+        .enumerate()
+        .map(|(n, attributes)| Outgoing {
+            body: n.to_string(),
+            attributes,
+        })
+        .collect();
+    for outcome in queue.send(&sent).await.expect("send the batch") {
+        outcome.expect("send the message");
+    }
+    let mut received = receive(&*queue, sent.len()).await;
+    received.sort_by(|a, b| a.body.cmp(&b.body));
+    for (message, sent) in received.iter().zip(&sent) {
+        assert_eq!(message.attributes, sent.attributes);
+    }
+}
+
+pub async fn attributes_that_cannot_be_carried_are_refused(queues: &dyn Queues) {
+    let queue = queue(queues, LONG).await;
+    for (name, value) in [
+        ("", "x"),
+        ("a b", "x"),
+        ("AWS.a", "x"),
+        ("a..b", "x"),
+        ("a", ""),
+    ] {
+        let bad = Outgoing {
+            body: "bad".to_owned(),
+            attributes: attributes(&[(name, value)]),
+        };
+        let refused = queue.send(&["good".to_owned().into(), bad]).await;
+        assert!(
+            matches!(refused, Err(QueueError::InvalidAttributes { index: 1, .. })),
+            "{name:?}: {value:?}"
+        );
+    }
+    let heavy = Outgoing {
+        body: "x".repeat(MAX_BODY_BYTES - "aStringx".len()),
+        attributes: attributes(&[("a", "xx")]),
+    };
+    let refused = queue.send(&[heavy]).await;
+    assert!(matches!(refused, Err(QueueError::TooLarge { .. })));
+    counted(&*queue, 0, 0).await;
+}
+
+pub async fn attributes_go_with_their_message_to_the_dead_letter_queue(queues: &dyn Queues) {
+    let redrive = Redrive {
+        dead_letter: unique("dead"),
+        max_receives: 1,
+    };
+    let dead_letter = redrive.dead_letter.clone();
+    let options = QueueOptions {
+        redrive: Some(redrive),
+        ..options(LONG)
+    };
+    let queue = queues
+        .queue(&unique("redrive"), &options)
+        .await
+        .expect("make the queue");
+    let poison = Outgoing {
+        body: "poison".to_owned(),
+        attributes: attributes(&[("reply_to", "somewhere")]),
+    };
+    queue.send(&[poison]).await.expect("send the batch");
+    let received = receive(&*queue, 1).await;
+    queue
+        .extend(&receipts(&received), Duration::ZERO)
+        .await
+        .expect("hand back");
+    assert_empty(&*queue, Duration::from_secs(1)).await;
+    let dead_letter = queues
+        .existing(&dead_letter)
+        .await
+        .expect("open the dead-letter queue");
+    let dead = receive(&*dead_letter, 1).await;
+    assert_eq!(dead[0].attributes, received[0].attributes);
+    assert_eq!(dead[0].attributes["reply_to"], "somewhere");
+}
+
 pub async fn bodies_too_large_are_refused_whole(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
-    let one = vec!["x".repeat(MAX_BODY_BYTES + 1)];
-    let together = vec![
+    let one = messages(&["x".repeat(MAX_BODY_BYTES + 1)]);
+    let together = messages(&[
         "x".repeat(MAX_BODY_BYTES / 2),
         "x".repeat(MAX_BODY_BYTES / 2 + 1),
-    ];
+    ]);
     for bodies in [one, together] {
         let refused = queue.send(&bodies).await;
         assert!(matches!(
@@ -432,7 +536,7 @@ pub async fn bodies_too_large_are_refused_whole(queues: &dyn Queues) {
 pub async fn bodies_that_cannot_be_carried_are_refused(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
     for bad in ["", "\0", "\u{1b}[0m"] {
-        let refused = queue.send(&["good".to_owned(), bad.to_owned()]).await;
+        let refused = queue.send(&messages(&["good", bad])).await;
         assert!(
             matches!(refused, Err(QueueError::InvalidBody { index: 1 })),
             "{bad:?}"
@@ -545,7 +649,7 @@ pub async fn a_removed_queue_is_gone(queues: &dyn Queues) {
     queue.remove().await.expect("remove");
     let gone = |error| matches!(error, Some(QueueError::NotFound { .. }));
     assert!(gone(queues.existing(queue.name()).await.err()));
-    assert!(gone(queue.send(&["late".to_owned()]).await.err()));
+    assert!(gone(queue.send(&messages(&["late"])).await.err()));
     assert!(gone(queue.receive(1, PATIENCE).await.err()));
     assert!(gone(queue.counts().await.err()));
 }

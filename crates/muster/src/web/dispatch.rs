@@ -315,8 +315,10 @@ async fn send_all(
         if received == 0 {
             return;
         }
-        let (bodies, waiters): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|out| (out.body, out.sent)).unzip();
+        let (bodies, waiters): (Vec<_>, Vec<_>) = batch
+            .drain(..)
+            .map(|out| (out.body.into(), out.sent))
+            .unzip();
         match requests.send(&bodies).await {
             Ok(outcomes) => {
                 for (outcome, waiter) in outcomes.into_iter().zip(waiters) {

@@ -268,11 +268,7 @@ impl Worker {
                 ),
             };
             self.deliver(request, Outcome::Failed(failure)).await?;
-            one(self
-                .backend
-                .dead_letters
-                .send(std::slice::from_ref(&message.body))
-                .await)?;
+            one(self.backend.dead_letters.send(&[message.into()]).await)?;
             return Ok(Answered::Done);
         }
         let mut timing = TimingMs {
@@ -413,7 +409,7 @@ impl Worker {
         if let Outcome::Recognized(recognition) = &mut reply.outcome {
             recognition.timing_ms.store = millis(begun.elapsed());
         }
-        let body = [reply.to_json()];
+        let body = [reply.to_json().into()];
         let mut sent = self.send_reply(&request.reply_to, &body).await;
         if let Err(QueueError::NotFound { .. }) = sent {
             // A web tier that restarts makes its queue anew, which an older handle does not reach.
@@ -432,7 +428,11 @@ impl Worker {
         }
     }
 
-    async fn send_reply(&self, reply_to: &str, body: &[String]) -> Result<(), QueueError> {
+    async fn send_reply(
+        &self,
+        reply_to: &str,
+        body: &[muster_queue::Outgoing],
+    ) -> Result<(), QueueError> {
         one(self.reply_queue(reply_to).await?.send(body).await).map(|_| ())
     }
 
@@ -454,11 +454,7 @@ impl Worker {
 
     /// Moves a message that can not be read to the dead-letter queue.
     async fn bury(&self, message: &Received) {
-        let sent = one(self
-            .backend
-            .dead_letters
-            .send(std::slice::from_ref(&message.body))
-            .await);
+        let sent = one(self.backend.dead_letters.send(&[message.into()]).await);
         let buried = match sent {
             Ok(_) => one(self
                 .backend
