@@ -589,7 +589,7 @@ pub async fn names_are_checked_and_queues_are_separate(queues: &dyn Queues) {
 pub async fn only_existing_queues_are_opened_as_such(queues: &dyn Queues) {
     let name = unique("existing");
     let missing = queues.existing(&name).await;
-    assert!(matches!(missing, Err(QueueError::NotFound { queue }) if queue == name));
+    assert!(matches!(missing, Err(QueueError::NotFound { queue, .. }) if queue == name));
     let made = queues
         .queue(&name, &options(LONG))
         .await
