@@ -1,4 +1,7 @@
-//! Measures what the SQLite queue costs: `cargo run --release -p muster-queue --example figures`.
+//! Measures what a queue costs: `cargo run --release -p muster-queue --example figures`.
+//!
+//! With the argument `sqs` it measures the client of SQS, against the server that `MUSTER_MOTO`
+//! names; without, the queue in SQLite.
 //!
 //! CPU is that of the whole process, all threads, user and system, from `/proc/self/stat` (a tick
 //! is 10 ms, so each measurement is long).
@@ -14,11 +17,15 @@ use std::{
 };
 
 use muster_queue::{
-    MAX_BATCH, MAX_RETENTION, MAX_WAIT, Outgoing, Queue, QueueError, QueueOptions, Receipt,
-    Received, SqliteQueue, SqliteQueues,
+    Deleter, MAX_BATCH, MAX_RETENTION, MAX_WAIT, Outbox, OutboxOptions, Outgoing, Queue,
+    QueueError, QueueOptions, Receipt, Received, SqliteQueue, SqliteQueues, SqsQueues,
 };
+use muster_testbed::{moto, sdk_config};
+use tokio::task::JoinSet;
 
 const BODY_BYTES: usize = 400;
+const SQS_MESSAGES: usize = 2_000;
+const SQS_SENDERS: usize = 100;
 
 fn cpu(process: &str) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -197,9 +204,114 @@ async fn across(queues: &SqliteQueues) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
+async fn drain(queue: &dyn Queue, deleter: Option<&Deleter>) -> Result<(), QueueError> {
+    let mut left = SQS_MESSAGES;
+    while left > 0 {
+        let received = queue.receive(MAX_BATCH, MAX_WAIT).await?;
+        left -= received.len();
+        match deleter {
+            None => {
+                for receipt in receipts(&received) {
+                    queue.delete(&[receipt]).await?;
+                }
+            }
+            Some(deleter) => {
+                let mut deletes = JoinSet::new();
+                for receipt in receipts(&received) {
+                    let deleter = deleter.clone();
+                    deletes.spawn(async move { deleter.delete(receipt).await });
+                }
+                deletes
+                    .join_all()
+                    .await
+                    .into_iter()
+                    .collect::<Result<(), _>>()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// CPU of the client alone: the server is another process, and too slow for its times to matter.
+async fn over_sqs() -> Result<(), Box<dyn std::error::Error>> {
+    let endpoint = moto::endpoint().ok_or("MUSTER_MOTO names no moto_server")?;
+    let queues = SqsQueues::new(&sdk_config(endpoint), "");
+    let queue: Arc<dyn Queue> = Arc::new(queues.queue("figures", &options()).await?);
+    let per_message = |what: &str, spent: Duration, calls: usize| {
+        println!(
+            "{what}: {:.2} ms CPU a message, {:.2} ms a call",
+            spent.as_secs_f64() * 1e3 / SQS_MESSAGES as f64,
+            spent.as_secs_f64() * 1e3 / calls as f64,
+        );
+    };
+    let message = || Outgoing {
+        body: "x".repeat(BODY_BYTES),
+        attributes: [("traceparent".to_owned(), "x".repeat(55))].into(),
+    };
+    queue.send(&[message()]).await?;
+    queue
+        .delete(&receipts(&queue.receive(1, MAX_WAIT).await?))
+        .await?;
+
+    let before = cpu("self");
+    for _ in 0..SQS_MESSAGES {
+        queue.send(&[message()]).await?;
+    }
+    per_message("send 1", cpu("self") - before, SQS_MESSAGES);
+    let before = cpu("self");
+    drain(&*queue, None).await?;
+    let calls = SQS_MESSAGES + SQS_MESSAGES / MAX_BATCH;
+    per_message("receive 10, delete 1", cpu("self") - before, calls);
+
+    let batching = OutboxOptions {
+        linger: Duration::from_millis(5),
+        in_flight: 4,
+    };
+    let (outbox, sending) = Outbox::new(Arc::clone(&queue), batching);
+    let (deleter, deleting) = Deleter::new(Arc::clone(&queue), batching);
+    let mut batchers = JoinSet::new();
+    batchers.spawn(sending);
+    batchers.spawn(deleting);
+    let before = cpu("self");
+    let mut senders = JoinSet::new();
+    for _ in 0..SQS_SENDERS {
+        let outbox = outbox.clone();
+        senders.spawn(async move {
+            for _ in 0..SQS_MESSAGES / SQS_SENDERS {
+                outbox.send(message()).await?;
+            }
+            Ok::<_, QueueError>(())
+        });
+    }
+    senders
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<Result<(), _>>()?;
+    let calls = SQS_MESSAGES / MAX_BATCH;
+    per_message(
+        "send through an outbox, full batches",
+        cpu("self") - before,
+        calls,
+    );
+    let before = cpu("self");
+    drain(&*queue, Some(&deleter)).await?;
+    per_message(
+        "receive 10, delete through a deleter",
+        cpu("self") - before,
+        2 * calls,
+    );
+    drop((outbox, deleter));
+    batchers.join_all().await;
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = env::args().skip(1).collect();
+    if arguments == ["sqs"] {
+        return over_sqs().await;
+    }
     if let [part, path] = &arguments[..] {
         return Ok(play(part, Path::new(path)).await?);
     }

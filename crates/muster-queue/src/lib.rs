@@ -21,12 +21,14 @@
 
 mod error;
 mod message;
+mod outbox;
 mod queue;
 mod sqlite;
 mod sqs;
 
 pub use error::{QueueError, SourceError};
 pub use message::{MAX_ATTRIBUTES, MAX_BODY_BYTES, MessageId, Outgoing, Receipt, Received};
+pub use outbox::{Deleter, Outbox, OutboxOptions, RETRY_FOR};
 pub use queue::{Counts, MAX_BATCH, MAX_RETENTION, MAX_WAIT, Queue, QueueOptions, Queues, Redrive};
 pub use sqlite::{SqliteQueue, SqliteQueues};
 pub use sqs::{SqsQueue, SqsQueues};

@@ -141,12 +141,16 @@ pub(crate) fn check_name(name: &str) -> Result<(), QueueError> {
     if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(accepted) {
         return Ok(());
     }
-    Err(QueueError::InvalidName {
-        name: name.to_owned(),
+    let name = name.to_owned();
+    Err(if name.ends_with(".fifo") {
+        QueueError::Fifo { queue: name }
+    } else {
+        QueueError::InvalidName { name }
     })
 }
 
-pub(crate) fn check_options(options: &QueueOptions) -> Result<(), QueueError> {
+pub(crate) fn check_options(name: &str, options: &QueueOptions) -> Result<(), QueueError> {
+    check_name(name)?;
     if options.visibility_timeout > MAX_VISIBILITY {
         return Err(QueueError::InvalidOption {
             option: "visibility_timeout",
@@ -161,6 +165,12 @@ pub(crate) fn check_options(options: &QueueOptions) -> Result<(), QueueError> {
     }
     if let Some(redrive) = &options.redrive {
         check_name(&redrive.dead_letter)?;
+        if redrive.dead_letter == name {
+            return Err(QueueError::InvalidOption {
+                option: "dead_letter",
+                limits: "another queue than this one",
+            });
+        }
         if !(1..=1000).contains(&redrive.max_receives) {
             return Err(QueueError::InvalidOption {
                 option: "max_receives",
@@ -209,6 +219,12 @@ mod tests {
     }
 
     #[test]
+    fn a_fifo_queue_is_called_so() {
+        let refused = check_name("muster.fifo");
+        assert!(matches!(refused, Err(QueueError::Fifo { queue }) if queue == "muster.fifo"));
+    }
+
+    #[test]
     fn options_are_those_of_sqs() {
         let good = QueueOptions {
             visibility_timeout: Duration::from_secs(30),
@@ -218,26 +234,30 @@ mod tests {
             }),
             retention: MAX_RETENTION,
         };
-        assert!(check_options(&good).is_ok());
+        assert!(check_options("q", &good).is_ok());
+        assert!(check_options("dead", &good).is_err());
         let short = QueueOptions {
             retention: Duration::from_secs(59),
             ..good.clone()
         };
-        assert!(check_options(&short).is_err());
+        assert!(check_options("q", &short).is_err());
         let long = QueueOptions {
             visibility_timeout: MAX_RETENTION,
             ..good.clone()
         };
-        assert!(check_options(&long).is_err());
+        assert!(check_options("q", &long).is_err());
         let never = Redrive {
             dead_letter: "dead".to_owned(),
             max_receives: 0,
         };
         assert!(
-            check_options(&QueueOptions {
-                redrive: Some(never),
-                ..good
-            })
+            check_options(
+                "q",
+                &QueueOptions {
+                    redrive: Some(never),
+                    ..good
+                }
+            )
             .is_err()
         );
     }

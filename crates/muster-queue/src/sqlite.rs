@@ -114,8 +114,7 @@ impl SqliteQueues {
         name: &str,
         options: &QueueOptions,
     ) -> Result<SqliteQueue, QueueError> {
-        check_name(name)?;
-        check_options(options)?;
+        check_options(name, options)?;
         let made = (name.to_owned(), options.clone());
         let id = self
             .0
@@ -132,6 +131,7 @@ impl SqliteQueues {
             Some(id) => Ok(self.handle(name, id)),
             None => Err(QueueError::NotFound {
                 queue: name.to_owned(),
+                source: None,
             }),
         }
     }
@@ -242,6 +242,7 @@ impl SqliteQueue {
     fn found<T>(&self, value: Option<T>) -> Result<T, QueueError> {
         value.ok_or_else(|| QueueError::NotFound {
             queue: self.name.clone(),
+            source: None,
         })
     }
 

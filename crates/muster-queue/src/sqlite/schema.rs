@@ -165,7 +165,7 @@ impl From<rusqlite::Error> for QueueError {
                     | ErrorCode::OutOfMemory
             )
         );
-        let source = Box::new(error);
+        let source = error.into();
         if temporary {
             Self::Unavailable { source }
         } else {
