@@ -1,55 +1,155 @@
-//! Moto's server, one for each test binary.
+//! Moto's server, one for each test binary, or one of a test's own.
+//!
+//! `moto/server.py` completes it with documented behaviour of EC2 that moto lacks.
 
 use std::{
     env,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
     thread,
+    time::Duration,
 };
 
-/// Runs the server inside an interpreter that leaves as soon as its standard input closes, which
-/// the kernel does for a test process however it ends.
-const RUN: &str = "
-import os, runpy, sys, threading
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
-sys.argv = [sys.argv[1], '-H', '127.0.0.1', '-p', '0']
-runpy.run_path(sys.argv[0], run_name='__main__')
-";
+use serde::Serialize;
 
-struct Server {
-    endpoint: String,
-    _process: Child,
+const RUN: &str = include_str!("moto/server.py");
+
+/// How long the server may take to answer a setting.
+const SETTING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Returns the URL of the server that this test binary shares; `None` without one, see [`server`].
+pub fn endpoint() -> Option<&'static str> {
+    server().map(Server::endpoint)
 }
 
-/// Returns the server's URL; `None` where `MUSTER_MOTO` names no `moto_server`.
+/// Returns the server that this test binary shares; `None` where `MUSTER_MOTO` names no
+/// `moto_server`.
 ///
 /// # Panics
 ///
 /// In continuous integration (`CI=true`), where a missing server is a failure.
-pub fn endpoint() -> Option<&'static str> {
+pub fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let start = || match env::var_os("MUSTER_MOTO") {
-        Some(program) => Some(start(Path::new(&program))),
-        None if env::var("CI").is_ok_and(|ci| ci == "true") => {
-            panic!("MUSTER_MOTO must name moto_server in continuous integration")
-        }
-        None => None,
-    };
-    let endpoint = SERVER
-        .get_or_init(start)
-        .as_ref()
-        .map(|server| server.endpoint.as_str());
-    if endpoint.is_none() {
-        // Past the capture of test output: a skipped test must not look like one that passed.
-        let test = thread::current().name().unwrap_or_default().to_owned();
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED {test}: MUSTER_MOTO names no moto_server"
-        );
+    let server = SERVER.get_or_init(Server::start).as_ref();
+    if server.is_none() {
+        say_skipped();
     }
-    endpoint
+    server
+}
+
+/// Past the capture of test output: a skipped test must not look like one that passed.
+fn say_skipped() {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED {test}: MUSTER_MOTO names no moto_server"
+    );
+}
+
+/// A running server, which ends with this value, or with the test process.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: String,
+    process: Child,
+}
+
+/// How long the states last that an instance passes through; none, until set.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Transitions {
+    /// From the launch or start to `running`.
+    pub pending: Duration,
+    /// From the request to `stopped`.
+    pub stopping: Duration,
+    /// From the request to `terminated`.
+    pub shutting_down: Duration,
+}
+
+/// The instances that share a capacity: those that agree in everything that is given.
+///
+/// Tests share a server: a subnet, a launch template or a type of the test's own keeps them apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    /// Such as `m7i.large`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_type: Option<String>,
+    /// A subnet's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// `spot` or `on-demand`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub market: Option<String>,
+    /// The name or id that launches call the launch template by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_template: Option<String>,
+}
+
+impl Server {
+    /// Starts a server of the caller's own; `None` where `MUSTER_MOTO` names no `moto_server`.
+    ///
+    /// # Panics
+    ///
+    /// In continuous integration (`CI=true`), where a missing server is a failure.
+    pub fn start() -> Option<Server> {
+        match env::var_os("MUSTER_MOTO") {
+            Some(program) => Some(start(Path::new(&program))),
+            None if env::var("CI").is_ok_and(|ci| ci == "true") => {
+                panic!("MUSTER_MOTO must name moto_server in continuous integration")
+            }
+            None => None,
+        }
+    }
+
+    /// The URL that every service answers at.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Sets how long the states last that instances pass through from now on.
+    pub fn set_transitions(&self, transitions: Transitions) {
+        let seconds = serde_json::json!({
+            "pending": transitions.pending.as_secs_f64(),
+            "stopping": transitions.stopping.as_secs_f64(),
+            "shutting-down": transitions.shutting_down.as_secs_f64(),
+        });
+        self.set("transitions", &seconds);
+    }
+
+    /// Sets how many instances of a pool may be there at once, stopped ones not counted; `None`:
+    /// any number.
+    ///
+    /// A launch gets as many as are left, and fails with `InsufficientInstanceCapacity` where that
+    /// is less than it wants at least.
+    pub fn set_capacity(&self, pool: &Pool, instances: Option<usize>) {
+        let capacity = serde_json::json!({ "pool": pool, "instances": instances });
+        self.set("capacity", &capacity);
+    }
+
+    fn set(&self, setting: &str, value: &serde_json::Value) {
+        let address = self.endpoint.trim_start_matches("http://");
+        let body = value.to_string();
+        let request = format!(
+            "POST /_testbed/{setting} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.set_read_timeout(Some(SETTING_TIMEOUT)).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1);
+        assert_eq!(status, Some("204"), "set {setting} to {body}: {answer}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        // An error means that it was reaped before.
+        let _ = self.process.wait();
+    }
 }
 
 fn start(program: &Path) -> Server {
@@ -75,8 +175,5 @@ fn start(program: &Path) -> Server {
     };
     // A full pipe would stop the server.
     thread::spawn(move || lines.for_each(drop));
-    Server {
-        endpoint,
-        _process: process,
-    }
+    Server { endpoint, process }
 }

@@ -1,0 +1,334 @@
+"""Moto's server, completed with documented behaviour of AWS that it lacks.
+
+Run as `python3 -c <this> <moto_server>`: listens on a free port of loopback, says where on standard
+error, and leaves as soon as its standard input closes, which the kernel does for a test process
+however that ends.
+"""
+
+import copy
+import functools
+import json
+import os
+import runpy
+import sys
+import threading
+import time
+
+from moto.core.responses import ActionResult
+from moto.core.utils import utcnow
+from moto.ec2.exceptions import EC2ClientError, InvalidLaunchTemplateIdNotFound
+from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
+from moto.ec2.responses import EC2Response
+from moto.ec2.responses.instances import InstanceResponse
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+
+
+def completes(owner):
+    """Puts a function, given the one that it replaces, in the place of `owner`'s of that name."""
+
+    def put(function):
+        original = getattr(owner, function.__name__)
+
+        @functools.wraps(original)
+        def completed(self, *args, **kwargs):
+            return function(original, self, *args, **kwargs)
+
+        setattr(owner, function.__name__, completed)
+
+    return put
+
+
+# --- What tests set -------------------------------------------------------------------------------
+
+# How long a state lasts that an instance passes through. Moto knows only the states between.
+transition_s = {"pending": 0.0, "stopping": 0.0, "shutting-down": 0.0}
+
+# How many instances may be there at once of those that a pool describes.
+capacity = []
+
+
+def set_transitions(request):
+    unknown = request.keys() - transition_s.keys()
+    if unknown:
+        raise KeyError(f"no such transition: {unknown}")
+    transition_s.update(request)
+
+
+def set_capacity(request):
+    pool, instances = request["pool"], request["instances"]
+    capacity[:] = [limit for limit in capacity if limit[0] != pool]
+    if instances is not None:
+        capacity.append((pool, instances))
+
+
+SETTINGS = {"/_testbed/transitions": set_transitions, "/_testbed/capacity": set_capacity}
+
+
+@completes(DomainDispatcherApplication)
+def __call__(original, self, environ, start_response):
+    setting = SETTINGS.get(environ["PATH_INFO"])
+    if setting is None:
+        return original(self, environ, start_response)
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    with ec2:
+        setting(json.loads(body))
+    start_response("204 No Content", [])
+    return []
+
+
+# --- EC2 ------------------------------------------------------------------------------------------
+
+# Moto's models are read and written by the server's threads without a lock.
+ec2 = threading.RLock()
+
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html: the server errors.
+SERVER_ERRORS = [b"<Code>InsufficientInstanceCapacity</Code>"]
+
+
+@completes(EC2Response)
+def call_action(original, self):
+    with ec2:
+        status, headers, body = original(self)
+    content = body.encode() if isinstance(body, str) else body
+    if status == 400 and any(code in content for code in SERVER_ERRORS):
+        status = headers["status"] = 500
+    return status, headers, body
+
+
+@completes(InstanceBackend)
+def _get_template_from_args(original, self, args):
+    """A launch template that is not there is an error of the caller (moto: an IndexError)."""
+    template = args.get("LaunchTemplateId")
+    if template is not None and template not in self.launch_templates:
+        raise InvalidLaunchTemplateIdNotFound(template)
+    return original(self, args)
+
+
+# RunInstances: "Any parameters that you specify in RunInstances override the same parameters in the
+# launch template." Moto takes the image, type, key, groups, disks, tags and user data from it.
+TEMPLATE_PARAMETERS = [
+    "IamInstanceProfile",
+    "InstanceInitiatedShutdownBehavior",
+    "InstanceMarketOptions",
+    "MetadataOptions",
+    "NetworkInterfaces",
+]
+
+# The reservation of each client token, with the parameters it was made with.
+reservations = {}
+
+
+@completes(InstanceResponse)
+def run_instances(original, self):
+    """Adds client tokens, counts, capacity and the rest of the launch template.
+
+    "Ensuring idempotency in Amazon EC2 API requests": a request repeated with its client token
+    launches nothing, answers what the first one did, and fails with IdempotentParameterMismatch if
+    its parameters differ.
+
+    RunInstances: "If you specify a value that is more capacity than Amazon EC2 can launch in the
+    target Availability Zone, Amazon EC2 launches the largest possible number of instances above the
+    specified minimum count", else none. Moto launches the minimum.
+    """
+    parameters = copy.deepcopy(self.params)
+    token = parameters.get("ClientToken")
+    key = (self.current_account, self.region, token)
+    if token is not None and key in reservations:
+        made_with, result = reservations[key]
+        if made_with != parameters:
+            raise EC2ClientError(
+                "IdempotentParameterMismatch",
+                "The client token was used before, with other parameters.",
+            )
+        return result
+
+    template = {}
+    if "LaunchTemplate" in parameters:
+        version = self.ec2_backend._get_template_from_args(parameters["LaunchTemplate"])
+        template = version.data
+        for name in TEMPLATE_PARAMETERS:
+            if name in template and name not in parameters:
+                self.params[name] = copy.deepcopy(template[name])
+        if "SubnetId" in parameters and "NetworkInterfaces" in self.params:
+            raise EC2ClientError(
+                "InvalidParameterCombination",
+                "Network interfaces and an instance-level subnet ID may not be specified on the"
+                " same request",
+            )
+
+    wanted = pool_of(self.params, template)
+    least, most = int(parameters["MinCount"]), int(parameters["MaxCount"])
+    count = min(most, free(self.ec2_backend, wanted))
+    if count < least:
+        raise insufficient_capacity(wanted)
+    self.params["MinCount"] = count
+    result = original(self)
+    for instance in self.ec2_backend.reservations[result.result.id].instances:
+        instance.pool = wanted
+    if token is not None:
+        reservations[key] = (parameters, result)
+    return result
+
+
+# Moto answers "pending" always, also where a repeated request finds its instances terminated.
+EC2Response.RESPONSE_KEY_PATH_TO_TRANSFORMER[
+    "RunInstances.Reservation.Instances.Instance.State"
+] = lambda state: InstanceState("pending", 0) if state.name == "running" else state
+
+
+def pool_of(parameters, template):
+    """What of a launch decides where its capacity comes from."""
+    interfaces = parameters.get("NetworkInterfaces") or [{}]
+    launch_template = parameters.get("LaunchTemplate", {})
+    market = parameters.get("InstanceMarketOptions", {}).get("MarketType", "on-demand")
+    return {
+        "instance_type": parameters.get("InstanceType", template.get("InstanceType")),
+        "subnet": parameters.get("SubnetId", interfaces[0].get("SubnetId")),
+        "market": market,
+        "launch_template": launch_template.get("LaunchTemplateName")
+        or launch_template.get("LaunchTemplateId"),
+    }
+
+
+def free(backend, wanted):
+    """How many more instances like `wanted` there is capacity for."""
+
+    def within(pool, candidate):
+        return all(candidate.get(key) == value for key, value in pool.items())
+
+    there = [
+        instance.pool
+        for reservation in backend.reservations.values()
+        for instance in reservation.instances
+        if hasattr(instance, "pool") and instance.state in ("pending", "running", "stopping")
+    ]
+    left = [
+        limit - sum(within(pool, other) for other in there)
+        for pool, limit in capacity
+        if within(pool, wanted)
+    ]
+    return max(0, min(left, default=sys.maxsize))
+
+
+def insufficient_capacity(wanted):
+    return EC2ClientError(
+        "InsufficientInstanceCapacity",
+        f"We currently do not have sufficient {wanted['instance_type']} capacity in the"
+        " Availability Zone you requested.",
+    )
+
+
+def state_of(instance):
+    passing = instance.__dict__.get("_passing")
+    if passing is not None and time.monotonic() < passing[1]:
+        return passing[0]
+    return instance.__dict__["_settled"]
+
+
+# "Amazon EC2 instance state changes": pending, stopping and shutting-down are passed through.
+Instance._state = property(
+    state_of, lambda self, state: self.__dict__.__setitem__("_settled", state)
+)
+
+
+def passes(instance, name, code):
+    instance._passing = (InstanceState(name, code), time.monotonic() + transition_s[name])
+
+
+@completes(Instance)
+def __init__(original, self, *args, **kwargs):
+    original(self, *args, **kwargs)
+    passes(self, "pending", 0)
+
+
+@completes(Instance)
+def start(original, self):
+    """Starts what is stopped; as of then it was launched ("Instance state changes")."""
+    previous = copy.copy(self._state)
+    if previous.name in ("pending", "running"):
+        return previous
+    if previous.name != "stopped":
+        raise EC2ClientError(
+            "IncorrectInstanceState",
+            f"The instance '{self.id}' is not in a state from which it can be started.",
+        )
+    if hasattr(self, "pool") and free(self.ec2_backend, self.pool) < 1:
+        raise insufficient_capacity(self.pool)
+    original(self)
+    self.launch_time = utcnow()
+    passes(self, "pending", 0)
+    return previous
+
+
+@completes(Instance)
+def stop(original, self):
+    """Stops what runs; a Spot instance of a one-time request can not be stopped ("Stop a Spot
+    Instance")."""
+    previous = copy.copy(self._state)
+    if previous.name in ("stopping", "stopped"):
+        return previous
+    if previous.name != "running":
+        raise EC2ClientError(
+            "IncorrectInstanceState",
+            f"The instance '{self.id}' is not in a state from which it can be stopped.",
+        )
+    if self.lifecycle == "spot":
+        raise EC2ClientError(
+            "UnsupportedOperation",
+            f"You can't stop the Spot Instance '{self.id}' because it is associated with a"
+            " one-time Spot Instance request.",
+        )
+    self._passing = None
+    original(self)
+    passes(self, "stopping", 64)
+    return previous
+
+
+@completes(Instance)
+def terminate(original, self):
+    previous = copy.copy(self._state)
+    if previous.name in ("shutting-down", "terminated"):
+        return previous
+    self._passing = None
+    original(self)
+    passes(self, "shutting-down", 32)
+    return previous
+
+
+def get_tags(self):
+    """Looks the tags up (moto: matches every tag there is), in describe_tags' shape."""
+    return [
+        {
+            "resource_id": self.id,
+            "key": key,
+            "value": value,
+            "resource_type": "instance",
+        }
+        for key, value in self.ec2_backend.tags.get(self.id, {}).items()
+    ]
+
+
+Instance.get_tags = get_tags
+
+
+@completes(InstanceResponse)
+def describe_instances(original, self):
+    """Pages by place, so that a reservation may leave the filter between two pages."""
+    token = self.params.pop("NextToken", None)
+    size = self.params.pop("MaxResults", None)
+    self.params["MaxResults"] = sys.maxsize
+    found = original(self).result["Reservations"]
+    order = {name: place for place, name in enumerate(self.ec2_backend.reservations)}
+    after = int(token) if token is not None else -1
+    found = [reservation for reservation in found if order[reservation.id] > after]
+    page = found if size is None else found[: int(size)]
+    more = str(order[page[-1].id]) if len(page) < len(found) else None
+    return ActionResult({"Reservations": page, "NextToken": more})
+
+
+if __name__ == "__main__":
+    threading.Thread(
+        target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True
+    ).start()
+    sys.argv = [sys.argv[1], "-H", "127.0.0.1", "-p", "0"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
