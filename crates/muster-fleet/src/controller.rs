@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use muster_queue::{Queue, QueueError};
+use muster_queue::{Counts, Queue, QueueError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -55,8 +55,12 @@ pub struct Controller<F> {
     pub fleet: Arc<F>,
     /// The operator's bounds.
     pub policy: Policy,
-    /// What the web tier has submitted and had answered, where it runs in this process.
+    /// What the web tier has submitted and had answered, where it is known here; a submission
+    /// wakes the controller.
     pub ledger: Option<watch::Receiver<Ledger>>,
+    /// Time between two counts of the backlog at least, unless the queue signals that something
+    /// was sent: each costs a call on SQS.
+    pub count_interval: Duration,
     /// What earlier controllers have learned; updated now and then, and at the end.
     pub learned: watch::Sender<Learned>,
 }
@@ -68,21 +72,27 @@ struct BackOff {
     failures_seen: u64,
     consecutive: u32,
     until: Option<Instant>,
+    /// What the last launch failed of, while launches are held.
+    why: Option<String>,
 }
 
 impl BackOff {
     fn observe(&mut self, now: Instant, failed_starts: u64, any_running: bool) {
         if failed_starts > self.failures_seen {
             self.failures_seen = failed_starts;
-            self.fail(now);
+            self.fail(now, Duration::ZERO);
         } else if any_running {
             self.consecutive = 0;
         }
         self.until = self.until.filter(|until| *until > now);
+        if self.until.is_none() {
+            self.why = None;
+        }
     }
 
-    fn fail(&mut self, now: Instant) {
-        let wait = doubled(self.consecutive);
+    /// Holds launches for at least as long as the fleet says that they are sure to fail.
+    fn fail(&mut self, now: Instant, at_least: Duration) {
+        let wait = doubled(self.consecutive).max(at_least);
         self.consecutive = self.consecutive.saturating_add(1);
         self.until = Some(now + wait);
         tracing::warn!(
@@ -105,7 +115,7 @@ fn doubled(times: u32) -> Duration {
 /// its backlog must neither grow nor shrink on a guess. `reports` gets every report that differs
 /// from the one before, and one now and then while nothing changes.
 pub async fn run<F: Fleet>(
-    controller: Controller<F>,
+    mut controller: Controller<F>,
     reports: watch::Sender<FleetReport>,
     shutdown: CancellationToken,
 ) {
@@ -114,8 +124,9 @@ pub async fn run<F: Fleet>(
     let mut back_off = BackOff::default();
     let mut published: Option<(Instant, FleetReport)> = None;
     let mut failures = 0u32;
+    let mut counted = None;
     loop {
-        let wake = match step(&controller, &mut learned, &mut back_off).await {
+        let wake = match step(&mut controller, &mut counted, &mut learned, &mut back_off).await {
             Ok((report, wake)) => {
                 failures = 0;
                 let news = published
@@ -137,7 +148,7 @@ pub async fn run<F: Fleet>(
             Err(error) => {
                 tracing::error!(
                     error = format!("{:#}", anyhow::Error::new(error)),
-                    "the controller could not observe"
+                    "the controller could not observe or act"
                 );
                 failures = failures.saturating_add(1);
                 Wake::After(doubled(failures - 1))
@@ -149,7 +160,9 @@ pub async fn run<F: Fleet>(
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
-            () = sleep_until(wake, &controller) => {}
+            sent = sleep_until(wake, &mut controller) => if sent {
+                counted = None;
+            },
         }
     }
     controller.learned.send_replace(learned);
@@ -164,19 +177,46 @@ enum Wake {
     OnChange(Duration),
 }
 
-async fn sleep_until<F: Fleet>(wake: Wake, controller: &Controller<F>) {
+/// Sleeps, and says whether the queue has signalled that something was sent.
+async fn sleep_until<F: Fleet>(wake: Wake, controller: &mut Controller<F>) -> bool {
     let at_most = match wake {
-        Wake::After(wait) => return tokio::time::sleep(wait).await,
+        Wake::After(wait) => {
+            tokio::time::sleep(wait).await;
+            return false;
+        }
         Wake::OnChange(at_most) => at_most,
     };
     tokio::time::sleep(SHORTEST_INTERVAL).await;
+    let begun = Instant::now();
     tokio::select! {
-        () = controller.fleet.changed() => {}
-        result = controller.requests.wait_for_send(at_most) => {
-            if let Err(error) = result {
+        () = controller.fleet.changed() => false,
+        () = submitted(controller.ledger.as_mut()) => false,
+        result = controller.requests.wait_for_send(at_most) => match result {
+            // SQS has no signal: there, waiting ends with its time.
+            Ok(()) => begun.elapsed() < at_most,
+            Err(error) => {
                 tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "could not wait for requests");
                 tokio::time::sleep(at_most).await;
+                false
             }
+        }
+    }
+}
+
+/// Returns when the web tier has submitted something, or has had its last answer, since the ledger
+/// was last looked at; never without a ledger.
+async fn submitted(ledger: Option<&mut watch::Receiver<Ledger>>) {
+    let Some(ledger) = ledger else {
+        return std::future::pending().await;
+    };
+    let seen = ledger.borrow().submitted;
+    let news = |now: &Ledger| now.submitted != seen || now.answered >= now.submitted;
+    loop {
+        if ledger.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        if news(&ledger.borrow_and_update()) {
+            return;
         }
     }
 }
@@ -187,16 +227,38 @@ enum StepError {
     #[error("could not count the backlog")]
     Queue(#[from] QueueError),
     #[error("could not list the fleet")]
-    Fleet(#[from] FleetError),
+    List(#[source] FleetError),
+    #[error("could not drain workers")]
+    Drain(#[source] FleetError),
+}
+
+/// Counts the backlog, unless that was done a moment ago.
+async fn count<F: Fleet>(
+    controller: &Controller<F>,
+    counted: &mut Option<(Instant, Counts)>,
+) -> Result<Counts, QueueError> {
+    let fresh = |(at, _): &&(Instant, Counts)| {
+        // A look that comes a little early must not put the count off to the next.
+        at.elapsed() + SHORTEST_INTERVAL < controller.count_interval
+    };
+    if let Some((_, counts)) = counted.as_ref().filter(fresh) {
+        return Ok(*counts);
+    }
+    let at = Instant::now();
+    let counts = controller.requests.counts().await?;
+    *counted = Some((at, counts));
+    Ok(counts)
 }
 
 async fn step<F: Fleet>(
-    controller: &Controller<F>,
+    controller: &mut Controller<F>,
+    counted: &mut Option<(Instant, Counts)>,
     learned: &mut Learned,
     back_off: &mut BackOff,
 ) -> Result<(FleetReport, Wake), StepError> {
-    let counts = controller.requests.counts().await?;
-    let instances = controller.fleet.instances().await?;
+    let counts = count(controller, counted).await?;
+    let instances = controller.fleet.instances().await;
+    let instances = instances.map_err(StepError::List)?;
     let now = Instant::now();
     back_off.observe(
         now,
@@ -212,43 +274,54 @@ async fn step<F: Fleet>(
             .unwrap_or_default(),
         visible: counts.visible,
         in_flight: counts.in_flight,
-        ledger: controller.ledger.as_ref().map(|ledger| *ledger.borrow()),
+        ledger: controller
+            .ledger
+            .as_mut()
+            .map(|ledger| *ledger.borrow_and_update()),
         instances,
         launches_held: back_off.until.is_some(),
     };
     learned.observe(&seen, &controller.policy);
     let made = plan(&seen, learned, &controller.policy);
-    for _ in 0..made.launch {
-        if let Err(error) = controller.fleet.launch().await {
-            tracing::error!(
-                error = format!("{:#}", anyhow::Error::new(error)),
-                "a launch failed"
-            );
-            back_off.fail(now);
-            break;
-        }
+    if made.launch > 0
+        && let Err(error) = controller.fleet.launch(made.launch).await
+    {
+        let at_least = error.retry_after().unwrap_or_default();
+        let why = format!("{:#}", anyhow::Error::new(error));
+        tracing::error!(error = why, "a launch failed");
+        back_off.why = Some(why);
+        back_off.fail(now, at_least);
     }
-    for id in &made.drain {
-        controller.fleet.drain(id).await?;
+    if !made.drain.is_empty() {
+        let drained = controller.fleet.drain(&made.drain).await;
+        drained.map_err(StepError::Drain)?;
     }
-    let instances = controller.fleet.instances().await?;
+    let instances = controller.fleet.instances().await;
+    let instances = instances.map_err(StepError::List)?;
     let count = |state| instances.iter().filter(|i| i.state == state).count() as u32;
+    let reason = match &back_off.why {
+        Some(why) => format!("{} ({why})", made.reason),
+        None => made.reason,
+    };
     let report = FleetReport {
         pending: count(InstanceState::Pending),
         running: count(InstanceState::Running),
         draining: count(InstanceState::Draining),
         min: controller.policy.min_instances,
         max: controller.policy.max_instances,
-        reason: made.reason,
+        reason,
         instances,
     };
     let members = report.pending + report.running + report.draining;
     let idle = learned.backlog() == 0 && report.running == members;
     let wake = if idle {
-        let at_most = if members == report.min {
+        let at_most = if members > report.min {
+            RELEASE_INTERVAL
+        } else if controller.ledger.is_some() || controller.policy.count_lag.is_zero() {
             IDLE_INTERVAL
         } else {
-            RELEASE_INTERVAL
+            // Nothing but the count says that something was sent.
+            controller.count_interval.max(BUSY_INTERVAL)
         };
         let change = learned.next_change_s(&controller.policy);
         let change = change.and_then(|s| Duration::try_from_secs_f64(s).ok());

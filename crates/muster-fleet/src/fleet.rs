@@ -58,7 +58,10 @@ mod seconds {
     }
 }
 
-/// Why an instance could not be launched or told to stop.
+/// The failure underneath, kept as it came.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a fleet could not be listed or changed, one variant for each decision a caller makes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FleetError {
@@ -71,22 +74,105 @@ pub enum FleetError {
         #[source]
         source: std::io::Error,
     },
+    /// Every place to launch in has said no, and none is asked again before `retry_after`.
+    #[error("no capacity for {missing} more, asked again in {} s: {last}", retry_after.as_secs())]
+    NoCapacity {
+        /// Instances that were asked for and not launched.
+        missing: u32,
+        /// How long until the first place is asked again.
+        retry_after: Duration,
+        /// The place asked last and what it said.
+        last: String,
+    },
+    /// The credentials do not allow it: an operator has to act.
+    #[error("not permitted to {action}")]
+    NotPermitted {
+        /// What was attempted.
+        action: String,
+        /// What the service said.
+        #[source]
+        source: SourceError,
+    },
+    /// Something that the settings name does not exist: an operator has to act.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What was named.
+        what: String,
+        /// What the service said.
+        #[source]
+        source: SourceError,
+    },
+    /// The service asks for fewer calls: retry with back-off.
+    #[error("the service is throttling")]
+    Throttled {
+        /// What the service said.
+        #[source]
+        source: SourceError,
+    },
+    /// The service could not be reached or failed: retry with back-off. The call may have happened.
+    #[error("could not {action}: the service is unavailable")]
+    Unavailable {
+        /// What was attempted.
+        action: String,
+        /// What happened.
+        #[source]
+        source: SourceError,
+    },
+    /// The service refuses the call as it is, and will refuse it again.
+    #[error("the service refuses to {action}")]
+    Refused {
+        /// What was attempted.
+        action: String,
+        /// What the service said.
+        #[source]
+        source: SourceError,
+    },
+    /// The fleet's own record could not be read or written; nothing was launched.
+    #[error("could not use the launch record {path}")]
+    Record {
+        /// Where it is kept.
+        path: String,
+        /// Why not.
+        #[source]
+        source: SourceError,
+    },
+    /// Another controller acts on this fleet: this one must stop.
+    #[error("another controller holds the lease")]
+    LeaseLost,
+}
+
+impl FleetError {
+    /// How long the same call is sure to fail, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NoCapacity { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
 }
 
 /// A set of instances that can be launched, listed and told to stop.
 #[async_trait]
 pub trait Fleet: Send + Sync + 'static {
     /// Every instance that is not terminated, oldest first.
-    async fn instances(&self) -> Result<Vec<Instance>, FleetError>;
-
-    /// Launches one instance. It is listed as pending from the moment this returns.
     ///
     /// # Errors
-    /// [`FleetError::Launch`]; the caller backs off before it tries again.
-    async fn launch(&self) -> Result<InstanceId, FleetError>;
+    /// When the fleet could not be listed. It never looks empty for that.
+    async fn instances(&self) -> Result<Vec<Instance>, FleetError>;
 
-    /// Tells an instance to drain. Unknown and already draining instances are left as they are.
-    async fn drain(&self, id: &InstanceId) -> Result<(), FleetError>;
+    /// Launches `count` instances. They are listed as pending from the moment this returns.
+    ///
+    /// # Errors
+    /// When fewer were launched, possibly none; those that were are listed. The caller backs off
+    /// before it tries again.
+    async fn launch(&self, count: u32) -> Result<(), FleetError>;
+
+    /// Tells instances to drain. Unknown and already draining ones are left as they are.
+    ///
+    /// # Errors
+    /// When some could not be told; they are still listed as they were, and may be told again.
+    async fn drain(&self, ids: &[InstanceId]) -> Result<(), FleetError>;
 
     /// Returns when an instance may have changed state since this was last awaited.
     async fn changed(&self);

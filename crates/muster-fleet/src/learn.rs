@@ -33,6 +33,10 @@ const GAPS: usize = 32;
 /// Gaps after which a learned keep-alive is preferred to the break-even time.
 const ENOUGH_GAPS: usize = 4;
 
+/// What passes between two observations at most, in seconds; more is a machine that slept, and
+/// nothing is known of that time.
+const LONGEST_LOOK: Seconds = 60.0;
+
 /// Seconds, as the planner counts them.
 type Seconds = f64;
 
@@ -57,6 +61,9 @@ pub struct Learned {
     backlog: u64,
     #[serde(skip)]
     pending: HashSet<InstanceId>,
+    /// Instances that were there before the first observation: how long they boot is not known.
+    #[serde(skip)]
+    inherited: HashSet<InstanceId>,
     /// `(timed, worked)` of the ledger when the last sample was taken.
     #[serde(skip)]
     timed: Option<(u64, Duration)>,
@@ -114,12 +121,14 @@ impl Learned {
         let elapsed = if first {
             0.0
         } else {
-            (now - self.now).max(0.0)
+            (now - self.now).clamp(0.0, LONGEST_LOOK)
         };
         let before = self.backlog;
         self.now = now;
         if first {
             self.summarise();
+            let there = seen.instances.iter().filter(|i| !i.age.is_zero());
+            self.inherited = there.map(|instance| instance.id.clone()).collect();
         }
         self.learn_boots(seen, policy);
         self.backlog = self.believed(seen, policy);
@@ -199,7 +208,8 @@ impl Learned {
         let pending = seen
             .instances
             .iter()
-            .filter(|instance| instance.state == InstanceState::Pending);
+            .filter(|instance| instance.state == InstanceState::Pending)
+            .filter(|instance| !self.inherited.contains(&instance.id));
         self.pending
             .extend(pending.map(|instance| instance.id.clone()));
     }

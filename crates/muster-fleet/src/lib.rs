@@ -7,14 +7,16 @@ mod controller;
 mod ec2;
 mod fleet;
 mod learn;
+mod lease;
 mod local;
 mod plan;
 mod season;
 pub mod simulate;
 
 pub use controller::{Controller, FleetReport, run};
-pub use ec2::Capacity;
-pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
+pub use ec2::{Capacity, Ec2Fleet, Ec2FleetOptions, Heard, Phase};
+pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
 pub use learn::Learned;
+pub use lease::{Lease, LeaseError};
 pub use local::{LocalFleet, LocalFleetOptions, READY_LINE};
 pub use plan::{KeepAlive, Ledger, Observation, Plan, Policy, plan};

@@ -84,6 +84,46 @@ impl LocalFleet {
         }
     }
 
+    fn launch_one(&self) -> Result<(), FleetError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = InstanceId(format!("worker-{number}"));
+        let mut command = Command::new(&self.options.program);
+        if std::env::var_os(ARENAS.0).is_none() {
+            command.env(ARENAS.0, ARENAS.1);
+        }
+        let child = command
+            .args(&self.options.args)
+            .arg("--id")
+            .arg(&id.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A Ctrl-C at the terminal is the parent's to handle: it drains us when it is time.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| FleetError::Launch {
+                program: self.options.program.display().to_string(),
+                source,
+            })?;
+        tracing::info!(instance.id = %id, pid = child.id(), "launched a worker");
+        let drain = Arc::new(Notify::new());
+        let member = Member {
+            id,
+            state: InstanceState::Pending,
+            launched: Instant::now(),
+            drain: Arc::clone(&drain),
+        };
+        self.shared.members().insert(number, member);
+        self.supervisors.spawn(supervise(
+            Arc::clone(&self.shared),
+            number,
+            child,
+            drain,
+            self.options.drain_timeout,
+        ));
+        Ok(())
+    }
+
     /// Drains every instance and returns when the last one is reaped.
     pub async fn shut_down(&self) {
         for member in self.shared.members().values_mut() {
@@ -117,53 +157,16 @@ impl Fleet for LocalFleet {
             .collect())
     }
 
-    async fn launch(&self) -> Result<InstanceId, FleetError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = InstanceId(format!("worker-{number}"));
-        let mut command = Command::new(&self.options.program);
-        if std::env::var_os(ARENAS.0).is_none() {
-            command.env(ARENAS.0, ARENAS.1);
+    async fn launch(&self, count: u32) -> Result<(), FleetError> {
+        for _ in 0..count {
+            self.launch_one()?;
         }
-        let child = command
-            .args(&self.options.args)
-            .arg("--id")
-            .arg(&id.0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // A Ctrl-C at the terminal is the parent's to handle: it drains us when it is time.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| FleetError::Launch {
-                program: self.options.program.display().to_string(),
-                source,
-            })?;
-        tracing::info!(instance.id = %id, pid = child.id(), "launched a worker");
-        let drain = Arc::new(Notify::new());
-        let member = Member {
-            id: id.clone(),
-            state: InstanceState::Pending,
-            launched: Instant::now(),
-            drain: Arc::clone(&drain),
-        };
-        self.shared.members().insert(number, member);
-        self.supervisors.spawn(supervise(
-            Arc::clone(&self.shared),
-            number,
-            child,
-            drain,
-            self.options.drain_timeout,
-        ));
-        Ok(id)
+        Ok(())
     }
 
-    async fn drain(&self, id: &InstanceId) -> Result<(), FleetError> {
-        if let Some(member) = self
-            .shared
-            .members()
-            .values_mut()
-            .find(|member| member.id == *id)
-        {
+    async fn drain(&self, ids: &[InstanceId]) -> Result<(), FleetError> {
+        let mut members = self.shared.members();
+        for member in members.values_mut().filter(|m| ids.contains(&m.id)) {
             begin_drain(member);
         }
         Ok(())
@@ -297,15 +300,20 @@ mod tests {
         .expect("the fleet reaches the wanted states");
     }
 
+    async fn ids(fleet: &LocalFleet) -> Vec<InstanceId> {
+        let listed = fleet.instances().await.unwrap();
+        listed.into_iter().map(|instance| instance.id).collect()
+    }
+
     #[tokio::test]
     async fn an_instance_is_pending_then_running_then_drained() {
         // Waits for the end of its input in the background, so that the trap runs at once.
         let script = "trap 'exit 0' TERM; exec 3<&0; cat <&3 & echo ready; wait";
         let fleet = shell(script, Duration::from_secs(20));
-        let id = fleet.launch().await.unwrap();
+        fleet.launch(1).await.unwrap();
         assert_eq!(fleet.instances().await.unwrap().len(), 1);
         until(&fleet, &[InstanceState::Running]).await;
-        fleet.drain(&id).await.unwrap();
+        fleet.drain(&ids(&fleet).await).await.unwrap();
         assert!(
             fleet
                 .instances()
@@ -321,16 +329,16 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_ignores_the_drain_is_killed_at_the_deadline() {
         let fleet = shell("trap '' TERM; echo ready; cat", Duration::from_millis(50));
-        let id = fleet.launch().await.unwrap();
+        fleet.launch(1).await.unwrap();
         until(&fleet, &[InstanceState::Running]).await;
-        fleet.drain(&id).await.unwrap();
+        fleet.drain(&ids(&fleet).await).await.unwrap();
         until(&fleet, &[]).await;
     }
 
     #[tokio::test]
     async fn a_worker_that_dies_before_it_is_ready_is_a_failed_start() {
         let fleet = shell("exit 3", Duration::from_secs(20));
-        fleet.launch().await.unwrap();
+        fleet.launch(1).await.unwrap();
         until(&fleet, &[]).await;
         assert_eq!(fleet.failed_starts(), 1);
     }
@@ -342,7 +350,7 @@ mod tests {
             args: vec![],
             drain_timeout: Duration::ZERO,
         });
-        let error = fleet.launch().await.unwrap_err();
+        let error = fleet.launch(1).await.unwrap_err();
         assert!(error.to_string().contains("/no/such/muster"), "{error}");
         assert!(fleet.instances().await.unwrap().is_empty());
     }
@@ -350,9 +358,7 @@ mod tests {
     #[tokio::test]
     async fn shutting_down_reaps_everyone() {
         let fleet = shell("echo ready; exec cat", Duration::from_secs(20));
-        for _ in 0..3 {
-            fleet.launch().await.unwrap();
-        }
+        fleet.launch(3).await.unwrap();
         fleet.shut_down().await;
         assert!(fleet.instances().await.unwrap().is_empty());
     }

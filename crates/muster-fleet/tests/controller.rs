@@ -57,6 +57,7 @@ async fn start(script: &str, max_instances: u32, idle_grace: Duration) -> Runnin
             expected_service: Duration::from_secs(1),
         },
         ledger: None,
+        count_interval: Duration::from_millis(50),
         learned: watch::Sender::new(Learned::default()),
     };
     let task = tokio::spawn(muster_fleet::run(controller, sender, stop.clone()));

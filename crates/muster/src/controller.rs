@@ -59,6 +59,7 @@ pub async fn run(
         fleet: Arc::clone(&fleet),
         policy: settings.policy(),
         ledger,
+        count_interval: std::time::Duration::from_millis(50),
         learned: watch::Sender::new(kept(&backend).await?),
     };
     let mut learned = controller.learned.subscribe();

@@ -1,0 +1,543 @@
+//! What is known of every instance: EC2's listing, what it was told, and what was heard from it.
+//!
+//! Invariant: an instance leaves only by EC2's listing, and no state is EC2's word alone: it takes
+//! work once it was heard from, and drains from when it was told to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use super::record::Launch;
+use super::{Heard, Phase};
+use crate::fleet::{Instance, InstanceId, InstanceState};
+
+/// How long a launch or start may be missing from EC2's listing, which is eventually consistent.
+const GRACE: Duration = Duration::from_secs(60);
+/// An instance that was told to stop and still runs after this may be told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// An instance reports every 10 s; one that is silent for this long is hung.
+const SILENCE: Duration = Duration::from_secs(90);
+/// Receives further apart than this are an interruption: a long poll takes up to 20 s.
+const LISTENING_GAP: Duration = Duration::from_secs(30);
+/// An instance's clock may differ from EC2's by this much.
+const CLOCK_TOLERANCE_MS: u64 = 10 * 60 * 1000;
+/// Unlisted instances whose reports are remembered until a listing shows them.
+const STRANGERS: usize = 1024;
+
+/// EC2's own state of an instance that is not terminated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    Pending,
+    Running,
+    Stopping,
+    Stopped,
+    ShuttingDown,
+}
+
+/// One instance as EC2 lists it.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub id: InstanceId,
+    pub power: Power,
+    /// When it was launched or last started, in milliseconds since the Unix epoch.
+    pub launched_at_ms: Option<u64>,
+    pub spot: bool,
+    /// Tag `muster:slot`.
+    pub slot: Option<u32>,
+    /// Tag `muster:launch`.
+    pub launch: Option<String>,
+}
+
+/// What was heard from one run of an instance's worker.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    started_at_ms: u64,
+    last: Instant,
+    draining: bool,
+    busy: bool,
+}
+
+impl Run {
+    fn new(now: Instant, report: &Heard) -> Self {
+        Self {
+            started_at_ms: report.started_at_ms,
+            last: now,
+            draining: report.phase == Phase::Draining,
+            busy: report.busy,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Member {
+    listed: Option<Listed>,
+    slot: Option<u32>,
+    launch: Option<String>,
+    /// When this process launched or started it, or saw it first.
+    begun: Instant,
+    /// How old it was then.
+    age_then: Duration,
+    /// Whether a listing has shown it up since then.
+    up: bool,
+    told: Option<Instant>,
+    run: Option<Run>,
+    /// Reports of runs that began no later than this are from before its last start.
+    floor_ms: Option<u64>,
+    /// Whether it is known to have ended before it was heard from.
+    failed: bool,
+}
+
+impl Member {
+    fn new(now: Instant) -> Self {
+        Self {
+            listed: None,
+            slot: None,
+            launch: None,
+            begun: now,
+            age_then: Duration::ZERO,
+            up: false,
+            told: None,
+            run: None,
+            floor_ms: None,
+            failed: false,
+        }
+    }
+
+    /// EC2's state, but for a listing from before a launch or start of this process.
+    fn power(&self, now: Instant) -> Power {
+        match &self.listed {
+            None => Power::Pending,
+            Some(listed) => match listed.power {
+                Power::Stopped | Power::Stopping
+                    if !self.up && now.duration_since(self.begun) < GRACE =>
+                {
+                    Power::Pending
+                }
+                power => power,
+            },
+        }
+    }
+
+    /// `None` for one that is stopped.
+    fn state(&self, now: Instant) -> Option<InstanceState> {
+        match self.power(now) {
+            Power::Stopped => None,
+            Power::Stopping | Power::ShuttingDown => Some(InstanceState::Draining),
+            Power::Pending | Power::Running if self.told.is_some() => Some(InstanceState::Draining),
+            Power::Pending | Power::Running => Some(match &self.run {
+                None => InstanceState::Pending,
+                Some(run) if run.draining => InstanceState::Draining,
+                Some(_) => InstanceState::Running,
+            }),
+        }
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        let seen = now.duration_since(self.begun);
+        match self.run {
+            // When a launch that another process saw was heard from is not known: its age by EC2's
+            // clock and ours would make a boot of hours of it.
+            None => seen,
+            Some(_) => self.age_then + seen,
+        }
+    }
+
+    /// Whether a run that began then belongs to the time since its last start.
+    fn accepts(&self, started_at_ms: u64) -> bool {
+        let since = self.listed.as_ref().and_then(|l| l.launched_at_ms);
+        self.floor_ms.is_none_or(|floor| started_at_ms > floor)
+            && since.is_none_or(|since| started_at_ms + CLOCK_TOLERANCE_MS >= since)
+    }
+
+    fn failed_start(&mut self) -> bool {
+        let fresh = self.run.is_none() && self.told.is_none() && !self.failed;
+        self.failed |= fresh;
+        fresh
+    }
+}
+
+/// Why an instance is to be ended although nobody asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// It was never heard from.
+    NeverHeard,
+    /// It was, and is silent.
+    Silent,
+}
+
+/// Every instance of the deployment.
+#[derive(Debug)]
+pub(super) struct Members {
+    max: u32,
+    boot_timeout: Duration,
+    members: BTreeMap<InstanceId, Member>,
+    /// Heard from and not listed yet.
+    strangers: HashMap<InstanceId, Run>,
+    /// `(first, last)` receive without an interruption in between.
+    listening: Option<(Instant, Instant)>,
+    failed_starts: u64,
+}
+
+impl Members {
+    pub fn new(max: u32, boot_timeout: Duration) -> Self {
+        Self {
+            max,
+            boot_timeout,
+            members: BTreeMap::new(),
+            strangers: HashMap::new(),
+            listening: None,
+            failed_starts: 0,
+        }
+    }
+
+    /// Takes in a whole listing. `open`: launches whose slots are spoken for.
+    pub fn seen(&mut self, now: Instant, now_ms: u64, listing: Vec<Listed>, open: &[Launch]) {
+        let there: BTreeSet<_> = listing.iter().map(|listed| listed.id.clone()).collect();
+        let mut failed = 0;
+        self.members.retain(|id, member| {
+            let awaited = member.listed.is_none() && now.duration_since(member.begun) < GRACE;
+            if there.contains(id) || awaited {
+                return true;
+            }
+            let spare = member.state(now).is_none();
+            failed += u64::from(!spare && member.failed_start());
+            false
+        });
+        self.failed_starts += failed;
+        for listed in listing {
+            self.see(now, now_ms, listed);
+        }
+        let recent = |run: &Run| now.duration_since(run.last) < SILENCE;
+        self.strangers.retain(|_, run| recent(run));
+        self.assign(now, open);
+    }
+
+    fn see(&mut self, now: Instant, now_ms: u64, listed: Listed) {
+        let id = listed.id.clone();
+        let stranger = self.strangers.remove(&id);
+        let known = self.members.contains_key(&id);
+        let member = self.members.entry(id).or_insert_with(|| Member::new(now));
+        let was = known.then(|| member.power(now));
+        let up = matches!(listed.power, Power::Pending | Power::Running);
+        if !known || was == Some(Power::Stopped) && up {
+            // Launched or started by somebody else.
+            let age_ms = now_ms.saturating_sub(listed.launched_at_ms.unwrap_or(now_ms));
+            member.begun = now;
+            member.age_then = Duration::from_millis(age_ms);
+            member.told = None;
+        }
+        member.slot = member.slot.or(listed.slot);
+        member.launch = member.launch.take().or_else(|| listed.launch.clone());
+        member.up |= up;
+        member.listed = Some(listed);
+        if let Some(run) = stranger.filter(|run| member.accepts(run.started_at_ms)) {
+            member.run = Some(run);
+        }
+        match member.power(now) {
+            Power::Stopped => {
+                if was.is_some_and(|was| was != Power::Stopped) && member.failed_start() {
+                    self.failed_starts += 1;
+                }
+                member.floor_ms = member.floor_ms.max(member.run.map(|run| run.started_at_ms));
+                member.run = None;
+                member.told = None;
+                member.up = false;
+            }
+            Power::Stopping | Power::ShuttingDown => {
+                if known && member.failed_start() {
+                    self.failed_starts += 1;
+                }
+            }
+            Power::Pending | Power::Running => {
+                let again = |told: &Instant| now.duration_since(*told) < TOLD_AGAIN;
+                member.told = member.told.filter(again);
+            }
+        }
+    }
+
+    /// Sees to it that no two instances bear the same slot, and that none that works is without.
+    fn assign(&mut self, now: Instant, open: &[Launch]) {
+        let mut taken: BTreeSet<u32> = reserved(open).collect();
+        let mut order: Vec<_> = self
+            .members
+            .iter_mut()
+            .filter(|(_, member)| member.state(now).is_some())
+            .collect();
+        // Those that bear their slot already keep it against those that are to be tagged.
+        order.sort_by_key(|(id, member)| {
+            let tagged = member.listed.as_ref().and_then(|listed| listed.slot);
+            (tagged.is_none(), member.begun, (*id).clone())
+        });
+        let (placed, others): (Vec<_>, Vec<_>) = order.into_iter().partition(|(_, member)| {
+            let of_open = open
+                .iter()
+                .any(|l| member.launch.as_ref() == Some(&l.token));
+            match member.slot {
+                // A launch's own slots are reserved for its own instances.
+                Some(slot) => taken.insert(slot) || of_open,
+                None => of_open,
+            }
+        });
+        drop(placed);
+        for (_, member) in others {
+            member.slot = None;
+            let known = member.run.is_some() || member.launch.is_some();
+            if known && let Some(slot) = (1..=self.max).find(|slot| !taken.contains(slot)) {
+                taken.insert(slot);
+                member.slot = Some(slot);
+            }
+        }
+    }
+
+    /// This process has launched it, or found that an earlier one has.
+    pub fn launched(&mut self, now: Instant, id: &InstanceId, slot: Option<u32>, token: &str) {
+        let run = self.strangers.remove(id);
+        let fresh = || Member {
+            run,
+            ..Member::new(now)
+        };
+        let member = self.members.entry(id.clone()).or_insert_with(fresh);
+        member.launch = Some(token.to_owned());
+        member.slot = member.slot.or(slot);
+    }
+
+    /// This process has started it.
+    pub fn started(&mut self, now: Instant, id: &InstanceId) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.begun = now;
+            member.age_then = Duration::ZERO;
+            member.up = false;
+            member.told = None;
+            member.failed = false;
+            member.floor_ms = member.floor_ms.max(member.run.map(|run| run.started_at_ms));
+            member.run = None;
+        }
+    }
+
+    /// This process has told it to stop or to terminate.
+    pub fn told(&mut self, now: Instant, id: &InstanceId) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.told = Some(now);
+        }
+    }
+
+    /// EC2 does not know it.
+    pub fn unknown(&mut self, now: Instant, id: &InstanceId) {
+        // EC2 may not know a launch yet; the listing will tell.
+        let gone =
+            |member: &Member| member.listed.is_some() || now.duration_since(member.begun) >= GRACE;
+        if self.members.get(id).is_some_and(gone) {
+            self.members.remove(id);
+        }
+    }
+
+    /// Says whether the report has changed anything that a plan looks at.
+    pub fn heard(&mut self, now: Instant, report: &Heard) -> bool {
+        let Some(member) = self.members.get_mut(&report.id) else {
+            if self.strangers.len() < STRANGERS || self.strangers.contains_key(&report.id) {
+                let run = Run::new(now, report);
+                let known = self.strangers.entry(report.id.clone()).or_insert(run);
+                if run.started_at_ms >= known.started_at_ms {
+                    *known = run;
+                }
+            }
+            return false;
+        };
+        if member.state(now).is_none() {
+            member.floor_ms = member.floor_ms.max(Some(report.started_at_ms));
+            return false;
+        }
+        if !member.accepts(report.started_at_ms) {
+            return false;
+        }
+        let before = (member.state(now), member.run.map(|run| run.busy));
+        let heard = Run::new(now, report);
+        match &mut member.run {
+            Some(run) if run.started_at_ms > heard.started_at_ms => {}
+            Some(run) if run.started_at_ms == heard.started_at_ms => {
+                // A late report from before the drain takes nothing back.
+                *run = Run {
+                    draining: run.draining || heard.draining,
+                    ..heard
+                };
+            }
+            run => *run = Some(heard),
+        }
+        before != (member.state(now), member.run.map(|run| run.busy))
+    }
+
+    /// Reports were asked for, and an answer came.
+    pub fn listened(&mut self, now: Instant) {
+        let first = self
+            .listening
+            .filter(|(_, last)| now.duration_since(*last) < LISTENING_GAP)
+            .map_or(now, |(first, _)| first);
+        self.listening = Some((first, now));
+    }
+
+    pub fn instances(&self, now: Instant) -> Vec<Instance> {
+        let mut instances: Vec<_> = self
+            .members
+            .iter()
+            .filter_map(|(id, member)| {
+                Some(Instance {
+                    id: id.clone(),
+                    state: member.state(now)?,
+                    age: member.age(now),
+                    busy: member.run.map(|run| run.busy),
+                })
+            })
+            .collect();
+        instances.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.id.cmp(&b.id)));
+        instances
+    }
+
+    /// Whether something is about to change at EC2.
+    pub fn in_flux(&self, now: Instant) -> bool {
+        self.members.values().any(|member| {
+            let state = member.state(now);
+            member.listed.is_none()
+                || matches!(
+                    state,
+                    Some(InstanceState::Pending | InstanceState::Draining)
+                )
+        }) || !self.untagged(now).is_empty()
+    }
+
+    /// Instances that do not bear their slot yet, and their slots.
+    pub fn untagged(&self, now: Instant) -> Vec<(InstanceId, u32)> {
+        let untagged = |(id, member): (&InstanceId, &Member)| {
+            let listed = member.listed.as_ref()?;
+            let slot = member.slot.filter(|slot| listed.slot != Some(*slot))?;
+            let up = matches!(member.power(now), Power::Pending | Power::Running);
+            up.then(|| (id.clone(), slot))
+        };
+        self.members.iter().filter_map(untagged).collect()
+    }
+
+    /// Whether every instance of the launch that is left bears its slot.
+    pub fn is_tagged(&self, now: Instant, token: &str) -> bool {
+        let of_launch = |member: &&Member| member.launch.as_deref() == Some(token);
+        self.members.values().filter(of_launch).all(|member| {
+            let listed = member.listed.as_ref().and_then(|listed| listed.slot);
+            listed.is_some() && listed == member.slot
+                || !matches!(member.power(now), Power::Pending | Power::Running)
+        })
+    }
+
+    /// Instances that are to be ended. Nobody is while nothing is being received: the silence may
+    /// be on this side.
+    pub fn overdue(&self, now: Instant) -> Vec<(InstanceId, Overdue)> {
+        let Some((first, last)) = self.listening else {
+            return Vec::new();
+        };
+        if now.duration_since(last) >= LISTENING_GAP {
+            return Vec::new();
+        }
+        let waited = |since: Instant| now.duration_since(since.max(first));
+        let over = |(id, member): (&InstanceId, &Member)| {
+            let up = matches!(member.power(now), Power::Pending | Power::Running);
+            let why = match member.run {
+                _ if !up || member.told.is_some() => None,
+                None if waited(member.begun) > self.boot_timeout => Some(Overdue::NeverHeard),
+                Some(run) if waited(run.last) > SILENCE => Some(Overdue::Silent),
+                _ => None,
+            };
+            why.map(|why| (id.clone(), why))
+        };
+        self.members.iter().filter_map(over).collect()
+    }
+
+    /// A boot was given up.
+    pub fn gave_up(&mut self, id: &InstanceId) {
+        if self.members.get_mut(id).is_some_and(Member::failed_start) {
+            self.failed_starts += 1;
+        }
+    }
+
+    /// Stopped instances, by their slots.
+    pub fn spares(&self, now: Instant) -> Vec<InstanceId> {
+        let spare = |(_, member): &(&InstanceId, &Member)| member.state(now).is_none();
+        let mut spares: Vec<_> = self.members.iter().filter(spare).collect();
+        spares.sort_by_key(|(_, member)| member.slot.unwrap_or(u32::MAX));
+        spares.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Of `ids`, those that can be told to drain: `(to stop, to terminate)`, while fewer than
+    /// `stopped` are stopped or about to be.
+    pub fn to_drain(
+        &self,
+        now: Instant,
+        ids: &[InstanceId],
+        stopped: u32,
+    ) -> (Vec<InstanceId>, Vec<InstanceId>) {
+        let resting = |member: &&Member| {
+            let power = member.power(now);
+            let spot = member.listed.as_ref().is_some_and(|listed| listed.spot);
+            matches!(power, Power::Stopped | Power::Stopping)
+                || member.told.is_some() && !spot && power == Power::Running
+        };
+        let resting = self.members.values().filter(resting).count();
+        let mut room = (stopped as usize).saturating_sub(resting);
+        let (mut stop, mut terminate) = (Vec::new(), Vec::new());
+        for id in ids {
+            let Some(member) = self.members.get(id) else {
+                continue;
+            };
+            if member.told.is_some() || stop.contains(id) || terminate.contains(id) {
+                continue;
+            }
+            let listed = member.listed.as_ref();
+            match member.power(now) {
+                Power::Pending | Power::Running => {}
+                Power::Stopping | Power::Stopped | Power::ShuttingDown => continue,
+            }
+            // Only one that has been up can be stopped, and only one that worked is worth it.
+            let on_demand = listed.is_some_and(|l| l.power == Power::Running && !l.spot);
+            if room > 0 && on_demand && member.run.is_some() {
+                room -= 1;
+                stop.push(id.clone());
+            } else {
+                terminate.push(id.clone());
+            }
+        }
+        (stop, terminate)
+    }
+
+    /// The lowest slots that are free, at most `count`, and never more than there is room for;
+    /// those of stopped instances last.
+    pub fn free_slots(&self, now: Instant, count: u32, open: &[Launch]) -> Vec<u32> {
+        let live = |member: &&Member| member.state(now).is_some();
+        let unresolved = || open.iter().filter(|launch| !launch.resolved);
+        let taken: BTreeSet<u32> = self
+            .members
+            .values()
+            .filter(live)
+            .filter_map(|member| member.slot)
+            .chain(reserved(open))
+            .collect();
+        let spare: BTreeSet<u32> = self
+            .members
+            .values()
+            .filter(|member| member.state(now).is_none())
+            .filter_map(|member| member.slot)
+            .collect();
+        let coming: usize = unresolved().map(|launch| launch.slots.len()).sum();
+        let here = self.members.values().filter(live).count() + coming;
+        let room = (self.max as usize).saturating_sub(here);
+        let mut free: Vec<u32> = (1..=self.max).filter(|n| !taken.contains(n)).collect();
+        free.sort_by_key(|slot| (spare.contains(slot), *slot));
+        free.truncate(room.min(count as usize));
+        free.sort_unstable();
+        free
+    }
+
+    pub fn failed_starts(&self) -> u64 {
+        self.failed_starts
+    }
+}
+
+/// Slots that belong to launches whose instances are not known.
+fn reserved(open: &[Launch]) -> impl Iterator<Item = u32> {
+    let unresolved = open.iter().filter(|launch| !launch.resolved);
+    unresolved.flat_map(|launch| launch.slots.iter().copied())
+}
