@@ -1,4 +1,5 @@
-//! What the tests run against in place of AWS: a protocol server of their own.
+//! What the tests run against in place of AWS: a protocol server of their own, a proxy that makes
+//! its calls fail, and instances that really boot.
 //!
 //! Only tests depend on this crate. Everything listens on loopback, and nothing outlives the test
 //! process that started it, however that ends.
@@ -8,6 +9,7 @@
 )]
 
 pub mod moto;
+pub mod proxy;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
