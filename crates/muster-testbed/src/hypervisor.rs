@@ -55,7 +55,8 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// Programs that come first on the instances' `PATH`, by name and script: `systemctl`, `aws`…
     pub shims: Vec<(String, String)>,
-    /// The shortest and longest time from `running` to the first command, the same in every run.
+    /// The shortest and longest time from `running` to the first command; the n-th boot takes as
+    /// long in every run.
     pub boot_delay: (Duration, Duration),
     /// How long an instance that stops may take before it is killed.
     pub stop_timeout: Duration,
@@ -94,6 +95,8 @@ impl Hypervisor {
             .args(["-c", WATCH])
             .process_group(0)
             .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .expect("start bash");
         let machines = Arc::new(Mutex::new(Machines {
@@ -102,6 +105,7 @@ impl Hypervisor {
             watch,
             all: BTreeMap::new(),
             booted_total: 0,
+            delays: fastrand::Rng::with_seed(0),
         }));
         let (end, ended) = mpsc::channel();
         let thread = {
@@ -211,6 +215,7 @@ struct Machines {
     watch: Child,
     all: BTreeMap<String, Machine>,
     booted_total: usize,
+    delays: fastrand::Rng,
 }
 
 /// An instance that has been seen running.
@@ -279,8 +284,7 @@ impl Machines {
 
     fn plan(&mut self, instance: &Listed) {
         let (shortest, longest) = self.settings.boot_delay;
-        let planned: u32 = self.all.values().map(|machine| machine.boot).sum();
-        let part = fastrand::Rng::with_seed(planned.into()).f64();
+        let part = self.delays.f64();
         let delay = shortest + longest.saturating_sub(shortest).mul_f64(part);
         let machine = Machine {
             boot: instance.boots,
