@@ -8,8 +8,11 @@
     reason = "a test fails by panicking, and so does what it stands on"
 )]
 
+pub mod hypervisor;
+pub mod imds;
 pub mod moto;
 pub mod proxy;
+mod serving;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};

@@ -1,20 +1,17 @@
 //! A reverse proxy that makes calls to AWS fail as they do on bad days.
 //!
-//! It stands before the server, counts the calls, and does to them what the test's rules say. It
-//! runs in a thread of its own, so that a test may block.
+//! It stands before the server, counts the calls, and does to them what the test's rules say.
 
 mod call;
 mod fault;
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    thread::{self, JoinHandle},
     time::Instant,
 };
 
@@ -28,28 +25,19 @@ use hyper::{
         request,
         uri::{Authority, Scheme},
     },
-    server::conn::http1,
-    service::service_fn,
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo},
+    rt::TokioExecutor,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::serving::{AnyBody, BoxError, Serving, boxed};
 pub use call::Service;
 use call::{Call, named_operation, s3_operation, service};
 pub use fault::Fault;
 
 /// The largest body that is passed on, beyond the largest photograph that Muster takes.
 const MAX_BODY_BYTES: usize = 64 << 20;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type AnyBody = BoxBody<Bytes, BoxError>;
 
 /// The calls that a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,51 +73,36 @@ impl Rule {
 /// A reverse proxy before a server, which ends with this value.
 #[derive(Debug)]
 pub struct FaultProxy {
-    endpoint: String,
     rules: Arc<Rules>,
-    ended: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    server: Serving,
 }
 
 impl FaultProxy {
     /// Starts a proxy on a free port before the server at `upstream`.
     pub fn start(upstream: &str, seed: u64) -> FaultProxy {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let upstream: Uri = upstream.parse().unwrap();
         let rules = Arc::new(Rules(Mutex::new(State {
             rules: Vec::new(),
             calls: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
         })));
-        let ended = CancellationToken::new();
-        let serve = Proxy {
+        let proxy = Proxy {
             upstream: upstream.authority().unwrap().clone(),
             client: Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
                 .build_http(),
             rules: Arc::clone(&rules),
         };
-        let until = ended.clone();
-        let thread = thread::Builder::new()
-            .name("fault-proxy".to_owned())
-            .spawn(move || {
-                let runtime = runtime::Builder::new_current_thread().enable_all().build();
-                runtime.unwrap().block_on(run(listener, serve, until));
-            })
-            .unwrap();
-        FaultProxy {
-            endpoint,
-            rules,
-            ended,
-            thread: Some(thread),
-        }
+        let server = Serving::start("fault-proxy", move |request| {
+            let proxy = proxy.clone();
+            async move { proxy.handle(request).await }
+        });
+        FaultProxy { rules, server }
     }
 
     /// The URL to give to the SDKs; S3 is addressed by path.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.server.endpoint()
     }
 
     /// Adds a rule; of those that are about a call, the first that befalls it counts.
@@ -168,18 +141,6 @@ impl FaultProxy {
         let state = self.rules.lock();
         let calls = state.calls.iter().filter(|(it, _)| it == operation);
         calls.map(|&(_, time)| time).collect()
-    }
-}
-
-impl Drop for FaultProxy {
-    fn drop(&mut self) {
-        self.ended.cancel();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the fault proxy panicked");
-        }
     }
 }
 
@@ -255,42 +216,6 @@ struct Proxy {
     upstream: Authority,
     client: Client<HttpConnector, AnyBody>,
     rules: Arc<Rules>,
-}
-
-async fn run(listener: std::net::TcpListener, proxy: Proxy, ended: CancellationToken) {
-    let listener = TcpListener::from_std(listener).unwrap();
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = ended.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        // A client that has gone again is its own affair.
-        if let Ok((stream, _)) = accepted {
-            connections.spawn(serve(stream, proxy.clone(), ended.clone()));
-        }
-    }
-    connections.close();
-    connections.wait().await;
-}
-
-async fn serve(stream: TcpStream, proxy: Proxy, ended: CancellationToken) {
-    let handle = service_fn(move |request| {
-        let proxy = proxy.clone();
-        let answer: Pin<Box<dyn Future<Output = _> + Send>> =
-            Box::pin(async move { proxy.handle(request).await });
-        answer
-    });
-    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), handle);
-    let served = tokio::select! {
-        () = ended.cancelled() => return,
-        served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
-    };
-    if served.is_err() {
-        let stream = connection.into_parts().io.into_inner();
-        // The socket is closed by a reset. An error means that the client has closed it already.
-        let _ = stream.set_zero_linger();
-    }
 }
 
 impl Proxy {
@@ -373,10 +298,6 @@ async fn read(body: AnyBody) -> Result<Bytes, Broken> {
 
 fn whole(bytes: Bytes) -> AnyBody {
     boxed(Full::from(bytes))
-}
-
-fn boxed(body: Full<Bytes>) -> AnyBody {
-    BoxBody::new(body.map_err(|never| match never {}))
 }
 
 /// A body that breaks off.

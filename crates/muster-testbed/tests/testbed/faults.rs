@@ -23,7 +23,7 @@ use muster_testbed::{
 use crate::{code, ec2_client, unique};
 
 /// What makes a request to S3 the bucket owner's: the server does not verify signatures.
-const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/s3/aws4_request, \
+const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
                       SignedHeaders=host, Signature=00";
 
 fn sqs_client(endpoint: &str) -> Client {

@@ -2,6 +2,8 @@
 
 mod ec2;
 mod faults;
+mod hypervisor;
+mod imds;
 
 use std::{
     fmt,
