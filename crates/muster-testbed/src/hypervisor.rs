@@ -30,7 +30,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How much of a console is printed when a test fails.
 const CONSOLE_TAIL_BYTES: usize = 8 << 10;
 
-/// Kills the process groups that it was told of, as soon as its standard input closes.
+/// Kills the process groups that it was told of and removes their folder, as soon as its standard
+/// input closes.
 const WATCH: &str = r#"
 declare -A groups
 while read -r change group; do
@@ -40,6 +41,7 @@ while read -r change group; do
     esac
 done
 for group in "${!groups[@]}"; do kill -KILL -- "-$group" 2>/dev/null; done
+rm -rf -- "$1"
 "#;
 
 /// Which instances boot, and into what.
@@ -92,7 +94,8 @@ impl Hypervisor {
     pub fn start(settings: Settings) -> Hypervisor {
         let folder = TempDir::with_prefix("instances-").unwrap();
         let watch = Command::new("bash")
-            .args(["-c", WATCH])
+            .args(["-c", WATCH, "watch"])
+            .arg(folder.path())
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -177,7 +180,6 @@ impl Drop for Hypervisor {
         // What the thread left behind a panic is killed all the same.
         let machines = self.machines.lock();
         let mut machines = machines.unwrap_or_else(std::sync::PoisonError::into_inner);
-        machines.kill();
         if thread::panicking() {
             for id in machines.all.keys() {
                 let console = console(&self.root(id));
@@ -185,9 +187,9 @@ impl Drop for Hypervisor {
                     console.floor_char_boundary(console.len().saturating_sub(CONSOLE_TAIL_BYTES));
                 eprintln!("--- console of {id} ---\n{}", &console[tail..]);
             }
-        } else {
-            assert!(!panicked, "the hypervisor panicked");
         }
+        machines.kill();
+        assert!(thread::panicking() || !panicked, "the hypervisor panicked");
     }
 }
 

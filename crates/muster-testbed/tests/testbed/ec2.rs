@@ -1,6 +1,6 @@
 //! What the server was completed with, as the SDK sees it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::{
     Client,
@@ -164,8 +164,10 @@ async fn a_start_renews_the_launch_time() {
         *instance.launch_time().expect("a launch time")
     };
     let first = launch_time().await;
+    let asked = Instant::now();
     // Launch times are whole seconds.
     while launch_time().await == first {
+        assert!(asked.elapsed() < Duration::from_secs(30));
         let stop = ec2.stop_instances().instance_ids(&id).send().await;
         stop.expect("stop");
         let start = ec2.start_instances().instance_ids(&id).send().await;

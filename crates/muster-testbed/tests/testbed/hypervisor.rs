@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -163,16 +163,18 @@ async fn nothing_outlives_a_test_that_is_killed() {
         .spawn()
         .expect("start a test");
     let stdout = BufReader::new(test.stdout.take().expect("stdout is piped"));
-    let pid = stdout
+    let instance = stdout
         .lines()
         .map_while(Result::ok)
-        .find_map(|line| line.split_once("instance: ")?.1.trim().parse().ok())
-        .and_then(Pid::from_raw)
-        .expect("the instance's process");
+        .find_map(|line| Some(line.split_once("instance: ")?.1.to_owned()))
+        .expect("the instance");
+    let (pid, root) = instance.split_once(' ').expect("a process and a folder");
+    let pid = Pid::from_raw(pid.parse().expect("a number")).expect("a process");
     assert!(test_kill_process(pid).is_ok());
     test.kill().expect("kill the test");
     test.wait().expect("reap the test");
     until("the instance is gone", || test_kill_process(pid).is_err()).await;
+    until("its folder is gone", || !Path::new(root).exists()).await;
 }
 
 #[tokio::test]
@@ -185,9 +187,10 @@ async fn waits() {
     let settings = Settings::new(server.endpoint(), "deployment", "waits");
     let hypervisor = Hypervisor::start(settings);
     let id = launch(&ec2, "waits", "trap '' TERM; echo $$ > pid; sleep 3600").await;
-    let pid: PathBuf = hypervisor.root(&id).join("pid");
+    let pid = hypervisor.root(&id).join("pid");
     let read = || std::fs::read_to_string(&pid).unwrap_or_default();
     until("it has booted", || !read().is_empty()).await;
-    println!("instance: {}", read());
+    let root = hypervisor.root(&id);
+    println!("instance: {} {}", read().trim(), root.display());
     tokio::time::sleep(PATIENCE).await;
 }
