@@ -24,8 +24,8 @@ use muster_testbed::{moto, sdk_config};
 use tokio::task::JoinSet;
 
 const BODY_BYTES: usize = 400;
-const SQS_MESSAGES: usize = 2_000;
-const SQS_SENDERS: usize = 100;
+const SQS_MESSAGES: usize = 500;
+const SQS_SENDERS: usize = 50;
 
 fn cpu(process: &str) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();

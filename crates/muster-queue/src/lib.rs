@@ -7,6 +7,8 @@
 //! dead-letter queue, or outlives its retention; no crash of a holder loses it. On SQLite a stale
 //! receipt never takes away another consumer's delivery.
 //!
+//! [`Outbox`] and [`Deleter`] make batches of what many tasks send and delete one by one, on either.
+//!
 //! # What both guarantee
 //!
 //! - **Visibility.** A received message is invisible for the queue's visibility timeout. Deleting

@@ -72,7 +72,6 @@ impl Outbox {
     ///
     /// The future ends when every clone of the outbox is dropped and what was accepted is settled,
     /// within [`RETRY_FOR`] and one call. Dropped before, it leaves what it had as it is.
-    #[must_use]
     pub fn new(
         queue: Arc<dyn Queue>,
         options: OutboxOptions,
@@ -100,7 +99,6 @@ pub struct Deleter(Entrance<Deletes>);
 
 impl Deleter {
     /// Makes the deleter of a queue, and the future that does its work, as [`Outbox::new`] does.
-    #[must_use]
     pub fn new(
         queue: Arc<dyn Queue>,
         options: OutboxOptions,
