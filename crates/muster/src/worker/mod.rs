@@ -335,7 +335,11 @@ impl Worker {
                 ),
             };
             self.deliver(request, Outcome::Failed(failure)).await?;
-            one(self.backend.dead_letters.send(&[again(message)]).await)?;
+            one(self
+                .backend
+                .dead_letters
+                .send(&[Outgoing::from(message)])
+                .await)?;
             return Ok(Answered::Done);
         }
         let mut timing = TimingMs {
@@ -508,7 +512,11 @@ impl Worker {
 
     /// Moves a message that can not be read to the dead-letter queue.
     async fn bury(&self, message: &Received) {
-        let sent = one(self.backend.dead_letters.send(&[again(message)]).await);
+        let sent = one(self
+            .backend
+            .dead_letters
+            .send(&[Outgoing::from(message)])
+            .await);
         let buried = match sent {
             Ok(_) => one(self
                 .backend
@@ -520,14 +528,6 @@ impl Worker {
         if let Err(error) = buried {
             tracing::error!(error = %crate::Chain(&error), "a message could not be set aside");
         }
-    }
-}
-
-/// The same message, to be set aside.
-fn again(message: &Received) -> Outgoing {
-    Outgoing {
-        body: message.body.clone(),
-        attributes: message.attributes.clone(),
     }
 }
 

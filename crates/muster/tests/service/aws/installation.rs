@@ -96,30 +96,43 @@ impl Installation {
         }
     }
 
-    /// The settings of the web tier and the controller, with more of them from `toml` and for the
-    /// fleet from `ec2`.
-    pub fn settings(&self, toml: &str, ec2: &str) -> String {
+    /// The settings of every role that is about stores and queues.
+    pub fn stores_and_queues(&self) -> String {
         let out = |key: &str| &self.outputs[key];
-        let subnets: Vec<&str> = out("Subnets").split(',').collect();
         format!(
             "region = \"{REGION}\"\nendpoint = \"{}\"\ninput_store = \"s3://{}\"\n\
              output_store = \"s3://{}\"\nstate_store = \"s3://{}\"\nqueues = \"sqs\"\n\
-             queue_prefix = \"{}\"\nfleet = \"ec2\"\n{toml}\n[ec2]\ndeployment = \"{}\"\n\
-             launch_template = \"{}\"\nlaunch_template_version = \"$Latest\"\nsubnets = {subnets:?}\n{ec2}\n",
+             queue_prefix = \"{}\"\n",
             self.endpoint,
             out("InBucket"),
             out("OutBucket"),
             out("StateBucket"),
             out("QueuePrefix"),
+        )
+    }
+
+    /// The settings of the web tier and the controller of an EC2 fleet, with more of them from
+    /// `toml` and for the fleet from `ec2`.
+    pub fn settings(&self, toml: &str, ec2: &str) -> String {
+        let out = |key: &str| &self.outputs[key];
+        let subnets: Vec<&str> = out("Subnets").split(',').collect();
+        format!(
+            "{}fleet = \"ec2\"\n{toml}\n[ec2]\ndeployment = \"{}\"\nlaunch_template = \"{}\"\n\
+             launch_template_version = \"$Latest\"\nsubnets = {subnets:?}\n{ec2}\n",
+            self.stores_and_queues(),
             out("Deployment"),
             out("WorkerTemplate"),
         )
     }
 
+    /// A data folder that no other role has.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join(Uuid::now_v7().to_string())
+    }
+
     /// Starts a role that listens, in a data folder of its own.
     pub async fn start(&self, role: &str, settings: &str) -> Service {
-        let data = self.folder.path().join(Uuid::now_v7().to_string());
-        Service::start(role, &data, settings).await
+        Service::start(role, &self.data(), settings).await
     }
 
     /// One of the stack's buckets, past the faults of any proxy.

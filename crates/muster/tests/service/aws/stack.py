@@ -34,7 +34,8 @@ parameters = {
     "BundleBucket": bucket,
     "BundleKey": "muster.tar.gz",
     "BundleSha256": hashlib.sha256(archive).hexdigest(),
-    "VisibilityTimeout": "5",
+    # Fifteen workers share two processors here, and extend only so often.
+    "VisibilityTimeout": "15",
 }
 stacks = client("cloudformation")
 with open(template) as file:

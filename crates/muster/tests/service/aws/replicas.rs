@@ -1,0 +1,71 @@
+//! Several web replicas and one controller, each a process of its own, over S3 and SQS.
+
+use muster_queue::{Queues, SqsQueues};
+use muster_testbed::sdk_config;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use serde_json::Value;
+
+use super::installation::{Installation, prerequisites};
+use crate::support::{LIMIT, kill, muster, read, until, write_config};
+
+#[tokio::test]
+async fn replicas_share_the_work_and_each_gets_its_own_replies() {
+    let Some((server, samples)) = prerequisites() else {
+        return;
+    };
+    let installation = Installation::create(server, server.endpoint()).await;
+    let settings = installation.stores_and_queues();
+    let data = installation.data();
+    let toml = format!("{settings}max_instances = 2\nidle_grace_s = 1.0\n");
+    let mut controller = muster()
+        .args(["controller", "--config"])
+        .arg(write_config(&data, "controller", &toml))
+        .arg("--data")
+        .arg(&data)
+        .spawn()
+        .unwrap();
+    let mut one = installation.start("web", &settings).await;
+    let two = installation.start("web", &settings).await;
+    let prefix = &installation.outputs["QueuePrefix"];
+    let queues = SqsQueues::new(&sdk_config(server.endpoint()), prefix);
+    let reply_queues = async || Queues::names(&queues, "resp-queue-").await.unwrap();
+    assert_eq!(reply_queues().await.len(), 2);
+
+    let (name, photos) = &samples.people[0];
+    let enrolled = one.enroll(name, &[&read(&photos[0])]).await;
+    assert_eq!(enrolled.status, 201, "{}", enrolled.text());
+    // Read your writes, at the other replica too.
+    let photo = read(&photos[1]);
+    for replica in [&two, &one, &two, &one, &two] {
+        assert_eq!(replica.recognize(&photo).await.name(), *name);
+    }
+    for replica in [&one, &two] {
+        let status = replica.status().await;
+        assert_eq!(status["requests"]["failed"], 0, "{status}");
+        until("the fleet is back at zero", async || {
+            replica.instances().await == 0
+        })
+        .await;
+    }
+
+    one.signal("-TERM");
+    assert!(one.ends().await.success());
+    until("its reply queue is gone", async || {
+        reply_queues().await.len() == 1
+    })
+    .await;
+    assert_eq!(two.recognize(&photo).await.name(), *name);
+
+    kill("-TERM", controller.id().unwrap());
+    let ended = tokio::time::timeout(LIMIT, controller.wait()).await;
+    assert!(ended.unwrap().unwrap().success());
+    // Without a web tier of its own it has learned from what the replicas reported.
+    let state = installation.bucket(server, "StateBucket");
+    let learned = state.get(&Path::from("status/learned.json")).await.unwrap();
+    let learned: Value = serde_json::from_slice(&learned.bytes().await.unwrap()).unwrap();
+    assert!(
+        !learned["services"].as_array().unwrap().is_empty(),
+        "{learned}"
+    );
+}
