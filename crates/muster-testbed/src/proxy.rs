@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Full, Limited, combinators::BoxBody};
 use hyper::{
     Request, Response, Uri,
     body::{Body, Frame, Incoming},
-    header::CONNECTION,
+    header::{CONNECTION, DATE, HeaderValue},
     http::{
         request,
         uri::{Authority, Scheme},
@@ -245,6 +245,12 @@ impl Proxy {
             Fault::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 self.forward(head, body).await
+            }
+            Fault::Date(date) => {
+                let mut answer = self.forward(head, body).await?;
+                let date = HeaderValue::from_static(date);
+                answer.headers_mut().insert(DATE, date);
+                Ok(answer)
             }
             Fault::ResetAfter => {
                 let answer = self.forward(head, body).await?;

@@ -182,7 +182,7 @@ async fn let_go(lease: &Lease) {
     }
 }
 
-fn ec2_options(settings: &Settings) -> Ec2FleetOptions {
+pub fn ec2_options(settings: &Settings) -> Ec2FleetOptions {
     let ec2 = &settings.ec2;
     Ec2FleetOptions {
         deployment: ec2.deployment.clone(),

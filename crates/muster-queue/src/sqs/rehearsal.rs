@@ -1,10 +1,12 @@
 //! What a queue is like, and what its caller may do with it, found out without doing any of it.
 
+use std::time::Duration;
+
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::types::QueueAttributeName;
 
 use super::{SqsQueue, attributes, unexpected};
-use crate::{QueueError, Redrive};
+use crate::{Queue, QueueError, Receipt, Redrive};
 
 /// A queue as it is, as far as Muster depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,9 +85,33 @@ impl SqsQueue {
         Ok(answer.messages.unwrap_or_default().len())
     }
 
+    /// Finds out whether messages may be deleted (`sqs:DeleteMessage`), by a receipt that no delivery
+    /// had.
+    ///
+    /// # Errors
+    /// What the service said to the call; that it does not know the receipt is no error.
+    pub async fn try_delete(&self) -> Result<(), QueueError> {
+        self.delete(&[no_receipt()]).await.map(drop)
+    }
+
+    /// Finds out whether visibility timeouts may be changed (`sqs:ChangeMessageVisibility`), by a
+    /// receipt that no delivery had.
+    ///
+    /// # Errors
+    /// What the service said to the call; that it does not know the receipt is no error.
+    pub async fn try_extend(&self) -> Result<(), QueueError> {
+        let extended = self.extend(&[no_receipt()], Duration::from_secs(1)).await;
+        extended.map(drop)
+    }
+
     /// What stands before the name that the caller gave.
     fn prefix(&self) -> &str {
         let whole = self.url.rsplit('/').next().unwrap_or_default();
         whole.strip_suffix(&*self.name).unwrap_or_default()
     }
+}
+
+/// A receipt that no delivery had: a batch with it is accepted, and its one entry is not.
+fn no_receipt() -> Receipt {
+    Receipt("none".to_owned())
 }

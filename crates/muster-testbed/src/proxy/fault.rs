@@ -42,6 +42,8 @@ pub enum Fault {
     CutShort,
     /// The call reaches the server only after this long.
     Delay(Duration),
+    /// The answer carries this `Date`: the server's clock differs from the client's.
+    Date(&'static str),
     /// The server is called twice; the second answer is passed on.
     Twice,
     /// A deletion of messages is answered as done but never reaches the server, so that the
@@ -80,6 +82,7 @@ impl Fault {
                 | Fault::ResetAfter
                 | Fault::CutShort
                 | Fault::Delay(_)
+                | Fault::Date(_)
                 | Fault::Twice
                 | Fault::Forgotten,
                 _,

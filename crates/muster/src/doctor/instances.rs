@@ -1,0 +1,123 @@
+//! EC2: the instances that are there, and whether more may be launched.
+
+use std::error::Error;
+
+use muster_fleet::{Change, Ec2Rehearsal, FleetError};
+
+use super::access::Context;
+use super::policy::{Grant, On, grants};
+use super::{Found, Trials};
+use crate::aws::Trouble;
+use crate::controller;
+
+const CHANGES: [(Change, &str); 4] = [
+    (Change::Name, "ec2:CreateTags"),
+    (Change::Start, "ec2:StartInstances"),
+    (Change::Stop, "ec2:StopInstances"),
+    (Change::Terminate, "ec2:TerminateInstances"),
+];
+
+/// The deployment's instances, and what may be done with one of them: a permission that asks for
+/// the deployment's tag can be tried on nothing else.
+pub(super) async fn there(context: &Context<'_>) -> Found {
+    let ec2 = rehearsal(context);
+    let mut trials = Trials::default();
+    let deployment = &context.settings.ec2.deployment;
+    let tried = async {
+        let listed = ec2.instances().await;
+        let may_list = grants(context.parts, On::Instances, "ec2:DescribeInstances");
+        trials.take(&may_list, "*", answer(&listed))?;
+        let Ok(instances) = listed else {
+            return Ok(());
+        };
+        let count = instances.len();
+        trials
+            .notes
+            .push(format!("{count} instances of the deployment {deployment}"));
+        let Some(one) = instances.first() else {
+            let why = "starting, stopping, terminating and naming are not tried: that takes one";
+            trials.notes.push(why.to_owned());
+            return Ok(());
+        };
+        for (change, action) in CHANGES {
+            let asked = ec2.change(one, change).await;
+            let may = grants(context.parts, On::Workers, action);
+            trials.take(&may, &one.0, answer(&asked))?;
+        }
+        Ok(())
+    };
+    let tried = tried.await;
+    tried.map_or_else(|found| found, |()| trials.found())
+}
+
+/// A launch, in each subnet and of each type, as a dry run.
+pub(super) async fn launch(context: &Context<'_>) -> Found {
+    let settings = &context.settings.ec2;
+    let template = &settings.launch_template;
+    if template.is_empty() {
+        return Found::amiss(
+            "ec2.launch_template is not set",
+            "name the launch template: the stack's output WorkerTemplate",
+        );
+    }
+    let version = &settings.launch_template_version;
+    let ec2 = rehearsal(context);
+    let mut places = Vec::new();
+    for place in ec2.places() {
+        if let Err(error) = ec2.launch(&place).await {
+            let what = format!("{place} from launch template {template} ({version})");
+            return refused(context, &what, &error);
+        }
+        places.push(place.to_string());
+    }
+    Found::Well(format!(
+        "would launch from {template} ({version}): {}",
+        places.join(", ")
+    ))
+}
+
+fn refused(context: &Context<'_>, what: &str, error: &FleetError) -> Found {
+    match error {
+        FleetError::NotFound { .. } => Found::Amiss {
+            detail: error.to_string(),
+            remedy: "correct ec2.launch_template, ec2.launch_template_version, ec2.subnets or region: \
+                     the stack's outputs WorkerTemplate and Subnets"
+                .to_owned(),
+            trouble: Some(Trouble::Missing),
+        },
+        _ if Trouble::of(error) == Some(Trouble::Denied) => {
+            let said = crate::Chain(error).to_string();
+            let mut trials = Trials::default();
+            match trials.take(&denied(context, &said), what, Err(error)) {
+                Ok(_) => trials.found(),
+                Err(found) => found,
+            }
+        }
+        _ => Found::failed(what, error),
+    }
+}
+
+/// The statements that allow the action which EC2 names: a launch takes several, and it says which
+/// one is missing.
+fn denied(context: &Context<'_>, said: &str) -> Vec<&'static Grant> {
+    let others = ["ec2:CreateTags", "iam:PassRole"];
+    let named = others
+        .into_iter()
+        .find(|action| said.contains(&format!("perform: {action}")));
+    grants(
+        context.parts,
+        On::Launch,
+        named.unwrap_or("ec2:RunInstances"),
+    )
+}
+
+fn rehearsal(context: &Context<'_>) -> Ec2Rehearsal {
+    Ec2Rehearsal::new(context.config, controller::ec2_options(context.settings))
+}
+
+fn answer<T>(result: &Result<T, FleetError>) -> Result<(), &(dyn Error + 'static)> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
