@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Full, Limited, combinators::BoxBody};
 use hyper::{
     Request, Response, Uri,
     body::{Body, Frame, Incoming},
-    header::{CONNECTION, DATE, HeaderValue},
+    header::{CONNECTION, DATE, HeaderValue, IF_MATCH, IF_NONE_MATCH},
     http::{
         request,
         uri::{Authority, Scheme},
@@ -251,6 +251,12 @@ impl Proxy {
                 let date = HeaderValue::from_static(date);
                 answer.headers_mut().insert(DATE, date);
                 Ok(answer)
+            }
+            Fault::Unconditional => {
+                let mut head = head;
+                head.headers.remove(IF_MATCH);
+                head.headers.remove(IF_NONE_MATCH);
+                self.forward(head, body).await
             }
             Fault::ResetAfter => {
                 let answer = self.forward(head, body).await?;

@@ -121,7 +121,10 @@ pub fn endpoint(config: &SdkConfig, service: Service) -> anyhow::Result<String> 
         return Ok(own);
     }
     let region = config.region().map(AsRef::as_ref).unwrap_or_default();
-    Ok(format!("https://{}.{region}.amazonaws.com", service.names().1))
+    Ok(format!(
+        "https://{}.{region}.amazonaws.com",
+        service.names().1
+    ))
 }
 
 /// The server that stands in a service's place, by the rules of AWS's own tools: the one for
@@ -306,6 +309,11 @@ const CODES: &[(Trouble, &[&str])] = &[
             "Signature not yet current",
         ],
     ),
+    // Its code begins as one of wrong credentials does.
+    (
+        Trouble::Denied,
+        &["AuthFailure.ServiceLinkedRoleCreationNotPermitted"],
+    ),
     (
         Trouble::Credentials,
         &[
@@ -317,6 +325,7 @@ const CODES: &[(Trouble, &[&str])] = &[
             "InvalidToken",
             "UnrecognizedClient",
             "SignatureDoesNotMatch",
+            "InvalidSignature",
             "MissingAuthenticationToken",
             "AuthFailure",
             "the credential provider was not enabled",

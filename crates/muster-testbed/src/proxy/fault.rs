@@ -44,6 +44,9 @@ pub enum Fault {
     Delay(Duration),
     /// The answer carries this `Date`: the server's clock differs from the client's.
     Date(&'static str),
+    /// The call reaches the server without its `If-Match` and `If-None-Match`, as with servers that
+    /// ignore them.
+    Unconditional,
     /// The server is called twice; the second answer is passed on.
     Twice,
     /// A deletion of messages is answered as done but never reaches the server, so that the
@@ -83,6 +86,7 @@ impl Fault {
                 | Fault::CutShort
                 | Fault::Delay(_)
                 | Fault::Date(_)
+                | Fault::Unconditional
                 | Fault::Twice
                 | Fault::Forgotten,
                 _,

@@ -160,7 +160,11 @@ impl Context<'_> {
             (Check::DeadLetters, Some(sqs)) => queues::dead_letters(self, sqs).await,
             (Check::Reports, Some(sqs)) => queues::reports(self, sqs).await,
             (Check::Replies, Some(sqs)) => queues::replies(self, sqs).await,
-            (Check::Instances, _) => instances::there(self).await,
+            (Check::Instances, _) => {
+                let (there, changes) = instances::there(self).await;
+                let changes = ("instance changes".to_owned(), changes);
+                return vec![(check.name(settings), there), changes];
+            }
             (Check::Launch, _) => instances::launch(self).await,
             (Check::Metadata, _) => metadata().await,
             (_, None) => return Vec::new(),
@@ -307,7 +311,10 @@ async fn skew(context: &Context<'_>) -> Result<(String, SignedDuration), Found> 
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+    let date = answer
+        .headers()
+        .get(DATE)
+        .and_then(|date| date.to_str().ok());
     let server = date.and_then(|date| {
         jiff::fmt::rfc2822::DateTimeParser::new()
             .parse_timestamp(date)
@@ -325,7 +332,11 @@ async fn skew(context: &Context<'_>) -> Result<(String, SignedDuration), Found> 
 
 fn clock(skew: SignedDuration) -> Found {
     let seconds = skew.abs().as_secs();
-    let direction = if skew.is_negative() { "behind" } else { "ahead" };
+    let direction = if skew.is_negative() {
+        "behind"
+    } else {
+        "ahead"
+    };
     if skew.abs() <= SKEW {
         return Found::Well(format!("{seconds} s {direction} of the endpoint's"));
     }

@@ -19,35 +19,40 @@ const CHANGES: [(Change, &str); 4] = [
 
 /// The deployment's instances, and what may be done with one of them: a permission that asks for
 /// the deployment's tag can be tried on nothing else.
-pub(super) async fn there(context: &Context<'_>) -> Found {
+pub(super) async fn there(context: &Context<'_>) -> (Found, Found) {
     let ec2 = rehearsal(context);
     let mut trials = Trials::default();
-    let deployment = &context.settings.ec2.deployment;
-    let tried = async {
-        let listed = ec2.instances().await;
-        let may_list = grants(context.parts, On::Instances, "ec2:DescribeInstances");
-        trials.take(&may_list, "*", answer(&listed))?;
-        let Ok(instances) = listed else {
-            return Ok(());
-        };
-        let count = instances.len();
-        trials
-            .notes
-            .push(format!("{count} instances of the deployment {deployment}"));
-        let Some(one) = instances.first() else {
-            let why = "starting, stopping, terminating and naming are not tried: that takes one";
-            trials.notes.push(why.to_owned());
-            return Ok(());
-        };
-        for (change, action) in CHANGES {
-            let asked = ec2.change(one, change).await;
-            let may = grants(context.parts, On::Workers, action);
-            trials.take(&may, &one.0, answer(&asked))?;
-        }
-        Ok(())
+    let listed = ec2.instances().await;
+    let may_list = grants(context.parts, On::Instances, "ec2:DescribeInstances");
+    let taken = trials.take(&may_list, "*", answer(&listed));
+    let instances = match (taken, listed) {
+        (Ok(_), Ok(instances)) => instances,
+        (Ok(_), Err(_)) => return (trials.found(), unknown()),
+        (Err(found), _) => return (found, unknown()),
     };
-    let tried = tried.await;
-    tried.map_or_else(|found| found, |()| trials.found())
+    trials.notes.push(format!(
+        "{} instances of the deployment {}",
+        instances.len(),
+        context.settings.ec2.deployment
+    ));
+    let Some(one) = instances.first() else {
+        let why = "naming, starting, stopping and terminating can only be tried on an instance of \
+                   the deployment, and there is none";
+        return (trials.found(), Found::Skipped(why.to_owned()));
+    };
+    let mut changes = Trials::default();
+    for (change, action) in CHANGES {
+        let asked = ec2.change(one, change).await;
+        let may = grants(context.parts, On::Workers, action);
+        if let Err(found) = changes.take(&may, &one.0, answer(&asked)) {
+            return (trials.found(), found);
+        }
+    }
+    (trials.found(), changes.found())
+}
+
+fn unknown() -> Found {
+    Found::Skipped("the instances are not known".to_owned())
 }
 
 /// A launch, in each subnet and of each type, as a dry run.
@@ -80,9 +85,10 @@ fn refused(context: &Context<'_>, what: &str, error: &FleetError) -> Found {
     match error {
         FleetError::NotFound { .. } => Found::Amiss {
             detail: error.to_string(),
-            remedy: "correct ec2.launch_template, ec2.launch_template_version, ec2.subnets or region: \
+            remedy:
+                "correct ec2.launch_template, ec2.launch_template_version, ec2.subnets or region: \
                      the stack's outputs WorkerTemplate and Subnets"
-                .to_owned(),
+                    .to_owned(),
             trouble: Some(Trouble::Missing),
         },
         _ if Trouble::of(error) == Some(Trouble::Denied) => {

@@ -59,7 +59,7 @@ fn processor() -> Found {
         return Found::amiss(
             format!("{cores} cores, {arch} without AVX2: recognition will be slow"),
             "use a machine with AVX2 (Intel since 2013, AMD since 2015)",
-);
+        );
     }
     Found::Well(format!("{cores} cores, {arch}"))
 }

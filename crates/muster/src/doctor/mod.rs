@@ -181,7 +181,9 @@ impl Trials {
         };
         match answer {
             Ok(()) => {
-                self.allowed.push(action);
+                if !self.allowed.contains(&action) {
+                    self.allowed.push(action);
+                }
                 Ok(true)
             }
             Err(error) if Trouble::of(error) == Some(Trouble::Denied) => {

@@ -67,7 +67,10 @@ impl fmt::Display for Grant {
         let Self {
             statement, action, ..
         } = self;
-        write!(f, "statement {statement} of the {policy}'s policy: {action}")
+        write!(
+            f,
+            "statement {statement} of the {policy}'s policy: {action}"
+        )
     }
 }
 

@@ -4,9 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use muster_jobs::{Report, ReportContent, WebReport};
-use muster_queue::{
-    Outgoing, Queue, QueueError, QueueOptions, SqsQueue, SqsQueues,
-};
+use muster_queue::{Outgoing, Queue, QueueError, QueueOptions, SqsQueue, SqsQueues};
 use uuid::Uuid;
 
 use super::access::Context;
@@ -77,7 +75,9 @@ pub(super) async fn requests(context: &Context<'_>, sqs: &SqsQueues) -> Found {
         trials.delete(&queue).await?;
         trials.extend(&queue).await
     };
-    tried.await.map_or_else(|found| found, |()| trials.trials.found())
+    tried
+        .await
+        .map_or_else(|found| found, |()| trials.trials.found())
 }
 
 /// The dead-letter queue.
@@ -91,7 +91,9 @@ pub(super) async fn dead_letters(context: &Context<'_>, sqs: &SqsQueues) -> Foun
         trials.describe(&queue).await?;
         trials.send_nothing(&queue).await
     };
-    tried.await.map_or_else(|found| found, |()| trials.trials.found())
+    tried
+        .await
+        .map_or_else(|found| found, |()| trials.trials.found())
 }
 
 /// The report queue, on which one report is sent for real: that a replica `doctor` has stopped.
@@ -118,7 +120,9 @@ pub(super) async fn reports(context: &Context<'_>, sqs: &SqsQueues) -> Found {
         trials.receive(&queue).await?;
         trials.delete(&queue).await
     };
-    tried.await.map_or_else(|found| found, |()| trials.trials.found())
+    tried
+        .await
+        .map_or_else(|found| found, |()| trials.trials.found())
 }
 
 /// The reply queues, by one of the doctor's own: made, used and removed.

@@ -58,11 +58,7 @@ pub(super) async fn state(context: &Context<'_>) -> Found {
     told(context, place, tried.await).await
 }
 
-async fn photographs_or_results(
-    context: &Context<'_>,
-    place: &Option<S3Url>,
-    on: On,
-) -> Found {
+async fn photographs_or_results(context: &Context<'_>, place: &Option<S3Url>, on: On) -> Found {
     let Some(place) = place else {
         return Found::Skipped("it is on this machine".to_owned());
     };
@@ -81,7 +77,7 @@ async fn photographs_or_results(
     told(context, place, tried.await).await
 }
 
-/// Adds the bucket's own region to the finding that the settings name another.
+/// Says plainly that there is no such bucket, or which region it is in.
 async fn told(context: &Context<'_>, place: &S3Url, tried: Result<Found, Found>) -> Found {
     let found = match tried {
         Ok(found) | Err(found) => found,
@@ -99,7 +95,9 @@ async fn told(context: &Context<'_>, place: &S3Url, tried: Result<Found, Found>)
                         "{place} is in {region}, and region is {}",
                         set.unwrap_or_default()
                     ),
-                    format!("set region to {region}, where the queues and instances have to be too"),
+                    format!(
+                        "set region to {region}, where the queues and instances have to be too"
+                    ),
                 ),
                 None => (detail, Trouble::Region.remedy().to_owned()),
             };
@@ -109,6 +107,15 @@ async fn told(context: &Context<'_>, place: &S3Url, tried: Result<Found, Found>)
                 trouble: Some(Trouble::Region),
             }
         }
+        Found::Amiss {
+            trouble: Some(Trouble::Missing),
+            remedy,
+            ..
+        } => Found::Amiss {
+            detail: format!("there is no bucket {}", place.bucket),
+            remedy,
+            trouble: Some(Trouble::Missing),
+        },
         found => found,
     }
 }
