@@ -33,6 +33,8 @@ const OBJECT_RETRY: Duration = Duration::from_secs(30);
 /// Attempts at one call of SQS or EC2: a throttled one is worth more than the SDK's three.
 const ATTEMPTS: u32 = 5;
 
+const NO_REGION: &str = "no AWS region is set in muster.toml, AWS_REGION or the profile";
+
 /// Finds region, endpoint and credentials.
 ///
 /// # Errors
@@ -47,10 +49,7 @@ pub async fn sdk_config(settings: &Settings) -> anyhow::Result<SdkConfig> {
         loader = loader.endpoint_url(endpoint);
     }
     let config = loader.load().await;
-    anyhow::ensure!(
-        config.region().is_some(),
-        "no AWS region is set: set region in muster.toml, or AWS_REGION"
-    );
+    anyhow::ensure!(config.region().is_some(), NO_REGION);
     Ok(config)
 }
 
@@ -340,6 +339,7 @@ const CODES: &[(Trouble, &[&str])] = &[
             "AuthorizationHeaderMalformed",
             "IllegalLocationConstraint",
             "Received redirect without LOCATION",
+            NO_REGION,
         ],
     ),
     (

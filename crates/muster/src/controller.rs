@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Context;
 use aws_config::SdkConfig;
 use muster_fleet::{
-    Controller, Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, Fleet, FleetReport, Heard, InstanceId,
-    Learned, Lease, Ledger, LocalFleet, LocalFleetOptions, Phase,
+    Controller, Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, Fleet, FleetError, FleetReport, Heard,
+    InstanceId, Learned, Lease, Ledger, LocalFleet, LocalFleetOptions, Phase,
 };
 use muster_jobs::{STATUS_PREFIX, WorkerPhase, WorkerReport, now_ms};
 use object_store::path::Path;
@@ -185,21 +185,32 @@ async fn let_go(lease: &Lease) {
 }
 
 /// Fails where no launch will ever succeed as things are set, rather than when the first request
-/// waits for a worker.
+/// waits for a worker. A service that does not answer now may do so later.
 async fn rehearse(sdk: &SdkConfig, settings: &Settings) -> anyhow::Result<()> {
     let ec2 = Ec2Rehearsal::new(sdk, ec2_options(settings));
-    ec2.instances().await.context("look for the workers")?;
+    let may_pass = |error: &FleetError| {
+        !matches!(
+            error,
+            FleetError::NotFound { .. } | FleetError::NotPermitted { .. }
+        )
+    };
+    match ec2.instances().await {
+        Err(error) if !may_pass(&error) => return Err(error).context("look for the workers"),
+        _ => {}
+    }
     let mut refusal = None;
     for place in ec2.places() {
         match ec2.launch(&place).await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                let first = || anyhow::Error::new(error).context(format!("launch {place}"));
-                refusal.get_or_insert_with(first);
+            Err(error) if !may_pass(&error) => {
+                refusal.get_or_insert((place, error));
             }
+            _ => return Ok(()),
         }
     }
-    refusal.map_or(Ok(()), Err)
+    match refusal {
+        Some((place, error)) => Err(error).with_context(|| format!("launch {place}")),
+        None => Ok(()),
+    }
 }
 
 /// How instances are launched.

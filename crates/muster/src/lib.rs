@@ -62,9 +62,11 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Puts what S3 answers, an XML document, as its code and sentence.
+/// Puts what S3 answers, an XML document, as its code and sentence, without object_store's account of
+/// the call.
 fn one_line(text: &str) -> String {
     const END: &str = "</Error>";
+    const CALL: &str = "Error performing";
     let document = text.find("<?xml").or_else(|| text.find("<Error>"));
     let Some(start) = document else {
         return text.replace('\n', " ");
@@ -78,6 +80,8 @@ fn one_line(text: &str) -> String {
         return text.replace('\n', " ");
     };
     let message = element("Message").unwrap_or_default();
+    let before = before.split(CALL).next().unwrap_or_default();
+    let before = before.strip_prefix("Generic S3 error: ").unwrap_or(before);
     format!("{before}{code}: {message}{after}").replace('\n', " ")
 }
 
@@ -91,14 +95,11 @@ mod tests {
 
     #[test]
     fn a_chain_says_everything_once_and_on_one_line() {
-        let document = "403: <?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code>\
+        let document = "Error performing GET http://s3 in 2ms - 403: <?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code>\
                         <Message>No.</Message><RequestId>1</RequestId></Error>";
         let error = anyhow::Error::new(Repeats(std::io::Error::other(document)));
         let error = error.context("open the bucket");
         let said = Chain(error.as_ref()).to_string();
-        assert_eq!(
-            said,
-            "open the bucket: could not put: 403: AccessDenied: No."
-        );
+        assert_eq!(said, "open the bucket: could not put: AccessDenied: No.");
     }
 }
