@@ -14,7 +14,7 @@ mod season;
 pub mod simulate;
 
 pub use controller::{Controller, FleetReport, run};
-pub use ec2::{Capacity, Ec2Fleet, Ec2FleetOptions, Heard, Phase};
+pub use ec2::{Capacity, Change, Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, Heard, Phase, Place};
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
 pub use learn::Learned;
 pub use lease::{Lease, LeaseError};

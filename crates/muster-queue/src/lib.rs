@@ -33,4 +33,4 @@ pub use message::{MAX_ATTRIBUTES, MAX_BODY_BYTES, MessageId, Outgoing, Receipt, 
 pub use outbox::{Deleter, Outbox, OutboxOptions, RETRY_FOR};
 pub use queue::{Counts, MAX_BATCH, MAX_RETENTION, MAX_WAIT, Queue, QueueOptions, Queues, Redrive};
 pub use sqlite::{SqliteQueue, SqliteQueues};
-pub use sqs::{SqsQueue, SqsQueues};
+pub use sqs::{Described, SqsQueue, SqsQueues};

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod failure;
+mod rehearsal;
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -27,6 +28,7 @@ use aws_sdk_sqs::{
 
 use self::attributes::Attributes;
 use self::failure::{entry_failure, failure, outcomes, unexpected};
+pub use self::rehearsal::Described;
 use crate::{
     Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_WAIT, MessageId, Outgoing, Queue, QueueError,
     QueueOptions, Queues, Receipt, Received,
@@ -153,6 +155,12 @@ impl SqsQueues {
     }
 
     fn full_name(&self, name: &str) -> Result<String, QueueError> {
+        // What all FIFO queues are called, and no other may be.
+        if name.ends_with(".fifo") {
+            return Err(QueueError::Fifo {
+                queue: name.to_owned(),
+            });
+        }
         check_name(name)?;
         let full = format!("{}{name}", self.prefix);
         check_name(&full)?;

@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Full, Limited, combinators::BoxBody};
 use hyper::{
     Request, Response, Uri,
     body::{Body, Frame, Incoming},
-    header::CONNECTION,
+    header::{CONNECTION, DATE, HeaderValue, IF_MATCH, IF_NONE_MATCH},
     http::{
         request,
         uri::{Authority, Scheme},
@@ -244,6 +244,18 @@ impl Proxy {
         match fault {
             Fault::Delay(delay) => {
                 tokio::time::sleep(delay).await;
+                self.forward(head, body).await
+            }
+            Fault::Date(date) => {
+                let mut answer = self.forward(head, body).await?;
+                let date = HeaderValue::from_static(date);
+                answer.headers_mut().insert(DATE, date);
+                Ok(answer)
+            }
+            Fault::Unconditional => {
+                let mut head = head;
+                head.headers.remove(IF_MATCH);
+                head.headers.remove(IF_NONE_MATCH);
                 self.forward(head, body).await
             }
             Fault::ResetAfter => {

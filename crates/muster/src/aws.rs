@@ -33,6 +33,8 @@ const OBJECT_RETRY: Duration = Duration::from_secs(30);
 /// Attempts at one call of SQS or EC2: a throttled one is worth more than the SDK's three.
 const ATTEMPTS: u32 = 5;
 
+const NO_REGION: &str = "no AWS region is set in muster.toml, AWS_REGION or the profile";
+
 /// Finds region, endpoint and credentials.
 ///
 /// # Errors
@@ -47,10 +49,7 @@ pub async fn sdk_config(settings: &Settings) -> anyhow::Result<SdkConfig> {
         loader = loader.endpoint_url(endpoint);
     }
     let config = loader.load().await;
-    anyhow::ensure!(
-        config.region().is_some(),
-        "no AWS region is set: set region in muster.toml, or AWS_REGION"
-    );
+    anyhow::ensure!(config.region().is_some(), NO_REGION);
     Ok(config)
 }
 
@@ -62,7 +61,7 @@ pub fn bucket(config: &SdkConfig, place: &S3Url) -> anyhow::Result<Arc<dyn Objec
     let credentials = config
         .credentials_provider()
         .context("no AWS credentials are configured")?;
-    let endpoint = endpoint_of_s3(config)?;
+    let endpoint = own_endpoint(config, Service::S3)?;
     let plain = endpoint.as_ref().is_some_and(|e| e.starts_with("http://"));
     let client = ClientOptions::new()
         .with_allow_http(plain)
@@ -93,19 +92,68 @@ pub fn bucket(config: &SdkConfig, place: &S3Url) -> anyhow::Result<Arc<dyn Objec
     })
 }
 
-/// The server that stands in S3's place, by the rules of AWS's own tools: the one for everything, or
-/// S3's own from `AWS_ENDPOINT_URL_S3` or the profile.
-fn endpoint_of_s3(config: &SdkConfig) -> anyhow::Result<Option<String>> {
+/// A service of AWS that is spoken to by its URL.
+#[derive(Clone, Copy, Debug)]
+pub enum Service {
+    /// S3.
+    S3,
+    /// SQS.
+    Sqs,
+}
+
+impl Service {
+    /// What AWS's own tools call it in variables and profiles, and its host names begin with.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::S3 => ("S3", "s3"),
+            Self::Sqs => ("SQS", "sqs"),
+        }
+    }
+}
+
+/// Where a service answers: the server in its place, or AWS's own in the region.
+///
+/// # Errors
+/// Where the configuration can not be read.
+pub fn endpoint(config: &SdkConfig, service: Service) -> anyhow::Result<String> {
+    if let Some(own) = own_endpoint(config, service)? {
+        return Ok(own);
+    }
+    let region = config.region().map(AsRef::as_ref).unwrap_or_default();
+    Ok(format!(
+        "https://{}.{region}.amazonaws.com",
+        service.names().1
+    ))
+}
+
+/// The server that stands in a service's place, by the rules of AWS's own tools: the one for
+/// everything, or the service's own from `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL_SQS` or the
+/// profile.
+fn own_endpoint(config: &SdkConfig, service: Service) -> anyhow::Result<Option<String>> {
     let key = ServiceConfigKey::builder()
-        .service_id("S3")
+        .service_id(service.names().0)
         .env("AWS_ENDPOINT_URL")
         .profile("endpoint_url")
         .build()
-        .context("name S3's endpoint")?;
+        .context("name the service's endpoint")?;
     let own = config
         .service_config()
         .and_then(|service| service.load_config(key));
     Ok(own.or_else(|| config.endpoint_url().map(str::to_owned)))
+}
+
+/// The region that a bucket is in, which S3 says to anybody who asks.
+pub async fn region_of(config: &SdkConfig, place: &S3Url) -> Option<String> {
+    let url = format!("{}/{}", endpoint(config, Service::S3).ok()?, place.bucket);
+    let client = reqwest::Client::builder()
+        .timeout(CONNECT_TIMEOUT)
+        // The redirect says it too, and leads to a server that does not.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .ok()?;
+    let answer = client.head(url).send().await.ok()?;
+    let region = answer.headers().get("x-amz-bucket-region")?;
+    Some(region.to_str().ok()?.to_owned())
 }
 
 /// Hands the SDK's credentials to object_store.
@@ -185,21 +233,26 @@ impl Trouble {
 
     /// Finds what an error of S3, SQS or EC2 means by the code that AWS gave.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        let chain = crate::Chain(error).to_string();
+        let by_code = CODES
+            .iter()
+            .find(|(_, codes)| codes.iter().any(|code| chain.contains(code)));
+        if let Some((trouble, _)) = by_code {
+            return Some(*trouble);
+        }
         let mut link = Some(error);
         while let Some(error) = link {
             match error.downcast_ref() {
-                Some(QueueError::NotFound { .. }) => return Some(Self::Missing),
+                Some(QueueError::NotFound { .. } | QueueError::Fifo { .. }) => {
+                    return Some(Self::Missing);
+                }
                 Some(QueueError::Unavailable { .. } | QueueError::Throttled { .. }) => {
                     return Some(Self::Unavailable);
                 }
                 _ => link = error.source(),
             }
         }
-        let chain = crate::Chain(error).to_string();
-        CODES
-            .iter()
-            .find(|(_, codes)| codes.iter().any(|code| chain.contains(code)))
-            .map(|(trouble, _)| *trouble)
+        None
     }
 }
 
@@ -255,6 +308,11 @@ const CODES: &[(Trouble, &[&str])] = &[
             "Signature not yet current",
         ],
     ),
+    // Its code begins as one of wrong credentials does.
+    (
+        Trouble::Denied,
+        &["AuthFailure.ServiceLinkedRoleCreationNotPermitted"],
+    ),
     (
         Trouble::Credentials,
         &[
@@ -266,6 +324,7 @@ const CODES: &[(Trouble, &[&str])] = &[
             "InvalidToken",
             "UnrecognizedClient",
             "SignatureDoesNotMatch",
+            "InvalidSignature",
             "MissingAuthenticationToken",
             "AuthFailure",
             "the credential provider was not enabled",
@@ -280,6 +339,7 @@ const CODES: &[(Trouble, &[&str])] = &[
             "AuthorizationHeaderMalformed",
             "IllegalLocationConstraint",
             "Received redirect without LOCATION",
+            NO_REGION,
         ],
     ),
     (
@@ -342,6 +402,13 @@ impl ThisInstance {
             id: String::from(id),
             metadata,
         })
+    }
+
+    /// The deployment that the instance is tagged with, where its metadata shows tags: that has to be
+    /// enabled for it.
+    pub async fn deployment(&self) -> Option<String> {
+        let tag = "/latest/meta-data/tags/instance/muster:deployment";
+        self.metadata.get(tag).await.ok().map(String::from)
     }
 
     /// Returns once EC2 has announced that it will take this Spot instance back, two minutes

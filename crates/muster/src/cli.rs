@@ -50,7 +50,7 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Replay a trace of arrivals under Muster's planner, its peers and a clairvoyant
     Simulate(simulate::SimulateArgs),
-    /// Say what this machine lacks and how to get it
+    /// Say what this machine and the role on AWS lack, and how to get it
     Doctor(doctor::DoctorArgs),
 }
 

@@ -310,6 +310,14 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether anything is kept or launched elsewhere than on this machine.
+    pub fn remote(&self) -> bool {
+        let stores = [&self.input_store, &self.output_store, &self.state_store];
+        stores.iter().any(|store| store.is_some())
+            || self.queues == QueueKind::Sqs
+            || self.fleet == FleetKind::Ec2
+    }
+
     /// What photographs are taken.
     pub fn decode_limits(&self) -> DecodeLimits {
         DecodeLimits {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use aws_config::SdkConfig;
 use muster_fleet::{
-    Controller, Ec2Fleet, Ec2FleetOptions, Fleet, FleetReport, Heard, InstanceId, Learned, Lease,
-    Ledger, LocalFleet, LocalFleetOptions, Phase,
+    Controller, Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, Fleet, FleetError, FleetReport, Heard,
+    InstanceId, Learned, Lease, Ledger, LocalFleet, LocalFleetOptions, Phase,
 };
 use muster_jobs::{STATUS_PREFIX, WorkerPhase, WorkerReport, now_ms};
 use object_store::path::Path;
@@ -129,6 +130,7 @@ async fn on_ec2(
         "fleet is \"ec2\" and ec2.launch_template is not set: name the launch template"
     );
     let sdk = backend.sdk.as_ref().context("no AWS configuration")?;
+    rehearse(sdk, settings).await?;
     let holder = Uuid::now_v7().simple().to_string();
     let lease_key = Path::from_iter([STATUS_PREFIX, "controller-lease.json"]);
     let ledgers = Ledgers::new(own.as_ref());
@@ -182,7 +184,37 @@ async fn let_go(lease: &Lease) {
     }
 }
 
-fn ec2_options(settings: &Settings) -> Ec2FleetOptions {
+/// Fails where no launch will ever succeed as things are set, rather than when the first request
+/// waits for a worker. A service that does not answer now may do so later.
+async fn rehearse(sdk: &SdkConfig, settings: &Settings) -> anyhow::Result<()> {
+    let ec2 = Ec2Rehearsal::new(sdk, ec2_options(settings));
+    let may_pass = |error: &FleetError| {
+        !matches!(
+            error,
+            FleetError::NotFound { .. } | FleetError::NotPermitted { .. }
+        )
+    };
+    match ec2.instances().await {
+        Err(error) if !may_pass(&error) => return Err(error).context("look for the workers"),
+        _ => {}
+    }
+    let mut refusal = None;
+    for place in ec2.places() {
+        match ec2.launch(&place).await {
+            Err(error) if !may_pass(&error) => {
+                refusal.get_or_insert((place, error));
+            }
+            _ => return Ok(()),
+        }
+    }
+    match refusal {
+        Some((place, error)) => Err(error).with_context(|| format!("launch {place}")),
+        None => Ok(()),
+    }
+}
+
+/// How instances are launched.
+pub fn ec2_options(settings: &Settings) -> Ec2FleetOptions {
     let ec2 = &settings.ec2;
     Ec2FleetOptions {
         deployment: ec2.deployment.clone(),

@@ -31,8 +31,10 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-/// The exit code for what ended a command; where the trouble is with AWS, says what to do about it.
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+/// Says on standard error what ended a command, and where the trouble is with AWS what to do about
+/// it; the exit code tells the kinds of trouble apart.
+pub fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("muster: {}", Chain(error.as_ref()));
     match aws::Trouble::of(error.as_ref()) {
         Some(trouble) => {
             eprintln!("muster: {}", trouble.remedy());
@@ -42,17 +44,62 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Shows an error with its sources on one line.
+/// Shows an error with its sources on one line, each once: some libraries repeat what is below.
 struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = one_line(&self.0.to_string());
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            let more = one_line(&error.to_string());
+            if !said.contains(&more) {
+                said = format!("{said}: {more}");
+            }
             source = error.source();
         }
-        Ok(())
+        f.write_str(&said)
+    }
+}
+
+/// Puts what S3 answers, an XML document, as its code and sentence, without object_store's account of
+/// the call.
+fn one_line(text: &str) -> String {
+    const END: &str = "</Error>";
+    const CALL: &str = "Error performing";
+    let document = text.find("<?xml").or_else(|| text.find("<Error>"));
+    let Some(start) = document else {
+        return text.replace('\n', " ");
+    };
+    let (before, document) = text.split_at(start);
+    let element = |name: &str| {
+        let (_, after) = document.split_once(&format!("<{name}>"))?;
+        Some(after.split_once(&format!("</{name}>"))?.0)
+    };
+    let (Some(code), Some((_, after))) = (element("Code"), document.split_once(END)) else {
+        return text.replace('\n', " ");
+    };
+    let message = element("Message").unwrap_or_default();
+    let before = before.split(CALL).next().unwrap_or_default();
+    let before = before.strip_prefix("Generic S3 error: ").unwrap_or(before);
+    format!("{before}{code}: {message}{after}").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("could not put: {0}")]
+    struct Repeats(#[source] std::io::Error);
+
+    #[test]
+    fn a_chain_says_everything_once_and_on_one_line() {
+        let document = "Error performing GET http://s3 in 2ms - 403: <?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code>\
+                        <Message>No.</Message><RequestId>1</RequestId></Error>";
+        let error = anyhow::Error::new(Repeats(std::io::Error::other(document)));
+        let error = error.context("open the bucket");
+        let said = Chain(error.as_ref()).to_string();
+        assert_eq!(said, "open the bucket: could not put: AccessDenied: No.");
     }
 }

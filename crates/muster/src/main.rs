@@ -24,9 +24,6 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match result {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("muster: {error:#}");
-            muster::exit_code(&error)
-        }
+        Err(error) => muster::failed(&error),
     }
 }

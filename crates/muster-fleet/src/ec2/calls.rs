@@ -1,5 +1,6 @@
 //! The calls to EC2, each as the fleet needs it.
 
+use std::error::Error;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -7,6 +8,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::StalledStreamProtectionConfig;
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::create_tags::builders::CreateTagsFluentBuilder;
+use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
     Filter, Instance, InstanceInterruptionBehavior, InstanceLifecycleType,
     InstanceMarketOptionsRequest, InstanceStateName, InstanceType, LaunchTemplateSpecification,
@@ -16,6 +21,7 @@ use aws_sdk_ec2::types::{
 use super::failure::Failure;
 use super::members::{Listed, Power};
 use super::record::Launch;
+use super::rehearsal::Change;
 use crate::fleet::InstanceId;
 
 /// How long one call may take. A launch of a batch takes seconds.
@@ -96,6 +102,12 @@ impl Calls {
     /// Launches at least one instance and at most one for each slot. The same launch again gives
     /// the same instances.
     pub async fn run(&self, launch: &Launch) -> Result<Vec<Launched>, Failure> {
+        let answer = self.run_call(launch).send().await?;
+        let instances = answer.instances.unwrap_or_default();
+        Ok(instances.into_iter().filter_map(launched).collect())
+    }
+
+    fn run_call(&self, launch: &Launch) -> RunInstancesFluentBuilder {
         let template = LaunchTemplateSpecification::builder().version(&launch.template_version);
         let template = if launch.template.starts_with("lt-") {
             template.launch_template_id(&launch.template)
@@ -117,8 +129,7 @@ impl Calls {
                 .build()
         });
         let kind = launch.pool.instance_type.as_deref().map(InstanceType::from);
-        let answer = self
-            .client
+        self.client
             .run_instances()
             .client_token(&launch.token)
             .launch_template(template.build())
@@ -128,10 +139,34 @@ impl Calls {
             .set_subnet_id(launch.pool.subnet.clone())
             .set_instance_market_options(spot)
             .tag_specifications(tags)
-            .send()
-            .await?;
-        let instances = answer.instances.unwrap_or_default();
-        Ok(instances.into_iter().filter_map(launched).collect())
+    }
+
+    /// Asks whether a launch would be allowed.
+    pub async fn may_run(&self, launch: &Launch) -> Result<(), Failure> {
+        allowed(self.run_call(launch).dry_run(true).send().await)
+    }
+
+    /// Asks whether an instance may be changed so.
+    pub async fn may_change(&self, id: &InstanceId, change: Change) -> Result<(), Failure> {
+        let client = &self.client;
+        match change {
+            Change::Name => {
+                let call = self.name_call(id, "", 0).dry_run(true);
+                allowed(call.send().await)
+            }
+            Change::Start => {
+                let call = client.start_instances().instance_ids(&id.0).dry_run(true);
+                allowed(call.send().await)
+            }
+            Change::Stop => {
+                let call = client.stop_instances().instance_ids(&id.0).dry_run(true);
+                allowed(call.send().await)
+            }
+            Change::Terminate => {
+                let call = client.terminate_instances().instance_ids(&id.0);
+                allowed(call.dry_run(true).send().await)
+            }
+        }
     }
 
     pub async fn start(&self, ids: &[InstanceId]) -> Result<(), Failure> {
@@ -154,14 +189,28 @@ impl Calls {
 
     /// Gives an instance its slot and the name that follows from it.
     pub async fn name(&self, id: &InstanceId, prefix: &str, slot: u32) -> Result<(), Failure> {
+        self.name_call(id, prefix, slot).send().await?;
+        Ok(())
+    }
+
+    fn name_call(&self, id: &InstanceId, prefix: &str, slot: u32) -> CreateTagsFluentBuilder {
         self.client
             .create_tags()
             .resources(&id.0)
             .tags(tag("Name", &format!("{prefix}{slot}")))
             .tags(tag(SLOT, &slot.to_string()))
-            .send()
-            .await?;
-        Ok(())
+    }
+}
+
+/// What a dry run says: "If you have the required permissions, the error response is
+/// DryRunOperation."
+fn allowed<T, E>(answer: Result<T, SdkError<E, HttpResponse>>) -> Result<(), Failure>
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match answer {
+        Err(error) if error.code() != Some("DryRunOperation") => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

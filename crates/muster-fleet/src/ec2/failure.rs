@@ -6,6 +6,7 @@ use std::error::Error;
 
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::RequestId;
 
 use crate::fleet::{FleetError, SourceError};
 
@@ -54,11 +55,12 @@ where
             SdkError::ConstructionFailure(_) => (String::new(), String::new(), 400),
             _ => (String::new(), String::new(), 503),
         };
-        let source: SourceError = Box::new(error);
-        let said = if code.is_empty() {
-            chain(&*source)
+        let (said, source): (_, SourceError) = if code.is_empty() {
+            (chain(&error), Box::new(error))
         } else {
-            format!("{code}: {message}")
+            let request = error.request_id().unwrap_or("without id");
+            let said = format!("{code}: {message}");
+            (said.clone(), format!("{said} (request {request})").into())
         };
         Self {
             refusal: classify(&code, status),

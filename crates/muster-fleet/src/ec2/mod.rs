@@ -9,6 +9,7 @@ mod failure;
 mod members;
 mod pools;
 mod record;
+mod rehearsal;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,6 +27,7 @@ use self::failure::{Failure, Refusal};
 use self::members::{Members, Overdue};
 use self::pools::Pools;
 use self::record::{Launch, Record};
+pub use self::rehearsal::{Change, Ec2Rehearsal, Place};
 use crate::fleet::{Fleet, FleetError, Instance, InstanceId};
 use crate::lease::Lease;
 

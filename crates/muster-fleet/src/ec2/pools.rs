@@ -110,6 +110,11 @@ impl Pools {
         }
     }
 
+    /// Every pool, in this order.
+    pub fn into_places(self) -> Vec<Pool> {
+        self.pools.into_iter().map(|(pool, _)| pool).collect()
+    }
+
     /// The first pool that may be asked.
     pub fn next(&self, now: Instant) -> Option<Pool> {
         let free = |(_, memory): &&(Pool, Memory)| !memory.holds(now);

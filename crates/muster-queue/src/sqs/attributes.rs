@@ -68,7 +68,7 @@ pub(super) fn differing(wanted: Attributes, found: &Attributes) -> Attributes {
 }
 
 /// Reads a redrive policy, whose count templates write as a number and others as a string.
-fn policy(json: &str) -> Option<(String, u64)> {
+pub(super) fn policy(json: &str) -> Option<(String, u64)> {
     let policy: serde_json::Value = serde_json::from_str(json).ok()?;
     let target = policy.get("deadLetterTargetArn")?.as_str()?.to_owned();
     let count = policy.get("maxReceiveCount")?;

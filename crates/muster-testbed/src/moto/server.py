@@ -180,6 +180,10 @@ def run_instances(original, self):
                 " same request",
             )
 
+    # Moto answers a dry run before it looks whether the subnet is there.
+    if "SubnetId" in parameters:
+        self.ec2_backend.get_subnet(parameters["SubnetId"])
+
     wanted = pool_of(self.params, template)
     least, most = int(parameters["MinCount"]), int(parameters["MaxCount"])
     count = min(most, free(self.ec2_backend, wanted))

@@ -42,6 +42,11 @@ pub enum Fault {
     CutShort,
     /// The call reaches the server only after this long.
     Delay(Duration),
+    /// The answer carries this `Date`: the server's clock differs from the client's.
+    Date(&'static str),
+    /// The call reaches the server without its `If-Match` and `If-None-Match`, as with servers that
+    /// ignore them.
+    Unconditional,
     /// The server is called twice; the second answer is passed on.
     Twice,
     /// A deletion of messages is answered as done but never reaches the server, so that the
@@ -80,6 +85,8 @@ impl Fault {
                 | Fault::ResetAfter
                 | Fault::CutShort
                 | Fault::Delay(_)
+                | Fault::Date(_)
+                | Fault::Unconditional
                 | Fault::Twice
                 | Fault::Forgotten,
                 _,

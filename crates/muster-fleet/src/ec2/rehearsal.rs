@@ -1,0 +1,174 @@
+//! What a controller would do on EC2, tried without doing it: every call that changes something is
+//! a dry run, which EC2 answers by whether it would have been allowed.
+
+use std::fmt;
+
+use aws_config::SdkConfig;
+use uuid::Uuid;
+
+use super::Ec2FleetOptions;
+use super::calls::Calls;
+use super::failure::{Failure, Refusal};
+use super::now_ms;
+use super::pools::{Pool, Pools};
+use super::record::Launch;
+use crate::fleet::{FleetError, InstanceId};
+
+/// Where an instance would be launched: a type, a subnet and a market.
+#[derive(Clone, Debug)]
+pub struct Place(Pool);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A call that changes instances which are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Gives an instance its name and slot (`ec2:CreateTags`).
+    Name,
+    /// Starts it.
+    Start,
+    /// Stops it.
+    Stop,
+    /// Terminates it.
+    Terminate,
+}
+
+/// The calls of an [`Ec2Fleet`](super::Ec2Fleet), without their effects.
+#[derive(Debug)]
+pub struct Ec2Rehearsal {
+    calls: Calls,
+    options: Ec2FleetOptions,
+}
+
+impl Ec2Rehearsal {
+    /// Timeouts and retries are set here, whatever `config` says.
+    pub fn new(config: &SdkConfig, options: Ec2FleetOptions) -> Self {
+        Self {
+            calls: Calls::new(config, &options.deployment),
+            options,
+        }
+    }
+
+    /// The deployment's instances that are not terminated: the one call that is made for real.
+    ///
+    /// # Errors
+    /// What EC2 said.
+    pub async fn instances(&self) -> Result<Vec<InstanceId>, FleetError> {
+        let listed = self.calls.list().await;
+        let listed = listed.map_err(|failure| self.error(failure, "list the instances", None))?;
+        Ok(listed.into_iter().map(|instance| instance.id).collect())
+    }
+
+    /// Every subnet once and every type once, in the first of the markets: EC2 lets an account make
+    /// five such calls at once, and then two in a second ("Request throttling for the Amazon EC2
+    /// API").
+    pub fn places(&self) -> Vec<Place> {
+        let Ec2FleetOptions {
+            capacity,
+            instance_types,
+            subnets,
+            ..
+        } = &self.options;
+        let all = Pools::new(*capacity, instance_types, subnets).into_places();
+        let Some(first) = all.first().cloned() else {
+            return Vec::new();
+        };
+        all.into_iter()
+            .filter(|pool| {
+                pool.spot == first.spot
+                    && (pool.subnet == first.subnet || pool.instance_type == first.instance_type)
+            })
+            .map(Place)
+            .collect()
+    }
+
+    /// Asks whether an instance would be launched. A shortage there says nothing against it.
+    ///
+    /// # Errors
+    /// Names the launch template or the subnet that does not exist, or says what else EC2 said.
+    pub async fn launch(&self, place: &Place) -> Result<(), FleetError> {
+        let launch = Launch {
+            token: Uuid::now_v7().to_string(),
+            slots: vec![0],
+            begun_at_ms: now_ms(),
+            template: self.options.launch_template.clone(),
+            template_version: self.options.launch_template_version.clone(),
+            pool: place.0.clone(),
+            resolved: false,
+        };
+        match self.calls.may_run(&launch).await {
+            Err(failure) if failure.refusal != Refusal::Capacity => {
+                Err(self.error(failure, "launch an instance", place.0.subnet.as_deref()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks whether an instance may be changed so.
+    ///
+    /// # Errors
+    /// What EC2 said.
+    pub async fn change(&self, id: &InstanceId, change: Change) -> Result<(), FleetError> {
+        let asked = self.calls.may_change(id, change).await;
+        asked.map_err(|failure| self.error(failure, change.action(), None))
+    }
+
+    fn error(&self, failure: Failure, action: &str, subnet: Option<&str>) -> FleetError {
+        failure.into_error(action, &self.options.launch_template, subnet)
+    }
+}
+
+impl Change {
+    fn action(self) -> &'static str {
+        match self {
+            Self::Name => "name an instance",
+            Self::Start => "start an instance",
+            Self::Stop => "stop an instance",
+            Self::Terminate => "terminate an instance",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_config::BehaviorVersion;
+
+    use super::*;
+    use crate::ec2::Capacity;
+
+    #[tokio::test]
+    async fn every_type_and_every_subnet_is_a_place_once() {
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .build();
+        let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+        let options = Ec2FleetOptions {
+            deployment: "muster".to_owned(),
+            launch_template: "worker".to_owned(),
+            launch_template_version: "$Default".to_owned(),
+            name_prefix: "worker-".to_owned(),
+            instance_types: names(["c7i.large", "c6i.large"]),
+            subnets: names(["subnet-1", "subnet-2"]),
+            capacity: Capacity::SpotFirst,
+            stopped_instances: 0,
+            boot_timeout: Duration::from_secs(300),
+            max_instances: 15,
+        };
+        let places = Ec2Rehearsal::new(&config, options).places();
+        let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            places,
+            [
+                "Spot c7i.large in subnet-1",
+                "Spot c7i.large in subnet-2",
+                "Spot c6i.large in subnet-1",
+            ]
+        );
+    }
+}
