@@ -51,7 +51,7 @@ async fn succeeds(account: &Account) -> Arc<Ec2Fleet> {
 }
 
 /// Waits until EC2 shows `count` instances, with the slots from 1 on and the names that follow.
-async fn named(account: &Account, fleet: &Ec2Fleet, count: u32) {
+pub async fn named(account: &Account, fleet: &Ec2Fleet, count: u32) {
     let names = async {
         loop {
             fleet.instances().await.unwrap();

@@ -10,6 +10,7 @@ use muster_testbed::moto::Pool;
 
 use crate::account::{Account, report};
 use crate::conformance::{self, all, ids, until};
+use crate::crash::named;
 use crate::proxy::{Fault, Proxy};
 
 #[tokio::test]
@@ -29,7 +30,8 @@ async fn a_start_that_fails_is_counted() {
     let (fleet, booter) = account.booted().await;
     booter.reports.store(false, Ordering::Relaxed);
     let end = async |id: muster_fleet::InstanceId| {
-        until(&*fleet, "it is listed", |there| there.len() == 1).await;
+        // EC2 has shown it once it is named.
+        named(&account, &fleet, 1).await;
         let call = account.client.terminate_instances().instance_ids(id.0);
         call.send().await.unwrap();
     };
@@ -60,11 +62,8 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
     fleet.launch(2).await.unwrap();
     let running = |i: &[_]| i.len() == 2 && all(InstanceState::Running)(i);
     let there = until(&*fleet, "two run", running).await;
-    account
-        .until("both are named", |all| {
-            all.values().all(|seen| seen.slot.is_some())
-        })
-        .await;
+    // One that EC2 has not shown yet can not be stopped.
+    named(&account, &fleet, 2).await;
     // A late report of its first run must not count for its second.
     let late: Vec<_> = account.instances().await.into_iter().collect();
     fleet.drain(&ids(&there)).await.unwrap();
