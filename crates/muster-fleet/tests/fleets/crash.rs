@@ -121,6 +121,23 @@ async fn between_the_launch_and_its_answer() {
 }
 
 #[tokio::test]
+async fn between_the_launch_and_its_answer_while_the_listing_lags() {
+    let Some(account) = Account::new(5).await else {
+        return;
+    };
+    dies(&account, "RunInstances", Fault::LostAfter).await;
+    let nothing = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
+    let fault = Fault::Answer(200, nothing.to_owned());
+    let proxy = Proxy::new(account.server.endpoint(), "DescribeInstances", fault).await;
+    let (fleet, lease) = account.fleet_at(&proxy.endpoint).await;
+    fleet.launch(3).await.unwrap();
+    assert_eq!(fleet.instances().await.unwrap().len(), 3);
+    assert_eq!(account.instances().await.len(), 3, "the same three");
+    lease.release().await.unwrap();
+    succeeds(&account).await;
+}
+
+#[tokio::test]
 async fn between_the_answer_and_the_names() {
     let Some(account) = Account::new(5).await else {
         return;
