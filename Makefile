@@ -11,10 +11,11 @@ MOTO := $(TOOLS)/moto/bin/moto_server
 # What `make simulate` replays.
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
-.PHONY: help run demo build models test test-servers lint fmt bench simulate clean
+.PHONY: help run demo build models test test-servers lint lint-templates fmt bench simulate bundle \
+    clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: build models ## Start Muster on 127.0.0.1:8000, enrol and recognise the sample people, stay up
 	scripts/demo --stay
@@ -44,6 +45,16 @@ lint: ## Check formatting, lints and documentation
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
+lint-templates: $(MOTO) ## Check the CloudFormation template and the systemd units
+	$(TOOLS)/moto/bin/cfn-lint deploy/aws/muster.yaml
+	if command -v systemd-analyze >/dev/null; then \
+	    units=$$(mktemp -d); trap 'rm -rf "$$units"' EXIT; \
+	    cp deploy/aws/*.service "$$units"; \
+	    sed -i 's|^ExecStart=/opt/muster/bin/muster |ExecStart=/bin/true |' "$$units"/*.service; \
+	    said=$$(systemd-analyze verify --man=no "$$units"/*.service 2>&1) || true; \
+	    if [[ -n $$said ]]; then echo "$$said" >&2; exit 1; fi; \
+	else echo "systemd-analyze is not here: the units are not checked"; fi
+
 fmt: ## Format the code
 	cargo fmt --all
 
@@ -55,5 +66,8 @@ bench: build models ## Measure a service on this machine, the pipeline and the p
 simulate: build ## Replay traces of arrivals and write docs/AUTOSCALING.md's tables and pictures
 	scripts/simulate $(TRACES)
 
+bundle: build models ## Pack the archive that instances on AWS unpack, into dist/
+	scripts/bundle
+
 clean: ## Remove what was built and installed below this folder
-	rm -rf target .muster
+	rm -rf target .muster dist

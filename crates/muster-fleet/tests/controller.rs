@@ -95,13 +95,17 @@ async fn the_fleet_grows_from_zero_with_the_backlog_and_returns_to_zero() {
         .await;
     assert!(running.fleet.instances().await.unwrap().is_empty());
 
-    running.queue.send(&["a".to_owned()]).await.unwrap();
+    running.queue.send(&["a".to_owned().into()]).await.unwrap();
     running
         .until("one request brings one worker", |report| {
             report.running == 1
         })
         .await;
-    running.queue.send(&vec!["b".to_owned(); 9]).await.unwrap();
+    running
+        .queue
+        .send(&vec!["b".to_owned().into(); 9])
+        .await
+        .unwrap();
     running
         .until("the backlog brings no more than the most", |report| {
             report.running == 3
@@ -138,7 +142,7 @@ async fn the_fleet_grows_from_zero_with_the_backlog_and_returns_to_zero() {
 #[tokio::test]
 async fn starts_that_fail_are_backed_off_from() {
     let mut running = start("exit 1", 2, Duration::from_millis(100)).await;
-    running.queue.send(&["a".to_owned()]).await.unwrap();
+    running.queue.send(&["a".to_owned().into()]).await.unwrap();
     running
         .until("launches are held back", |report| {
             report.reason.contains("held back")

@@ -1,5 +1,6 @@
 //! The request that the web tier puts on the queue for a worker.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,10 +8,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::FileName;
+use crate::{FileName, TraceParent};
 
 /// The format that this build writes, and the only one it reads.
-pub const MESSAGE_VERSION: u32 = 1;
+pub const MESSAGE_VERSION: u32 = 2;
+
+/// The message attribute that names the queue to answer on.
+const REPLY_TO: &str = "reply_to";
+/// The message attribute that carries the trace, as W3C Trace Context names it.
+const TRACEPARENT: &str = "traceparent";
+
+/// A message's attributes, by name.
+pub type Attributes = BTreeMap<String, String>;
 
 /// One request's identity: a UUIDv7, so that ids sort by the time of submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,7 +67,8 @@ pub enum Purpose {
     Enroll,
 }
 
-/// A request as it stands on the queue, in JSON.
+/// A request: JSON in the message's body, and where to answer and which trace it belongs to in its
+/// attributes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -73,10 +83,16 @@ pub struct Request {
     /// The ETag of the uploaded photograph, where its key may be overwritten by another upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_etag: Option<String>,
-    /// Name of the queue to answer on.
-    pub reply_to: String,
+    /// The gallery's version that the answer must know at least; 0 where nobody was ever enrolled.
+    pub gallery_version: u64,
     /// When the web tier sent this, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
+    /// Name of the queue to answer on.
+    #[serde(skip)]
+    pub reply_to: String,
+    /// The trace that the request belongs to.
+    #[serde(skip, default = "TraceParent::new")]
+    pub trace: TraceParent,
 }
 
 /// Why a message is not a request (or reply) that this build can read.
@@ -94,6 +110,9 @@ pub enum MessageError {
         /// The format the message says it has.
         found: u32,
     },
+    /// It does not say where to answer.
+    #[error("the message has no attribute {REPLY_TO}: nobody could be answered")]
+    NoReplyQueue,
 }
 
 #[derive(Deserialize)]
@@ -111,18 +130,31 @@ pub(crate) fn check_version(body: &str) -> Result<(), MessageError> {
 }
 
 impl Request {
-    /// Reads a message's body.
+    /// Reads a message. One that belongs to no trace begins one.
     ///
     /// # Errors
-    /// [`MessageError`] where the body is not a request of this build's format.
-    pub fn from_json(body: &str) -> Result<Self, MessageError> {
+    /// [`MessageError`] where it is not a request of this build's format.
+    pub fn from_message(body: &str, attributes: &Attributes) -> Result<Self, MessageError> {
         check_version(body)?;
-        serde_json::from_str(body).map_err(MessageError::Malformed)
+        let mut request: Self = serde_json::from_str(body).map_err(MessageError::Malformed)?;
+        request.reply_to = attributes
+            .get(REPLY_TO)
+            .ok_or(MessageError::NoReplyQueue)?
+            .clone();
+        if let Some(trace) = attributes.get(TRACEPARENT).and_then(|t| t.parse().ok()) {
+            request.trace = trace;
+        }
+        Ok(request)
     }
 
-    /// The message's body.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("a request has only string keys")
+    /// The message's body and attributes.
+    pub fn to_message(&self) -> (String, Attributes) {
+        let body = serde_json::to_string(self).expect("a request has only string keys");
+        let attributes = [
+            (REPLY_TO.to_owned(), self.reply_to.clone()),
+            (TRACEPARENT.to_owned(), self.trace.to_string()),
+        ];
+        (body, attributes.into())
     }
 }
 
@@ -145,15 +177,25 @@ mod tests {
             purpose: Purpose::Recognize,
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
-            reply_to: "replies-1".into(),
+            gallery_version: 7,
             sent_at_ms: now_ms(),
+            reply_to: "replies-1".into(),
+            trace: TraceParent::new(),
         }
     }
 
     #[test]
     fn a_request_survives_the_queue() {
         let sent = request();
-        assert_eq!(Request::from_json(&sent.to_json()).unwrap(), sent);
+        let (body, mut attributes) = sent.to_message();
+        assert_eq!(Request::from_message(&body, &attributes).unwrap(), sent);
+        attributes.remove(TRACEPARENT);
+        let traceless = Request::from_message(&body, &attributes).unwrap();
+        assert_ne!(traceless.trace, sent.trace);
+        assert!(matches!(
+            Request::from_message(&body, &Attributes::new()),
+            Err(MessageError::NoReplyQueue)
+        ));
     }
 
     #[test]
@@ -166,17 +208,17 @@ mod tests {
     #[test]
     fn another_format_is_named_and_garbage_is_refused() {
         let other = Request {
-            version: 2,
+            version: 1,
             ..request()
-        }
-        .to_json();
+        };
+        let (other, attributes) = other.to_message();
         assert!(matches!(
-            Request::from_json(&other),
-            Err(MessageError::Version { found: 2 })
+            Request::from_message(&other, &attributes),
+            Err(MessageError::Version { found: 1 })
         ));
-        for garbage in ["", "hello", "{}", "{\"version\":1}", "[1]"] {
+        for garbage in ["", "hello", "{}", "{\"version\":2}", "[2]"] {
             assert!(matches!(
-                Request::from_json(garbage),
+                Request::from_message(garbage, &attributes),
                 Err(MessageError::Malformed(_))
             ));
         }

@@ -201,6 +201,18 @@ pub enum Outcome {
     Enrolled(EnrolledPhoto),
     /// It was refused, or failed.
     Failed(Failure),
+    /// The result is too large for a queue: it stands in the output store, as
+    /// [`ObjectKeys::Request`](crate::ObjectKeys::Request) names it.
+    Stored,
+}
+
+/// Processor time that a worker has spent so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerCpu {
+    /// The worker's instance.
+    pub instance: String,
+    /// What everything but inference took: storage, queues, messages, the gallery.
+    pub io_ms: f64,
 }
 
 /// A reply as it stands on the queue, in JSON.
@@ -214,6 +226,9 @@ pub struct Reply {
     pub file: FileName,
     /// How it ended.
     pub outcome: Outcome,
+    /// What its worker has spent so far, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<WorkerCpu>,
 }
 
 impl Reply {
@@ -224,6 +239,7 @@ impl Reply {
             id,
             file,
             outcome,
+            cpu: None,
         }
     }
 

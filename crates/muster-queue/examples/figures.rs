@@ -1,4 +1,7 @@
-//! Measures what the SQLite queue costs: `cargo run --release -p muster-queue --example figures`.
+//! Measures what a queue costs: `cargo run --release -p muster-queue --example figures`.
+//!
+//! With the argument `sqs` it measures the client of SQS, against the server that `MUSTER_MOTO`
+//! names; without, the queue in SQLite.
 //!
 //! CPU is that of the whole process, all threads, user and system, from `/proc/self/stat` (a tick
 //! is 10 ms, so each measurement is long).
@@ -14,11 +17,15 @@ use std::{
 };
 
 use muster_queue::{
-    MAX_BATCH, MAX_RETENTION, MAX_WAIT, Queue, QueueError, QueueOptions, Receipt, Received,
-    SqliteQueue, SqliteQueues,
+    Deleter, MAX_BATCH, MAX_RETENTION, MAX_WAIT, Outbox, OutboxOptions, Outgoing, Queue,
+    QueueError, QueueOptions, Receipt, Received, SqliteQueue, SqliteQueues, SqsQueues,
 };
+use muster_testbed::{moto, sdk_config};
+use tokio::task::JoinSet;
 
 const BODY_BYTES: usize = 400;
+const SQS_MESSAGES: usize = 2_000;
+const SQS_SENDERS: usize = 100;
 
 fn cpu(process: &str) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -61,7 +68,7 @@ fn report(what: &str, operations: u32, wall: Duration, cpu: Duration) {
 
 /// Sends, receives and deletes one message after another: three operations a round.
 async fn one_by_one(queue: &SqliteQueue, rounds: u32) -> Result<(), QueueError> {
-    let body = ["x".repeat(BODY_BYTES)];
+    let body = ["x".repeat(BODY_BYTES).into()];
     for _ in 0..rounds {
         queue.send(&body).await?;
         let received = queue.receive(1, MAX_WAIT).await?;
@@ -72,7 +79,7 @@ async fn one_by_one(queue: &SqliteQueue, rounds: u32) -> Result<(), QueueError> 
 
 async fn backlog(queue: &SqliteQueue) -> Result<(), QueueError> {
     const MESSAGES: usize = 100_000;
-    let batch = vec!["x".repeat(BODY_BYTES); MAX_BATCH];
+    let batch = vec![Outgoing::from("x".repeat(BODY_BYTES)); MAX_BATCH];
     let (begun, before) = (Instant::now(), cpu("self"));
     for _ in 0..MESSAGES / MAX_BATCH {
         queue.send(&batch).await?;
@@ -145,7 +152,7 @@ async fn play(part: &str, path: &Path) -> Result<(), QueueError> {
     loop {
         let received = requests.receive(1, MAX_WAIT).await?;
         if part == "echo" && !received.is_empty() {
-            replies.send(&[received[0].body.clone()]).await?;
+            replies.send(&[received[0].body.clone().into()]).await?;
             requests.delete(&receipts(&received)).await?;
         }
     }
@@ -159,7 +166,7 @@ async fn across(queues: &SqliteQueues) -> Result<(), Box<dyn std::error::Error>>
     let (before, before_peer) = (cpu("self"), cpu(&id));
     let mut rounds = Vec::new();
     let mut pace = tokio::time::interval(Duration::from_millis(10));
-    let body = ["x".repeat(BODY_BYTES)];
+    let body = ["x".repeat(BODY_BYTES).into()];
     for _ in 0..ROUNDS {
         pace.tick().await;
         let begun = Instant::now();
@@ -197,9 +204,114 @@ async fn across(queues: &SqliteQueues) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
+async fn drain(queue: &dyn Queue, deleter: Option<&Deleter>) -> Result<(), QueueError> {
+    let mut left = SQS_MESSAGES;
+    while left > 0 {
+        let received = queue.receive(MAX_BATCH, MAX_WAIT).await?;
+        left -= received.len();
+        match deleter {
+            None => {
+                for receipt in receipts(&received) {
+                    queue.delete(&[receipt]).await?;
+                }
+            }
+            Some(deleter) => {
+                let mut deletes = JoinSet::new();
+                for receipt in receipts(&received) {
+                    let deleter = deleter.clone();
+                    deletes.spawn(async move { deleter.delete(receipt).await });
+                }
+                deletes
+                    .join_all()
+                    .await
+                    .into_iter()
+                    .collect::<Result<(), _>>()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// CPU of the client alone: the server is another process, and too slow for its times to matter.
+async fn over_sqs() -> Result<(), Box<dyn std::error::Error>> {
+    let endpoint = moto::endpoint().ok_or("MUSTER_MOTO names no moto_server")?;
+    let queues = SqsQueues::new(&sdk_config(endpoint), "");
+    let queue: Arc<dyn Queue> = Arc::new(queues.queue("figures", &options()).await?);
+    let per_message = |what: &str, spent: Duration, calls: usize| {
+        println!(
+            "{what}: {:.2} ms CPU a message, {:.2} ms a call",
+            spent.as_secs_f64() * 1e3 / SQS_MESSAGES as f64,
+            spent.as_secs_f64() * 1e3 / calls as f64,
+        );
+    };
+    let message = || Outgoing {
+        body: "x".repeat(BODY_BYTES),
+        attributes: [("traceparent".to_owned(), "x".repeat(55))].into(),
+    };
+    queue.send(&[message()]).await?;
+    queue
+        .delete(&receipts(&queue.receive(1, MAX_WAIT).await?))
+        .await?;
+
+    let before = cpu("self");
+    for _ in 0..SQS_MESSAGES {
+        queue.send(&[message()]).await?;
+    }
+    per_message("send 1", cpu("self") - before, SQS_MESSAGES);
+    let before = cpu("self");
+    drain(&*queue, None).await?;
+    let calls = SQS_MESSAGES + SQS_MESSAGES / MAX_BATCH;
+    per_message("receive 10, delete 1", cpu("self") - before, calls);
+
+    let batching = OutboxOptions {
+        linger: Duration::from_millis(5),
+        in_flight: 4,
+    };
+    let (outbox, sending) = Outbox::new(Arc::clone(&queue), batching);
+    let (deleter, deleting) = Deleter::new(Arc::clone(&queue), batching);
+    let mut batchers = JoinSet::new();
+    batchers.spawn(sending);
+    batchers.spawn(deleting);
+    let before = cpu("self");
+    let mut senders = JoinSet::new();
+    for _ in 0..SQS_SENDERS {
+        let outbox = outbox.clone();
+        senders.spawn(async move {
+            for _ in 0..SQS_MESSAGES / SQS_SENDERS {
+                outbox.send(message()).await?;
+            }
+            Ok::<_, QueueError>(())
+        });
+    }
+    senders
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<Result<(), _>>()?;
+    let calls = SQS_MESSAGES / MAX_BATCH;
+    per_message(
+        "send through an outbox, full batches",
+        cpu("self") - before,
+        calls,
+    );
+    let before = cpu("self");
+    drain(&*queue, Some(&deleter)).await?;
+    per_message(
+        "receive 10, delete through a deleter",
+        cpu("self") - before,
+        2 * calls,
+    );
+    drop((outbox, deleter));
+    batchers.join_all().await;
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = env::args().skip(1).collect();
+    if arguments == ["sqs"] {
+        return over_sqs().await;
+    }
     if let [part, path] = &arguments[..] {
         return Ok(play(part, Path::new(path)).await?);
     }

@@ -1,15 +1,41 @@
 //! What can go wrong with a queue, one variant for each decision a caller makes.
 
-/// The failure underneath, kept as it came.
-pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+use std::{error::Error, ops::Deref, sync::Arc};
+
+/// The failure underneath, kept as it came; shared by all whom one failed call concerns.
+#[derive(Debug, Clone)]
+pub struct SourceError(Arc<dyn Error + Send + Sync>);
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for SourceError {
+    fn from(error: E) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+impl Deref for SourceError {
+    type Target = dyn Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
 
 /// A queue operation that did not happen.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
     /// The queue does not exist, or was removed since the handle was made.
     #[error("queue {queue} does not exist")]
     NotFound {
+        /// The queue's name.
+        queue: String,
+        /// What SQS said: it also hides thus what the caller may not see.
+        #[source]
+        source: Option<SourceError>,
+    },
+    /// The queue is one of the FIFO queues of SQS, which promise and refuse other things.
+    #[error("queue {queue} is a FIFO queue, and only standard queues are used")]
+    Fifo {
         /// The queue's name.
         queue: String,
     },
@@ -39,10 +65,18 @@ pub enum QueueError {
         /// Its position in the batch.
         index: usize,
     },
-    /// The bodies of one batch are too large together; nothing was sent.
+    /// The attributes are not those that SQS carries; nothing was sent.
+    #[error("the attributes of message {index} of the batch are refused: {rule}")]
+    InvalidAttributes {
+        /// The message's position in the batch.
+        index: usize,
+        /// The rule that they break.
+        rule: &'static str,
+    },
+    /// The messages of one batch are too large together; nothing was sent.
     #[error("the batch has {bytes} bytes, {limit} are accepted")]
     TooLarge {
-        /// Bytes of all bodies of the batch.
+        /// Bytes of all messages of the batch, attributes included.
         bytes: usize,
         /// What is accepted.
         limit: usize,
@@ -105,8 +139,6 @@ impl QueueError {
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error;
-
     use super::*;
 
     #[test]
@@ -121,5 +153,11 @@ mod tests {
         );
         assert!(error.is_transient());
         assert!(!QueueError::ReceiptExpired.is_transient());
+        let missing = |source| QueueError::NotFound {
+            queue: "q".to_owned(),
+            source,
+        };
+        assert!(missing(None).source().is_none());
+        assert!(missing(Some("hidden".into())).source().is_some());
     }
 }

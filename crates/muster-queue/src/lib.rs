@@ -1,7 +1,7 @@
 //! Durable message queues behind one trait, [`Queue`].
 //!
 //! Two implementations: [`SqliteQueues`], one file shared by every process of one machine, and
-//! [`SqsQueues`], Amazon SQS. One conformance suite (`tests/conformance`) runs against both.
+//! [`SqsQueues`], Amazon SQS. One conformance suite (`tests/queues/conformance.rs`) runs against both.
 //!
 //! Invariant: a message that was acknowledged as sent is delivered at least once, or moved to the
 //! dead-letter queue, or outlives its retention; no crash of a holder loses it. On SQLite a stale
@@ -20,14 +20,15 @@
 //!   dropped, has either happened whole or not at all, and the caller cannot tell which.
 
 mod error;
+mod message;
+mod outbox;
 mod queue;
 mod sqlite;
 mod sqs;
 
 pub use error::{QueueError, SourceError};
-pub use queue::{
-    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, MAX_WAIT, MessageId, Queue, QueueOptions,
-    Queues, Receipt, Received, Redrive,
-};
+pub use message::{MAX_ATTRIBUTES, MAX_BODY_BYTES, MessageId, Outgoing, Receipt, Received};
+pub use outbox::{Deleter, Outbox, OutboxOptions, RETRY_FOR};
+pub use queue::{Counts, MAX_BATCH, MAX_RETENTION, MAX_WAIT, Queue, QueueOptions, Queues, Redrive};
 pub use sqlite::{SqliteQueue, SqliteQueues};
 pub use sqs::{SqsQueue, SqsQueues};

@@ -1,19 +1,16 @@
 //! The contract: [`Queue`], [`Queues`], and the values that pass through them.
 //!
-//! Invariant: whatever one implementation refuses (names, sizes, batches), the other refuses too,
+//! Invariant: whatever one implementation refuses (names, options, batches), the other refuses too,
 //! because both ask the functions of this module first.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::QueueError;
+use crate::{MessageId, Outgoing, QueueError, Receipt, Received};
 
 /// Entries in one batch and messages in one receive. SQS: 10.
 pub const MAX_BATCH: usize = 10;
-
-/// Bytes of one body, and of all bodies of one batch. SQS: 1 MiB.
-pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Longest wait of one receive. SQS: 20 s.
 pub const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -26,41 +23,6 @@ const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Longest queue name. SQS: 80.
 const MAX_NAME: usize = 80;
-
-/// Names a message for as long as it exists.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageId(pub(crate) String);
-
-impl MessageId {
-    /// Returns the id as the service spells it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Stands for one delivery of a message, the right to delete or extend it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Receipt(pub(crate) String);
-
-/// A message as one consumer received it.
-#[derive(Debug, Clone)]
-pub struct Received {
-    /// The message, the same in every delivery.
-    pub id: MessageId,
-    /// This delivery.
-    pub receipt: Receipt,
-    /// What was sent.
-    pub body: String,
-    /// How often the message was received, this time included.
-    pub receive_count: u32,
-}
 
 /// How many messages a queue holds. Exact on SQLite, approximate and late on SQS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,14 +61,14 @@ pub trait Queue: fmt::Debug + Send + Sync + 'static {
     /// Returns the name that [`Queues::existing`] accepts.
     fn name(&self) -> &str;
 
-    /// Sends up to [`MAX_BATCH`] messages, [`MAX_BODY_BYTES`] together.
+    /// Sends up to [`MAX_BATCH`] messages, [`MAX_BODY_BYTES`](crate::MAX_BODY_BYTES) together.
     ///
     /// The outcome is per message, in order, so that a caller retries only what failed. An error
     /// of the whole means that nothing was sent, but for [`QueueError::Unavailable`], after
     /// which anything may have been.
     async fn send(
         &self,
-        bodies: &[String],
+        messages: &[Outgoing],
     ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError>;
 
     /// Receives up to `max` messages, never more than [`MAX_BATCH`].
@@ -179,12 +141,16 @@ pub(crate) fn check_name(name: &str) -> Result<(), QueueError> {
     if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(accepted) {
         return Ok(());
     }
-    Err(QueueError::InvalidName {
-        name: name.to_owned(),
+    let name = name.to_owned();
+    Err(if name.ends_with(".fifo") {
+        QueueError::Fifo { queue: name }
+    } else {
+        QueueError::InvalidName { name }
     })
 }
 
-pub(crate) fn check_options(options: &QueueOptions) -> Result<(), QueueError> {
+pub(crate) fn check_options(name: &str, options: &QueueOptions) -> Result<(), QueueError> {
+    check_name(name)?;
     if options.visibility_timeout > MAX_VISIBILITY {
         return Err(QueueError::InvalidOption {
             option: "visibility_timeout",
@@ -199,6 +165,12 @@ pub(crate) fn check_options(options: &QueueOptions) -> Result<(), QueueError> {
     }
     if let Some(redrive) = &options.redrive {
         check_name(&redrive.dead_letter)?;
+        if redrive.dead_letter == name {
+            return Err(QueueError::InvalidOption {
+                option: "dead_letter",
+                limits: "another queue than this one",
+            });
+        }
         if !(1..=1000).contains(&redrive.max_receives) {
             return Err(QueueError::InvalidOption {
                 option: "max_receives",
@@ -217,29 +189,6 @@ pub(crate) fn check_entries(entries: usize) -> Result<(), QueueError> {
         });
     }
     Ok(())
-}
-
-pub(crate) fn check_bodies(bodies: &[String]) -> Result<(), QueueError> {
-    check_entries(bodies.len())?;
-    let bytes = bodies.iter().map(String::len).sum();
-    if bytes > MAX_BODY_BYTES {
-        return Err(QueueError::TooLarge {
-            bytes,
-            limit: MAX_BODY_BYTES,
-        });
-    }
-    match bodies
-        .iter()
-        .position(|body| body.is_empty() || !body.chars().all(carried))
-    {
-        Some(index) => Err(QueueError::InvalidBody { index }),
-        None => Ok(()),
-    }
-}
-
-/// Says whether SQS carries a character: XML 1.0's `Char`.
-fn carried(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
 pub(crate) fn check_visibility(visibility: Duration) -> Result<(), QueueError> {
@@ -270,26 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_those_of_sqs() {
-        let body = |text: &str| vec!["ok".to_owned(), text.to_owned()];
-        assert!(check_bodies(&body("a\tb\r\n é 漢 🙂")).is_ok());
-        for bad in ["", "\0", "a\u{1b}", "\u{fffe}", "\u{ffff}"] {
-            let refused = check_bodies(&body(bad));
-            assert!(
-                matches!(refused, Err(QueueError::InvalidBody { index: 1 })),
-                "{bad:?}"
-            );
-        }
-        let half = "x".repeat(MAX_BODY_BYTES / 2);
-        assert!(check_bodies(&[half.clone(), half.clone()]).is_ok());
-        let over = check_bodies(&[half.clone(), half, "x".to_owned()]);
-        assert!(matches!(
-            over,
-            Err(QueueError::TooLarge {
-                bytes: 1_048_577,
-                limit: 1_048_576
-            })
-        ));
+    fn a_fifo_queue_is_called_so() {
+        let refused = check_name("muster.fifo");
+        assert!(matches!(refused, Err(QueueError::Fifo { queue }) if queue == "muster.fifo"));
     }
 
     #[test]
@@ -302,26 +234,30 @@ mod tests {
             }),
             retention: MAX_RETENTION,
         };
-        assert!(check_options(&good).is_ok());
+        assert!(check_options("q", &good).is_ok());
+        assert!(check_options("dead", &good).is_err());
         let short = QueueOptions {
             retention: Duration::from_secs(59),
             ..good.clone()
         };
-        assert!(check_options(&short).is_err());
+        assert!(check_options("q", &short).is_err());
         let long = QueueOptions {
             visibility_timeout: MAX_RETENTION,
             ..good.clone()
         };
-        assert!(check_options(&long).is_err());
+        assert!(check_options("q", &long).is_err());
         let never = Redrive {
             dead_letter: "dead".to_owned(),
             max_receives: 0,
         };
         assert!(
-            check_options(&QueueOptions {
-                redrive: Some(never),
-                ..good
-            })
+            check_options(
+                "q",
+                &QueueOptions {
+                    redrive: Some(never),
+                    ..good
+                }
+            )
             .is_err()
         );
     }

@@ -35,9 +35,10 @@ use self::{
     writer::{Done, Effect, WeakWriter, Writer, now},
 };
 use crate::{
-    Counts, MAX_BATCH, MAX_WAIT, MessageId, Queue, QueueError, QueueOptions, Queues, Receipt,
-    Received,
-    queue::{check_bodies, check_entries, check_name, check_options, check_visibility},
+    Counts, MAX_BATCH, MAX_WAIT, MessageId, Outgoing, Queue, QueueError, QueueOptions, Queues,
+    Receipt, Received,
+    message::check_messages,
+    queue::{check_entries, check_name, check_options, check_visibility},
 };
 
 /// Messages that one transaction of a purge deletes, so that others get their turn.
@@ -113,8 +114,7 @@ impl SqliteQueues {
         name: &str,
         options: &QueueOptions,
     ) -> Result<SqliteQueue, QueueError> {
-        check_name(name)?;
-        check_options(options)?;
+        check_options(name, options)?;
         let made = (name.to_owned(), options.clone());
         let id = self
             .0
@@ -131,6 +131,7 @@ impl SqliteQueues {
             Some(id) => Ok(self.handle(name, id)),
             None => Err(QueueError::NotFound {
                 queue: name.to_owned(),
+                source: None,
             }),
         }
     }
@@ -241,6 +242,7 @@ impl SqliteQueue {
     fn found<T>(&self, value: Option<T>) -> Result<T, QueueError> {
         value.ok_or_else(|| QueueError::NotFound {
             queue: self.name.clone(),
+            source: None,
         })
     }
 
@@ -317,16 +319,16 @@ impl Queue for SqliteQueue {
 
     async fn send(
         &self,
-        bodies: &[String],
+        messages: &[Outgoing],
     ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError> {
-        check_bodies(bodies)?;
-        if bodies.is_empty() {
+        check_messages(messages)?;
+        if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let bodies = bodies.to_vec();
+        let messages = messages.to_vec();
         let bell = Arc::clone(&self.bell);
         let sent = self.database.writer.write(move |db| {
-            let sent = store::send(db, bell.queue, &bodies, now())?;
+            let sent = store::send(db, bell.queue, &messages, now())?;
             let ring = sent.as_ref().map(|_| Effect::Ring(Arc::clone(&bell)));
             Ok(Done {
                 value: sent,

@@ -6,26 +6,32 @@
 //! Invariant: the caller sees the names it gave; the prefix that keeps installations apart stays
 //! in here.
 
+mod attributes;
 mod failure;
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig, timeout::TimeoutConfig};
 use aws_sdk_sqs::{
     Client, Config,
-    config::StalledStreamProtectionConfig,
+    config::{StalledStreamProtectionConfig, http::HttpResponse},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{create_queue::CreateQueueError, send_message_batch::SendMessageBatchError},
     types::{
         ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
-        MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+        MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName,
+        SendMessageBatchRequestEntry,
     },
 };
 
+use self::attributes::Attributes;
 use self::failure::{entry_failure, failure, outcomes, unexpected};
 use crate::{
-    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, MAX_WAIT, MessageId, Queue, QueueError,
+    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_WAIT, MessageId, Outgoing, Queue, QueueError,
     QueueOptions, Queues, Receipt, Received,
-    queue::{check_bodies, check_entries, check_name, check_options, check_visibility},
+    message::{ATTRIBUTE_TYPE, check_messages},
+    queue::{check_entries, check_name, check_options, check_visibility},
 };
 
 /// How long one attempt of a call may take beyond the wait of a long poll.
@@ -38,6 +44,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct SqsQueues {
     client: Client,
+    /// Where the service is, for those who read of its failures.
+    service: Arc<str>,
     prefix: String,
 }
 
@@ -47,6 +55,11 @@ impl SqsQueues {
     /// Timeouts are set here. Names given to the queues are `prefix` and the name together.
     #[must_use]
     pub fn new(config: &SdkConfig, prefix: &str) -> Self {
+        let service = match (config.endpoint_url(), config.region()) {
+            (Some(endpoint), _) => endpoint.to_owned(),
+            (None, Some(region)) => format!("SQS in {region}"),
+            (None, None) => "SQS in no region".to_owned(),
+        };
         let config = aws_sdk_sqs::config::Builder::from(config)
             .timeout_config(timeouts(Duration::ZERO))
             // The attempt timeout does the same and knows of long polls.
@@ -54,6 +67,7 @@ impl SqsQueues {
             .build();
         Self {
             client: Client::from_conf(config),
+            service: service.into(),
             prefix: prefix.to_owned(),
         }
     }
@@ -74,53 +88,41 @@ impl SqsQueues {
 
     /// Opens a queue and makes it if absent; an existing one takes these options.
     ///
-    /// Needs the permission to create queues and to set their attributes. A dead-letter queue is
-    /// made too.
+    /// A dead-letter queue that is absent is made too. A queue that is as it should be is only
+    /// looked at (`sqs:GetQueueUrl`, `sqs:GetQueueAttributes`); only one that is absent needs
+    /// `sqs:CreateQueue`, and only one that differs `sqs:SetQueueAttributes`.
     pub async fn queue(&self, name: &str, options: &QueueOptions) -> Result<SqsQueue, QueueError> {
-        check_options(options)?;
-        let mut attributes = vec![
-            (
-                QueueAttributeName::VisibilityTimeout,
-                seconds(options.visibility_timeout),
-            ),
-            (
-                QueueAttributeName::MessageRetentionPeriod,
-                seconds(options.retention),
-            ),
-            (
-                QueueAttributeName::MaximumMessageSize,
-                MAX_BODY_BYTES.to_string(),
-            ),
-        ];
-        let policy = match &options.redrive {
-            // The service takes an empty policy for none.
-            None => String::new(),
+        check_options(name, options)?;
+        let dead_letter = match &options.redrive {
+            None => None,
             Some(redrive) => {
-                let dead_letter = self.dead_letter(&redrive.dead_letter).await?;
-                let target = dead_letter.attribute(QueueAttributeName::QueueArn).await?;
-                serde_json::json!({
-                    "deadLetterTargetArn": target,
-                    "maxReceiveCount": redrive.max_receives,
-                })
-                .to_string()
+                let (queue, _) = self
+                    .open_or_make(&redrive.dead_letter, attributes::dead_letter())
+                    .await?;
+                let found = queue.attributes().await?;
+                let arn = found.get(&QueueAttributeName::QueueArn).cloned();
+                Some(arn.ok_or_else(|| unexpected("the answer lacks the queue's ARN"))?)
             }
         };
-        attributes.push((QueueAttributeName::RedrivePolicy, policy));
-        let queue = match self.existing(name).await {
-            Err(QueueError::NotFound { .. }) => self.create(name).await?,
-            found => found?,
-        };
-        self.client
-            .set_queue_attributes()
-            .queue_url(&queue.url)
-            .set_attributes(Some(attributes.into_iter().collect()))
-            .send()
-            .await
-            .map_err(|error| failure(name, error))?;
+        let wanted = attributes::wanted(options, dead_letter.as_deref());
+        let (queue, made) = self.open_or_make(name, wanted.clone()).await?;
+        if made {
+            return Ok(queue);
+        }
+        let differing = attributes::differing(wanted, &queue.attributes().await?);
+        if !differing.is_empty() {
+            self.client
+                .set_queue_attributes()
+                .queue_url(&queue.url)
+                .set_attributes(Some(differing))
+                .send()
+                .await
+                .map_err(|error| failure(&self.service, name, error))?;
+        }
         Ok(queue)
     }
 
-    /// Opens a queue that must exist.
+    /// Opens a queue that must exist. Needs `sqs:GetQueueUrl` alone.
     pub async fn existing(&self, name: &str) -> Result<SqsQueue, QueueError> {
         let found = self
             .client
@@ -128,7 +130,7 @@ impl SqsQueues {
             .queue_name(self.full_name(name)?)
             .send()
             .await
-            .map_err(|error| failure(name, error))?;
+            .map_err(|error| failure(&self.service, name, error))?;
         self.handle(name, found.queue_url)
     }
 
@@ -139,7 +141,7 @@ impl SqsQueues {
         let mut pages = list.max_results(1000).into_paginator().items().send();
         let mut names = Vec::new();
         while let Some(url) = pages.next().await {
-            let url = url.map_err(|error| failure(prefix, error))?;
+            let url = url.map_err(|error| failure(&self.service, prefix, error))?;
             let name = url
                 .rsplit('/')
                 .next()
@@ -161,44 +163,41 @@ impl SqsQueues {
         let url = url.ok_or_else(|| unexpected("the answer holds no queue URL"))?;
         Ok(SqsQueue {
             client: self.client.clone(),
+            service: Arc::clone(&self.service),
             name: name.to_owned(),
             url,
         })
     }
 
-    async fn create(&self, name: &str) -> Result<SqsQueue, QueueError> {
+    /// Opens a queue as it is, or makes it with these attributes, and says whether it did.
+    async fn open_or_make(
+        &self,
+        name: &str,
+        attributes: Attributes,
+    ) -> Result<(SqsQueue, bool), QueueError> {
+        match self.existing(name).await {
+            Err(QueueError::NotFound { .. }) => {}
+            found => return Ok((found?, false)),
+        }
         let made = self
             .client
             .create_queue()
             .queue_name(self.full_name(name)?)
+            .set_attributes(Some(attributes))
             .send()
-            .await
-            .map_err(|error| failure(name, error))?;
-        self.handle(name, made.queue_url)
-    }
-
-    /// Opens the dead-letter queue, and leaves one that exists as it is.
-    async fn dead_letter(&self, name: &str) -> Result<SqsQueue, QueueError> {
-        match self.existing(name).await {
-            Err(QueueError::NotFound { .. }) => {}
-            found => return found,
+            .await;
+        match made {
+            Ok(made) => Ok((self.handle(name, made.queue_url)?, true)),
+            // Somebody has made it in the meantime, otherwise.
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(CreateQueueError::is_queue_name_exists) =>
+            {
+                Ok((self.existing(name).await?, false))
+            }
+            Err(error) => Err(failure(&self.service, name, error)),
         }
-        let queue = self.create(name).await?;
-        self.client
-            .set_queue_attributes()
-            .queue_url(&queue.url)
-            .attributes(
-                QueueAttributeName::MessageRetentionPeriod,
-                seconds(MAX_RETENTION),
-            )
-            .attributes(
-                QueueAttributeName::MaximumMessageSize,
-                MAX_BODY_BYTES.to_string(),
-            )
-            .send()
-            .await
-            .map_err(|error| failure(name, error))?;
-        Ok(queue)
     }
 }
 
@@ -242,6 +241,7 @@ fn seconds(duration: Duration) -> String {
 #[derive(Debug)]
 pub struct SqsQueue {
     client: Client,
+    service: Arc<str>,
     name: String,
     url: String,
 }
@@ -253,24 +253,43 @@ impl SqsQueue {
         &self.url
     }
 
-    async fn attribute(&self, name: QueueAttributeName) -> Result<String, QueueError> {
-        let mut answer = self
+    /// Reads all attributes, since a standard queue refuses to be asked whether it is FIFO.
+    async fn attributes(&self) -> Result<Attributes, QueueError> {
+        let answer = self
             .client
             .get_queue_attributes()
             .queue_url(&self.url)
-            .attribute_names(name.clone())
+            .attribute_names(QueueAttributeName::All)
             .send()
             .await
-            .map_err(|error| failure(&self.name, error))?;
-        answer
-            .attributes
-            .as_mut()
-            .and_then(|attributes| attributes.remove(&name))
-            .ok_or_else(|| unexpected("the answer lacks the attribute that was asked for"))
+            .map_err(|error| self.failure(error))?;
+        let found = answer.attributes.unwrap_or_default();
+        if found
+            .get(&QueueAttributeName::FifoQueue)
+            .is_some_and(|fifo| fifo == "true")
+        {
+            return Err(QueueError::Fifo {
+                queue: self.name.clone(),
+            });
+        }
+        Ok(found)
+    }
+
+    fn failure<E>(&self, error: SdkError<E, HttpResponse>) -> QueueError
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        failure(&self.service, &self.name, error)
     }
 }
 
 fn received(message: Message) -> Result<Received, QueueError> {
+    let attributes = message
+        .message_attributes
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.string_value?)))
+        .collect();
     let receive_count = message
         .attributes
         .as_ref()
@@ -286,6 +305,7 @@ fn received(message: Message) -> Result<Received, QueueError> {
             id: MessageId(id),
             receipt: Receipt(receipt),
             body,
+            attributes,
             receive_count,
         }),
         _ => Err(unexpected(
@@ -302,28 +322,46 @@ impl Queue for SqsQueue {
 
     async fn send(
         &self,
-        bodies: &[String],
+        messages: &[Outgoing],
     ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError> {
-        check_bodies(bodies)?;
-        if bodies.is_empty() {
+        check_messages(messages)?;
+        if messages.is_empty() {
             return Ok(Vec::new());
         }
         let mut call = self.client.send_message_batch().queue_url(&self.url);
-        for (index, body) in bodies.iter().enumerate() {
-            let entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
-            let entry = entry.message_body(body).build();
-            call = call.entries(entry.map_err(|error| unexpected(error.to_string()))?);
+        for (index, message) in messages.iter().enumerate() {
+            let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
+            for (name, value) in &message.attributes {
+                let value = MessageAttributeValue::builder()
+                    .data_type(ATTRIBUTE_TYPE)
+                    .string_value(value)
+                    .build()
+                    .map_err(unexpected)?;
+                entry = entry.message_attributes(name, value);
+            }
+            let entry = entry.message_body(&message.body).build();
+            call = call.entries(entry.map_err(unexpected)?);
         }
-        let answer = call
-            .send()
-            .await
-            .map_err(|error| failure(&self.name, error))?;
+        let answer = call.send().await.map_err(|error| {
+            let too_long = error
+                .as_service_error()
+                .is_some_and(SendMessageBatchError::is_batch_request_too_long);
+            if too_long {
+                // By the service's own count, which nobody else can repeat to the byte.
+                QueueError::TooLarge {
+                    bytes: messages.iter().map(Outgoing::bytes).sum(),
+                    limit: MAX_BODY_BYTES,
+                }
+            } else {
+                self.failure(error)
+            }
+        })?;
         let sent = answer
             .successful
             .into_iter()
             .map(|e| (e.id, Ok(MessageId(e.message_id))));
         let failed = answer.failed.into_iter().map(entry_failure);
-        Ok(outcomes(bodies.len(), sent.chain(failed)))
+        Ok(outcomes(messages.len(), sent.chain(failed)))
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Received>, QueueError> {
@@ -339,11 +377,12 @@ impl Queue for SqsQueue {
             .max_number_of_messages(i32::try_from(max.min(MAX_BATCH)).unwrap_or(1))
             .wait_time_seconds(whole_seconds(wait))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_attribute_names("All")
             .customize()
             .config_override(patience)
             .send()
             .await
-            .map_err(|error| failure(&self.name, error))?;
+            .map_err(|error| self.failure(error))?;
         answer
             .messages
             .unwrap_or_default()
@@ -364,12 +403,9 @@ impl Queue for SqsQueue {
         for (index, receipt) in receipts.iter().enumerate() {
             let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
             let entry = entry.receipt_handle(&receipt.0).build();
-            call = call.entries(entry.map_err(|error| unexpected(error.to_string()))?);
+            call = call.entries(entry.map_err(unexpected)?);
         }
-        let answer = call
-            .send()
-            .await
-            .map_err(|error| failure(&self.name, error))?;
+        let answer = call.send().await.map_err(|error| self.failure(error))?;
         let deleted = answer
             .successful
             .into_iter()
@@ -396,12 +432,9 @@ impl Queue for SqsQueue {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(index.to_string());
             let entry = entry.receipt_handle(&receipt.0);
             let entry = entry.visibility_timeout(whole_seconds(visibility)).build();
-            call = call.entries(entry.map_err(|error| unexpected(error.to_string()))?);
+            call = call.entries(entry.map_err(unexpected)?);
         }
-        let answer = call
-            .send()
-            .await
-            .map_err(|error| failure(&self.name, error))?;
+        let answer = call.send().await.map_err(|error| self.failure(error))?;
         let extended = answer
             .successful
             .into_iter()
@@ -412,9 +445,7 @@ impl Queue for SqsQueue {
 
     async fn purge(&self) -> Result<(), QueueError> {
         let call = self.client.purge_queue().queue_url(&self.url).send();
-        call.await
-            .map(drop)
-            .map_err(|error| failure(&self.name, error))
+        call.await.map(drop).map_err(|error| self.failure(error))
     }
 
     async fn counts(&self) -> Result<Counts, QueueError> {
@@ -428,7 +459,7 @@ impl Queue for SqsQueue {
             .attribute_names(in_flight.clone())
             .send()
             .await
-            .map_err(|error| failure(&self.name, error))?;
+            .map_err(|error| self.failure(error))?;
         let count = |name| {
             let value = answer
                 .attributes
@@ -451,9 +482,7 @@ impl Queue for SqsQueue {
 
     async fn remove(&self) -> Result<(), QueueError> {
         let call = self.client.delete_queue().queue_url(&self.url).send();
-        call.await
-            .map(drop)
-            .map_err(|error| failure(&self.name, error))
+        call.await.map(drop).map_err(|error| self.failure(error))
     }
 }
 

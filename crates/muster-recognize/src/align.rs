@@ -105,7 +105,8 @@ impl Similarity {
     /// Returns the factor by which lengths grow.
     #[must_use]
     pub fn scale(&self) -> f32 {
-        self.a.hypot(self.b)
+        // Not `hypot`, which asks for a glibc newer than that of servers in use (2.35).
+        (self.a * self.a + self.b * self.b).sqrt()
     }
 
     /// Moves a point.

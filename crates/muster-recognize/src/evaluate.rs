@@ -316,7 +316,7 @@ pub fn subject(analysis: &Analysis) -> Option<&Face> {
     let middle = [analysis.width as f32 / 2.0, analysis.height as f32 / 2.0];
     let prominence = |face: &Face| {
         let [x, y] = face.bounds.centre();
-        face.bounds.area().sqrt() - (x - middle[0]).hypot(y - middle[1])
+        face.bounds.area().sqrt() - ((x - middle[0]).powi(2) + (y - middle[1]).powi(2)).sqrt()
     };
     analysis
         .faces

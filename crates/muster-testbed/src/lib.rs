@@ -1,4 +1,5 @@
-//! What the tests run against in place of AWS: a protocol server of their own.
+//! What the tests run against in place of AWS: a protocol server of their own, a proxy that makes
+//! its calls fail, and instances that really boot.
 //!
 //! Only tests depend on this crate. Everything listens on loopback, and nothing outlives the test
 //! process that started it, however that ends.
@@ -7,7 +8,11 @@
     reason = "a test fails by panicking, and so does what it stands on"
 )]
 
+pub mod hypervisor;
+pub mod imds;
 pub mod moto;
+pub mod proxy;
+mod serving;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};

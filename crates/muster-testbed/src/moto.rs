@@ -4,7 +4,7 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
@@ -17,8 +17,8 @@ use serde::Serialize;
 
 const RUN: &str = include_str!("moto/server.py");
 
-/// How long the server may take to answer a setting.
-const SETTING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the server may take to answer what is not AWS's.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the URL of the server that this test binary shares; `None` without one, see [`server`].
 pub fn endpoint() -> Option<&'static str> {
@@ -114,7 +114,7 @@ impl Server {
             "stopping": transitions.stopping.as_secs_f64(),
             "shutting-down": transitions.shutting_down.as_secs_f64(),
         });
-        self.set("transitions", &seconds);
+        self.ask("transitions", &seconds);
     }
 
     /// Sets how many instances of a pool may be there at once, stopped ones not counted; `None`:
@@ -124,24 +124,41 @@ impl Server {
     /// is less than it wants at least.
     pub fn set_capacity(&self, pool: &Pool, instances: Option<usize>) {
         let capacity = serde_json::json!({ "pool": pool, "instances": instances });
-        self.set("capacity", &capacity);
+        self.ask("capacity", &capacity);
     }
 
-    fn set(&self, setting: &str, value: &serde_json::Value) {
-        let address = self.endpoint.trim_start_matches("http://");
-        let body = value.to_string();
-        let request = format!(
-            "POST /_testbed/{setting} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let mut connection = TcpStream::connect(address).unwrap();
-        connection.set_read_timeout(Some(SETTING_TIMEOUT)).unwrap();
-        connection.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1);
-        assert_eq!(status, Some("204"), "set {setting} to {body}: {answer}");
+    fn ask(&self, path: &str, value: &serde_json::Value) -> serde_json::Value {
+        let answer = ask(&self.endpoint, path, value).unwrap();
+        answer.unwrap_or_else(|error| panic!("{path} {value}: {error}"))
     }
+}
+
+/// Asks the server at an endpoint for what it knows beyond AWS's own protocols.
+///
+/// # Errors
+///
+/// Outside, where the server could not be reached; inside, with what it answered instead.
+pub(crate) fn ask(
+    endpoint: &str,
+    path: &str,
+    value: &serde_json::Value,
+) -> io::Result<Result<serde_json::Value, String>> {
+    let body = value.to_string();
+    let request = format!(
+        "POST /_testbed/{path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut connection = TcpStream::connect(endpoint.trim_start_matches("http://"))?;
+    connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    connection.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.split(' ').nth(1) == Some("200") => {
+            serde_json::from_str(body).map_err(|_| answer)
+        }
+        _ => Err(answer),
+    })
 }
 
 impl Drop for Server {

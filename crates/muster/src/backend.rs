@@ -1,32 +1,56 @@
-//! The object store and the queues that a role works on, opened from the settings.
+//! The stores and the queues that a role works on, opened from the settings.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use aws_config::SdkConfig;
+use futures::TryStreamExt;
 use muster_jobs::{
     FileName, GALLERY_PREFIX, INPUT_PREFIX, OUTPUT_PREFIX, ObjectKeys, RequestId, STATUS_PREFIX,
 };
-use muster_queue::{Queue, QueueOptions, Queues, Redrive, SqliteQueues};
+use muster_queue::{
+    OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
+};
 use muster_recognize::gallery::GalleryStore;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 
-use crate::config::{Settings, seconds};
+use crate::aws;
+use crate::config::{QueueKind, S3Url, Settings, seconds};
 
-/// Requests wait here for a worker.
-const REQUESTS: &str = "requests";
-/// Requests that workers failed on too often.
-const DEAD_LETTERS: &str = "requests-dead";
 /// How long a message that nobody takes is kept.
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// How long a report is kept: one that is older says nothing. The least that SQS takes.
+const REPORT_RETENTION: Duration = Duration::from_secs(60);
+
+/// How long a message waits for others to share a call of SQS with: a tenth of what the call takes.
+const LINGER: Duration = Duration::from_millis(3);
+/// Calls under way at one time for the batches of one queue.
+const CALLS_IN_FLIGHT: usize = 4;
+
+/// Who opens stores and queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The web tier.
+    Web,
+    /// The controller.
+    Controller,
+    /// A worker, which makes no queues.
+    Worker,
+}
 
 /// Everything that the roles share, whichever machine they run on.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// Photographs, results and the fleet's status.
-    pub objects: Arc<dyn ObjectStore>,
+    /// Photographs.
+    pub input: Arc<dyn ObjectStore>,
+    /// Results.
+    pub output: Arc<dyn ObjectStore>,
+    /// What the controller knows.
+    pub state: Arc<dyn ObjectStore>,
     /// The enrolled people.
     pub gallery: GalleryStore,
     /// All queues, to open a web replica's reply queue.
@@ -35,125 +59,216 @@ pub struct Backend {
     pub requests: Arc<dyn Queue>,
     /// Where requests end that no worker can do.
     pub dead_letters: Arc<dyn Queue>,
+    /// Where workers and web replicas tell the controller how they fare.
+    pub reports: Arc<dyn Queue>,
     /// How objects are named.
     pub keys: ObjectKeys,
+    /// AWS's configuration, where any of it is used.
+    pub sdk: Option<SdkConfig>,
+    response_queue: String,
     visibility_timeout: Duration,
 }
 
 impl Backend {
-    /// Opens what stands below the data folder, making what is absent.
+    /// Opens what the settings name, for a role. What is absent on this machine is made, and so are
+    /// queues on SQS; buckets must exist.
     ///
     /// # Errors
-    /// Names the folder or file that can not be used.
-    pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let folder = &settings.data_dir;
-        let objects_folder = folder.join("objects");
-        std::fs::create_dir_all(&objects_folder)
-            .with_context(|| format!("make the data folder {}", folder.display()))?;
-        restrict(folder)?;
-        let local = || {
-            LocalFileSystem::new_with_prefix(&objects_folder)
-                .with_context(|| format!("open the objects in {}", objects_folder.display()))
+    /// Names the folder, bucket or queue that can not be used.
+    pub async fn open(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+        let places = [
+            &settings.input_store,
+            &settings.output_store,
+            &settings.state_store,
+        ];
+        let remote = settings.queues == QueueKind::Sqs || places.iter().any(|p| p.is_some());
+        let sdk = if remote {
+            Some(aws::sdk_config(settings).await?)
+        } else {
+            None
         };
-        let objects = Arc::new(local()?.with_automatic_cleanup(true));
-        // Photographs can be sent again; an enrolment that was confirmed must outlive a power cut.
-        let durable: Arc<dyn ObjectStore> = Arc::new(local()?.with_fsync(true));
-        let database = folder.join("queue.db");
-        let queues: Arc<dyn Queues> = Arc::new(
-            SqliteQueues::open(&database)
-                .with_context(|| format!("open the queue {}", database.display()))?,
-        );
+        let open = |place, part| store(settings, sdk.as_ref(), place, part);
+        let input = open(places[0], INPUT_PREFIX)?;
+        let output = open(places[1], OUTPUT_PREFIX)?;
+        let state = open(places[2], "")?;
+        let look =
+            async |place: &Option<S3Url>, store: &Arc<dyn ObjectStore>, reads: bool| match place {
+                Some(place) if reads => look_into(&**store, place).await,
+                _ => Ok(()),
+            };
+        // A role may list what it reads from, and need not be allowed more.
+        tokio::try_join!(
+            look(places[0], &input, role != Role::Controller),
+            look(places[1], &output, role == Role::Web),
+            look(places[2], &state, true),
+        )?;
+        let gallery = match places[2] {
+            Some(_) => Arc::clone(&state),
+            // Photographs can be sent again; an enrolment that was confirmed must outlive a power
+            // cut.
+            None => Arc::new(local(settings)?.with_fsync(true)),
+        };
+        let queues = queues(settings, sdk.as_ref())?;
         let visibility_timeout = seconds(settings.visibility_timeout_s);
-        let dead_letters = queues
-            .queue(
-                DEAD_LETTERS,
-                &QueueOptions {
-                    visibility_timeout,
-                    redrive: None,
-                    retention: 14 * RETENTION,
+        let open = async |name: &str, retention: Duration, redrive: Option<Redrive>| {
+            let options = QueueOptions {
+                visibility_timeout,
+                redrive,
+                retention,
+            };
+            let opened = match settings.queues {
+                QueueKind::Local => queues.queue(name, &options).await,
+                // One that is there is taken as it is: on AWS a role need not be allowed to change
+                // it.
+                QueueKind::Sqs => match queues.existing(name).await {
+                    Err(QueueError::NotFound { .. }) if role != Role::Worker => {
+                        queues.queue(name, &options).await
+                    }
+                    opened => opened,
                 },
-            )
-            .await
-            .context("open the dead-letter queue")?;
+            };
+            opened.with_context(|| format!("open the queue {}{name}", settings.queue_prefix))
+        };
+        let dead_letters = open(&settings.dead_letter_queue, 14 * RETENTION, None).await?;
         // Workers set failing requests aside themselves, so that the client is answered; the
         // queue's own redrive is for requests that even the setting aside fails on.
         let redrive = Redrive {
-            dead_letter: DEAD_LETTERS.to_owned(),
+            dead_letter: settings.dead_letter_queue.clone(),
             max_receives: settings.max_receives + 3,
         };
-        let requests = queues
-            .queue(
-                REQUESTS,
-                &QueueOptions {
-                    visibility_timeout,
-                    redrive: Some(redrive),
-                    retention: RETENTION,
-                },
-            )
-            .await
-            .context("open the request queue")?;
+        let requests = open(&settings.request_queue, RETENTION, Some(redrive)).await?;
+        let reports = open(&settings.report_queue, REPORT_RETENTION, None).await?;
         Ok(Self {
-            objects,
-            gallery: GalleryStore::new(durable, GALLERY_PREFIX),
+            input,
+            output,
+            state,
+            gallery: GalleryStore::new(gallery, GALLERY_PREFIX),
             queues,
             requests,
             dead_letters,
+            reports,
             keys: settings.object_keys,
+            sdk,
+            response_queue: settings.response_queue.clone(),
             visibility_timeout,
         })
     }
 
-    /// Opens the queue that a web tier gets its replies on.
+    /// How sends and deletes are gathered into batches.
+    pub fn batching(&self) -> OutboxOptions {
+        let linger = match self.sdk {
+            Some(_) => LINGER,
+            None => Duration::ZERO,
+        };
+        OutboxOptions {
+            linger,
+            in_flight: CALLS_IN_FLIGHT,
+        }
+    }
+
+    /// What the names of all reply queues begin with.
+    pub fn reply_queues(&self) -> String {
+        format!("{}-", self.response_queue)
+    }
+
+    /// Makes the queue that a web replica gets its replies on.
     ///
     /// # Errors
     /// When the queue can not be made.
-    pub async fn replies(&self, name: &str) -> anyhow::Result<Arc<dyn Queue>> {
+    pub async fn replies(&self, replica: &str) -> anyhow::Result<Arc<dyn Queue>> {
         let options = QueueOptions {
             visibility_timeout: self.visibility_timeout,
             redrive: None,
             retention: RETENTION,
         };
         self.queues
-            .queue(name, &options)
+            .queue(&format!("{}{replica}", self.reply_queues()), &options)
             .await
             .context("open the reply queue")
     }
 
-    /// Where a request's photograph is uploaded to.
-    pub fn input(&self, id: RequestId, file: &FileName) -> Path {
-        below(INPUT_PREFIX, self.keys.input(id, file))
+    /// Where a request's photograph is uploaded to, in the input store.
+    pub fn input_key(&self, id: RequestId, file: &FileName) -> Path {
+        self.keys.input(id, file).into_iter().collect()
     }
 
-    /// Where a request's result is written to.
-    pub fn output(&self, id: RequestId, file: &FileName) -> Path {
-        below(OUTPUT_PREFIX, self.keys.output(id, file))
+    /// Where a request's result is written to, in the output store.
+    pub fn output_key(&self, id: RequestId, file: &FileName) -> Path {
+        self.keys.output(id, file).into_iter().collect()
     }
 
-    /// Below which a request's result is, whatever its file is called.
-    pub fn outputs_of(&self, id: RequestId) -> Path {
-        below(OUTPUT_PREFIX, vec![id.to_string()])
+    /// Where a result that is too large for a queue is written to, in the output store.
+    pub fn large_output_key(&self, id: RequestId, file: &FileName) -> Path {
+        ObjectKeys::Request.output(id, file).into_iter().collect()
     }
 
-    /// Below which a request's photograph is, whatever its file is called.
-    pub fn inputs_of(&self, id: RequestId) -> Path {
-        below(INPUT_PREFIX, vec![id.to_string()])
+    /// Below which a request's photograph and result are, whatever its file is called.
+    pub fn of_request(id: RequestId) -> Path {
+        Path::from(id.to_string())
     }
 
-    /// Where the controller keeps what it has learned.
-    pub fn learned(&self) -> Path {
-        below(STATUS_PREFIX, vec!["learned.json".to_owned()])
+    /// Where the controller keeps what it has learned, in the state store.
+    pub fn learned() -> Path {
+        Path::from_iter([STATUS_PREFIX, "learned.json"])
     }
 
-    /// Where the controller says how the fleet fares.
-    pub fn fleet_status(&self) -> Path {
-        below(STATUS_PREFIX, vec!["fleet.json".to_owned()])
+    /// Where the controller says how the fleet fares, in the state store.
+    pub fn fleet_status() -> Path {
+        Path::from_iter([STATUS_PREFIX, "fleet.json"])
     }
 }
 
-fn below(prefix: &str, components: Vec<String>) -> Path {
-    std::iter::once(prefix.to_owned())
-        .chain(components)
-        .collect()
+/// The objects in the data folder.
+fn local(settings: &Settings) -> anyhow::Result<LocalFileSystem> {
+    let folder = settings.data_dir.join("objects");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
+    restrict(&settings.data_dir)?;
+    LocalFileSystem::new_with_prefix(&folder)
+        .with_context(|| format!("open the objects in {}", folder.display()))
+}
+
+/// Opens the bucket that is set, or that part of the data folder.
+fn store(
+    settings: &Settings,
+    sdk: Option<&SdkConfig>,
+    place: &Option<S3Url>,
+    part: &str,
+) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let (Some(place), Some(sdk)) = (place, sdk) else {
+        let local = local(settings)?.with_automatic_cleanup(true);
+        return Ok(if part.is_empty() {
+            Arc::new(local)
+        } else {
+            Arc::new(PrefixStore::new(local, part))
+        });
+    };
+    aws::bucket(sdk, place)
+}
+
+/// Fails where a bucket is not there, which would look like one without objects.
+async fn look_into(store: &dyn ObjectStore, place: &S3Url) -> anyhow::Result<()> {
+    store
+        .list(None)
+        .try_next()
+        .await
+        .with_context(|| format!("look into {place}"))?;
+    Ok(())
+}
+
+fn queues(settings: &Settings, sdk: Option<&SdkConfig>) -> anyhow::Result<Arc<dyn Queues>> {
+    Ok(match (settings.queues, sdk) {
+        (QueueKind::Sqs, Some(sdk)) => Arc::new(SqsQueues::new(sdk, &settings.queue_prefix)),
+        _ => {
+            std::fs::create_dir_all(&settings.data_dir)
+                .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
+            restrict(&settings.data_dir)?;
+            let database = settings.data_dir.join("queue.db");
+            let queues = SqliteQueues::open(&database)
+                .with_context(|| format!("open the queue {}", database.display()))?;
+            Arc::new(queues)
+        }
+    })
 }
 
 /// Lets nobody but the owner into the data folder: it holds faces.

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::config::{Overrides, Settings};
 use crate::{
@@ -59,9 +58,9 @@ enum Command {
 struct WorkerArgs {
     #[command(flatten)]
     overrides: Overrides,
-    /// The instance's id, for the logs
-    #[arg(long, default_value = "worker")]
-    id: String,
+    /// The instance's id [default: EC2's own where fleet is "ec2"]
+    #[arg(long)]
+    id: Option<String>,
     /// Drain when standard input ends: the parent is gone
     #[arg(long)]
     exit_with_stdin: bool,
@@ -84,8 +83,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Web(overrides) => {
             let settings = settings(&overrides)?;
             let listener = listen(&settings).await?;
-            let ledger = watch::Sender::default();
-            web::run(settings, listener, ledger, signals::shutdown()?).await?;
+            let replica = web::Replica::new(web::Reporting::Ledger);
+            web::run(settings, listener, replica, signals::shutdown()?).await?;
         }
         Command::Worker(args) => {
             let options = worker::WorkerOptions {

@@ -300,10 +300,6 @@ impl Settings {
                 "fleet is \"ec2\" and queues is \"local\": its instances share no folder with \
                  this machine; set queues = \"sqs\""
             );
-            anyhow::ensure!(
-                !self.ec2.launch_template.is_empty(),
-                "fleet is \"ec2\" and ec2.launch_template is not set: name the launch template"
-            );
         }
         if let Some(cutoff) = self.cutoff {
             anyhow::ensure!(

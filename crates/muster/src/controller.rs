@@ -1,20 +1,44 @@
-//! The controller role: sizes this machine's fleet and says how it fares.
+//! The controller role: sizes the fleet and says how it fares.
+
+mod ledgers;
+mod reports;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use muster_fleet::{Controller, FleetReport, Learned, Ledger, LocalFleet, LocalFleetOptions};
-use muster_jobs::now_ms;
+use muster_fleet::{
+    Controller, Ec2Fleet, Ec2FleetOptions, Fleet, FleetReport, Heard, InstanceId, Learned, Lease,
+    Ledger, LocalFleet, LocalFleetOptions, Phase,
+};
+use muster_jobs::{STATUS_PREFIX, WorkerPhase, WorkerReport, now_ms};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::backend::Backend;
-use crate::config::{Settings, seconds};
+use crate::backend::{Backend, Role};
+use crate::config::{FleetKind, QueueKind, Settings, seconds};
+use ledgers::Ledgers;
+
+/// How often SQLite's queue is counted at most, and SQS's, where each count is a paid call and lags
+/// anyway.
+const LOCAL_COUNTS: Duration = Duration::from_millis(50);
+const SQS_COUNTS: Duration = Duration::from_secs(1);
+/// How long a controller that is gone keeps its lease. A successor waits for as long.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// The web tier of this process.
+pub struct OwnWeb {
+    /// Its id, so that its reports are not counted twice.
+    pub replica: String,
+    /// What was submitted to it and answered.
+    pub ledger: watch::Receiver<Ledger>,
+}
 
 /// What the controller last published.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -25,21 +49,40 @@ pub struct FleetStatus {
     pub report: FleetReport,
 }
 
-/// Runs until `shutdown`, then drains the whole fleet.
+/// Runs until `shutdown`.
 ///
-/// `config` is handed to the workers, so that they resolve the same settings; `ledger` is the web
-/// tier's own count, where it runs in this process.
+/// Workers on this machine are drained then. Instances on EC2 stay: the next controller finds them.
+///
+/// `config` is handed to local workers, so that they resolve the same settings; `own` is the web
+/// tier of this process, if there is one.
 ///
 /// # Errors
-/// When the data folder can not be used, or another controller runs on it.
+/// When a store, a queue or EC2 can not be used, or another controller runs on the data folder.
 pub async fn run(
     settings: Settings,
     config: Option<PathBuf>,
-    ledger: Option<watch::Receiver<Ledger>>,
+    own: Option<OwnWeb>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let backend = Backend::open(&settings).await?;
+    let backend = Backend::open(&settings, Role::Controller).await?;
+    match settings.fleet {
+        FleetKind::Local => on_this_machine(&settings, config, &backend, own, shutdown).await?,
+        FleetKind::Ec2 => on_ec2(&settings, &backend, own, shutdown).await?,
+    }
+    tracing::info!("the controller has stopped");
+    Ok(())
+}
+
+async fn on_this_machine(
+    settings: &Settings,
+    config: Option<PathBuf>,
+    backend: &Backend,
+    own: Option<OwnWeb>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     // Held until the end: two controllers on one data folder would each launch a fleet.
+    std::fs::create_dir_all(&settings.data_dir)
+        .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
     let lock_file = settings.data_dir.join("controller.lock");
     let lock = std::fs::File::create(&lock_file)
         .with_context(|| format!("make {}", lock_file.display()))?;
@@ -51,42 +94,17 @@ pub async fn run(
     })?;
     let fleet = Arc::new(LocalFleet::new(LocalFleetOptions {
         program: std::env::current_exe().context("find muster's own program")?,
-        args: worker_args(&settings, config),
+        args: worker_args(settings, config),
         drain_timeout: seconds(settings.drain_timeout_s),
     }));
-    let controller = Controller {
-        requests: Arc::clone(&backend.requests),
-        fleet: Arc::clone(&fleet),
-        policy: settings.policy(),
-        ledger,
-        count_interval: std::time::Duration::from_millis(50),
-        learned: watch::Sender::new(kept(&backend).await?),
+    let ledgers = Ledgers::new(own.as_ref());
+    let hears = reports::Hears {
+        worker: |_| {},
+        listening: || {},
     };
-    let mut learned = controller.learned.subscribe();
-    let (reports, mut latest) = watch::channel(FleetReport::default());
-    let publish = async {
-        // Ends with the controller, which holds the other end.
-        while latest.changed().await.is_ok() {
-            let report = latest.borrow_and_update().clone();
-            if let Err(error) = put_status(&backend, report).await {
-                tracing::warn!(error = %crate::Chain(&error), "the fleet's status was not published");
-            }
-        }
-    };
-    let keep = async {
-        while learned.changed().await.is_ok() {
-            let learned = learned.borrow_and_update().clone();
-            if let Err(error) = put(&backend, &backend.learned(), &learned).await {
-                tracing::warn!(error = %crate::Chain(&error), "what was learned was not kept");
-            }
-        }
-    };
-    tokio::join!(
-        muster_fleet::run(controller, reports, shutdown),
-        publish,
-        keep
-    );
+    let controlled = control(settings, backend, &fleet, &ledgers, hears, &shutdown).await;
     fleet.shut_down().await;
+    controlled?;
     let policy = settings.policy();
     let gone = FleetReport {
         min: policy.min_instances,
@@ -94,10 +112,157 @@ pub async fn run(
         reason: "the controller has stopped".to_owned(),
         ..FleetReport::default()
     };
-    put_status(&backend, gone)
+    put_status(backend, gone)
         .await
-        .context("publish the fleet's status")?;
-    tracing::info!("the controller has stopped");
+        .context("publish the fleet's status")
+}
+
+/// Controls an EC2 fleet while this is the one controller that does, and waits for that otherwise.
+async fn on_ec2(
+    settings: &Settings,
+    backend: &Backend,
+    own: Option<OwnWeb>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !settings.ec2.launch_template.is_empty(),
+        "fleet is \"ec2\" and ec2.launch_template is not set: name the launch template"
+    );
+    let sdk = backend.sdk.as_ref().context("no AWS configuration")?;
+    let holder = Uuid::now_v7().simple().to_string();
+    let lease_key = Path::from_iter([STATUS_PREFIX, "controller-lease.json"]);
+    let ledgers = Ledgers::new(own.as_ref());
+    loop {
+        let state = Arc::clone(&backend.state);
+        let lease = Lease::acquire(state, lease_key.clone(), &holder, LEASE, &shutdown)
+            .await
+            .context("take the controller's lease")?;
+        let Some(lease) = lease else {
+            return Ok(());
+        };
+        let state = Arc::clone(&backend.state);
+        let prefix = Path::from(STATUS_PREFIX);
+        let options = ec2_options(settings);
+        let fleet = match Ec2Fleet::open(sdk, options, state, &prefix, Arc::clone(&lease)).await {
+            Ok(fleet) => Arc::new(fleet),
+            Err(error) => {
+                let_go(&lease).await;
+                return Err(error).context("open the EC2 fleet");
+            }
+        };
+        let stop = shutdown.child_token();
+        let hears = reports::Hears {
+            worker: |report| fleet.heard(&heard(report)),
+            listening: || fleet.listening(),
+        };
+        let controlled = {
+            let control = control(settings, backend, &fleet, &ledgers, hears, &stop);
+            let keep = async {
+                lease.keep(&stop).await;
+                stop.cancel();
+            };
+            tokio::join!(control, keep).0
+        };
+        let_go(&lease).await;
+        controlled?;
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        tracing::warn!("this controller has lost its lease and stands by");
+    }
+}
+
+/// Releases the lease, so that a successor need not wait for its end.
+async fn let_go(lease: &Lease) {
+    if let Err(error) = lease.release().await {
+        tracing::warn!(
+            error = %crate::Chain(&error),
+            "the controller's lease was not released; a successor waits for its end"
+        );
+    }
+}
+
+fn ec2_options(settings: &Settings) -> Ec2FleetOptions {
+    let ec2 = &settings.ec2;
+    Ec2FleetOptions {
+        deployment: ec2.deployment.clone(),
+        launch_template: ec2.launch_template.clone(),
+        launch_template_version: ec2.launch_template_version.clone(),
+        name_prefix: ec2.name_prefix.clone(),
+        instance_types: ec2.instance_types.clone(),
+        subnets: ec2.subnets.clone(),
+        capacity: ec2.capacity,
+        stopped_instances: ec2.stopped_instances,
+        boot_timeout: seconds(ec2.boot_timeout_s),
+        max_instances: settings.max_instances(),
+    }
+}
+
+fn heard(report: WorkerReport) -> Heard {
+    Heard {
+        id: InstanceId(report.instance),
+        phase: match report.phase {
+            WorkerPhase::Ready => Phase::Ready,
+            WorkerPhase::Draining => Phase::Draining,
+        },
+        busy: report.busy,
+        started_at_ms: report.started_at_ms,
+    }
+}
+
+/// Sizes the fleet until `stop`, publishing what is seen and keeping what is learned.
+async fn control<F: Fleet>(
+    settings: &Settings,
+    backend: &Backend,
+    fleet: &Arc<F>,
+    ledgers: &Ledgers,
+    hears: reports::Hears<impl Fn(WorkerReport), impl Fn()>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let controller = Controller {
+        requests: Arc::clone(&backend.requests),
+        fleet: Arc::clone(fleet),
+        policy: settings.policy(),
+        count_interval: match settings.queues {
+            QueueKind::Local => LOCAL_COUNTS,
+            QueueKind::Sqs => SQS_COUNTS,
+        },
+        ledger: Some(ledgers.total()),
+        learned: watch::Sender::new(kept(backend).await?),
+    };
+    let mut learned = controller.learned.subscribe();
+    let (reports, mut latest) = watch::channel(FleetReport::default());
+    let publish = async {
+        // Ends with the controller, which holds the other end.
+        while latest.changed().await.is_ok() {
+            let report = latest.borrow_and_update().clone();
+            if let Err(error) = put_status(backend, report).await {
+                tracing::warn!(error = %crate::Chain(&error), "the fleet's status was not published");
+            }
+        }
+    };
+    let keep = async {
+        while learned.changed().await.is_ok() {
+            let learned = learned.borrow_and_update().clone();
+            if let Err(error) = put(backend, &Backend::learned(), &learned).await {
+                tracing::warn!(error = %crate::Chain(&error), "what was learned was not kept");
+            }
+        }
+    };
+    let listen = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = reports::listen(backend, ledgers, hears) => {}
+            () = ledgers.follow() => {}
+            () = reports::sweep(backend, ledgers) => {}
+        }
+    };
+    tokio::join!(
+        muster_fleet::run(controller, reports, stop.clone()),
+        publish,
+        keep,
+        listen
+    );
     Ok(())
 }
 
@@ -106,7 +271,7 @@ async fn put_status(backend: &Backend, report: FleetReport) -> Result<(), object
         observed_at_ms: now_ms(),
         report,
     };
-    put(backend, &backend.fleet_status(), &status).await
+    put(backend, &Backend::fleet_status(), &status).await
 }
 
 async fn put(
@@ -115,13 +280,13 @@ async fn put(
     value: &impl Serialize,
 ) -> Result<(), object_store::Error> {
     let body = serde_json::to_vec(value).expect("only string keys");
-    backend.objects.put(path, PutPayload::from(body)).await?;
+    backend.state.put(path, PutPayload::from(body)).await?;
     Ok(())
 }
 
 /// What the controllers before this one have learned; nothing where none ever ran here.
 async fn kept(backend: &Backend) -> anyhow::Result<Learned> {
-    let bytes = match backend.objects.get(&backend.learned()).await {
+    let bytes = match backend.state.get(&Backend::learned()).await {
         Ok(found) => found.bytes().await,
         Err(object_store::Error::NotFound { .. }) => return Ok(Learned::default()),
         Err(error) => Err(error),

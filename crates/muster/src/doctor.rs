@@ -7,7 +7,7 @@ use muster_recognize::models::Installation;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Role};
 use crate::client::Client;
 use crate::config::Settings;
 
@@ -166,7 +166,7 @@ async fn data_folder(settings: &Settings) -> Result<String, (String, String)> {
     if !settings.data_dir.exists() {
         return Ok(format!("{folder} will be made"));
     }
-    match Backend::open(settings).await {
+    match Backend::open(settings, Role::Web).await {
         Ok(_) => Ok(format!("{folder} can be used")),
         Err(error) => Err((
             format!("{error:#}"),

@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     muster::logging::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .thread_name(muster::cpu::RUNTIME_THREAD)
         .enable_all()
         .build()
     {
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("muster: {error:#}");
-            ExitCode::FAILURE
+            muster::exit_code(&error)
         }
     }
 }

@@ -1,17 +1,15 @@
-//! All roles on this machine: the web tier and the controller in this process, workers as its
-//! children.
+//! The web tier and the controller in one process; workers are its children, or EC2 instances.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use muster_fleet::Ledger;
 use muster_recognize::models::Installation;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
-use crate::{controller, web};
+use crate::config::{FleetKind, Settings};
+use crate::controller::{self, OwnWeb};
+use crate::web::{self, Replica, Reporting};
 
 /// Runs until `shutdown`: then the requests in flight are answered, and the fleet is drained.
 ///
@@ -23,21 +21,31 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let models = settings.models_dir()?;
-    tokio::task::spawn_blocking(move || Installation::open(&models)?.verify())
-        .await
-        .context("verify the models")??;
-    // The controller reads from the web tier's own count what the queue's may not say yet.
-    let ledger = watch::Sender::new(Ledger::default());
+    if settings.fleet == FleetKind::Local {
+        let models = settings.models_dir()?;
+        tokio::task::spawn_blocking(move || Installation::open(&models)?.verify())
+            .await
+            .context("verify the models")??;
+    }
+    // The controller here reads from the web tier's own count what the queue's may not say yet; on
+    // EC2 another host's may be the one that acts.
+    let replica = Replica::new(match settings.fleet {
+        FleetKind::Local => Reporting::Presence,
+        FleetKind::Ec2 => Reporting::Ledger,
+    });
+    let own = OwnWeb {
+        replica: replica.id.clone(),
+        ledger: replica.ledger.subscribe(),
+    };
     let stop_controller = CancellationToken::new();
     let stop_web = shutdown.child_token();
     let mut controller = tokio::spawn(controller::run(
         settings.clone(),
         config,
-        Some(ledger.subscribe()),
+        Some(own),
         stop_controller.clone(),
     ));
-    let mut web = tokio::spawn(web::run(settings, listener, ledger, stop_web.clone()));
+    let mut web = tokio::spawn(web::run(settings, listener, replica, stop_web.clone()));
     // The fleet outlives the web tier, so that what is in flight gets its answer.
     let (served, controlled) = tokio::select! {
         served = &mut web => {

@@ -9,7 +9,7 @@ use super::{
     schema,
     store::{self, Lease, Millis, QueueId},
 };
-use crate::{MAX_RETENTION, QueueOptions, Received, Redrive};
+use crate::{MAX_RETENTION, Outgoing, QueueOptions, Received, Redrive};
 
 const VISIBILITY: Millis = 1_000;
 const RETENTION: Millis = 60_000;
@@ -141,7 +141,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     .map(|n| format!("{n:06}"))
                     .collect();
                 serial += count;
-                store::send(&db, queue, &bodies, now)
+                let messages: Vec<_> = bodies.iter().cloned().map(Outgoing::from).collect();
+                store::send(&db, queue, &messages, now)
                     .expect("send")
                     .expect("a queue");
                 model.live.extend(bodies.into_iter().map(|body| Message {
@@ -243,7 +244,7 @@ fn a_message_past_its_retention_is_never_delivered() {
         db, queue, _folder, ..
     } = world();
     let sent_at = 1_000_000;
-    store::send(&db, queue, &["old".to_owned()], sent_at).expect("send");
+    store::send(&db, queue, &["old".to_owned().into()], sent_at).expect("send");
     let late = sent_at + RETENTION;
     assert_eq!(
         store::counts(&db, queue, late - 1).expect("count"),
@@ -272,11 +273,11 @@ fn a_sweep_is_bounded_and_spares_what_is_young() {
         dead,
         _folder,
     } = world();
-    let old = vec!["old".to_owned(); 30];
+    let old = vec![Outgoing::from("old".to_owned()); 30];
     store::send(&db, queue, &old, 1_000_000).expect("send");
     // The dead-letter queue keeps its messages longer.
     store::send(&db, dead, &old, 1_000_000).expect("send");
-    store::send(&db, queue, &["young".to_owned()], 1_000_001).expect("send");
+    store::send(&db, queue, &["young".to_owned().into()], 1_000_001).expect("send");
     let now = 1_000_000 + RETENTION;
     assert_eq!(store::sweep(&db, now, 20).expect("sweep"), 20);
     assert_eq!(store::sweep(&db, now, 20).expect("sweep"), 10);

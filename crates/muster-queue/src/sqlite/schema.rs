@@ -12,15 +12,21 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::Db
 
 use crate::QueueError;
 
-/// What `user_version` says of a file with [`SCHEMA`].
-const VERSION: i64 = 1;
-
 /// How long a writer waits for the writers of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What makes each version of the file of the one before, from nothing to the present one.
+///
+/// `user_version` counts those that were run, so none may ever change. What older programs read
+/// and write stays: they may have the file open while a newer one opens it.
+const STEPS: [&str; VERSION as usize] = [TABLES, ATTRIBUTES];
+
+/// The version of the file that this program makes.
+const VERSION: u32 = 2;
+
 /// `depth` is kept by triggers, so that counting 100,000 messages costs the same as counting one.
 /// Ids are never used twice (`AUTOINCREMENT`): an old receipt cannot fit a new message.
-const SCHEMA: &str = "
+const TABLES: &str = "
 CREATE TABLE queues (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
@@ -51,6 +57,9 @@ CREATE TRIGGER message_moved AFTER UPDATE OF queue ON messages BEGIN
 END;
 ";
 
+/// A JSON object of strings; NULL for none.
+const ATTRIBUTES: &str = "ALTER TABLE messages ADD COLUMN attributes TEXT;";
+
 /// Opens the connection that writes, and creates the file if absent.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, QueueError> {
     let mut db = connect(
@@ -58,7 +67,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, QueueError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
     )?;
     use_wal(&db)?;
-    create(&mut db)?;
+    upgrade(&mut db)?;
     Ok(db)
 }
 
@@ -114,27 +123,27 @@ fn use_wal(db: &Connection) -> Result<(), QueueError> {
     }
 }
 
-fn create(db: &mut Connection) -> Result<(), QueueError> {
-    let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get(0));
+/// Brings the file to the present version, unless a newer program has made it.
+fn upgrade(db: &mut Connection) -> Result<(), QueueError> {
+    let version =
+        |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
     if version(db)? == VERSION {
         return Ok(());
     }
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match version(&tx)? {
-        0 => {
-            tx.execute_batch(SCHEMA)?;
-            tx.pragma_update(None, "user_version", VERSION)?;
-            tx.commit()?;
-            Ok(())
-        }
-        VERSION => Ok(()),
-        other => {
-            let source = format!("the file has format {other}, this program knows {VERSION}");
-            Err(QueueError::Refused {
-                source: source.into(),
-            })
-        }
+    let found = version(&tx)?;
+    let Some(steps) = STEPS.get(found as usize..) else {
+        let source = format!("the file has format {found}, this program knows {VERSION}");
+        return Err(QueueError::Refused {
+            source: source.into(),
+        });
+    };
+    for step in steps {
+        tx.execute_batch(step)?;
     }
+    tx.pragma_update(None, "user_version", VERSION)?;
+    tx.commit()?;
+    Ok(())
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
@@ -156,11 +165,31 @@ impl From<rusqlite::Error> for QueueError {
                     | ErrorCode::OutOfMemory
             )
         );
-        let source = Box::new(error);
+        let source = error.into();
         if temporary {
             Self::Unavailable { source }
         } else {
             Self::Refused { source }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_newer_program_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let path = folder.path().join("queues.db");
+        let db = open_writer(&path).expect("make the file");
+        db.pragma_update(None, "user_version", VERSION + 1)
+            .expect("make it newer");
+        let refused = open_writer(&path).expect_err("a newer file");
+        assert!(matches!(refused, QueueError::Refused { .. }), "{refused:?}");
+        let version: u32 = db
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .expect("read the version");
+        assert_eq!(version, VERSION + 1);
     }
 }

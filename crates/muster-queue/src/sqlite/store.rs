@@ -3,11 +3,11 @@
 //! Invariant: a message is in the table until it is deleted by the holder of its last delivery,
 //! by retention, by a purge or with its queue. `None` always means that the queue does not exist.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params, types::Type};
 
-use crate::{MAX_RETENTION, MessageId, QueueOptions, Receipt, Received};
+use crate::{MAX_RETENTION, MessageId, Outgoing, QueueOptions, Receipt, Received};
 
 /// Names a queue within the file. Never used twice.
 pub(super) type QueueId = i64;
@@ -151,25 +151,38 @@ fn exists(db: &Connection, queue: QueueId) -> rusqlite::Result<bool> {
         .exists([queue])
 }
 
+/// Writes attributes as a JSON object; none as NULL, which takes no byte of the row.
+fn written(attributes: &BTreeMap<String, String>) -> Option<String> {
+    (!attributes.is_empty()).then(|| serde_json::json!(attributes).to_string())
+}
+
+fn read(attributes: Option<String>) -> rusqlite::Result<BTreeMap<String, String>> {
+    let Some(attributes) = attributes else {
+        return Ok(BTreeMap::new());
+    };
+    serde_json::from_str(&attributes)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(4, Type::Text, error.into()))
+}
+
 pub(super) fn send(
     db: &Connection,
     queue: QueueId,
-    bodies: &[String],
+    messages: &[Outgoing],
     now: Millis,
 ) -> rusqlite::Result<Option<Vec<MessageId>>> {
     if !exists(db, queue)? {
         return Ok(None);
     }
     let mut insert = db.prepare_cached(
-        "INSERT INTO messages (queue, visible_at, sent_at, receive_count, body)
-         VALUES (?1, ?2, ?2, 0, ?3)",
+        "INSERT INTO messages (queue, visible_at, sent_at, receive_count, body, attributes)
+         VALUES (?1, ?2, ?2, 0, ?3, ?4)",
     )?;
-    bodies
+    messages
         .iter()
-        .map(|body| {
-            Ok(MessageId(
-                insert.insert(params![queue, now, body])?.to_string(),
-            ))
+        .map(|message| {
+            let attributes = written(&message.attributes);
+            let id = insert.insert(params![queue, now, message.body, attributes])?;
+            Ok(MessageId(id.to_string()))
         })
         .collect::<rusqlite::Result<_>>()
         .map(Some)
@@ -202,7 +215,7 @@ pub(super) fn receive(
         return Ok(None);
     };
     let mut oldest = db.prepare_cached(
-        "SELECT id, sent_at, receive_count, body FROM messages
+        "SELECT id, sent_at, receive_count, body, attributes FROM messages
          WHERE queue = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT 1",
     )?;
     let mut hide = db.prepare_cached(
@@ -220,10 +233,11 @@ pub(super) fn receive(
                     row.get::<_, Millis>(1)?,
                     row.get::<_, i64>(2)?,
                     row.get::<_, String>(3)?,
+                    read(row.get(4)?)?,
                 ))
             })
             .optional()?;
-        let Some((message, sent_at, receives, body)) = candidate else {
+        let Some((message, sent_at, receives, body, attributes)) = candidate else {
             break;
         };
         if sent_at + rules.retention_ms <= now {
@@ -247,6 +261,7 @@ pub(super) fn receive(
                 id: MessageId(message.to_string()),
                 receipt: lease.receipt(),
                 body,
+                attributes,
                 receive_count: u32::try_from(lease.delivery).unwrap_or(u32::MAX),
             });
         }

@@ -1,37 +1,78 @@
 //! What SQS says when it says no, as the decision a caller makes.
+//!
+//! Invariant: AWS's own code and sentence stand in the source chain of every refusal, and where the
+//! service is in that of every call that had no answer.
 
 use std::error::Error;
 
 use aws_sdk_sqs::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
+    operation::RequestId,
     types::BatchResultErrorEntry,
 };
 
 use crate::{QueueError, SourceError};
 
-/// Maps the failure of a whole call.
-pub(super) fn failure<E>(queue: &str, error: SdkError<E, HttpResponse>) -> QueueError
+/// What the service said.
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: {message} (HTTP {status}, request {request})")]
+struct Refusal {
+    code: String,
+    message: String,
+    status: u16,
+    request: String,
+}
+
+/// A call without an answer, or with none that can be read.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from {service}")]
+struct NoAnswer<E: Error + 'static> {
+    service: String,
+    source: E,
+}
+
+/// Maps the failure of a whole call to the service that is at `service`.
+pub(super) fn failure<E>(service: &str, queue: &str, error: SdkError<E, HttpResponse>) -> QueueError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
-    let (code, status) = match &error {
-        SdkError::ServiceError(refusal) => (
-            refusal.err().code().map(str::to_owned),
-            refusal.raw().status().as_u16(),
-        ),
-        SdkError::ConstructionFailure(_) => (None, 400),
-        _ => (None, 503),
-    };
-    let source = Box::new(error);
-    classify(queue, code.as_deref().unwrap_or_default(), status, source)
+    match &error {
+        SdkError::ServiceError(answer) => {
+            let said = answer.err().meta();
+            let refusal = Refusal {
+                code: said.code().unwrap_or("no code").to_owned(),
+                message: said.message().unwrap_or("no message").to_owned(),
+                status: answer.raw().status().as_u16(),
+                request: error.request_id().unwrap_or("without id").to_owned(),
+            };
+            let (code, status) = (refusal.code.clone(), refusal.status);
+            classify(queue, &code, status, refusal.into())
+        }
+        SdkError::ConstructionFailure(_) => QueueError::Refused {
+            source: error.into(),
+        },
+        _ => {
+            let service = service.to_owned();
+            let source = NoAnswer {
+                service,
+                source: error,
+            };
+            QueueError::Unavailable {
+                source: source.into(),
+            }
+        }
+    }
 }
 
 fn classify(queue: &str, code: &str, status: u16, source: SourceError) -> QueueError {
     let queue = queue.to_owned();
     // Older servers put a namespace before the code.
     match code.rsplit(['.', '#']).next().unwrap_or(code) {
-        "QueueDoesNotExist" | "NonExistentQueue" => QueueError::NotFound { queue },
+        "QueueDoesNotExist" | "NonExistentQueue" => QueueError::NotFound {
+            queue,
+            source: Some(source),
+        },
         "QueueDeletedRecently" => QueueError::RemovedRecently { queue },
         "PurgeQueueInProgress" => QueueError::PurgeInProgress { queue },
         "ReceiptHandleIsInvalid" | "MessageNotInflight" => QueueError::ReceiptExpired,
@@ -41,7 +82,7 @@ fn classify(queue: &str, code: &str, status: u16, source: SourceError) -> QueueE
         | "ThrottlingException"
         | "Throttling"
         | "OverLimit" => QueueError::Throttled { source },
-        _ if status >= 500 => QueueError::Unavailable { source },
+        _ if status >= 500 || status == 408 => QueueError::Unavailable { source },
         _ if status == 429 => QueueError::Throttled { source },
         _ => QueueError::Refused { source },
     }
@@ -107,7 +148,7 @@ mod tests {
             "QueueDoesNotExist",
             "AWS.SimpleQueueService.NonExistentQueue",
         ] {
-            assert!(matches!(of(code, 400), QueueError::NotFound { queue } if queue == "q"));
+            assert!(matches!(of(code, 400), QueueError::NotFound { queue, .. } if queue == "q"));
         }
         assert!(matches!(
             of("RequestThrottled", 400),
@@ -117,10 +158,20 @@ mod tests {
             of("InternalError", 500),
             QueueError::Unavailable { .. }
         ));
-        assert!(matches!(
-            of("AccessDenied", 403),
-            QueueError::Refused { .. }
-        ));
+        for code in [
+            "AccessDenied",
+            "ExpiredToken",
+            "InvalidClientTokenId",
+            "SignatureDoesNotMatch",
+            "RequestExpired",
+            "RequestTimeTooSkewed",
+            "InvalidAddress",
+            "AWS.SimpleQueueService.UnsupportedOperation",
+        ] {
+            let error = of(code, 403);
+            assert!(matches!(error, QueueError::Refused { .. }), "{code}");
+            assert!(!error.is_transient());
+        }
         assert!(matches!(
             of("MessageNotInflight", 400),
             QueueError::ReceiptExpired

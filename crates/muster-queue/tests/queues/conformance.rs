@@ -2,6 +2,9 @@
 //!
 //! Each test makes queues of its own names, so that all run at the same time on one server.
 
+mod attributes;
+mod outbox;
+
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -9,10 +12,12 @@ use std::{
 };
 
 use muster_queue::{
-    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, Queue, QueueError, QueueOptions, Queues,
-    Receipt, Received, Redrive,
+    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, Outgoing, Queue, QueueError, QueueOptions,
+    Queues, Receipt, Received, Redrive,
 };
 use uuid::Uuid;
+
+pub use self::{attributes::*, outbox::*};
 
 /// Longer than any test waits for something that happens.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +52,11 @@ macro_rules! suite {
             counts_tell_visible_from_in_flight
             two_consumers_share_all_messages
             bodies_arrive_as_they_were_sent
+            attributes_arrive_as_they_were_sent
+            attributes_that_cannot_be_carried_are_refused
+            attributes_go_with_their_message_to_the_dead_letter_queue
+            what_tasks_send_through_an_outbox_arrives
+            a_deleter_tells_only_the_caller_of_a_bad_receipt
             bodies_too_large_are_refused_whole
             bodies_that_cannot_be_carried_are_refused
             one_bad_receipt_does_not_spoil_the_batch
@@ -89,9 +99,12 @@ async fn queue(queues: &dyn Queues, visibility_timeout: Duration) -> Arc<dyn Que
         .expect("make the queue")
 }
 
+pub fn messages<B: ToString>(bodies: &[B]) -> Vec<Outgoing> {
+    bodies.iter().map(|body| body.to_string().into()).collect()
+}
+
 pub async fn send(queue: &dyn Queue, bodies: &[&str]) {
-    let bodies: Vec<_> = bodies.iter().map(ToString::to_string).collect();
-    for sent in queue.send(&bodies).await.expect("send the batch") {
+    for sent in queue.send(&messages(bodies)).await.expect("send the batch") {
         sent.expect("send the message");
     }
 }
@@ -155,7 +168,7 @@ pub async fn counted(queue: &dyn Queue, visible: u64, in_flight: u64) {
 
 pub async fn a_message_is_received_once_and_deleted(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
-    let sent = queue.send(&["hello".to_owned()]).await.expect("send");
+    let sent = queue.send(&messages(&["hello"])).await.expect("send");
     let id = sent[0].as_ref().expect("send the message");
     let received = receive(&*queue, 1).await;
     assert_eq!(received[0].body, "hello");
@@ -168,7 +181,8 @@ pub async fn a_message_is_received_once_and_deleted(queues: &dyn Queues) {
 
 pub async fn a_batch_of_ten_passes_and_eleven_are_refused(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
-    let bodies: Vec<_> = (0..=MAX_BATCH).map(|n| n.to_string()).collect();
+    let eleven: Vec<_> = (0..=MAX_BATCH).collect();
+    let eleven = messages(&eleven);
     let refused = |error| {
         matches!(
             error,
@@ -178,10 +192,10 @@ pub async fn a_batch_of_ten_passes_and_eleven_are_refused(queues: &dyn Queues) {
             })
         )
     };
-    assert!(refused(queue.send(&bodies).await.err()));
+    assert!(refused(queue.send(&eleven).await.err()));
     assert_eq!(
         queue
-            .send(&bodies[..MAX_BATCH])
+            .send(&eleven[..MAX_BATCH])
             .await
             .expect("send ten")
             .len(),
@@ -215,7 +229,7 @@ pub async fn nothing_is_delivered_twice_while_it_is_invisible(queues: &dyn Queue
     let queue = queue(queues, LONG).await;
     let bodies: Vec<_> = (0..30).map(|n| n.to_string()).collect();
     for batch in bodies.chunks(MAX_BATCH) {
-        queue.send(batch).await.expect("send");
+        queue.send(&messages(batch)).await.expect("send");
     }
     let received = receive(&*queue, bodies.len()).await;
     let distinct: HashSet<_> = received
@@ -389,7 +403,7 @@ pub async fn two_consumers_share_all_messages(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
     let bodies: Vec<_> = (0..40).map(|n| n.to_string()).collect();
     for batch in bodies.chunks(MAX_BATCH) {
-        queue.send(batch).await.expect("send");
+        queue.send(&messages(batch)).await.expect("send");
     }
     let (one, two) = tokio::join!(consume(Arc::clone(&queue)), consume(Arc::clone(&queue)));
     let seen: HashSet<_> = one.into_iter().chain(two).collect();
@@ -414,11 +428,11 @@ pub async fn bodies_arrive_as_they_were_sent(queues: &dyn Queues) {
 
 pub async fn bodies_too_large_are_refused_whole(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
-    let one = vec!["x".repeat(MAX_BODY_BYTES + 1)];
-    let together = vec![
+    let one = messages(&["x".repeat(MAX_BODY_BYTES + 1)]);
+    let together = messages(&[
         "x".repeat(MAX_BODY_BYTES / 2),
         "x".repeat(MAX_BODY_BYTES / 2 + 1),
-    ];
+    ]);
     for bodies in [one, together] {
         let refused = queue.send(&bodies).await;
         assert!(matches!(
@@ -432,7 +446,7 @@ pub async fn bodies_too_large_are_refused_whole(queues: &dyn Queues) {
 pub async fn bodies_that_cannot_be_carried_are_refused(queues: &dyn Queues) {
     let queue = queue(queues, LONG).await;
     for bad in ["", "\0", "\u{1b}[0m"] {
-        let refused = queue.send(&["good".to_owned(), bad.to_owned()]).await;
+        let refused = queue.send(&messages(&["good", bad])).await;
         assert!(
             matches!(refused, Err(QueueError::InvalidBody { index: 1 })),
             "{bad:?}"
@@ -485,7 +499,7 @@ pub async fn names_are_checked_and_queues_are_separate(queues: &dyn Queues) {
 pub async fn only_existing_queues_are_opened_as_such(queues: &dyn Queues) {
     let name = unique("existing");
     let missing = queues.existing(&name).await;
-    assert!(matches!(missing, Err(QueueError::NotFound { queue }) if queue == name));
+    assert!(matches!(missing, Err(QueueError::NotFound { queue, .. }) if queue == name));
     let made = queues
         .queue(&name, &options(LONG))
         .await
@@ -545,7 +559,7 @@ pub async fn a_removed_queue_is_gone(queues: &dyn Queues) {
     queue.remove().await.expect("remove");
     let gone = |error| matches!(error, Some(QueueError::NotFound { .. }));
     assert!(gone(queues.existing(queue.name()).await.err()));
-    assert!(gone(queue.send(&["late".to_owned()]).await.err()));
+    assert!(gone(queue.send(&messages(&["late"])).await.err()));
     assert!(gone(queue.receive(1, PATIENCE).await.err()));
     assert!(gone(queue.counts().await.err()));
 }

@@ -3,6 +3,7 @@
 //! One binary, so that all tests of SQS share one server.
 
 mod conformance;
+mod gateway;
 mod processes;
 mod sqlite;
 mod sqs;

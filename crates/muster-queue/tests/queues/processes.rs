@@ -16,7 +16,7 @@ use std::{
 use muster_queue::{Queue, SqliteQueue, SqliteQueues};
 use tempfile::TempDir;
 
-use crate::conformance::{PATIENCE, counted, delete, options, receive, send};
+use crate::conformance::{PATIENCE, counted, delete, messages, options, receive, send};
 
 const VISIBILITY: Duration = Duration::from_secs(1);
 const FILE: &str = "queues.db";
@@ -195,7 +195,7 @@ async fn a_send_wakes_a_receiver_in_another_process() {
 async fn a_killed_consumer_loses_nothing_it_held() {
     let (queues, requests, folder) = open().await;
     let bodies: Vec<_> = (0..10).map(|n| n.to_string()).collect();
-    requests.send(&bodies).await.expect("send");
+    requests.send(&messages(&bodies)).await.expect("send");
     let mut holder = Peer::start("holder", folder.path());
     assert_eq!([holder.hear(), holder.hear()], ["ready", "10"]);
     holder.kill();

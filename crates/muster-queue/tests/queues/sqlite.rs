@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muster_queue::{Queue, QueueError, Queues, SqliteQueue, SqliteQueues};
+use muster_queue::{Outgoing, Queue, QueueError, Queues, SqliteQueue, SqliteQueues};
 use tempfile::TempDir;
 
 use crate::conformance::{
-    self, PATIENCE, Place, counted, delete, options, receipts, receive, send, suite,
+    self, PATIENCE, Place, counted, delete, messages, options, receipts, receive, send, suite,
 };
 
 suite!(place);
@@ -92,7 +92,7 @@ async fn consumers_share_without_duplicates_while_messages_come_in() {
     }
     let bodies: Vec<_> = (0..MESSAGES).map(|n| format!("{n:03}")).collect();
     for batch in bodies.chunks(3) {
-        queue.send(batch).await.expect("send");
+        queue.send(&messages(batch)).await.expect("send");
     }
     let mut seen = Vec::new();
     for consumer in consumers {
@@ -289,7 +289,7 @@ async fn a_bell_without_a_queue_is_removed_when_the_file_is_opened() {
 async fn a_purge_in_steps_empties_a_deep_queue() {
     let (queues, _folder) = open();
     let queue = queue(&queues, LONG).await;
-    let batch = vec!["x".to_owned(); 10];
+    let batch = messages(&["x"; 10]);
     for _ in 0..500 {
         queue.send(&batch).await.expect("send");
     }
@@ -332,4 +332,50 @@ async fn a_file_that_is_something_else_is_refused() {
         SqliteQueues::open(&path),
         Err(QueueError::Refused { .. })
     ));
+}
+
+#[tokio::test]
+async fn a_file_without_attributes_is_taken_over_with_its_messages() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let path = folder.path().join("queues.db");
+    let db = rusqlite::Connection::open(&path).expect("make the file");
+    db.execute_batch(include_str!("version1.sql"))
+        .expect("fill the file as version 1 did");
+
+    let queues = SqliteQueues::open(&path).expect("open the file");
+    let queue = queues.existing("work").await.expect("open the queue");
+    // A program of version 1 may still have the file open.
+    db.execute(
+        "INSERT INTO messages (queue, visible_at, sent_at, receive_count, body)
+         SELECT id, ?1, ?1, 0, 'sent later' FROM queues WHERE name = 'work'",
+        [1_700_000_000_002_i64],
+    )
+    .expect("send as version 1 does");
+    let attributes = [("trace".to_owned(), "context".to_owned())].into();
+    let new = Outgoing {
+        body: "new".to_owned(),
+        attributes,
+    };
+    queue.send(&[new]).await.expect("send the batch");
+
+    let received = receive(&queue, 4).await;
+    let seen: Vec<_> = received
+        .iter()
+        .map(|m| (m.body.as_str(), m.receive_count, m.attributes.len()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("waiting", 1, 0),
+            ("returned", 3, 0),
+            ("sent later", 1, 0),
+            ("new", 1, 1)
+        ]
+    );
+    delete(&queue, &received).await;
+    counted(&queue, 0, 0).await;
+    drop(db);
+    // Nothing is left to do the second time.
+    let again = SqliteQueues::open(&path).expect("open the file again");
+    assert_eq!(again.names("").await.expect("list"), ["dead", "work"]);
 }

@@ -1,12 +1,19 @@
 //! The conformance suite on SQS, as moto's server plays it.
 
-use std::sync::Arc;
+use std::{error::Error, iter::successors, sync::Arc, time::Duration};
 
-use muster_queue::{QueueError, SqsQueues};
-
+use muster_queue::{
+    MAX_BATCH, Outbox, OutboxOptions, Queue, QueueError, QueueOptions, Redrive, SqsQueues,
+};
 use muster_testbed::{moto, sdk_config as config};
+use tokio::{task::JoinSet, time::timeout};
 
-use crate::conformance::{self, Place, options, suite};
+use crate::{
+    conformance::{
+        self, PATIENCE, Place, messages, options, receipts, receive, send, suite, unique,
+    },
+    gateway::{DENIED, Gateway, Refusal},
+};
 
 suite!(place);
 
@@ -38,8 +45,17 @@ async fn prefixes_keep_installations_apart() {
     assert_eq!(one.names(&name).await.expect("list"), [name]);
 }
 
+/// The error and all that caused it, in one line.
+fn chain(error: &QueueError) -> String {
+    let first: &(dyn Error + 'static) = error;
+    successors(Some(first), |&error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable() {
+async fn a_server_that_is_not_there_is_unavailable_and_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address");
     drop(listener);
@@ -47,4 +63,180 @@ async fn a_server_that_is_not_there_is_unavailable() {
     let error = queues.existing("any").await.expect_err("nobody listens");
     assert!(matches!(error, QueueError::Unavailable { .. }), "{error:?}");
     assert!(error.is_transient());
+    let chain = chain(&error);
+    assert!(chain.contains(&address.to_string()), "{chain}");
+    assert!(chain.contains("refused"), "{chain}");
+}
+
+#[tokio::test]
+async fn what_aws_says_stands_in_the_chain() {
+    type Expected = fn(&QueueError) -> bool;
+    let refused: Expected = |error| matches!(error, QueueError::Refused { .. });
+    let cases: [(u16, &str, Expected); 10] = [
+        (403, "AccessDenied", refused),
+        (403, "ExpiredToken", refused),
+        (403, "InvalidClientTokenId", refused),
+        (403, "SignatureDoesNotMatch", refused),
+        (403, "RequestExpired", refused),
+        (403, "RequestTimeTooSkewed", refused),
+        (400, "InvalidAddress", refused),
+        (400, "AWS.SimpleQueueService.UnsupportedOperation", refused),
+        (400, "AWS.SimpleQueueService.NonExistentQueue", |error| {
+            matches!(error, QueueError::NotFound { .. })
+        }),
+        (400, "RequestThrottled", |error| {
+            matches!(error, QueueError::Throttled { .. })
+        }),
+    ];
+    for (status, code, expected) in cases {
+        let gateway = Gateway::start("", move |_, _| {
+            Some(Refusal {
+                status,
+                code,
+                message: "so says AWS",
+            })
+        });
+        let queues = SqsQueues::new(&config(&gateway.endpoint), "");
+        let error = queues.existing("any").await.expect_err("refused");
+        assert!(expected(&error), "{code}: {error:?}");
+        let chain = chain(&error);
+        for said in [code, "so says AWS", &status.to_string(), "request-7"] {
+            assert!(chain.contains(said), "{said} is missing: {chain}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_change_queues_opens_those_that_are_as_they_should_be() {
+    let Some(endpoint) = moto::endpoint() else {
+        return;
+    };
+    let name = unique("as-wanted");
+    let wanted = QueueOptions {
+        redrive: Some(Redrive {
+            dead_letter: unique("dead"),
+            max_receives: 3,
+        }),
+        ..options(Duration::from_secs(30))
+    };
+    let owner = SqsQueues::new(&config(endpoint), "");
+    owner.queue(&name, &wanted).await.expect("make the queue");
+
+    let looking = Gateway::start(endpoint, |action, _| {
+        matches!(action, "CreateQueue" | "SetQueueAttributes").then_some(DENIED)
+    });
+    let looking = SqsQueues::new(&config(&looking.endpoint), "");
+    let queue = looking.queue(&name, &wanted).await.expect("open the queue");
+    send(&queue, &["works"]).await;
+    let other = options(Duration::from_secs(31));
+    let error = looking
+        .queue(&name, &other)
+        .await
+        .expect_err("it would have to be changed");
+    assert!(matches!(error, QueueError::Refused { .. }), "{error:?}");
+    assert!(chain(&error).contains("AccessDenied"), "{error:?}");
+
+    let working = Gateway::start(endpoint, |action, _| {
+        let allowed = ["GetQueueUrl", "ReceiveMessage", "DeleteMessageBatch"];
+        (!allowed.contains(&action)).then_some(DENIED)
+    });
+    let working = SqsQueues::new(&config(&working.endpoint), "");
+    let queue = working.existing(&name).await.expect("open the queue");
+    let received = receive(&queue, 1).await;
+    conformance::delete(&queue, &received).await;
+}
+
+#[tokio::test]
+async fn a_queue_is_made_with_its_options_in_one_call() {
+    let Some(endpoint) = moto::endpoint() else {
+        return;
+    };
+    let making = Gateway::start(endpoint, |action, _| {
+        (action == "SetQueueAttributes").then_some(DENIED)
+    });
+    let queues = SqsQueues::new(&config(&making.endpoint), "");
+    let dead_letter = unique("dead");
+    let strict = QueueOptions {
+        redrive: Some(Redrive {
+            dead_letter: dead_letter.clone(),
+            max_receives: 1,
+        }),
+        ..options(Duration::from_secs(600))
+    };
+    let queue = queues
+        .queue(&unique("made"), &strict)
+        .await
+        .expect("make the queue");
+    send(&queue, &["poison"]).await;
+    let received = receive(&queue, 1).await;
+    queue
+        .extend(&receipts(&received), Duration::ZERO)
+        .await
+        .expect("hand back");
+    let more = queue.receive(1, Duration::from_secs(1)).await;
+    assert!(more.expect("receive").is_empty());
+    let dead_letter = queues
+        .existing(&dead_letter)
+        .await
+        .expect("open the dead-letter queue");
+    assert_eq!(receive(&dead_letter, 1).await[0].body, "poison");
+}
+
+#[tokio::test]
+async fn calls_one_after_another_share_a_connection() {
+    let Some(endpoint) = moto::endpoint() else {
+        return;
+    };
+    let gateway = Gateway::start(endpoint, |_, _| None);
+    let queues = SqsQueues::new(&config(&gateway.endpoint), "");
+    let queue = queues
+        .queue(&unique("reuse"), &options(PATIENCE))
+        .await
+        .expect("make the queue");
+    for n in 0..20 {
+        send(&queue, &[&n.to_string()]).await;
+    }
+    assert_eq!(gateway.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_outbox_outlasts_a_service_that_is_down() {
+    let Some(endpoint) = moto::endpoint() else {
+        return;
+    };
+    // More than the SDK itself tries again.
+    let down = Gateway::start(endpoint, |action, before| {
+        (action == "SendMessageBatch" && before < 10).then_some(Refusal {
+            status: 503,
+            code: "ServiceUnavailable",
+            message: "come back later",
+        })
+    });
+    let queues = SqsQueues::new(&config(&down.endpoint), "");
+    let queue: Arc<dyn Queue> = Arc::new(
+        queues
+            .queue(&unique("down"), &options(Duration::from_secs(600)))
+            .await
+            .expect("make the queue"),
+    );
+    let first = queue.send(&messages(&["alone"])).await;
+    assert!(matches!(first, Err(QueueError::Unavailable { .. })));
+    let batching = OutboxOptions {
+        linger: Duration::from_millis(5),
+        in_flight: 2,
+    };
+    let (outbox, run) = Outbox::new(Arc::clone(&queue), batching);
+    let run = tokio::spawn(run);
+    let mut tasks = JoinSet::new();
+    for n in 0..MAX_BATCH {
+        let outbox = outbox.clone();
+        tasks.spawn(async move { outbox.send(n.to_string().into()).await });
+    }
+    drop(outbox);
+    let sent = timeout(PATIENCE, tasks.join_all()).await.expect("settled");
+    assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    timeout(PATIENCE, run).await.expect("ends").expect("join");
+    // Nothing was taken while the service was down, so nothing is doubled.
+    receive(&*queue, MAX_BATCH).await;
+    conformance::counted(&*queue, 0, MAX_BATCH as u64).await;
 }

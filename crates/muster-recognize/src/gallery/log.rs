@@ -228,10 +228,18 @@ impl GalleryStore {
                 Err(refusal) => return Ok(Err(refusal)),
             };
             let version = gallery.version() + 1;
-            match self
-                .write(&self.key(version, Kind::Change), &change, PutMode::Create)
-                .await
-            {
+            let key = self.key(version, Kind::Change);
+            let written = match self.write(&key, &change, PutMode::Create).await {
+                // A write whose answer was lost is tried again, and then collides with itself.
+                Err(object_store::Error::AlreadyExists { path, source }) => {
+                    match self.read::<Change>(&key).await? {
+                        Some(there) if there == change => Ok(()),
+                        _ => Err(object_store::Error::AlreadyExists { path, source }),
+                    }
+                }
+                written => written,
+            };
+            match written {
                 Ok(()) => {
                     let removal = matches!(change, Change::Remove(_));
                     gallery.apply(version, change);

@@ -17,10 +17,12 @@ import time
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidLaunchTemplateIdNotFound
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
 from moto.ec2.responses import EC2Response
 from moto.ec2.responses.instances import InstanceResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.sqs import models as sqs
 
 
 def completes(owner):
@@ -38,7 +40,7 @@ def completes(owner):
     return put
 
 
-# --- What tests set -------------------------------------------------------------------------------
+# --- What tests set and ask -----------------------------------------------------------------------
 
 # How long a state lasts that an instance passes through. Moto knows only the states between.
 transition_s = {"pending": 0.0, "stopping": 0.0, "shutting-down": 0.0}
@@ -61,19 +63,41 @@ def set_capacity(request):
         capacity.append((pool, instances))
 
 
-SETTINGS = {"/_testbed/transitions": set_transitions, "/_testbed/capacity": set_capacity}
+def instances(request):
+    """The instances that have a tag: what DescribeInstances says about them in 50 times the time."""
+    key, value = request["tag"]
+    return [
+        {
+            "id": instance.id,
+            "state": instance.state,
+            "boots": instance.boots,
+            "user_data": str(instance.user_data or ""),
+        }
+        for regions in ec2_backends.values()
+        for backend in regions.values()
+        for reservation in backend.reservations.values()
+        for instance in reservation.instances
+        if backend.tags.get(instance.id, {}).get(key) == value
+    ]
+
+
+TESTBED = {
+    "/_testbed/transitions": set_transitions,
+    "/_testbed/capacity": set_capacity,
+    "/_testbed/instances": instances,
+}
 
 
 @completes(DomainDispatcherApplication)
 def __call__(original, self, environ, start_response):
-    setting = SETTINGS.get(environ["PATH_INFO"])
-    if setting is None:
+    answer = TESTBED.get(environ["PATH_INFO"])
+    if answer is None:
         return original(self, environ, start_response)
     body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     with ec2:
-        setting(json.loads(body))
-    start_response("204 No Content", [])
-    return []
+        body = json.dumps(answer(json.loads(body))).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
 
 
 # --- EC2 ------------------------------------------------------------------------------------------
@@ -238,6 +262,7 @@ def passes(instance, name, code):
 @completes(Instance)
 def __init__(original, self, *args, **kwargs):
     original(self, *args, **kwargs)
+    self.boots = 1
     passes(self, "pending", 0)
 
 
@@ -255,6 +280,7 @@ def start(original, self):
     if hasattr(self, "pool") and free(self.ec2_backend, self.pool) < 1:
         raise insufficient_capacity(self.pool)
     original(self)
+    self.boots += 1
     self.launch_time = utcnow()
     passes(self, "pending", 0)
     return previous
@@ -324,6 +350,40 @@ def describe_instances(original, self):
     page = found if size is None else found[: int(size)]
     more = str(order[page[-1].id]) if len(page) < len(found) else None
     return ActionResult({"Reservations": page, "NextToken": more})
+
+
+# --- SQS ------------------------------------------------------------------------------------------
+
+# Moto changes a queue's list of messages without a lock: a message that is sent while another is
+# deleted can be lost, and two receivers can get the same one. A wait lets go of the lock.
+
+
+def holds_the_queue(original, self, queue_name, *args, **kwargs):
+    with self.get_queue(queue_name)._messages_lock:
+        return original(self, queue_name, *args, **kwargs)
+
+
+for operation in [
+    "change_message_visibility",
+    "delete_message",
+    "purge_queue",
+    "receive_message",
+    "send_message",
+]:
+    holds_the_queue.__name__ = operation
+    completes(sqs.SQSBackend)(holds_the_queue)
+
+
+@completes(sqs.SQSBackend)
+def is_message_valid_based_on_retention_period(original, self, queue_name, message):
+    """Looks at one attribute (moto: at all of them, which counts the messages for each receive)."""
+    retention_s = self.get_queue(queue_name).message_retention_period
+    return message.sent_timestamp / 1000 + retention_s > time.time()
+
+
+# Moto asks a clock that tests may stop, several times for every message there is.
+sqs.unix_time = time.time
+sqs.unix_time_millis = lambda: time.time() * 1000
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::report::Figures;
+use super::report::{Figures, Raw};
 use crate::client::Client;
 use crate::progress;
 
@@ -93,6 +93,7 @@ enum Answer {
 }
 
 /// Sends `requests` photographs, `concurrency` at a time, and waits for the fleet to reach zero.
+/// `apart`: whether the service runs in another process than the load.
 ///
 /// # Errors
 /// When the service's status can not be read or the fleet does not return to zero.
@@ -101,11 +102,13 @@ pub async fn run(
     photos: Vec<Bytes>,
     requests: usize,
     concurrency: usize,
+    apart: bool,
 ) -> anyhow::Result<Figures> {
     let bodies: Arc<Vec<Bytes>> = Arc::new(photos.iter().map(form).collect());
     let next = Arc::new(AtomicUsize::new(0));
     let bar = progress::bar(requests, "recognising");
     let stop_watching = CancellationToken::new();
+    let before = client.get("/v1/status").await?;
     let begun = Instant::now();
     let watcher = tokio::spawn(watch(client.clone(), begun, stop_watching.clone()));
     let mut senders = JoinSet::new();
@@ -133,43 +136,46 @@ pub async fn run(
     let answers: Vec<(Duration, Duration, Answer)> =
         senders.join_all().await.into_iter().flatten().collect();
     let scale_in = until_zero(client, SCALE_IN_LIMIT).await?;
+    let after = client.get("/v1/status").await?;
     bar.finish_and_clear();
     stop_watching.cancel();
     let (peak, scale_out) = watcher.await.context("watch the fleet")??;
 
-    let (mut latencies, mut models_ms) = (Vec::new(), Vec::new());
-    let (mut errors, mut no_face) = (0, 0);
+    let used = |whose: &str| {
+        let seconds = |status: &Value| status["cpu_s"][whose].as_f64();
+        Duration::try_from_secs_f64(seconds(&after)? - seconds(&before)?).ok()
+    };
+    let ends = || answers.iter().map(|(_, end, _)| *end);
+    let mut raw = Raw {
+        requests,
+        answers: (
+            ends().min().unwrap_or_default(),
+            ends().max().unwrap_or_default(),
+        ),
+        scale_out: (scale_out, peak),
+        scale_in,
+        io: (used("web").filter(|_| apart), used("workers")),
+        ..Raw::default()
+    };
     for (latency, _, answer) in &answers {
         match answer {
             Answer::Faces(ms) => {
-                latencies.push(*latency);
-                models_ms.push(*ms);
+                raw.latencies.push(*latency);
+                raw.models_ms.push(*ms);
             }
             Answer::NoFace => {
-                no_face += 1;
-                latencies.push(*latency);
+                raw.no_face += 1;
+                raw.latencies.push(*latency);
             }
             Answer::Error(reason) => {
-                if errors == 0 {
+                if raw.errors == 0 {
                     eprintln!("first error: {reason}");
                 }
-                errors += 1;
+                raw.errors += 1;
             }
         }
     }
-    let ends = || answers.iter().map(|(_, end, _)| *end);
-    Ok(Figures::new(
-        requests,
-        errors,
-        no_face,
-        latencies,
-        models_ms,
-        ends().min().unwrap_or_default(),
-        ends().max().unwrap_or_default(),
-        scale_out,
-        peak,
-        scale_in,
-    ))
+    Ok(Figures::new(raw))
 }
 
 async fn send(client: &Client, body: &Bytes) -> Answer {

@@ -81,7 +81,7 @@ pub async fn run(
             }
         }
     };
-    let measured = measure(&args, &client, photos).await;
+    let measured = measure(&args, &client, photos, own.is_none()).await;
     if let Some(own) = own {
         own.stop().await?;
     }
@@ -105,9 +105,10 @@ async fn measure(
     args: &BenchArgs,
     client: &Client,
     photos: Vec<Bytes>,
+    apart: bool,
 ) -> anyhow::Result<report::Figures> {
     load::until_zero(client, SETTLE).await?;
-    load::run(client, photos, args.requests, args.concurrency).await
+    load::run(client, photos, args.requests, args.concurrency, apart).await
 }
 
 /// Everything on this machine, in this process, in a temporary folder.

@@ -19,6 +19,15 @@ pub struct LatencyMs {
     pub max: f64,
 }
 
+/// Processor milliseconds a photograph outside the models: storage, queues, messages, HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct IoCpuMs {
+    /// Of the web tier that was asked; `null` where it runs in the load generator's own process.
+    pub web: Option<f64>,
+    /// Of the workers, as far as their replies said.
+    pub workers: Option<f64>,
+}
+
 /// What a measurement found.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figures {
@@ -35,6 +44,8 @@ pub struct Figures {
     /// Milliseconds that detection and embedding took of a worker for one photograph, on average
     /// over those with faces: the models alone, as fast as they ran during this measurement.
     pub models_ms: f64,
+    /// What everything around the models took.
+    pub io_cpu_ms: IoCpuMs,
     /// From the first submission to the first answer, with no instance running before.
     pub first_answer_s: f64,
     /// From the first submission until as many instances ran as ever did.
@@ -45,20 +56,32 @@ pub struct Figures {
     pub scale_in_s: f64,
 }
 
+/// What was measured, as it came.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// Photographs sent.
+    pub requests: usize,
+    /// Photographs that were not answered as the contract has it.
+    pub errors: usize,
+    /// Photographs answered that no face was found.
+    pub no_face: usize,
+    /// From sending each answered photograph to reading its answer.
+    pub latencies: Vec<Duration>,
+    /// Milliseconds of the models for each photograph with faces.
+    pub models_ms: Vec<f64>,
+    /// From the first submission to the first answer, and to the last.
+    pub answers: (Duration, Duration),
+    /// From the first submission until as many instances ran as ever did, and how many.
+    pub scale_out: (Duration, u64),
+    /// From the last answer until no instance was left.
+    pub scale_in: Duration,
+    /// Processor time outside the models, of the web tier and of the workers, where it is known.
+    pub io: (Option<Duration>, Option<Duration>),
+}
+
 impl Figures {
-    #[expect(clippy::too_many_arguments, reason = "each is one measured figure")]
-    pub(super) fn new(
-        requests: usize,
-        errors: usize,
-        no_face: usize,
-        mut latencies: Vec<Duration>,
-        models_ms: Vec<f64>,
-        first_answer: Duration,
-        last_answer: Duration,
-        scale_out: Duration,
-        peak_instances: u64,
-        scale_in: Duration,
-    ) -> Self {
+    pub(super) fn new(raw: Raw) -> Self {
+        let mut latencies = raw.latencies;
         latencies.sort_unstable();
         let ms = |duration: Duration| round(duration.as_secs_f64() * 1e3);
         let percentile = |p: f64| match latencies.len().checked_sub(1) {
@@ -71,11 +94,12 @@ impl Figures {
             _ => 0.0,
         };
         let answered = latencies.len() as f64;
+        let each = |used: Duration| round(used.as_secs_f64() * 1e3 / answered.max(1.0));
         Self {
-            requests,
-            errors,
-            no_face,
-            throughput_rps: round(answered / last_answer.as_secs_f64().max(f64::MIN_POSITIVE)),
+            requests: raw.requests,
+            errors: raw.errors,
+            no_face: raw.no_face,
+            throughput_rps: round(answered / raw.answers.1.as_secs_f64().max(f64::MIN_POSITIVE)),
             latency_ms: LatencyMs {
                 avg,
                 p50: percentile(0.5),
@@ -83,11 +107,15 @@ impl Figures {
                 p99: percentile(0.99),
                 max: percentile(1.0),
             },
-            models_ms: round(models_ms.iter().sum::<f64>() / models_ms.len().max(1) as f64),
-            first_answer_s: round(first_answer.as_secs_f64()),
-            scale_out_s: round(scale_out.as_secs_f64()),
-            peak_instances,
-            scale_in_s: round(scale_in.as_secs_f64()),
+            models_ms: round(raw.models_ms.iter().sum::<f64>() / raw.models_ms.len().max(1) as f64),
+            io_cpu_ms: IoCpuMs {
+                web: raw.io.0.map(each),
+                workers: raw.io.1.map(each),
+            },
+            first_answer_s: round(raw.answers.0.as_secs_f64()),
+            scale_out_s: round(raw.scale_out.0.as_secs_f64()),
+            peak_instances: raw.scale_out.1,
+            scale_in_s: round(raw.scale_in.as_secs_f64()),
         }
     }
 }
@@ -135,6 +163,17 @@ pub fn print(figures: &Figures) {
         figures.models_ms,
         figures.throughput_rps * figures.models_ms / 1e3
     );
+    if let IoCpuMs {
+        web: Some(web),
+        workers: Some(workers),
+    } = figures.io_cpu_ms
+    {
+        println!(
+            "storage, queues and HTTP took {:.2} ms of processor time a photograph: web {web:.2}, \
+             workers {workers:.2}",
+            web + workers
+        );
+    }
     if figures.no_face > 0 {
         println!(
             "{} photographs were answered that they show no face",
@@ -151,17 +190,20 @@ mod tests {
     fn the_figures_are_computed_as_documented() {
         let ms = Duration::from_millis;
         let latencies = (1..=100).rev().map(ms).collect();
-        let figures = Figures::new(
-            101,
-            1,
-            0,
+        let figures = Figures::new(Raw {
+            requests: 101,
+            errors: 1,
+            no_face: 0,
             latencies,
-            vec![10.0, 20.0],
-            ms(300),
-            ms(2000),
-            ms(400),
-            2,
-            ms(1100),
+            models_ms: vec![10.0, 20.0],
+            answers: (ms(300), ms(2000)),
+            scale_out: (ms(400), 2),
+            scale_in: ms(1100),
+            io: (None, Some(ms(150))),
+        });
+        assert_eq!(
+            (figures.io_cpu_ms.web, figures.io_cpu_ms.workers),
+            (None, Some(1.5))
         );
         assert_eq!((figures.throughput_rps, figures.models_ms), (50.0, 15.0));
         let latency = figures.latency_ms;
@@ -172,8 +214,11 @@ mod tests {
 
     #[test]
     fn nothing_answered_is_zero_not_a_panic() {
-        let zero = Duration::ZERO;
-        let figures = Figures::new(5, 5, 0, vec![], vec![], zero, zero, zero, 0, zero);
+        let figures = Figures::new(Raw {
+            requests: 5,
+            errors: 5,
+            ..Raw::default()
+        });
         assert_eq!((figures.throughput_rps, figures.latency_ms.max), (0.0, 0.0));
     }
 }

@@ -9,21 +9,25 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use futures::FutureExt;
 use muster_jobs::{
-    MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId, now_ms,
+    FileName, MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId,
+    TraceParent, WorkerCpu, now_ms,
 };
-use muster_queue::{MAX_BATCH, Queue, QueueError, Receipt};
+use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue};
+use muster_recognize::gallery::Gallery;
 use object_store::{ObjectStoreExt, PutPayload};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::STOP_MARGIN;
 use super::problem::ApiError;
 use super::upload::Photo;
+use crate::aws;
 use crate::backend::Backend;
+use crate::live_gallery::LiveGallery;
 
-/// Messages that may wait to be sent; more make the submitters wait.
-const OUTBOX: usize = 1024;
 /// Latencies kept to answer the percentiles from.
 const LATENCIES: usize = 1000;
 /// One long poll for replies.
@@ -31,10 +35,8 @@ const POLL: Duration = Duration::from_secs(20);
 /// Pause after a queue failure, so that an outage is not a busy loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 
-struct Outgoing {
-    body: String,
-    sent: oneshot::Sender<Result<(), QueueError>>,
-}
+/// How long the clock of a worker's processor time is remembered after its last reply.
+const WORKER_MEMORY: Duration = Duration::from_secs(600);
 
 /// Counts and latencies since the web tier started.
 #[derive(Debug, Default)]
@@ -46,9 +48,43 @@ pub struct Ledger {
     /// Photographs that timed out, that Muster failed on, or whose client hung up.
     pub failed: AtomicU64,
     latencies: Mutex<VecDeque<Duration>>,
+    workers: Mutex<WorkersCpu>,
+}
+
+/// Processor time that workers spent on everything but inference.
+#[derive(Debug, Default)]
+struct WorkersCpu {
+    total_ms: f64,
+    /// What each one's own count was, and when.
+    last: HashMap<String, (f64, Instant)>,
 }
 
 impl Ledger {
+    /// Adds what a worker has spent since its last reply.
+    fn note_cpu(&self, cpu: WorkerCpu) {
+        let mut workers = self
+            .workers
+            .lock()
+            .expect("no code panics while it holds these");
+        let now = Instant::now();
+        match workers.last.insert(cpu.instance, (cpu.io_ms, now)) {
+            Some((before, _)) => workers.total_ms += (cpu.io_ms - before).max(0.0),
+            // What it took to start is no request's.
+            None => workers
+                .last
+                .retain(|_, (_, at)| now.duration_since(*at) < WORKER_MEMORY),
+        }
+    }
+
+    /// Processor time that the workers spent on everything but inference, as far as replies said.
+    pub fn workers_io(&self) -> Duration {
+        let workers = self
+            .workers
+            .lock()
+            .expect("no code panics while it holds these");
+        Duration::try_from_secs_f64(workers.total_ms / 1e3).unwrap_or_default()
+    }
+
     fn note(&self, latency: Duration) {
         let mut latencies = self
             .latencies
@@ -81,10 +117,27 @@ pub struct Dispatcher {
     inner: Arc<Inner>,
 }
 
+/// What a dispatcher works with.
+pub struct Parts {
+    /// Stores and queues.
+    pub backend: Backend,
+    /// The gallery, whose version each request carries.
+    pub gallery: LiveGallery,
+    /// This replica's reply queue.
+    pub replies: Arc<dyn Queue>,
+    /// How long a client waits for its answer.
+    pub timeout: Duration,
+    /// Photographs that may wait at one time.
+    pub max_waiting: usize,
+    /// What was submitted and answered, for the controller.
+    pub backlog: watch::Sender<muster_fleet::Ledger>,
+}
+
 struct Inner {
     backend: Backend,
+    gallery: LiveGallery,
     reply_to: String,
-    outbox: mpsc::Sender<Outgoing>,
+    outbox: Outbox,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
     ledger: Ledger,
     /// The same for the controller, where it runs in this process.
@@ -133,29 +186,46 @@ impl Inner {
 
 impl Dispatcher {
     /// Starts sending and listening on `tasks`, until `stop`.
-    pub fn start(
-        backend: Backend,
-        replies: Arc<dyn Queue>,
-        timeout: Duration,
-        max_waiting: usize,
-        backlog: watch::Sender<muster_fleet::Ledger>,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Self {
-        let (outbox, outgoing) = mpsc::channel(OUTBOX);
-        let requests = Arc::clone(&backend.requests);
+    pub fn start(parts: Parts, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let (outbox, sending) = Outbox::new(
+            Arc::clone(&parts.backend.requests),
+            parts.backend.batching(),
+        );
+        let (receipts, deleting) =
+            Deleter::new(Arc::clone(&parts.replies), parts.backend.batching());
         let inner = Arc::new(Inner {
-            backend,
-            reply_to: replies.name().to_owned(),
+            backend: parts.backend,
+            gallery: parts.gallery,
+            reply_to: parts.replies.name().to_owned(),
             outbox,
             waiting: Mutex::default(),
             ledger: Ledger::default(),
-            backlog,
-            timeout,
-            max_waiting,
+            backlog: parts.backlog,
+            timeout: parts.timeout,
+            max_waiting: parts.max_waiting,
         });
-        tasks.spawn(send_all(requests, outgoing, stop.clone()));
-        tasks.spawn(listen(Arc::clone(&inner), replies, stop.clone()));
+        // They end when nobody can send any more; a connection that was cut may hold on for longer.
+        for batching in [sending.boxed(), deleting.boxed()] {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                let cut = async {
+                    stop.cancelled().await;
+                    tokio::time::sleep(STOP_MARGIN).await;
+                };
+                tokio::select! {
+                    () = batching => {}
+                    () = cut => {}
+                }
+            });
+        }
+        let listening = listen(Arc::clone(&inner), parts.replies, receipts, tasks.clone());
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = listening => {}
+            }
+        });
         Self { inner }
     }
 
@@ -174,7 +244,12 @@ impl Dispatcher {
     /// # Errors
     /// 429 where too many wait already, 504 with the job's URL after the timeout, 500 where the
     /// store or the queue fails.
-    pub async fn run(&self, photo: Photo, purpose: Purpose) -> Result<Outcome, ApiError> {
+    pub async fn run(
+        &self,
+        photo: Photo,
+        purpose: Purpose,
+        trace: TraceParent,
+    ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let begun = Instant::now();
         let id = RequestId::new();
@@ -200,7 +275,9 @@ impl Dispatcher {
         };
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
-        let outcome = self.submit_and_wait(id, photo, purpose, replied).await;
+        let outcome = self
+            .submit_and_wait(id, photo, purpose, trace, replied)
+            .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
             if let Outcome::Recognized(recognition) = outcome {
@@ -232,17 +309,29 @@ impl Dispatcher {
         id: RequestId,
         photo: Photo,
         purpose: Purpose,
+        trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let deadline = tokio::time::Instant::now() + inner.timeout;
-        let key = inner.backend.input(id, &photo.file);
-        let stored = inner
-            .backend
-            .objects
-            .put(&key, PutPayload::from_bytes(photo.bytes))
-            .await
+        let key = inner.backend.input_key(id, &photo.file);
+        let (stored, gallery_version) = tokio::join!(
+            inner
+                .backend
+                .input
+                .put(&key, PutPayload::from_bytes(photo.bytes)),
+            // An enrolment matches nobody.
+            async {
+                match purpose {
+                    Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
+                    Purpose::Enroll => Ok(0),
+                }
+            }
+        );
+        let stored = stored
             .map_err(|error| ApiError::internal("a photograph could not be stored", &error))?;
+        let gallery_version = gallery_version
+            .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
         drop(photo.taken);
         let request = Request {
             version: MESSAGE_VERSION,
@@ -253,31 +342,44 @@ impl Dispatcher {
                 ObjectKeys::Request => None,
                 ObjectKeys::Filename => stored.e_tag,
             },
-            reply_to: inner.reply_to.clone(),
+            gallery_version,
             sent_at_ms: now_ms(),
+            reply_to: inner.reply_to.clone(),
+            trace,
         };
-        let (sent, outcome) = oneshot::channel();
-        let outgoing = Outgoing {
-            body: request.to_json(),
-            sent,
-        };
-        let stopped = || {
-            ApiError::new(
+        let (body, attributes) = request.to_message();
+        inner
+            .outbox
+            .send(Outgoing { body, attributes })
+            .await
+            .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
+        match tokio::time::timeout_at(deadline, replied).await {
+            Ok(Ok(reply)) => match reply.outcome {
+                Outcome::Stored => self.read_large(id, &request.file).await,
+                outcome => Ok(outcome),
+            },
+            Ok(Err(_)) => Err(ApiError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "stopping",
                 "this Muster is stopping: send the photograph again",
-            )
-        };
-        inner.outbox.send(outgoing).await.map_err(|_| stopped())?;
-        outcome
-            .await
-            .map_err(|_| stopped())?
-            .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
-        match tokio::time::timeout_at(deadline, replied).await {
-            Ok(Ok(reply)) => Ok(reply.outcome),
-            Ok(Err(_)) => Err(stopped()),
+            )),
             Err(_) => Err(self.timed_out(id, purpose)),
         }
+    }
+
+    /// Reads a result that was too large for the queue.
+    async fn read_large(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
+        let backend = &self.inner.backend;
+        let failed = |error| ApiError::internal("a large result could not be read", &error);
+        let found = backend
+            .output
+            .get(&backend.large_output_key(id, file))
+            .await
+            .map_err(failed)?;
+        let bytes = found.bytes().await.map_err(failed)?;
+        serde_json::from_slice(&bytes)
+            .map(Outcome::Recognized)
+            .map_err(|error| ApiError::internal("a large result is not JSON", &error))
     }
 
     /// The error for a client that waited in vain, with the place of the later result if there is
@@ -299,84 +401,38 @@ impl Dispatcher {
     }
 }
 
-/// Sends what is in the outbox, in batches: while one is sent the next gathers.
-async fn send_all(
-    requests: Arc<dyn Queue>,
-    mut outgoing: mpsc::Receiver<Outgoing>,
-    stop: CancellationToken,
-) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    loop {
-        let received = tokio::select! {
-            biased;
-            received = outgoing.recv_many(&mut batch, MAX_BATCH) => received,
-            () = stop.cancelled() => 0,
-        };
-        if received == 0 {
-            return;
-        }
-        let (bodies, waiters): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|out| (out.body, out.sent)).unzip();
-        match requests.send(&bodies).await {
-            Ok(outcomes) => {
-                for (outcome, waiter) in outcomes.into_iter().zip(waiters) {
-                    // Nobody waits any more when the client has hung up.
-                    let _ = waiter.send(outcome.map(|_| ()));
-                }
-            }
-            Err(error) => {
-                tracing::error!(error = %crate::Chain(&error), "requests could not be queued");
-                // Dropping the waiters answers each of them 503: send again.
-            }
-        }
-    }
-}
-
 /// Receives replies, hands them out and deletes them.
-async fn listen(inner: Arc<Inner>, replies: Arc<dyn Queue>, stop: CancellationToken) {
+async fn listen(inner: Arc<Inner>, replies: Arc<dyn Queue>, receipts: Deleter, tasks: TaskTracker) {
     loop {
-        let received = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            received = replies.receive(MAX_BATCH, POLL) => received,
-        };
-        let received = match received {
+        let received = match replies.receive(MAX_BATCH, POLL).await {
             Ok(received) => received,
             Err(error) => {
-                tracing::error!(error = %crate::Chain(&error), "could not receive replies");
+                aws::failed("could not receive replies", &error);
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 continue;
             }
         };
-        if received.is_empty() {
-            continue;
-        }
-        let receipts: Vec<Receipt> = received
-            .into_iter()
-            .map(|message| {
-                match Reply::from_json(&message.body) {
-                    Ok(reply) => {
-                        if let Some(waiter) = inner.waiting().remove(&reply.id) {
-                            // A client that hung up this moment needs no reply.
-                            let _ = waiter.send(reply);
-                        }
+        for message in received {
+            match Reply::from_json(&message.body) {
+                Ok(mut reply) => {
+                    if let Some(cpu) = reply.cpu.take() {
+                        inner.ledger.note_cpu(cpu);
                     }
-                    Err(error) => {
-                        tracing::error!(error = %crate::Chain(&error), "a reply was dropped");
+                    if let Some(waiter) = inner.waiting().remove(&reply.id) {
+                        // A client that hung up this moment needs no reply.
+                        let _ = waiter.send(reply);
                     }
                 }
-                message.receipt
-            })
-            .collect();
-        match replies.delete(&receipts).await {
-            Ok(outcomes) => {
-                for error in outcomes.into_iter().filter_map(Result::err) {
+                Err(error) => {
+                    tracing::error!(error = %crate::Chain(&error), "a reply was dropped");
+                }
+            }
+            let receipts = receipts.clone();
+            tasks.spawn(async move {
+                if let Err(error) = receipts.delete(message.receipt).await {
                     tracing::warn!(error = %crate::Chain(&error), "a reply was not deleted");
                 }
-            }
-            Err(error) => {
-                tracing::warn!(error = %crate::Chain(&error), "replies were not deleted");
-            }
+            });
         }
     }
 }

@@ -4,6 +4,7 @@ mod dispatch;
 mod people;
 mod problem;
 mod recognize;
+mod report;
 mod retention;
 mod status;
 mod upload;
@@ -22,14 +23,15 @@ use muster_recognize::decode::DecodeLimits;
 use muster_recognize::gallery::Gallery;
 use muster_recognize::models;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Role};
 use crate::config::{Settings, seconds};
-use dispatch::Dispatcher;
+use crate::live_gallery::LiveGallery;
+use dispatch::{Dispatcher, Parts};
 use problem::ApiError;
+pub use report::{Replica, Reporting};
 use upload::UploadMemory;
 
 /// Time that connections get beyond the request timeout before a stop cuts them.
@@ -40,7 +42,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 struct App {
     dispatcher: Dispatcher,
     backend: Backend,
-    gallery: Arc<Mutex<Gallery>>,
+    gallery: LiveGallery,
     memory: UploadMemory,
     limits: DecodeLimits,
     max_images: usize,
@@ -49,69 +51,63 @@ struct App {
     started: Instant,
 }
 
-/// Serves until `shutdown`, then answers what is in flight and returns. `ledger` is told what was
-/// submitted and answered.
+/// Serves until `shutdown`, then answers what is in flight and returns.
 ///
 /// # Errors
-/// When the data folder can not be used or the listener fails.
+/// When a store or a queue can not be used, or the listener fails.
 pub async fn run(
     settings: Settings,
     listener: TcpListener,
-    ledger: watch::Sender<muster_fleet::Ledger>,
+    replica: Replica,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener
         .local_addr()
         .context("read the listener's address")?;
-    let backend = Backend::open(&settings).await?;
-    // Held until the end: the port is free as soon as a stop begins, while the reply queue, one for
-    // each port so that a restart takes over its own, is still needed for what is in flight.
-    let lock_file = settings
-        .data_dir
-        .join(format!("web-{}.lock", address.port()));
-    let lock = std::fs::File::create(&lock_file)
-        .with_context(|| format!("make {}", lock_file.display()))?;
-    lock.try_lock().with_context(|| {
-        format!(
-            "another web tier is still stopping on port {}: try again shortly",
-            address.port()
-        )
-    })?;
-    let replies = backend
-        .replies(&format!("replies-{}", address.port()))
-        .await?;
+    let backend = Backend::open(&settings, Role::Web).await?;
+    let replies = backend.replies(&replica.id).await?;
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let request_timeout = seconds(settings.request_timeout_s);
-    let mut gallery = Gallery::default();
-    backend
-        .gallery
-        .sync(&mut gallery)
+    let gallery = LiveGallery::load(backend.gallery.clone())
         .await
         .context("load the gallery")?;
-    // Completes a removal that a crash cut off before the embeddings were gone.
-    backend
-        .gallery
-        .compact(&gallery)
-        .await
-        .context("compact the gallery")?;
+    gallery.compact().await.context("compact the gallery")?;
+    // Buckets have lifecycle rules of their own.
+    let swept = [
+        (&settings.input_store, &backend.input),
+        (&settings.output_store, &backend.output),
+    ];
+    let swept = swept
+        .into_iter()
+        .filter_map(|(bucket, store)| bucket.is_none().then(|| Arc::clone(store)));
     tasks.spawn(retention::sweep(
-        Arc::clone(&backend.objects),
+        swept.collect(),
         seconds(settings.retention_s),
+        stop.clone(),
+    ));
+    let reporting = tokio::spawn(report::run(
+        Arc::clone(&backend.reports),
+        replica.id,
+        replica.ledger.subscribe(),
+        replica.reporting,
         stop.clone(),
     ));
     let app = App {
         dispatcher: Dispatcher::start(
-            backend.clone(),
-            Arc::clone(&replies),
-            request_timeout,
-            settings.max_waiting,
-            ledger,
+            Parts {
+                backend: backend.clone(),
+                gallery: gallery.clone(),
+                replies: Arc::clone(&replies),
+                timeout: request_timeout,
+                max_waiting: settings.max_waiting,
+                backlog: replica.ledger,
+            },
             &tasks,
             &stop,
         ),
         backend,
-        gallery: Arc::new(Mutex::new(gallery)),
+        gallery,
         memory: UploadMemory::new(settings.max_upload_memory_bytes),
         limits: settings.decode_limits(),
         max_images: settings.max_images,
@@ -138,6 +134,7 @@ pub async fn run(
     stop.cancel();
     tasks.close();
     tasks.wait().await;
+    reporting.await.context("report to the controller")?;
     if let Err(error) = replies.remove().await {
         tracing::warn!(error = %crate::Chain(&error), "the reply queue was not removed");
     }
@@ -194,13 +191,10 @@ fn printable(text: &str) -> String {
 impl App {
     /// Brings this replica's gallery up to date and runs `look` on it.
     async fn with_gallery<T>(&self, look: impl FnOnce(&Gallery) -> T) -> Result<T, ApiError> {
-        let mut gallery = self.gallery.lock().await;
-        self.backend
-            .gallery
-            .sync(&mut gallery)
+        self.gallery
+            .newest(look)
             .await
-            .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
-        Ok(look(&gallery))
+            .map_err(|error| ApiError::internal("the gallery could not be read", &error))
     }
 
     /// Reads a form within the request timeout.

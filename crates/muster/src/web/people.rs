@@ -6,14 +6,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use futures::future::join_all;
-use muster_jobs::{EnrolledPhoto, Outcome, Purpose, now_ms};
+use muster_jobs::{EnrolledPhoto, Outcome, Purpose, TraceParent, now_ms};
 use muster_recognize::embed::Embedding;
 use muster_recognize::gallery::{Change, EnrolledFace, FaceId, Gallery, Person, PersonId};
 use serde::Serialize;
 use serde_json::json;
 
 use super::problem::ApiError;
-use super::recognize::mismatched;
+use super::recognize::{mismatched, trace};
 use super::upload::refusal;
 use super::{App, AppState, printable};
 
@@ -80,11 +80,12 @@ pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Respon
 /// All photographs are taken or none: a refusal names those found at fault, the first only where a
 /// file is no photograph at all.
 pub async fn create(State(app): AppState, request: Request) -> Result<Response, ApiError> {
+    let trace = trace(request.headers());
     let mut form = app.form(request, PHOTO_FIELDS, app.max_images).await?;
     let name = check_name(form.name.take())?;
     app.with_gallery(|gallery| not_taken(gallery, &name))
         .await??;
-    let faces = embed(&app, form.photos).await?;
+    let faces = embed(&app, form.photos, trace).await?;
     let person = Person {
         id: PersonId::new(),
         name,
@@ -108,6 +109,7 @@ pub async fn add_faces(
     request: Request,
 ) -> Result<Response, ApiError> {
     let person = person_id(&id)?;
+    let trace = trace(request.headers());
     let form = app.form(request, PHOTO_FIELDS, app.max_images).await?;
     let known = app
         .with_gallery(|gallery| gallery.person(person).is_some())
@@ -115,7 +117,7 @@ pub async fn add_faces(
     if !known {
         return Err(no_such_person(&id));
     }
-    let faces = embed(&app, form.photos).await?;
+    let faces = embed(&app, form.photos, trace).await?;
     let mut view = None;
     append(&app, |gallery| {
         let mut person = gallery
@@ -200,10 +202,14 @@ fn not_taken(gallery: &Gallery, name: &str) -> Result<(), ApiError> {
 async fn embed(
     app: &App,
     photos: Vec<super::upload::Photo>,
+    trace: TraceParent,
 ) -> Result<Vec<EnrolledFace>, ApiError> {
     let runs = photos.into_iter().map(async |photo| {
         let file = photo.file.clone();
-        (file, app.dispatcher.run(photo, Purpose::Enroll).await)
+        (
+            file,
+            app.dispatcher.run(photo, Purpose::Enroll, trace).await,
+        )
     });
     let mut faces = Vec::new();
     let mut refused = Vec::new();
@@ -216,7 +222,7 @@ async fn embed(
                 enrolled_at_ms: now_ms(),
             }),
             Outcome::Failed(failure) => refused.push((file, failure)),
-            Outcome::Recognized(_) => return Err(mismatched()),
+            Outcome::Recognized(_) | Outcome::Stored => return Err(mismatched()),
         }
     }
     let Some((_, first)) = refused.first() else {
@@ -244,10 +250,8 @@ async fn append(
     app: &App,
     decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
 ) -> Result<(), ApiError> {
-    let mut gallery = app.gallery.lock().await;
-    app.backend
-        .gallery
-        .append(&mut gallery, decide)
+    app.gallery
+        .append(decide)
         .await
         .map_err(|error| ApiError::internal("the gallery could not be changed", &error))?
 }

@@ -57,9 +57,9 @@ impl ApiError {
         error
     }
 
-    /// 503 or 500: logs the chain and answers a general sentence.
+    /// 500: logs the chain, counts the failure and answers a general sentence.
     pub fn internal(context: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::error!(error = %crate::Chain(error), "{context}");
+        crate::aws::failed(context, error);
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",

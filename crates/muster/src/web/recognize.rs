@@ -2,15 +2,16 @@
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::TryStreamExt;
-use muster_jobs::{FileName, Outcome, Purpose, Recognition, RequestId};
+use muster_jobs::{FileName, Outcome, Purpose, Recognition, RequestId, TraceParent};
 use object_store::ObjectStoreExt;
 use serde_json::json;
 
 use super::problem::ApiError;
 use super::{App, AppState, printable};
+use crate::backend::Backend;
 
 /// `POST /`, as the system that Muster came from has it: `<stem>:<name>` in plain text.
 pub async fn plain(State(app): AppState, request: Request) -> Response {
@@ -37,13 +38,14 @@ async fn recognize(
     request: Request,
     field: &str,
 ) -> Result<(FileName, Box<Recognition>), ApiError> {
+    let trace = trace(request.headers());
     let mut form = app.form(request, &[field], 1).await?;
     let photo = form
         .photos
         .pop()
         .expect("a form has at least one photograph");
     let file = photo.file.clone();
-    match app.dispatcher.run(photo, Purpose::Recognize).await? {
+    match app.dispatcher.run(photo, Purpose::Recognize, trace).await? {
         Outcome::Recognized(recognition) if recognition.faces.is_empty() => {
             Err(ApiError::from(muster_jobs::Failure {
                 code: muster_jobs::FailureCode::FaceNone,
@@ -56,8 +58,16 @@ async fn recognize(
         }
         Outcome::Recognized(recognition) => Ok((file, recognition)),
         Outcome::Failed(failure) => Err(failure.into()),
-        Outcome::Enrolled(_) => Err(mismatched()),
+        Outcome::Enrolled(_) | Outcome::Stored => Err(mismatched()),
     }
+}
+
+/// The trace that the client's `traceparent` names, continued; a new one where it names none.
+pub fn trace(headers: &HeaderMap) -> TraceParent {
+    headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok())
+        .map_or_else(TraceParent::new, TraceParent::child)
 }
 
 /// The error for a reply to another question than was asked, which no worker of this build sends.
@@ -74,27 +84,17 @@ pub async fn job(State(app): AppState, Path(id): Path<String>) -> Result<Respons
     let unknown = || ApiError::not_found(format!("there is no job {}", printable(&id)));
     let id: RequestId = id.parse().map_err(|_| unknown())?;
     let failed = |error| ApiError::internal("a job could not be read", &error);
-    let objects = &app.backend.objects;
-    let results = app.backend.outputs_of(id);
-    let found = objects
-        .list(Some(&results))
-        .try_next()
-        .await
-        .map_err(failed)?;
+    let Backend { input, output, .. } = &app.backend;
+    let below = Backend::of_request(id);
+    let found = output.list(Some(&below)).try_next().await.map_err(failed)?;
     if let Some(meta) = found {
-        let stored = objects.get(&meta.location).await.map_err(failed)?;
+        let stored = output.get(&meta.location).await.map_err(failed)?;
         let bytes = stored.bytes().await.map_err(failed)?;
         let result: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|error| ApiError::internal("a stored result is not JSON", &error))?;
         return Ok(Json(json!({ "id": id, "state": "done", "result": result })).into_response());
     }
-    let inputs = app.backend.inputs_of(id);
-    match objects
-        .list(Some(&inputs))
-        .try_next()
-        .await
-        .map_err(failed)?
-    {
+    match input.list(Some(&below)).try_next().await.map_err(failed)? {
         Some(_) => Ok(Json(json!({ "id": id, "state": "pending" })).into_response()),
         None => Err(unknown()),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::TryStreamExt;
-use muster_jobs::{INPUT_PREFIX, OUTPUT_PREFIX, owned_by};
+use muster_jobs::owned_by;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio_util::sync::CancellationToken;
@@ -14,19 +14,23 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(300);
 /// Shortest time between two sweeps.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Deletes what is older than `retention`, again and again, until `stop`.
-pub async fn sweep(objects: Arc<dyn ObjectStore>, retention: Duration, stop: CancellationToken) {
+/// Deletes what is older than `retention` from all of `stores`, again and again, until `stop`.
+pub async fn sweep(
+    stores: Vec<Arc<dyn ObjectStore>>,
+    retention: Duration,
+    stop: CancellationToken,
+) {
     let interval = (retention / 4).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
     loop {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        for prefix in [INPUT_PREFIX, OUTPUT_PREFIX] {
-            match delete_before(&*objects, prefix, now.saturating_sub(retention)).await {
+        for store in &stores {
+            match delete_before(&**store, now.saturating_sub(retention)).await {
                 Ok(0) => {}
-                Ok(deleted) => tracing::info!(deleted, prefix, "deleted what was kept long enough"),
+                Ok(deleted) => tracing::info!(deleted, "deleted what was kept long enough"),
                 Err(error) => {
-                    tracing::warn!(error = %crate::Chain(&error), prefix, "could not delete old objects");
+                    tracing::warn!(error = %crate::Chain(&error), "could not delete old objects");
                 }
             }
         }
@@ -43,13 +47,10 @@ pub async fn sweep(objects: Arc<dyn ObjectStore>, retention: Duration, stop: Can
 /// were last written.
 async fn delete_before(
     objects: &dyn ObjectStore,
-    prefix: &str,
     limit: Duration,
 ) -> Result<u64, object_store::Error> {
     let mut deleted = 0;
-    let listing = objects
-        .list_with_delimiter(Some(&Path::from(prefix)))
-        .await?;
+    let listing = objects.list_with_delimiter(None).await?;
     for folder in listing.common_prefixes {
         let submitted = folder
             .filename()
@@ -88,21 +89,25 @@ mod tests {
     use muster_jobs::RequestId;
     use object_store::PutPayload;
     use object_store::local::LocalFileSystem;
+    use object_store::prefix::PrefixStore;
 
     use super::*;
 
     #[tokio::test]
     async fn only_what_is_old_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let objects = LocalFileSystem::new_with_prefix(folder.path())
-            .unwrap()
-            .with_automatic_cleanup(true);
+        let objects: Arc<dyn ObjectStore> = Arc::new(
+            LocalFileSystem::new_with_prefix(folder.path())
+                .unwrap()
+                .with_automatic_cleanup(true),
+        );
         let id = RequestId::new();
         let keys = [
             format!("input/{id}/a.jpg"),
             "input/b.jpg".to_owned(),
             "gallery/1.json".to_owned(),
         ];
+        let input = PrefixStore::new(Arc::clone(&objects), "input");
         for key in &keys {
             objects
                 .put(&Path::from(key.as_str()), PutPayload::from_static(b"x"))
@@ -111,14 +116,8 @@ mod tests {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let hour = Duration::from_secs(3600);
-        assert_eq!(
-            delete_before(&objects, "input", now - hour).await.unwrap(),
-            0
-        );
-        assert_eq!(
-            delete_before(&objects, "input", now + hour).await.unwrap(),
-            2
-        );
+        assert_eq!(delete_before(&input, now - hour).await.unwrap(), 0);
+        assert_eq!(delete_before(&input, now + hour).await.unwrap(), 2);
         let left: Vec<_> = objects.list(None).try_collect().await.unwrap();
         assert_eq!(left.len(), 1);
         assert!(!folder.path().join("input").join(id.to_string()).exists());

@@ -12,7 +12,10 @@ use serde_json::json;
 
 use super::problem::ApiError;
 use super::{App, AppState};
+use crate::aws;
+use crate::backend::Backend;
 use crate::controller::FleetStatus;
+use crate::cpu;
 
 /// `GET /v1/status`.
 pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
@@ -62,6 +65,13 @@ pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
         "latency_ms": { "p50": p50, "p99": p99 },
         "gallery": { "people": people, "faces": faces, "version": version },
         "model": &*app.model,
+        // Of stores and queues, since this process started.
+        "failures": aws::failures(),
+        // Outside the models: storage, queues, messages, and this replica's HTTP.
+        "cpu_s": {
+            "web": cpu::runtime_time().map(|used| used.as_secs_f64()),
+            "workers": ledger.workers_io().as_secs_f64(),
+        },
     }))
     .into_response())
 }
@@ -69,7 +79,7 @@ pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
 /// What the controller last published; all zero where no controller ever ran on this store.
 async fn fleet(app: &App) -> Result<FleetStatus, ApiError> {
     let failed = |error| ApiError::internal("the fleet's status could not be read", &error);
-    let bytes = match app.backend.objects.get(&app.backend.fleet_status()).await {
+    let bytes = match app.backend.state.get(&Backend::fleet_status()).await {
         Ok(found) => found.bytes().await.map_err(failed)?,
         Err(object_store::Error::NotFound { .. }) => return Ok(FleetStatus::default()),
         Err(error) => return Err(failed(error)),
@@ -98,7 +108,7 @@ pub async fn readyz(State(app): AppState) -> Result<&'static str, ApiError> {
         .counts()
         .await
         .map_err(|error| unready("the queue", &error))?;
-    match app.backend.objects.head(&app.backend.fleet_status()).await {
+    match app.backend.state.head(&Backend::fleet_status()).await {
         Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok("ok\n"),
         Err(error) => Err(unready("the object store", &error)),
     }

@@ -7,21 +7,22 @@
 
 mod decide;
 mod inference;
+mod replies;
+mod report;
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine as _;
 use muster_fleet::READY_LINE;
 use muster_jobs::{
-    EnrolledPhoto, Failure, FailureCode, ImageSize, Outcome, Purpose, Recognition, Reply, Request,
-    TimingMs, now_ms,
+    EnrolledPhoto, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose, Recognition,
+    Reply, Request, TimingMs, WorkerCpu, now_ms,
 };
-use muster_queue::{Queue, QueueError, Receipt, Received};
-use muster_recognize::gallery::Gallery;
+use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Analysis;
 use object_store::{GetOptions, ObjectStoreExt, PutPayload};
@@ -29,13 +30,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::Backend;
-use crate::config::{Settings, seconds};
+use crate::aws::{self, ThisInstance};
+use crate::backend::{Backend, Role};
+use crate::config::{FleetKind, Settings, seconds};
+use crate::cpu;
+use crate::live_gallery::LiveGallery;
 pub use inference::image_failure;
 use inference::{Inference, InferenceError};
+use replies::Replies;
 
 /// Requests in hand at one time: one at the models, the others being fetched or answered.
 const IN_HAND: usize = 3;
+/// The same where storage and queues are across a network: fetching, storing and answering take
+/// several times as long as the models do.
+const IN_HAND_REMOTE: usize = 6;
+/// Bytes of a reply that go over the queue; a larger result is pointed to. SQS took 256 KiB for long,
+/// and servers that speak its protocol may still.
+const MAX_REPLY_BYTES: usize = 200 << 10;
 /// One long poll; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
 /// Pause after a queue or store failure, so that an outage is not a busy loop.
@@ -46,8 +57,8 @@ const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
 /// How this worker was started.
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
-    /// The instance's id, for logs.
-    pub id: String,
+    /// The instance's id; EC2's own where this is an instance of an EC2 fleet and none is given.
+    pub id: Option<String>,
     /// Whether the end of standard input means that the parent is gone and to drain.
     pub exit_with_stdin: bool,
 }
@@ -82,47 +93,83 @@ pub async fn run(
         watch_stdin(drain.clone())?;
     }
     let started = Instant::now();
-    let backend = Backend::open(&settings).await?;
+    let started_at_ms = now_ms();
+    let on_ec2 = settings.fleet == FleetKind::Ec2;
+    let instance = match &options.id {
+        None if on_ec2 => Some(ThisInstance::find().await?),
+        _ => None,
+    };
+    let id = match (&instance, options.id) {
+        (Some(instance), _) => instance.id.clone(),
+        (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
+    };
     let installation = Installation::open(&settings.models_dir()?)?;
     let cutoff = settings.cutoff.unwrap_or(installation.embedder().cutoff);
+    // The models load while the stores and queues are opened.
     let inference = Inference::start(installation, &settings)?;
-    let mut gallery = Gallery::default();
-    backend
-        .gallery
-        .sync(&mut gallery)
+    let backend = Backend::open(&settings, Role::Worker).await?;
+    let gallery = LiveGallery::load(backend.gallery.clone())
         .await
         .context("load the gallery")?;
     let model = inference.ready().await?;
+    let in_hand = if backend.sdk.is_some() {
+        IN_HAND_REMOTE
+    } else {
+        IN_HAND
+    };
+    let tasks = TaskTracker::new();
+    let (receipts, deleting) = Deleter::new(Arc::clone(&backend.requests), backend.batching());
+    let deleting = tokio::spawn(deleting);
     let worker = Arc::new(Worker {
+        replies: Replies::new(&backend),
         backend,
         inference,
-        gallery: tokio::sync::Mutex::new(gallery),
-        replies: Mutex::default(),
+        gallery,
+        receipts,
+        id: id.clone(),
         model,
         cutoff,
         max_receives: settings.max_receives,
         processing_timeout: seconds(settings.processing_timeout_s),
         visibility_timeout: seconds(settings.visibility_timeout_s),
         drain: drain.clone(),
+        answered: AtomicU64::new(0),
     });
     tracing::info!(
-        instance.id = options.id,
+        instance.id = id,
         boot_ms = started.elapsed().as_millis() as u64,
         "the worker takes requests"
     );
+    let places = Arc::new(Semaphore::new(in_hand));
+    let ended = CancellationToken::new();
+    let reporting = on_ec2.then(|| {
+        let (worker, places) = (Arc::clone(&worker), Arc::clone(&places));
+        let busy = move || places.available_permits() < in_hand;
+        tokio::spawn(report::run(worker, busy, started_at_ms, ended.clone()))
+    });
+    let interruption = instance.map(|instance| {
+        let drain = drain.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = instance.interrupted() => {
+                    tracing::warn!("EC2 takes this Spot instance back: what is in hand is finished first");
+                    drain.cancel();
+                }
+            }
+        })
+    });
     if writeln!(std::io::stdout(), "{READY_LINE}").is_err() {
         tracing::warn!("nobody reads that the worker is ready: its parent is gone");
         drain.cancel();
     }
 
-    let in_hand = Arc::new(Semaphore::new(IN_HAND));
-    let tasks = TaskTracker::new();
     while !drain.is_cancelled() {
-        let permit = Arc::clone(&in_hand)
+        let permit = Arc::clone(&places)
             .acquire_owned()
             .await
             .context("take a place in hand")?;
-        let max = 1 + in_hand.available_permits();
+        let max = 1 + places.available_permits();
         // The receive is never dropped half-way: what it has received is either worked on or
         // handed back. The drain only shortens the wait.
         let received = tokio::select! {
@@ -133,7 +180,7 @@ pub async fn run(
         let received = match received {
             Ok(received) => received,
             Err(error) => {
-                tracing::error!(error = %crate::Chain(&error), "could not receive requests");
+                aws::failed("could not receive requests", &error);
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 continue;
             }
@@ -142,7 +189,7 @@ pub async fn run(
         for message in received {
             let permit = match first.take() {
                 Some(permit) => permit,
-                None => Arc::clone(&in_hand)
+                None => Arc::clone(&places)
                     .acquire_owned()
                     .await
                     .context("take a place in hand")?,
@@ -152,22 +199,40 @@ pub async fn run(
     }
     tasks.close();
     tasks.wait().await;
-    tracing::info!(instance.id = options.id, "the worker has drained");
+    ended.cancel();
+    if let Some(reporting) = reporting {
+        reporting.await.context("report to the controller")?;
+    }
+    if let Some(interruption) = interruption {
+        drain.cancel();
+        interruption.await.context("watch for an interruption")?;
+    }
+    // The last handles: what was accepted is sent and deleted before the process ends.
+    let worker = Arc::into_inner(worker).context("end the worker's tasks")?;
+    let Worker {
+        replies, receipts, ..
+    } = worker;
+    drop(receipts);
+    deleting.await.context("delete what was answered")?;
+    replies.close().await;
+    tracing::info!(instance.id = id, "the worker has drained");
     Ok(())
 }
 
 struct Worker {
     backend: Backend,
     inference: Inference,
-    gallery: tokio::sync::Mutex<Gallery>,
-    /// Reply queues opened so far; a web replica's stays open for as long as the worker lives.
-    replies: Mutex<HashMap<String, Arc<dyn Queue>>>,
+    gallery: LiveGallery,
+    replies: Replies,
+    receipts: Deleter,
+    id: String,
     model: String,
     cutoff: f32,
     max_receives: u32,
     processing_timeout: Duration,
     visibility_timeout: Duration,
     drain: CancellationToken,
+    answered: AtomicU64,
 }
 
 /// Why a request was not answered now; it comes back when its visibility timeout ends.
@@ -184,7 +249,7 @@ enum HandleError {
 impl Worker {
     async fn handle(self: Arc<Self>, message: Received, _in_hand: OwnedSemaphorePermit) {
         let receipt = message.receipt.clone();
-        let request = match Request::from_json(&message.body) {
+        let request = match Request::from_message(&message.body, &message.attributes) {
             Ok(request) => request,
             Err(error) => {
                 tracing::error!(
@@ -206,7 +271,8 @@ impl Worker {
         };
         match outcome {
             Ok(Answered::Done) => {
-                if let Err(error) = one(self.backend.requests.delete(&[receipt]).await) {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = self.receipts.delete(receipt).await {
                     tracing::warn!(
                         request.id = %request.id,
                         error = %crate::Chain(&error),
@@ -218,6 +284,7 @@ impl Worker {
             Err(error) => {
                 tracing::error!(
                     request.id = %request.id,
+                    trace_id = request.trace.trace_id(),
                     receive_count = message.receive_count,
                     error = %crate::Chain(&error),
                     "a request could not be answered and is handed back"
@@ -268,11 +335,7 @@ impl Worker {
                 ),
             };
             self.deliver(request, Outcome::Failed(failure)).await?;
-            one(self
-                .backend
-                .dead_letters
-                .send(std::slice::from_ref(&message.body))
-                .await)?;
+            one(self.backend.dead_letters.send(&[again(message)]).await)?;
             return Ok(Answered::Done);
         }
         let mut timing = TimingMs {
@@ -316,12 +379,12 @@ impl Worker {
         &self,
         request: &Request,
     ) -> Result<Result<bytes::Bytes, Failure>, object_store::Error> {
-        let key = self.backend.input(request.id, &request.file);
+        let key = self.backend.input_key(request.id, &request.file);
         let options = GetOptions {
             if_match: request.input_etag.clone(),
             ..GetOptions::default()
         };
-        let failure = match self.backend.objects.get_opts(&key, options).await {
+        let failure = match self.backend.input.get_opts(&key, options).await {
             Ok(found) => match found.bytes().await {
                 Ok(bytes) => return Ok(Ok(bytes)),
                 Err(error) => return Err(error),
@@ -350,14 +413,16 @@ impl Worker {
         mut timing: TimingMs,
     ) -> Result<Outcome, HandleError> {
         let begun = Instant::now();
-        // After the receive, so that whatever was enrolled before the request was sent is seen.
-        let mut gallery = self.gallery.lock().await;
-        self.backend.gallery.sync(&mut gallery).await?;
-        let faces = analysis
-            .faces
-            .iter()
-            .map(|face| decide::report(face, &gallery, self.cutoff))
-            .collect();
+        // Whatever was enrolled before the request was sent is seen: it says which version that is.
+        let faces = self
+            .gallery
+            .at_least(request.gallery_version, |gallery| {
+                let faces = analysis.faces.iter();
+                faces
+                    .map(|face| decide::report(face, gallery, self.cutoff))
+                    .collect()
+            })
+            .await?;
         timing.match_ = millis(begun.elapsed());
         timing.total = now_ms().saturating_sub(request.sent_at_ms) as f64;
         Ok(Outcome::Recognized(Box::new(Recognition {
@@ -402,25 +467,34 @@ impl Worker {
     /// Stores the result, then sends the reply.
     async fn deliver(&self, request: &Request, outcome: Outcome) -> Result<(), HandleError> {
         let mut reply = Reply::new(request.id, request.file.clone(), outcome);
+        reply.cpu = cpu::runtime_time().map(|used| WorkerCpu {
+            instance: self.id.clone(),
+            io_ms: millis(used),
+        });
         let begun = Instant::now();
         if let Some(body) = stored(&reply, self.backend.keys) {
-            let key = self.backend.output(request.id, &request.file);
+            let key = self.backend.output_key(request.id, &request.file);
             self.backend
-                .objects
+                .output
                 .put(&key, PutPayload::from(body))
                 .await?;
         }
         if let Outcome::Recognized(recognition) = &mut reply.outcome {
             recognition.timing_ms.store = millis(begun.elapsed());
         }
-        let body = [reply.to_json()];
-        let mut sent = self.send_reply(&request.reply_to, &body).await;
-        if let Err(QueueError::NotFound { .. }) = sent {
-            // A web tier that restarts makes its queue anew, which an older handle does not reach.
-            self.opened().remove(&request.reply_to);
-            sent = self.send_reply(&request.reply_to, &body).await;
-        }
-        match sent {
+        let body = match for_queue(reply) {
+            Ok(body) => body,
+            Err((whole, pointer)) => {
+                // By file name, the output object has no more than a name.
+                if self.backend.keys == ObjectKeys::Filename {
+                    let key = self.backend.large_output_key(request.id, &request.file);
+                    let payload = PutPayload::from(whole);
+                    self.backend.output.put(&key, payload).await?;
+                }
+                pointer
+            }
+        };
+        match self.replies.send(&request.reply_to, body).await {
             Err(QueueError::NotFound { .. }) => {
                 tracing::warn!(
                     request.id = %request.id,
@@ -432,33 +506,9 @@ impl Worker {
         }
     }
 
-    async fn send_reply(&self, reply_to: &str, body: &[String]) -> Result<(), QueueError> {
-        one(self.reply_queue(reply_to).await?.send(body).await).map(|_| ())
-    }
-
-    fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn Queue>>> {
-        self.replies
-            .lock()
-            .expect("no code panics while it holds the reply queues")
-    }
-
-    async fn reply_queue(&self, name: &str) -> Result<Arc<dyn Queue>, QueueError> {
-        let open = self.opened().get(name).cloned();
-        if let Some(queue) = open {
-            return Ok(queue);
-        }
-        let queue = self.backend.queues.existing(name).await?;
-        self.opened().insert(name.to_owned(), Arc::clone(&queue));
-        Ok(queue)
-    }
-
     /// Moves a message that can not be read to the dead-letter queue.
     async fn bury(&self, message: &Received) {
-        let sent = one(self
-            .backend
-            .dead_letters
-            .send(std::slice::from_ref(&message.body))
-            .await);
+        let sent = one(self.backend.dead_letters.send(&[again(message)]).await);
         let buried = match sent {
             Ok(_) => one(self
                 .backend
@@ -473,23 +523,45 @@ impl Worker {
     }
 }
 
+/// The same message, to be set aside.
+fn again(message: &Received) -> Outgoing {
+    Outgoing {
+        body: message.body.clone(),
+        attributes: message.attributes.clone(),
+    }
+}
+
 enum Answered {
     Done,
     NotStarted,
 }
 
 /// What is written to the output object; nothing for enrolments, whose result is the gallery's.
-fn stored(reply: &Reply, keys: muster_jobs::ObjectKeys) -> Option<Vec<u8>> {
+fn stored(reply: &Reply, keys: ObjectKeys) -> Option<Vec<u8>> {
     let json = match (&reply.outcome, keys) {
-        (Outcome::Enrolled(_), _) => return None,
-        (Outcome::Recognized(recognition), muster_jobs::ObjectKeys::Filename) => {
+        (Outcome::Enrolled(_) | Outcome::Stored, _) => return None,
+        (Outcome::Recognized(recognition), ObjectKeys::Filename) => {
             return Some(recognition.headline().as_bytes().to_vec());
         }
-        (Outcome::Failed(_), muster_jobs::ObjectKeys::Filename) => return None,
+        (Outcome::Failed(_), ObjectKeys::Filename) => return None,
         (Outcome::Recognized(recognition), _) => serde_json::to_vec(recognition),
         (Outcome::Failed(failure), _) => serde_json::to_vec(failure),
     };
     Some(json.expect("a result has only string keys"))
+}
+
+/// The body of a reply; of one that is too large for the queue, the whole result and the body of a
+/// reply that points to it.
+fn for_queue(mut reply: Reply) -> Result<String, (Vec<u8>, String)> {
+    let body = reply.to_json();
+    match &reply.outcome {
+        Outcome::Recognized(recognition) if body.len() > MAX_REPLY_BYTES => {
+            let whole = serde_json::to_vec(recognition).expect("a result has only string keys");
+            reply.outcome = Outcome::Stored;
+            Err((whole, reply.to_json()))
+        }
+        _ => Ok(body),
+    }
 }
 
 /// The outcome of a batch of one.
@@ -499,4 +571,54 @@ fn one<T>(outcomes: Result<Vec<Result<T, QueueError>>, QueueError>) -> Result<T,
 
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_jobs::{Decision, FaceBox, FaceReport, FileName, RequestId};
+
+    use super::*;
+
+    fn reply(faces: usize) -> Reply {
+        let face = FaceReport {
+            bounds: FaceBox {
+                x: 0.0,
+                y: 0.0,
+                width: 10.0,
+                height: 10.0,
+            },
+            landmarks: [[1.5; 2]; 5],
+            confidence: 0.9,
+            decision: Decision::Unknown,
+            person: None,
+            similarity: None,
+            candidates: Vec::new(),
+            reasons: vec!["nobody is enrolled".to_owned()],
+        };
+        let recognition = Recognition {
+            request_id: RequestId::new(),
+            image: ImageSize {
+                width: 10,
+                height: 10,
+            },
+            faces: vec![face; faces],
+            model: "sface".to_owned(),
+            timing_ms: TimingMs::default(),
+        };
+        let outcome = Outcome::Recognized(Box::new(recognition));
+        Reply::new(RequestId::new(), FileName::from_client("a.jpg"), outcome)
+    }
+
+    #[test]
+    fn a_result_that_is_too_large_for_the_queue_is_pointed_to() {
+        let small = reply(2);
+        assert_eq!(for_queue(small.clone()).unwrap(), small.to_json());
+        let large = reply(2000);
+        let (whole, pointer) = for_queue(large.clone()).unwrap_err();
+        assert!(whole.len() > MAX_REPLY_BYTES && pointer.len() < 1000);
+        let pointer = Reply::from_json(&pointer).unwrap();
+        assert_eq!((pointer.id, pointer.outcome), (large.id, Outcome::Stored));
+        let whole: Recognition = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(Outcome::Recognized(Box::new(whole)), large.outcome);
+    }
 }

@@ -47,7 +47,11 @@ pub fn muster() -> Command {
     command
         .kill_on_drop(true)
         .stdin(Stdio::null())
-        .env("MUSTER_LOG", "warn");
+        .env("MUSTER_LOG", "warn")
+        // What a protocol server on loopback takes; nothing else is ever called.
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_EC2_METADATA_DISABLED", "true");
     command
 }
 

@@ -1,0 +1,128 @@
+//! What workers and web replicas tell the controller, over a queue of its own.
+//!
+//! Reports are many, may come twice, late or out of order, and each says all there is to say: the
+//! latest of a sender counts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::check_version;
+use crate::{MESSAGE_VERSION, MessageError, now_ms};
+
+/// A report as it stands on the queue, in JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`MESSAGE_VERSION`] of the sender.
+    pub version: u32,
+    /// When it was made, in milliseconds since the Unix epoch by the sender's clock: orders one
+    /// sender's reports, and is compared with nobody else's.
+    pub at_ms: u64,
+    /// Who reports what.
+    pub content: ReportContent,
+}
+
+/// Who reports what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportContent {
+    /// A worker.
+    Worker(WorkerReport),
+    /// A web replica.
+    Web(WebReport),
+}
+
+/// How a worker fares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// The instance that it is, or runs on.
+    pub instance: String,
+    /// Whether it takes requests.
+    pub phase: WorkerPhase,
+    /// Whether it has a request in hand.
+    pub busy: bool,
+    /// When its process started, by its clock.
+    pub started_at_ms: u64,
+    /// Requests answered since then.
+    pub answered: u64,
+}
+
+/// Whether a worker takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerPhase {
+    /// It does.
+    Ready,
+    /// It finishes what it has, and ends.
+    Draining,
+}
+
+/// What a web replica has submitted and had answered since it started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WebReport {
+    /// The replica; the name of its reply queue ends with it.
+    pub replica: String,
+    /// Requests submitted.
+    pub submitted: u64,
+    /// Requests answered, or given up.
+    pub answered: u64,
+    /// Answers whose worker said how long they had occupied it.
+    pub timed: u64,
+    /// How long that was, all together.
+    pub worked_ms: f64,
+    /// Whether this is its last report: it has stopped.
+    pub stopped: bool,
+}
+
+impl Report {
+    /// A report made now, in this build's format.
+    pub fn new(content: ReportContent) -> Self {
+        Self {
+            version: MESSAGE_VERSION,
+            at_ms: now_ms(),
+            content,
+        }
+    }
+
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// [`MessageError`] where the body is not a report of this build's format.
+    pub fn from_json(body: &str) -> Result<Self, MessageError> {
+        check_version(body)?;
+        serde_json::from_str(body).map_err(MessageError::Malformed)
+    }
+
+    /// The message's body.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a report has only string keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_survive_the_queue() {
+        for content in [
+            ReportContent::Worker(WorkerReport {
+                instance: "i-0abc".into(),
+                phase: WorkerPhase::Ready,
+                busy: true,
+                started_at_ms: 1,
+                answered: 2,
+            }),
+            ReportContent::Web(WebReport {
+                replica: "a".into(),
+                submitted: 3,
+                answered: 2,
+                timed: 1,
+                worked_ms: 30.5,
+                stopped: false,
+            }),
+        ] {
+            let report = Report::new(content);
+            assert_eq!(Report::from_json(&report.to_json()).unwrap(), report);
+        }
+        assert!(Report::from_json("{\"version\":1}").is_err());
+    }
+}

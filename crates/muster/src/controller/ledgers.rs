@@ -1,0 +1,262 @@
+//! What all web replicas together have submitted and had answered.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use muster_fleet::Ledger;
+use muster_jobs::WebReport;
+use tokio::sync::watch;
+
+use super::OwnWeb;
+
+/// A replica that reports every 10 s and was not heard from for this long waits for nothing.
+const SILENT: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The sum of the replicas' ledgers. It only grows, whichever replicas come and go.
+#[derive(Debug)]
+pub struct Ledgers {
+    own: Option<(String, watch::Receiver<Ledger>)>,
+    others: Mutex<Others>,
+    total: watch::Sender<Ledger>,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    replicas: HashMap<String, Replica>,
+    /// What replicas that are gone have submitted and answered, all of it settled.
+    gone: Ledger,
+}
+
+#[derive(Debug)]
+struct Replica {
+    /// When it made its last report, by its own clock.
+    at_ms: u64,
+    heard: Instant,
+    /// What it had done before it was first heard from: that is no news.
+    before: Ledger,
+    now: Ledger,
+}
+
+impl Replica {
+    /// What it did since it was first heard from.
+    fn done(&self) -> Ledger {
+        Ledger {
+            submitted: self.now.submitted.saturating_sub(self.before.submitted),
+            answered: self.now.answered.saturating_sub(self.before.answered),
+            timed: self.now.timed.saturating_sub(self.before.timed),
+            worked: self.now.worked.saturating_sub(self.before.worked),
+        }
+    }
+}
+
+fn add(total: &mut Ledger, ledger: &Ledger) {
+    total.submitted += ledger.submitted;
+    total.answered += ledger.answered;
+    total.timed += ledger.timed;
+    total.worked += ledger.worked;
+}
+
+impl Others {
+    /// Takes a replica out; nobody waits for what it had not answered.
+    fn remove(&mut self, id: &str) {
+        if let Some(replica) = self.replicas.remove(id) {
+            let mut done = replica.done();
+            done.answered = done.submitted;
+            add(&mut self.gone, &done);
+        }
+    }
+}
+
+impl Ledgers {
+    /// Of this process's web tier, if there is one, and of whichever others report.
+    pub fn new(own: Option<&OwnWeb>) -> Self {
+        let ledgers = Self {
+            own: own.map(|own| (own.replica.clone(), own.ledger.clone())),
+            others: Mutex::default(),
+            total: watch::Sender::default(),
+        };
+        ledgers.sum();
+        ledgers
+    }
+
+    /// The sum, as it changes.
+    pub fn total(&self) -> watch::Receiver<Ledger> {
+        self.total.subscribe()
+    }
+
+    /// Whether a replica is there, as far as is known.
+    pub fn knows(&self, replica: &str) -> bool {
+        self.own.as_ref().is_some_and(|(id, _)| id == replica)
+            || self.others().replicas.contains_key(replica)
+    }
+
+    /// Takes in a report made at `at_ms` by the replica's clock; one that is older than the last is
+    /// dropped.
+    pub fn report(&self, at_ms: u64, report: &WebReport) {
+        if self
+            .own
+            .as_ref()
+            .is_some_and(|(id, _)| *id == report.replica)
+        {
+            return;
+        }
+        let now = Ledger {
+            submitted: report.submitted,
+            answered: report.answered,
+            timed: report.timed,
+            worked: Duration::try_from_secs_f64(report.worked_ms / 1e3).unwrap_or_default(),
+        };
+        {
+            let mut others = self.others();
+            let replica = others
+                .replicas
+                .entry(report.replica.clone())
+                .or_insert_with(|| Replica {
+                    at_ms,
+                    heard: Instant::now(),
+                    // What waits now is news.
+                    before: Ledger {
+                        submitted: now.answered,
+                        ..now
+                    },
+                    now,
+                });
+            if at_ms < replica.at_ms {
+                return;
+            }
+            replica.at_ms = at_ms;
+            replica.heard = Instant::now();
+            replica.now = now;
+            if report.stopped {
+                others.remove(&report.replica);
+            }
+        }
+        self.sum();
+    }
+
+    /// Follows this process's own web tier, and gives up on replicas that fell silent.
+    pub async fn follow(&self) {
+        let mut own = self.own.as_ref().map(|(_, ledger)| ledger.clone());
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            let changed = async {
+                match &mut own {
+                    Some(own) => own.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                there = changed => if !there {
+                    own = None;
+                },
+                _ = look.tick() => self.forget_silent(Instant::now()),
+            }
+            self.sum();
+        }
+    }
+
+    fn forget_silent(&self, now: Instant) {
+        let mut others = self.others();
+        let silent: Vec<_> = others
+            .replicas
+            .iter()
+            .filter(|(_, replica)| now.duration_since(replica.heard) > SILENT)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in silent {
+            tracing::warn!(
+                replica = id,
+                "a web replica fell silent; nothing is awaited from it"
+            );
+            others.remove(&id);
+        }
+    }
+
+    fn sum(&self) {
+        let others = self.others();
+        let mut total = others.gone;
+        for replica in others.replicas.values() {
+            add(&mut total, &replica.done());
+        }
+        if let Some((_, own)) = &self.own {
+            add(&mut total, &own.borrow());
+        }
+        self.total.send_if_modified(|last| {
+            let changed = *last != total;
+            *last = total;
+            changed
+        });
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others
+            .lock()
+            .expect("no code panics while it holds the ledgers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(replica: &str, submitted: u64, answered: u64) -> WebReport {
+        WebReport {
+            replica: replica.to_owned(),
+            submitted,
+            answered,
+            timed: answered,
+            worked_ms: answered as f64 * 10.0,
+            stopped: false,
+        }
+    }
+
+    fn waiting(ledgers: &Ledgers) -> (u64, u64) {
+        let total = *ledgers.total().borrow();
+        (total.submitted, total.submitted - total.answered)
+    }
+
+    #[test]
+    fn replicas_add_up_and_late_reports_are_dropped() {
+        let (sender, ledger) = watch::channel(Ledger::default());
+        let own = OwnWeb {
+            replica: "own".to_owned(),
+            ledger,
+        };
+        let ledgers = Ledgers::new(Some(&own));
+        // Only what still waits is news of a replica that has long been there.
+        ledgers.report(10, &report("a", 1000, 990));
+        assert_eq!(waiting(&ledgers), (10, 10));
+        ledgers.report(20, &report("a", 1005, 1000));
+        assert_eq!(waiting(&ledgers), (15, 5));
+        ledgers.report(15, &report("a", 1001, 990));
+        assert_eq!(waiting(&ledgers), (15, 5));
+        ledgers.report(1, &report("b", 3, 0));
+        assert_eq!(waiting(&ledgers), (18, 8));
+        // This process's own is read, not reported.
+        ledgers.report(30, &report("own", 500, 0));
+        sender.send_modify(|ledger| ledger.submitted = 2);
+        ledgers.sum();
+        assert_eq!(waiting(&ledgers), (20, 10));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_a_replica_that_is_gone_had_not_answered() {
+        let ledgers = Ledgers::new(None);
+        ledgers.report(1, &report("a", 7, 0));
+        ledgers.report(1, &report("b", 5, 1));
+        let mut last = report("b", 5, 4);
+        last.stopped = true;
+        ledgers.report(2, &last);
+        assert_eq!(waiting(&ledgers), (11, 7));
+        assert!(ledgers.knows("a") && !ledgers.knows("b"));
+        ledgers.forget_silent(Instant::now() + SILENT + LOOK);
+        ledgers.sum();
+        assert_eq!(waiting(&ledgers), (11, 0));
+        // Heard from again, it begins anew, and the sum goes on growing.
+        ledgers.report(9, &report("a", 8, 7));
+        assert_eq!(waiting(&ledgers), (12, 1));
+    }
+}

@@ -1,0 +1,193 @@
+//! An installation on AWS: the stack, and what runs from its outputs.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_recognize::models::{SamplePhotographs, default_root};
+use muster_testbed::hypervisor::{Hypervisor, Settings};
+use muster_testbed::{REGION, moto};
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path as Key;
+use tempfile::TempDir;
+use tokio::process::Command;
+use uuid::Uuid;
+
+use crate::support::{LIMIT, Service, samples};
+
+/// Creates the stack through AWS's own SDK for Python, which comes with the server.
+const CREATE_STACK: &str = include_str!("stack.py");
+/// Copies an object to a file: the one thing that the user data asks of the AWS CLI. The server
+/// wants to see a signature, and does not check it.
+const AWS: &str = r#"#!/usr/bin/env python3
+import os, shutil, sys, urllib.request
+source, destination = sys.argv[-2:]
+url = os.environ["AWS_ENDPOINT_URL"] + source.removeprefix("s3:/")
+scope = f"test/20260101/{os.environ['AWS_REGION']}/s3/aws4_request"
+signature = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
+request = urllib.request.Request(url, headers={"Authorization": signature})
+with urllib.request.urlopen(request) as answer, open(destination, "wb") as file:
+    shutil.copyfileobj(answer, file)
+"#;
+/// Runs the command of the unit that is to be started, in the instance's own folder.
+const SYSTEMCTL: &str = r#"#!/bin/bash
+set -euo pipefail
+unit=${*: -1}
+mkdir -p "$MUSTER_ROOT/var/lib/muster"
+command=$(sed -n 's/^ExecStart=//p' "$MUSTER_ROOT/etc/systemd/system/$unit")
+command=${command//\/opt/$MUSTER_ROOT/opt}
+# A unit does not inherit it.
+unset MUSTER_ROOT
+exec $command
+"#;
+/// What instances boot into: their own folder, whatever it is called.
+const ROOT: &str = ".";
+
+/// What stands where on a stack of its own; gone when dropped, as far as it runs.
+pub struct Installation {
+    /// The stack's outputs.
+    pub outputs: BTreeMap<String, String>,
+    /// What instances and roles call AWS at.
+    pub endpoint: String,
+    /// Boots the instances.
+    pub hypervisor: Hypervisor,
+    folder: TempDir,
+}
+
+/// The endpoint of the server and the sample photographs; `None`, said visibly, without either.
+pub fn prerequisites() -> Option<(&'static moto::Server, SamplePhotographs)> {
+    Some((moto::server()?, samples()?))
+}
+
+impl Installation {
+    /// Creates the stack, whose instances and roles call AWS at `endpoint`.
+    pub async fn create(server: &moto::Server, endpoint: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("m{}", &Uuid::now_v7().simple().to_string()[16..]);
+        let bundle = bundle(folder.path());
+        let python = PathBuf::from(std::env::var_os("MUSTER_MOTO").unwrap());
+        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/aws/muster.yaml");
+        let made = Command::new(python.with_file_name("python3"))
+            .args(["-c", CREATE_STACK, server.endpoint(), REGION, &name])
+            .args([&template, &bundle])
+            .output();
+        let made = tokio::time::timeout(LIMIT, made).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "create the stack: {said}");
+        let hypervisor = Hypervisor::start(Settings {
+            endpoint: endpoint.to_owned(),
+            environment: vec![
+                ("MUSTER_ROOT".to_owned(), ROOT.to_owned()),
+                ("MUSTER_LOG".to_owned(), "info".to_owned()),
+            ],
+            shims: vec![
+                ("aws".to_owned(), AWS.to_owned()),
+                ("systemctl".to_owned(), SYSTEMCTL.to_owned()),
+            ],
+            ..Settings::new(server.endpoint(), "muster:deployment", &name)
+        });
+        Self {
+            outputs: serde_json::from_slice(&made.stdout).unwrap(),
+            endpoint: endpoint.to_owned(),
+            hypervisor,
+            folder,
+        }
+    }
+
+    /// The settings of the web tier and the controller, with more of them from `toml` and for the
+    /// fleet from `ec2`.
+    pub fn settings(&self, toml: &str, ec2: &str) -> String {
+        let out = |key: &str| &self.outputs[key];
+        let subnets: Vec<&str> = out("Subnets").split(',').collect();
+        format!(
+            "region = \"{REGION}\"\nendpoint = \"{}\"\ninput_store = \"s3://{}\"\n\
+             output_store = \"s3://{}\"\nstate_store = \"s3://{}\"\nqueues = \"sqs\"\n\
+             queue_prefix = \"{}\"\nfleet = \"ec2\"\n{toml}\n[ec2]\ndeployment = \"{}\"\n\
+             launch_template = \"{}\"\nlaunch_template_version = \"$Latest\"\nsubnets = {subnets:?}\n{ec2}\n",
+            self.endpoint,
+            out("InBucket"),
+            out("OutBucket"),
+            out("StateBucket"),
+            out("QueuePrefix"),
+            out("Deployment"),
+            out("WorkerTemplate"),
+        )
+    }
+
+    /// Starts a role that listens, in a data folder of its own.
+    pub async fn start(&self, role: &str, settings: &str) -> Service {
+        let data = self.folder.path().join(Uuid::now_v7().to_string());
+        Service::start(role, &data, settings).await
+    }
+
+    /// One of the stack's buckets, past the faults of any proxy.
+    pub fn bucket(&self, server: &moto::Server, output: &str) -> impl ObjectStore + use<> {
+        AmazonS3Builder::new()
+            .with_bucket_name(&self.outputs[output])
+            .with_region(REGION)
+            .with_endpoint(server.endpoint())
+            .with_allow_http(true)
+            .with_access_key_id("test")
+            .with_secret_access_key("test")
+            .build()
+            .unwrap()
+    }
+}
+
+/// An archive like that of `make bundle`, whose program is the one under test.
+fn bundle(folder: &Path) -> PathBuf {
+    let root = folder.join("muster-under-test");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::create_dir_all(root.join("systemd")).unwrap();
+    let models = std::env::var_os("MUSTER_MODELS_DIR")
+        .map(PathBuf::from)
+        .or_else(default_root)
+        .unwrap();
+    let program = root.join("bin/muster");
+    let script = format!(
+        "#!/bin/sh\nMUSTER_MODELS_DIR='{}' exec '{}' \"$@\"\n",
+        models.display(),
+        env!("CARGO_BIN_EXE_muster")
+    );
+    std::fs::File::create(&program)
+        .unwrap()
+        .write_all(script.as_bytes())
+        .unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let unit = "muster-worker.service";
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/aws");
+    let from = std::fs::read_to_string(units.join(unit)).unwrap();
+    // The settings stand below the instance's folder too.
+    let unit_text = from.replace(" /etc/muster", &format!(" {ROOT}/etc/muster"));
+    assert_ne!(unit_text, from, "the unit names its settings");
+    std::fs::write(root.join("systemd").join(unit), unit_text).unwrap();
+    let archive = folder.join("muster.tar.gz");
+    let packed = std::process::Command::new("tar")
+        .arg("-czf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(folder)
+        .arg("muster-under-test")
+        .status();
+    assert!(packed.unwrap().success(), "pack the bundle");
+    archive
+}
+
+/// The keys below a store's root, and how large the objects are.
+pub async fn objects(store: &impl ObjectStore) -> BTreeMap<Key, u64> {
+    use futures::TryStreamExt;
+    store
+        .list(None)
+        .map_ok(|meta| (meta.location, meta.size))
+        .try_collect()
+        .await
+        .unwrap()
+}
+
+/// How long a phase took, for the figures that a test prints.
+pub fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}

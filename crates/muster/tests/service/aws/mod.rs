@@ -1,0 +1,5 @@
+//! The roles on AWS: a stack made from the deployment's own template in a protocol server, and
+//! instances that boot from their user data.
+
+mod end_to_end;
+mod installation;
