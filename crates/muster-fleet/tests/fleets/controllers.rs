@@ -73,7 +73,10 @@ async fn of_two_controllers_one_acts_and_the_other_takes_over() {
     };
     let (queue, _folder) = queue().await;
     for _ in 0..4 {
-        queue.send(&vec!["work".to_owned(); 10]).await.unwrap();
+        queue
+            .send(&vec!["work".to_owned().into(); 10])
+            .await
+            .unwrap();
     }
     let [a, b] = [watch::Sender::new(0), watch::Sender::new(0)];
     let (mut fence_a, mut fence_b) = (a.subscribe(), b.subscribe());
