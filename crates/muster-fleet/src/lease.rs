@@ -5,17 +5,24 @@
 //! before its last renewal was sent. A holder that slept through all of this (a suspended machine)
 //! is stopped by the fence: whatever it is about to do is written down first, under a number that
 //! its successor has raised.
+//!
+//! A write that was given up may still have happened, and one that was answered with a refusal may
+//! have been refused on account of itself: object_store repeats a write that a server has failed.
+//! So every write bears a number of its own, and what is found there tells which of them it was.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use object_store::path::Path;
 use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion,
 };
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,6 +30,11 @@ use uuid::Uuid;
 const LOOKS: u32 = 5;
 /// The holder stops acting this share of the lease time before a contender may take over.
 const MARGIN: u32 = 5;
+/// How much of the lease time one call may take while nothing is held.
+///
+/// Half of what a lease is held for: a renewal that is begun at the answer of the one before it is
+/// answered two calls after that was begun, so no lease can be kept in a store that is slower.
+const ATTEMPT: f64 = 0.4;
 
 /// Why the lease could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +69,7 @@ struct Record {
     id: Uuid,
     /// Grows with every change of holder.
     fence: u64,
-    /// Grows with every renewal, so that every renewal changes the ETag.
+    /// Which of this holder's writes it is. Each has a number of its own, and so an ETag.
     renewal: u64,
     /// Whether the holder has let go of it.
     released: bool,
@@ -65,28 +77,16 @@ struct Record {
 
 /// The right to act on a fleet, for as long as [`Lease::held`] says.
 pub struct Lease {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
-    time: Duration,
-    id: Uuid,
-    holder: String,
+    contender: Contender,
     fence: u64,
     kept: Mutex<Kept>,
-}
-
-struct Kept {
-    version: UpdateVersion,
-    renewal: u64,
-    /// When this holder stops acting by itself.
-    until: Instant,
-    over: bool,
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("path", &self.path)
-            .field("holder", &self.holder)
+            .field("path", &self.contender.path)
+            .field("holder", &self.contender.holder)
             .field("fence", &self.fence)
             .finish_non_exhaustive()
     }
@@ -100,7 +100,8 @@ impl Lease {
     /// again; it delays the takeover and never hastens it.
     ///
     /// # Errors
-    /// When the first look fails, or what is kept there is not a lease.
+    /// When the first look fails, what is kept there is not a lease, or the store has no conditional
+    /// writes.
     pub async fn acquire(
         store: Arc<dyn ObjectStore>,
         path: Path,
@@ -109,93 +110,33 @@ impl Lease {
         shutdown: &CancellationToken,
     ) -> Result<Option<Arc<Self>>, LeaseError> {
         let contender = Contender {
-            store: &*store,
-            path: &path,
-            holder,
-            id: Uuid::now_v7(),
-        };
-        let mut first = true;
-        let mut written: Option<Instant> = None;
-        let mut unchanged: Option<(UpdateVersion, Instant)> = None;
-        let (kept, fence) = loop {
-            let looked = contender.look(time / LOOKS).await;
-            let current = match looked {
-                Ok(current) => current,
-                Err(error @ LeaseError::Unreadable { .. }) => return Err(error),
-                Err(error) if first => return Err(error),
-                Err(error) => {
-                    tracing::warn!(
-                        error = format!("{:#}", anyhow::Error::new(error)),
-                        "the lease could not be looked at"
-                    );
-                    if pause(time / LOOKS, shutdown).await {
-                        return Ok(None);
-                    }
-                    continue;
-                }
-            };
-            let (next, mode) = match current {
-                None => (contender.record(1), PutMode::Create),
-                Some((record, version)) if record.id == contender.id => {
-                    // A write of ours whose answer was lost: its time runs from before the first.
-                    let begun = written.unwrap_or_else(Instant::now);
-                    break (Kept::new(version, begun, time), record.fence);
-                }
-                Some((record, version)) => {
-                    let since = match &unchanged {
-                        Some((seen, since)) if *seen == version => *since,
-                        _ => Instant::now(),
-                    };
-                    unchanged = Some((version.clone(), since));
-                    if !record.released && since.elapsed() < time {
-                        if first {
-                            tracing::info!(
-                                holder = record.holder,
-                                "another controller acts: standing by"
-                            );
-                        }
-                        first = false;
-                        if pause(time / LOOKS, shutdown).await {
-                            return Ok(None);
-                        }
-                        continue;
-                    }
-                    (contender.record(record.fence + 1), PutMode::Update(version))
-                }
-            };
-            first = false;
-            let begun = Instant::now();
-            written.get_or_insert(begun);
-            match contender.write(&next, mode, time / LOOKS).await {
-                Ok(version) => break (Kept::new(version, begun, time), next.fence),
-                Err(StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }) => {}
-                Err(
-                    source @ (StoreError::NotImplemented { .. } | StoreError::NotSupported { .. }),
-                ) => {
-                    return Err(LeaseError::Store { path, source });
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = format!("{:#}", anyhow::Error::new(error)),
-                        "the lease could not be taken"
-                    );
-                    if pause(time / LOOKS, shutdown).await {
-                        return Ok(None);
-                    }
-                }
-            }
-        };
-        tracing::info!(holder, fence, "this controller acts");
-        let id = contender.id;
-        Ok(Some(Arc::new(Self {
             store,
             path,
-            time,
-            id,
             holder: holder.to_owned(),
-            fence,
-            kept: Mutex::new(kept),
-        })))
+            time,
+            id: Uuid::now_v7(),
+        };
+        contender.look(contender.attempt()).await?;
+        contender.contend(None, shutdown).await
+    }
+
+    /// Waits until this process acts again; `None` when `shutdown` came first.
+    ///
+    /// This lease is over. Where nobody has taken it up meanwhile there is nobody to wait for, since
+    /// its holder was this process.
+    ///
+    /// # Errors
+    /// When what is kept there is not a lease any more. A store that fails is asked again.
+    pub async fn regain(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Arc<Self>>, LeaseError> {
+        self.kept().over = true;
+        let contender = Contender {
+            id: Uuid::now_v7(),
+            ..self.contender.clone()
+        };
+        contender.contend(Some(self.contender.id), shutdown).await
     }
 
     /// Whether this holder may still act.
@@ -212,23 +153,40 @@ impl Lease {
     }
 
     /// Renews the lease until it is lost, or `shutdown`; it is not held any more when it is lost.
+    ///
+    /// A renewal is under way for as long as the lease is held, and is joined by another when it
+    /// takes longer than usual: whichever is answered in time keeps the lease.
     pub async fn keep(&self, shutdown: &CancellationToken) {
-        while !pause(self.time / LOOKS, shutdown).await {
-            if let Err(error) = self.renew(false).await {
-                tracing::warn!(
-                    error = format!("{:#}", anyhow::Error::new(error)),
-                    "the lease was not renewed"
-                );
-            }
-            if !self.held() {
-                self.kept().over = true;
-                tracing::error!(
-                    holder = self.holder,
-                    "the lease is lost: this controller stops"
-                );
-                return;
+        let time = self.contender.time;
+        let mut renewals = FuturesUnordered::new();
+        let mut due = self.kept().begun(time) + time / LOOKS;
+        while self.held() {
+            let until = self.kept().until;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep_until(until.into()) => {}
+                () = sleep_until(due.into()) => {
+                    renewals.push(self.renew(false, time));
+                    due = Instant::now() + time / LOOKS;
+                }
+                Some(renewed) = renewals.next() => match renewed {
+                    Ok(()) => {
+                        // The others ask for what has been replaced.
+                        renewals.clear();
+                        due = self.kept().begun(time) + time / LOOKS;
+                    }
+                    Err(error) => tracing::warn!(
+                        error = format!("{:#}", anyhow::Error::new(error)),
+                        "the lease was not renewed"
+                    ),
+                }
             }
         }
+        self.kept().over = true;
+        tracing::error!(
+            holder = self.contender.holder,
+            "the lease is lost: this controller stops"
+        );
     }
 
     /// Lets go of the lease, so that a successor need not wait. It is not held any more, even if
@@ -237,62 +195,47 @@ impl Lease {
     /// # Errors
     /// When the store could not be told: a successor waits for the lease time.
     pub async fn release(&self) -> Result<(), LeaseError> {
-        if !self.held() {
-            return Ok(());
+        // A renewal that was given up may come in between, and the next attempt knows of it.
+        while self.held() {
+            let told = self.renew(true, self.contender.attempt()).await;
+            let mut kept = self.kept();
+            kept.over |= kept.released || told.is_err();
+            told?;
         }
-        let told = self.renew(true).await;
-        self.kept().over = true;
-        told
+        Ok(())
     }
 
-    async fn renew(&self, released: bool) -> Result<(), LeaseError> {
+    /// Writes the lease anew, and takes in what is there if that is not what was expected.
+    async fn renew(&self, released: bool, at_most: Duration) -> Result<(), LeaseError> {
+        let Contender { path, id, .. } = &self.contender;
         let (version, renewal) = {
-            let kept = self.kept();
-            (kept.version.clone(), kept.renewal + 1)
-        };
-        let contender = Contender {
-            store: &*self.store,
-            path: &self.path,
-            holder: &self.holder,
-            id: self.id,
+            let mut kept = self.kept();
+            (kept.version.clone(), kept.writes.begin())
         };
         let record = Record {
-            renewal,
             released,
-            ..contender.record(self.fence)
+            ..self.contender.record(self.fence, renewal)
         };
-        let begun = Instant::now();
-        let attempt = self.time / LOOKS;
-        let written = contender
-            .write(&record, PutMode::Update(version), attempt)
-            .await;
-        match written {
-            Ok(version) => {
-                let mut kept = self.kept();
-                *kept = Kept {
-                    renewal,
-                    over: kept.over,
-                    ..Kept::new(version, begun, self.time)
-                };
-                Ok(())
-            }
+        let mode = PutMode::Update(version);
+        let now = match self.contender.write(&record, mode, at_most).await {
+            Ok(version) => Some((record, version)),
+            // Either an earlier write whose answer was lost, or a successor.
             Err(StoreError::Precondition { .. } | StoreError::NotFound { .. }) => {
-                // Either an earlier renewal whose answer was lost, or a successor.
-                match contender.look(attempt).await? {
-                    Some((record, version)) if record.id == self.id => {
-                        let mut kept = self.kept();
-                        kept.version = version;
-                        kept.renewal = record.renewal.max(renewal);
-                    }
-                    _ => self.kept().over = true,
-                }
-                Ok(())
+                self.contender.look(at_most).await?
             }
-            Err(source) => Err(LeaseError::Store {
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) => {
+                let path = path.clone();
+                return Err(LeaseError::Store { path, source });
+            }
+        };
+        let mut kept = self.kept();
+        match now {
+            Some((record, version)) if record.id == *id => {
+                kept.found(&record, version, self.contender.time);
+            }
+            _ => kept.over = true,
         }
+        Ok(())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -302,57 +245,211 @@ impl Lease {
     }
 }
 
+/// What the holder knows of its lease.
+struct Kept {
+    version: UpdateVersion,
+    released: bool,
+    /// When this holder stops acting by itself.
+    until: Instant,
+    writes: Writes,
+    over: bool,
+}
+
 impl Kept {
-    /// `begun`: before the write that made `version` was sent.
-    fn new(version: UpdateVersion, begun: Instant, time: Duration) -> Self {
-        Self {
-            version,
-            renewal: 0,
-            until: begun + (time - time / MARGIN),
-            over: false,
+    /// `record` is what was found there, written by this holder.
+    fn found(&mut self, record: &Record, version: UpdateVersion, time: Duration) {
+        self.version = version;
+        self.released = record.released;
+        if let Some(begun) = self.writes.end(record.renewal) {
+            self.until = held_until(begun, time);
         }
+    }
+
+    /// When the write was begun that the lease is held by.
+    fn begun(&self, time: Duration) -> Instant {
+        self.until - held_for(time)
+    }
+}
+
+fn held_for(time: Duration) -> Duration {
+    time - time / MARGIN
+}
+
+/// `begun`: before the write was sent.
+fn held_until(begun: Instant, time: Duration) -> Instant {
+    begun + held_for(time)
+}
+
+/// The writes of one holder that are not known to have been replaced, and when each was begun.
+#[derive(Default)]
+struct Writes {
+    last: u64,
+    begun: BTreeMap<u64, Instant>,
+}
+
+impl Writes {
+    /// Call it before the write is sent.
+    fn begin(&mut self) -> u64 {
+        self.last += 1;
+        self.begun.insert(self.last, Instant::now());
+        self.last
+    }
+
+    /// The write has happened, and no earlier one can any more; `None` when that was known.
+    fn end(&mut self, number: u64) -> Option<Instant> {
+        let begun = self.begun.remove(&number);
+        self.begun = self.begun.split_off(&number);
+        begun
     }
 }
 
 /// One that reads and writes the object.
-struct Contender<'a> {
-    store: &'a dyn ObjectStore,
-    path: &'a Path,
-    holder: &'a str,
+#[derive(Clone)]
+struct Contender {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    holder: String,
+    time: Duration,
     id: Uuid,
 }
 
-impl Contender<'_> {
-    fn record(&self, fence: u64) -> Record {
+impl Contender {
+    /// How long a call may take while nothing is held.
+    fn attempt(&self) -> Duration {
+        self.time.mul_f64(ATTEMPT)
+    }
+
+    /// Waits until the lease is this contender's; `own` is the id that this process had before.
+    async fn contend(
+        self,
+        own: Option<Uuid>,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Arc<Lease>>, LeaseError> {
+        let mut writes = Writes::default();
+        let mut unchanged: Option<(UpdateVersion, Instant)> = None;
+        let mut standing_by = false;
+        loop {
+            let next = match self.look(self.attempt()).await {
+                Ok(None) => Some((1, PutMode::Create)),
+                Ok(Some((record, version))) if record.id == self.id => {
+                    // A write of ours whose answer was lost, or that was repeated on its way.
+                    if let Some(begun) = writes.end(record.renewal) {
+                        return Ok(Some(self.won(record.fence, begun, version, writes)));
+                    }
+                    None
+                }
+                Ok(Some((record, version))) => {
+                    let since = match &unchanged {
+                        Some((seen, since)) if *seen == version => *since,
+                        _ => Instant::now(),
+                    };
+                    unchanged = Some((version.clone(), since));
+                    let free = record.released || own == Some(record.id);
+                    if free || since.elapsed() >= self.time {
+                        Some((record.fence + 1, PutMode::Update(version)))
+                    } else {
+                        if !standing_by {
+                            tracing::info!(
+                                holder = record.holder,
+                                "another controller acts: standing by"
+                            );
+                        }
+                        standing_by = true;
+                        None
+                    }
+                }
+                Err(error @ LeaseError::Unreadable { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(
+                        error = format!("{:#}", anyhow::Error::new(error)),
+                        "the lease could not be looked at"
+                    );
+                    None
+                }
+            };
+            if let Some((fence, mode)) = next {
+                let number = writes.begin();
+                let record = self.record(fence, number);
+                match self.write(&record, mode, self.attempt()).await {
+                    Ok(version) => {
+                        if let Some(begun) = writes.end(number) {
+                            return Ok(Some(self.won(fence, begun, version, writes)));
+                        }
+                    }
+                    // Another was first, or this write itself: the next look tells.
+                    Err(StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }) => {}
+                    Err(
+                        source @ (StoreError::NotImplemented { .. }
+                        | StoreError::NotSupported { .. }),
+                    ) => {
+                        let path = self.path;
+                        return Err(LeaseError::Store { path, source });
+                    }
+                    Err(error) => {
+                        tracing::warn!(
+                            error = format!("{:#}", anyhow::Error::new(error)),
+                            "the lease could not be taken"
+                        );
+                    }
+                }
+            }
+            if timeout(self.time / LOOKS, shutdown.cancelled())
+                .await
+                .is_ok()
+            {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn won(self, fence: u64, begun: Instant, version: UpdateVersion, writes: Writes) -> Arc<Lease> {
+        tracing::info!(holder = self.holder, fence, "this controller acts");
+        let kept = Kept {
+            version,
+            released: false,
+            until: held_until(begun, self.time),
+            writes,
+            over: false,
+        };
+        Arc::new(Lease {
+            contender: self,
+            fence,
+            kept: Mutex::new(kept),
+        })
+    }
+
+    fn record(&self, fence: u64, renewal: u64) -> Record {
         Record {
-            holder: self.holder.to_owned(),
+            holder: self.holder.clone(),
             id: self.id,
             fence,
-            renewal: 0,
+            renewal,
             released: false,
         }
     }
 
     async fn look(&self, at_most: Duration) -> Result<Option<(Record, UpdateVersion)>, LeaseError> {
-        let failed = |source| LeaseError::Store {
-            path: self.path.clone(),
-            source,
-        };
         let read = async {
-            let found = self.store.get(self.path).await?;
+            let found = self.store.get(&self.path).await?;
             let version = UpdateVersion {
                 e_tag: found.meta.e_tag.clone(),
                 version: found.meta.version.clone(),
             };
             Ok((found.bytes().await?, version))
         };
+        let path = || self.path.clone();
         let (bytes, version) = match in_time(at_most, read).await {
             Ok(found) => found,
             Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(source) => return Err(failed(source)),
+            Err(source) => {
+                return Err(LeaseError::Store {
+                    path: path(),
+                    source,
+                });
+            }
         };
         let record = serde_json::from_slice(&bytes).map_err(|source| LeaseError::Unreadable {
-            path: self.path.clone(),
+            path: path(),
             source,
         })?;
         Ok(Some((record, version)))
@@ -365,7 +462,7 @@ impl Contender<'_> {
         at_most: Duration,
     ) -> Result<UpdateVersion, StoreError> {
         let body = PutPayload::from(serde_json::to_vec(record).expect("only string keys"));
-        let put = self.store.put_opts(self.path, body, mode.into());
+        let put = self.store.put_opts(&self.path, body, mode.into());
         in_time(at_most, put).await.map(UpdateVersion::from)
     }
 }
@@ -383,108 +480,5 @@ pub(crate) async fn in_time<T>(
     })
 }
 
-/// Sleeps; says whether `shutdown` came first.
-async fn pause(time: Duration, shutdown: &CancellationToken) -> bool {
-    timeout(time, shutdown.cancelled()).await.is_ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use object_store::memory::InMemory;
-
-    use super::*;
-
-    const TIME: Duration = Duration::from_millis(500);
-    const LIMIT: Duration = Duration::from_secs(20);
-
-    fn store() -> Arc<dyn ObjectStore> {
-        Arc::new(InMemory::new())
-    }
-
-    async fn acquire(store: &Arc<dyn ObjectStore>, holder: &str) -> Arc<Lease> {
-        let path = Path::from("lease.json");
-        let never = CancellationToken::new();
-        let acquired = Lease::acquire(Arc::clone(store), path, holder, TIME, &never);
-        let acquired = timeout(LIMIT, acquired).await.expect("in time");
-        acquired.unwrap().expect("nothing shuts down")
-    }
-
-    #[tokio::test]
-    async fn a_released_lease_is_taken_at_once_and_under_a_higher_fence() {
-        let store = store();
-        let first = acquire(&store, "a").await;
-        assert!(first.held());
-        assert_eq!(first.fence(), 1);
-        first.release().await.unwrap();
-        assert!(!first.held());
-        let begun = Instant::now();
-        let second = acquire(&store, "b").await;
-        assert!(begun.elapsed() < TIME, "{:?}", begun.elapsed());
-        assert_eq!(second.fence(), 2);
-        // The first finds out, and does not take it back.
-        first.release().await.unwrap();
-        assert!(second.held());
-    }
-
-    #[tokio::test]
-    async fn a_standby_waits_for_as_long_as_the_holder_renews() {
-        let store = store();
-        let first = acquire(&store, "a").await;
-        let stop = CancellationToken::new();
-        let keeping = tokio::spawn({
-            let (first, stop) = (Arc::clone(&first), stop.clone());
-            async move { first.keep(&stop).await }
-        });
-        let give_up = CancellationToken::new();
-        let path = Path::from("lease.json");
-        let waiting = Lease::acquire(Arc::clone(&store), path, "b", TIME, &give_up);
-        tokio::pin!(waiting);
-        assert!(timeout(3 * TIME, &mut waiting).await.is_err());
-        assert!(first.held());
-        // Killed: nothing renews and nothing releases.
-        stop.cancel();
-        keeping.await.unwrap();
-        let second = timeout(LIMIT, waiting).await.expect("takes over");
-        let second = second.unwrap().expect("nothing shuts down");
-        assert!(!first.held(), "the first has stopped by itself before");
-        assert_eq!(second.fence(), 2);
-        // The renewal of one that slept is refused and tells it.
-        first.kept().until = Instant::now() + LIMIT;
-        first.renew(false).await.unwrap();
-        assert!(!first.held());
-        assert!(second.held());
-    }
-
-    #[tokio::test]
-    async fn of_many_that_start_together_one_acts() {
-        let store = store();
-        let mut contenders = tokio::task::JoinSet::new();
-        let stop = CancellationToken::new();
-        for n in 0..8 {
-            let (store, stop) = (Arc::clone(&store), stop.clone());
-            contenders.spawn(async move {
-                let path = Path::from("lease.json");
-                let lease = Lease::acquire(store, path, &n.to_string(), TIME, &stop).await;
-                let lease = lease.unwrap()?;
-                lease.keep(&stop).await;
-                Some(lease.fence())
-            });
-        }
-        tokio::time::sleep(3 * TIME).await;
-        stop.cancel();
-        let fences: Vec<_> = contenders.join_all().await.into_iter().flatten().collect();
-        assert_eq!(fences, [1]);
-    }
-
-    #[tokio::test]
-    async fn what_is_not_a_lease_is_left_alone() {
-        let store = store();
-        let path = Path::from("lease.json");
-        store.put(&path, "a photograph".into()).await.unwrap();
-        let never = CancellationToken::new();
-        let refused = Lease::acquire(Arc::clone(&store), path.clone(), "a", TIME, &never).await;
-        assert!(matches!(refused, Err(LeaseError::Unreadable { .. })));
-        let kept = store.get(&path).await.unwrap().bytes().await.unwrap();
-        assert_eq!(kept.as_ref(), b"a photograph");
-    }
-}
+mod tests;

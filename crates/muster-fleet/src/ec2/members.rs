@@ -12,6 +12,8 @@ use crate::fleet::{Instance, InstanceId, InstanceState};
 
 /// How long a launch or start may be missing from EC2's listing, which is eventually consistent.
 const GRACE: Duration = Duration::from_secs(60);
+/// The same for one that was told to end meanwhile: it keeps its place in case it is shown yet.
+const ENDED_GRACE: Duration = Duration::from_secs(5);
 /// An instance that was told to stop and still runs after this may be told again.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// An instance reports every 10 s; one that is silent for this long is hung.
@@ -76,8 +78,8 @@ struct Member {
     begun: Instant,
     /// How old it was then.
     age_then: Duration,
-    /// Whether a listing has shown it up since then.
-    up: bool,
+    /// Whether this process has started it and no listing has shown it up since.
+    starting: bool,
     told: Option<Instant>,
     run: Option<Run>,
     /// Reports of runs that began no later than this are from before its last start.
@@ -94,7 +96,7 @@ impl Member {
             launch: None,
             begun: now,
             age_then: Duration::ZERO,
-            up: false,
+            starting: false,
             told: None,
             run: None,
             floor_ms: None,
@@ -108,13 +110,22 @@ impl Member {
             None => Power::Pending,
             Some(listed) => match listed.power {
                 Power::Stopped | Power::Stopping
-                    if !self.up && now.duration_since(self.begun) < GRACE =>
+                    if self.starting && now.duration_since(self.begun) < GRACE =>
                 {
                     Power::Pending
                 }
                 power => power,
             },
         }
+    }
+
+    /// Whether the next listings may show it although this one does not.
+    fn awaited(&self, now: Instant) -> bool {
+        let until = match self.told {
+            Some(told) => told + ENDED_GRACE,
+            None => self.begun + GRACE,
+        };
+        self.listed.is_none() && now < until
     }
 
     /// `None` for one that is stopped.
@@ -194,8 +205,7 @@ impl Members {
         let there: BTreeSet<_> = listing.iter().map(|listed| listed.id.clone()).collect();
         let mut failed = 0;
         self.members.retain(|id, member| {
-            let awaited = member.listed.is_none() && now.duration_since(member.begun) < GRACE;
-            if there.contains(id) || awaited {
+            if there.contains(id) || member.awaited(now) {
                 return true;
             }
             let spare = member.state(now).is_none();
@@ -227,7 +237,7 @@ impl Members {
         }
         member.slot = member.slot.or(listed.slot);
         member.launch = member.launch.take().or_else(|| listed.launch.clone());
-        member.up |= up;
+        member.starting &= !up;
         member.listed = Some(listed);
         if let Some(run) = stranger.filter(|run| member.accepts(run.started_at_ms)) {
             member.run = Some(run);
@@ -240,7 +250,7 @@ impl Members {
                 member.floor_ms = member.floor_ms.max(member.run.map(|run| run.started_at_ms));
                 member.run = None;
                 member.told = None;
-                member.up = false;
+                member.starting = false;
             }
             Power::Stopping | Power::ShuttingDown => {
                 if known && member.failed_start() {
@@ -305,7 +315,7 @@ impl Members {
         if let Some(member) = self.members.get_mut(id) {
             member.begun = now;
             member.age_then = Duration::ZERO;
-            member.up = false;
+            member.starting = true;
             member.told = None;
             member.failed = false;
             member.floor_ms = member.floor_ms.max(member.run.map(|run| run.started_at_ms));
@@ -541,3 +551,6 @@ fn reserved(open: &[Launch]) -> impl Iterator<Item = u32> {
     let unresolved = open.iter().filter(|launch| !launch.resolved);
     unresolved.flat_map(|launch| launch.slots.iter().copied())
 }
+
+#[cfg(test)]
+mod tests;

@@ -284,20 +284,15 @@ impl Ec2Fleet {
             match why {
                 Overdue::NeverHeard => {
                     tracing::warn!(instance.id = %id, "an instance was never heard from and is ended");
+                    self.members().gave_up(id);
                 }
                 Overdue::Silent => {
                     tracing::warn!(instance.id = %id, "an instance has fallen silent and is ended");
                 }
             }
         }
-        let ids: Vec<_> = overdue.iter().map(|(id, _)| id.clone()).collect();
-        self.tell(Told::Terminate, &ids).await?;
-        for (id, why) in &overdue {
-            if *why == Overdue::NeverHeard {
-                self.members().gave_up(id);
-            }
-        }
-        Ok(())
+        let ids: Vec<_> = overdue.into_iter().map(|(id, _)| id).collect();
+        self.tell(Told::Terminate, &ids).await
     }
 
     /// Gives every instance its slot's name.
@@ -516,10 +511,11 @@ impl Fleet for Ec2Fleet {
     async fn launch(&self, count: u32) -> Result<(), FleetError> {
         let mut acting = self.acting.lock().await;
         self.check_lease()?;
+        // What an earlier launch has made all the same is part of what is asked for.
+        let found = self.resolve(&mut acting).await?;
         if acting.listed.is_none() {
             self.refresh(&mut acting).await?;
         }
-        let found = self.resolve(&mut acting).await?;
         let mut missing = count.saturating_sub(found);
         let room = {
             let open = acting.record.launches();
