@@ -1,21 +1,18 @@
 //! What workers and web replicas tell the controller, over a queue of its own.
 //!
-//! Reports are many, may come twice, late or out of order, and each says all there is to say: the
-//! latest of a sender counts.
+//! Reports are many, may come twice, late or out of order, and each says all there is to say: of one
+//! sender's, the one that counts most.
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::check_version;
-use crate::{MESSAGE_VERSION, MessageError, now_ms};
+use crate::{MESSAGE_VERSION, MessageError};
 
 /// A report as it stands on the queue, in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`MESSAGE_VERSION`] of the sender.
     pub version: u32,
-    /// When it was made, in milliseconds since the Unix epoch by the sender's clock: orders one
-    /// sender's reports, and is compared with nobody else's.
-    pub at_ms: u64,
     /// Who reports what.
     pub content: ReportContent,
 }
@@ -73,11 +70,10 @@ pub struct WebReport {
 }
 
 impl Report {
-    /// A report made now, in this build's format.
+    /// A report in this build's format.
     pub fn new(content: ReportContent) -> Self {
         Self {
             version: MESSAGE_VERSION,
-            at_ms: now_ms(),
             content,
         }
     }

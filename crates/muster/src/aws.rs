@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -21,6 +21,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, CredentialProvider, ObjectStore};
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::config::{S3Url, Settings};
 
@@ -69,7 +70,10 @@ pub fn bucket(config: &SdkConfig, place: &S3Url) -> anyhow::Result<Arc<dyn Objec
         .with_timeout(OBJECT_TIMEOUT);
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&place.bucket)
-        .with_credentials(Arc::new(Credentials(credentials)))
+        .with_credentials(Arc::new(Credentials {
+            provider: credentials,
+            held: Mutex::default(),
+        }))
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_client_options(client)
         .with_retry(object_store::RetryConfig {
@@ -156,26 +160,64 @@ pub async fn region_of(config: &SdkConfig, place: &S3Url) -> Option<String> {
     Some(region.to_str().ok()?.to_owned())
 }
 
-/// Hands the SDK's credentials to object_store.
+/// Credentials are renewed this long before they expire: EC2 has new ones five minutes ahead.
+const RENEW_AHEAD: Duration = Duration::from_secs(300);
+
+/// Hands the SDK's credentials to object_store, which asks for each request: they are held, since
+/// asking anew costs calls to the instance's metadata or to STS.
 #[derive(Debug)]
-struct Credentials(SharedCredentialsProvider);
+struct Credentials {
+    provider: SharedCredentialsProvider,
+    held: Mutex<Option<Held>>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    credential: Arc<AwsCredential>,
+    /// `None`: they do not expire.
+    expiry: Option<SystemTime>,
+}
+
+impl Held {
+    fn outlasts(&self, time: SystemTime) -> bool {
+        self.expiry.is_none_or(|expiry| expiry > time)
+    }
+}
 
 #[async_trait]
 impl CredentialProvider for Credentials {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let found = self.0.provide_credentials().await.map_err(|error| {
-            object_store::Error::Unauthenticated {
-                path: String::new(),
-                source: Box::new(error),
+        let mut held = self.held.lock().await;
+        let now = SystemTime::now();
+        if let Some(held) = held.as_ref().filter(|h| h.outlasts(now + RENEW_AHEAD)) {
+            return Ok(Arc::clone(&held.credential));
+        }
+        match self.provider.provide_credentials().await {
+            Ok(found) => {
+                let credential = Arc::new(AwsCredential {
+                    key_id: found.access_key_id().to_owned(),
+                    secret_key: found.secret_access_key().to_owned(),
+                    token: found.session_token().map(str::to_owned),
+                });
+                *held = Some(Held {
+                    credential: Arc::clone(&credential),
+                    expiry: found.expiry(),
+                });
+                Ok(credential)
             }
-        })?;
-        Ok(Arc::new(AwsCredential {
-            key_id: found.access_key_id().to_owned(),
-            secret_key: found.secret_access_key().to_owned(),
-            token: found.session_token().map(str::to_owned),
-        }))
+            Err(error) => match held.as_ref().filter(|h| h.outlasts(now)) {
+                Some(held) => {
+                    failed("the credentials could not be renewed yet", &error);
+                    Ok(Arc::clone(&held.credential))
+                }
+                None => Err(object_store::Error::Unauthenticated {
+                    path: String::new(),
+                    source: Box::new(error),
+                }),
+            },
+        }
     }
 }
 

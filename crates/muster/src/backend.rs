@@ -19,7 +19,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 
 use crate::aws;
-use crate::config::{QueueKind, S3Url, Settings, seconds};
+use crate::config::{FleetKind, QueueKind, S3Url, Settings, seconds};
 
 /// How long a message that nobody takes is kept.
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -71,7 +71,7 @@ pub struct Backend {
 
 impl Backend {
     /// Opens what the settings name, for a role. What is absent on this machine is made, and so are
-    /// queues on SQS; buckets must exist.
+    /// queues on SQS for a local fleet; buckets must exist, and on AWS so must queues.
     ///
     /// # Errors
     /// Names the folder, bucket or queue that can not be used.
@@ -119,9 +119,15 @@ impl Backend {
             let opened = match settings.queues {
                 QueueKind::Local => queues.queue(name, &options).await,
                 // One that is there is taken as it is: on AWS a role need not be allowed to change
-                // it.
+                // it, and one that is not there has another name.
                 QueueKind::Sqs => match queues.existing(name).await {
-                    Err(QueueError::NotFound { .. }) if role != Role::Worker => {
+                    Err(QueueError::NotFound { .. })
+                        if role != Role::Worker && settings.fleet == FleetKind::Local =>
+                    {
+                        tracing::info!(
+                            queue = format!("{}{name}", settings.queue_prefix),
+                            "the queue is not there and is made"
+                        );
                         queues.queue(name, &options).await
                     }
                     opened => opened,
@@ -176,13 +182,22 @@ impl Backend {
     /// # Errors
     /// When the queue can not be made.
     pub async fn replies(&self, replica: &str) -> anyhow::Result<Arc<dyn Queue>> {
+        self.replies_on(&format!("{}{replica}", self.reply_queues()))
+            .await
+    }
+
+    /// The same, by the queue's whole name.
+    ///
+    /// # Errors
+    /// When the queue can not be made.
+    pub async fn replies_on(&self, name: &str) -> anyhow::Result<Arc<dyn Queue>> {
         let options = QueueOptions {
             visibility_timeout: self.visibility_timeout,
             redrive: None,
             retention: RETENTION,
         };
         self.queues
-            .queue(&format!("{}{replica}", self.reply_queues()), &options)
+            .queue(name, &options)
             .await
             .context("open the reply queue")
     }

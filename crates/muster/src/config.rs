@@ -283,6 +283,21 @@ impl Settings {
             self.min_instances,
             self.max_instances()
         );
+        let places = [
+            (&self.input_store, "input_store"),
+            (&self.output_store, "output_store"),
+            (&self.state_store, "state_store"),
+        ];
+        for (n, (store, name)) in places.iter().enumerate() {
+            for (other, other_name) in &places[..n] {
+                if let (Some(store), Some(other)) = (store, other) {
+                    anyhow::ensure!(
+                        !store.overlaps(other),
+                        "{name} is {store} and {other_name} {other}: one must not lie in the other"
+                    );
+                }
+            }
+        }
         if self.fleet == FleetKind::Ec2 {
             for (store, name) in [
                 (&self.input_store, "input_store"),
@@ -432,6 +447,10 @@ mod tests {
             ("cutoff = 2.0", "cutoff"),
             ("object_keys = \"hash\"", "hash"),
             ("input_store = \"bucket\"", "s3://bucket"),
+            (
+                "input_store = \"s3://one\"\nstate_store = \"s3://one/state\"",
+                "one must not lie in the other",
+            ),
             ("[ec2]\nspot = true", "spot"),
             ("fleet = \"ec2\"", "input_store is not set"),
         ] {
@@ -455,7 +474,7 @@ mod tests {
         let state = settings.state_store.clone().unwrap();
         assert_eq!(
             (state.bucket.as_str(), state.prefix.as_str()),
-            ("out-bucket", "state")
+            ("state-bucket", "muster")
         );
         assert_eq!(settings.max_instances(), EC2_INSTANCES);
         let policy = settings.policy();

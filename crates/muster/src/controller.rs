@@ -22,8 +22,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::aws;
 use crate::backend::{Backend, Role};
 use crate::config::{FleetKind, QueueKind, Settings, seconds};
+use crate::pauses;
 use ledgers::Ledgers;
 
 /// How often SQLite's queue is counted at most, and SQS's, where each count is a paid call and lags
@@ -132,45 +134,78 @@ async fn on_ec2(
     let sdk = backend.sdk.as_ref().context("no AWS configuration")?;
     rehearse(sdk, settings).await?;
     let holder = Uuid::now_v7().simple().to_string();
-    let lease_key = Path::from_iter([STATUS_PREFIX, "controller-lease.json"]);
     let ledgers = Ledgers::new(own.as_ref());
-    loop {
-        let state = Arc::clone(&backend.state);
-        let lease = Lease::acquire(state, lease_key.clone(), &holder, LEASE, &shutdown)
-            .await
-            .context("take the controller's lease")?;
-        let Some(lease) = lease else {
-            return Ok(());
-        };
-        let state = Arc::clone(&backend.state);
-        let prefix = Path::from(STATUS_PREFIX);
-        let options = ec2_options(settings);
-        let fleet = match Ec2Fleet::open(sdk, options, state, &prefix, Arc::clone(&lease)).await {
-            Ok(fleet) => Arc::new(fleet),
+    // What fails at the start is the operator's to mend; what fails later may pass.
+    let mut started = false;
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let taken = take_over(settings, backend, sdk, &holder, &shutdown).await;
+        let (lease, fleet) = match taken {
+            Ok(Some(taken)) => taken,
+            Ok(None) => return Ok(()),
+            Err(error) if !started => return Err(error),
             Err(error) => {
-                let_go(&lease).await;
-                return Err(error).context("open the EC2 fleet");
+                aws::failed("the controller could not take over", error.as_ref());
+                failures += 1;
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = tokio::time::sleep(pauses::after(failures)) => {}
+                }
+                continue;
             }
         };
+        (started, failures) = (true, 0);
         let stop = shutdown.child_token();
         let hears = reports::Hears {
             worker: |report| fleet.heard(&heard(report)),
             listening: || fleet.listening(),
         };
-        let controlled = {
-            let control = control(settings, backend, &fleet, &ledgers, hears, &stop);
-            let keep = async {
-                lease.keep(&stop).await;
-                stop.cancel();
-            };
-            tokio::join!(control, keep).0
+        let control = async {
+            let ended = control(settings, backend, &fleet, &ledgers, hears, &stop).await;
+            // Without it the lease would be kept by a controller that does nothing.
+            stop.cancel();
+            ended
         };
+        let keep = async {
+            lease.keep(&stop).await;
+            stop.cancel();
+        };
+        let (controlled, ()) = tokio::join!(control, keep);
         let_go(&lease).await;
-        controlled?;
-        if shutdown.is_cancelled() {
-            return Ok(());
+        match controlled {
+            Err(error) => aws::failed("the controller ended", error.as_ref()),
+            Ok(()) if shutdown.is_cancelled() => {}
+            Ok(()) => tracing::warn!("this controller has lost its lease and stands by"),
         }
-        tracing::warn!("this controller has lost its lease and stands by");
+    }
+    Ok(())
+}
+
+/// Waits for the lease and opens the fleet; `None` when `shutdown` came first.
+async fn take_over(
+    settings: &Settings,
+    backend: &Backend,
+    sdk: &SdkConfig,
+    holder: &str,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<(Arc<Lease>, Arc<Ec2Fleet>)>> {
+    let key = Path::from_iter([STATUS_PREFIX, "controller-lease.json"]);
+    let state = Arc::clone(&backend.state);
+    let lease = Lease::acquire(state, key, holder, LEASE, shutdown)
+        .await
+        .context("take the controller's lease")?;
+    let Some(lease) = lease else {
+        return Ok(None);
+    };
+    let state = Arc::clone(&backend.state);
+    let prefix = Path::from(STATUS_PREFIX);
+    let options = ec2_options(settings);
+    match Ec2Fleet::open(sdk, options, state, &prefix, Arc::clone(&lease)).await {
+        Ok(fleet) => Ok(Some((lease, Arc::new(fleet)))),
+        Err(error) => {
+            let_go(&lease).await;
+            Err(error).context("open the EC2 fleet")
+        }
     }
 }
 
@@ -262,6 +297,9 @@ async fn control<F: Fleet>(
         ledger: Some(ledgers.total()),
         learned: watch::Sender::new(kept(backend).await?),
     };
+    // Only a controller that alone hears the reports knows whose queues nobody owns: the one with
+    // the lease, or the one of this data folder.
+    let sweeps = settings.fleet == FleetKind::Ec2 || settings.queues == QueueKind::Local;
     let mut learned = controller.learned.subscribe();
     let (reports, mut latest) = watch::channel(FleetReport::default());
     let publish = async {
@@ -286,7 +324,7 @@ async fn control<F: Fleet>(
             () = stop.cancelled() => {}
             () = reports::listen(backend, ledgers, hears) => {}
             () = ledgers.follow() => {}
-            () = reports::sweep(backend, ledgers) => {}
+            () = reports::sweep(backend, ledgers), if sweeps => {}
         }
     };
     tokio::join!(

@@ -16,6 +16,7 @@ mod eval;
 mod live_gallery;
 pub mod logging;
 mod models;
+mod pauses;
 mod photos;
 mod profile;
 mod progress;

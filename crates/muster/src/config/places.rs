@@ -61,6 +61,17 @@ impl TryFrom<String> for S3Url {
     }
 }
 
+impl S3Url {
+    /// Whether one of two places lies in the other.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let within = |inner: &Self, outer: &Self| {
+            let rest = inner.prefix.strip_prefix(&outer.prefix);
+            rest.is_some_and(|r| outer.prefix.is_empty() || r.is_empty() || r.starts_with('/'))
+        };
+        self.bucket == other.bucket && (within(self, other) || within(other, self))
+    }
+}
+
 impl From<S3Url> for String {
     fn from(url: S3Url) -> Self {
         url.to_string()

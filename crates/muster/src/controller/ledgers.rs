@@ -21,6 +21,8 @@ pub struct Ledgers {
     own: Option<(String, watch::Receiver<Ledger>)>,
     others: Mutex<Others>,
     total: watch::Sender<Ledger>,
+    /// Since when every report that was sent could be received and read.
+    listening_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -28,12 +30,12 @@ struct Others {
     replicas: HashMap<String, Replica>,
     /// What replicas that are gone have submitted and answered, all of it settled.
     gone: Ledger,
+    /// When replicas said their last, of which earlier reports may still come.
+    stopped: HashMap<String, Instant>,
 }
 
 #[derive(Debug)]
 struct Replica {
-    /// When it made its last report, by its own clock.
-    at_ms: u64,
     heard: Instant,
     /// What it had done before it was first heard from: that is no news.
     before: Ledger,
@@ -77,6 +79,7 @@ impl Ledgers {
             own: own.map(|own| (own.replica.clone(), own.ledger.clone())),
             others: Mutex::default(),
             total: watch::Sender::default(),
+            listening_since: Mutex::default(),
         };
         ledgers.sum();
         ledgers
@@ -93,9 +96,30 @@ impl Ledgers {
             || self.others().replicas.contains_key(replica)
     }
 
-    /// Takes in a report made at `at_ms` by the replica's clock; one that is older than the last is
-    /// dropped.
-    pub fn report(&self, at_ms: u64, report: &WebReport) {
+    /// Notes whether reports can be received and read.
+    pub fn listening(&self, listening: bool) {
+        let mut since = self
+            .listening_since
+            .lock()
+            .expect("no code panics while it holds this");
+        *since = match (listening, *since) {
+            (true, None) => Some(Instant::now()),
+            (true, since) => since,
+            (false, _) => None,
+        };
+    }
+
+    /// How long reports have been received and read without interruption.
+    pub fn listened_for(&self) -> Duration {
+        let since = self
+            .listening_since
+            .lock()
+            .expect("no code panics while it holds this");
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Takes in a report. One that counts less than was known is late, and dropped.
+    pub fn report(&self, report: &WebReport) {
         if self
             .own
             .as_ref()
@@ -111,11 +135,17 @@ impl Ledgers {
         };
         {
             let mut others = self.others();
+            let now_is = Instant::now();
+            others
+                .stopped
+                .retain(|_, at| now_is.duration_since(*at) < SILENT);
+            if others.stopped.contains_key(&report.replica) {
+                return;
+            }
             let replica = others
                 .replicas
                 .entry(report.replica.clone())
                 .or_insert_with(|| Replica {
-                    at_ms,
                     heard: Instant::now(),
                     // What waits now is news.
                     before: Ledger {
@@ -124,13 +154,13 @@ impl Ledgers {
                     },
                     now,
                 });
-            if at_ms < replica.at_ms {
+            if now.submitted < replica.now.submitted || now.answered < replica.now.answered {
                 return;
             }
-            replica.at_ms = at_ms;
             replica.heard = Instant::now();
             replica.now = now;
             if report.stopped {
+                others.stopped.insert(report.replica.clone(), now_is);
                 others.remove(&report.replica);
             }
         }
@@ -227,16 +257,16 @@ mod tests {
         };
         let ledgers = Ledgers::new(Some(&own));
         // Only what still waits is news of a replica that has long been there.
-        ledgers.report(10, &report("a", 1000, 990));
+        ledgers.report(&report("a", 1000, 990));
         assert_eq!(waiting(&ledgers), (10, 10));
-        ledgers.report(20, &report("a", 1005, 1000));
+        ledgers.report(&report("a", 1005, 1000));
         assert_eq!(waiting(&ledgers), (15, 5));
-        ledgers.report(15, &report("a", 1001, 990));
+        ledgers.report(&report("a", 1001, 990));
         assert_eq!(waiting(&ledgers), (15, 5));
-        ledgers.report(1, &report("b", 3, 0));
+        ledgers.report(&report("b", 3, 0));
         assert_eq!(waiting(&ledgers), (18, 8));
         // This process's own is read, not reported.
-        ledgers.report(30, &report("own", 500, 0));
+        ledgers.report(&report("own", 500, 0));
         sender.send_modify(|ledger| ledger.submitted = 2);
         ledgers.sum();
         assert_eq!(waiting(&ledgers), (20, 10));
@@ -245,18 +275,24 @@ mod tests {
     #[test]
     fn nobody_waits_for_what_a_replica_that_is_gone_had_not_answered() {
         let ledgers = Ledgers::new(None);
-        ledgers.report(1, &report("a", 7, 0));
-        ledgers.report(1, &report("b", 5, 1));
+        ledgers.report(&report("a", 7, 0));
+        ledgers.report(&report("b", 5, 1));
         let mut last = report("b", 5, 4);
         last.stopped = true;
-        ledgers.report(2, &last);
+        ledgers.report(&last);
         assert_eq!(waiting(&ledgers), (11, 7));
         assert!(ledgers.knows("a") && !ledgers.knows("b"));
         ledgers.forget_silent(Instant::now() + SILENT + LOOK);
         ledgers.sum();
         assert_eq!(waiting(&ledgers), (11, 0));
+        ledgers.report(&report("b", 9, 4));
+        assert_eq!(
+            waiting(&ledgers),
+            (11, 0),
+            "a late report of one that has stopped"
+        );
         // Heard from again, it begins anew, and the sum goes on growing.
-        ledgers.report(9, &report("a", 8, 7));
+        ledgers.report(&report("a", 8, 7));
         assert_eq!(waiting(&ledgers), (12, 1));
     }
 }

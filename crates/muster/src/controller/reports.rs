@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use muster_jobs::{Report, ReportContent, WorkerReport};
 use muster_queue::{MAX_BATCH, QueueError};
 
+use uuid::Uuid;
+
 use super::ledgers::Ledgers;
 use crate::aws;
 use crate::backend::Backend;
+use crate::pauses;
 
 /// One long poll for reports.
 const POLL: Duration = Duration::from_secs(20);
-/// Pause after a queue failure, so that an outage is not a busy loop.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often reply queues are looked at.
 const SWEEP: Duration = Duration::from_secs(60);
 /// A reply queue whose replica was not heard from for this long has no owner.
@@ -33,24 +34,27 @@ pub async fn listen(
     ledgers: &Ledgers,
     hears: Hears<impl Fn(WorkerReport), impl Fn()>,
 ) {
-    let mut failing = false;
+    let mut failures = 0;
     loop {
         let received = match backend.reports.receive(MAX_BATCH, POLL).await {
             Ok(received) => received,
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                ledgers.listening(false);
+                if failures == 0 {
                     aws::failed(
                         "reports can not be received; the fleet follows the queue's own counts meanwhile",
                         &error,
                     );
                 }
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                failures += 1;
+                tokio::time::sleep(pauses::after(failures)).await;
                 continue;
             }
         };
-        if std::mem::take(&mut failing) {
+        if std::mem::take(&mut failures) > 0 {
             tracing::info!("reports are received again");
         }
+        ledgers.listening(true);
         (hears.listening)();
         if received.is_empty() {
             continue;
@@ -59,9 +63,11 @@ pub async fn listen(
             match Report::from_json(&message.body) {
                 Ok(report) => match report.content {
                     ReportContent::Worker(worker) => (hears.worker)(worker),
-                    ReportContent::Web(web) => ledgers.report(report.at_ms, &web),
+                    ReportContent::Web(web) => ledgers.report(&web),
                 },
                 Err(error) => {
+                    // Of a replica, perhaps, that is taken for gone if nobody reads what it says.
+                    ledgers.listening(false);
                     tracing::error!(error = %crate::Chain(&error), "a report was dropped");
                 }
             }
@@ -92,11 +98,18 @@ async fn sweep_once(
     unowned: &mut HashMap<String, Instant>,
     orphaned: Duration,
 ) -> Result<(), QueueError> {
+    if ledgers.listened_for() < orphaned {
+        unowned.clear();
+        return Ok(());
+    }
     let prefix = backend.reply_queues();
     let names = backend.queues.names(&prefix).await?;
     unowned.retain(|name, _| names.contains(name));
     for name in names {
-        if ledgers.knows(name.strip_prefix(&prefix).unwrap_or_default()) {
+        let replica = name.strip_prefix(&prefix).unwrap_or_default();
+        // A queue of another name is somebody else's.
+        let ours = Uuid::try_parse(replica).is_ok();
+        if !ours || ledgers.knows(replica) {
             unowned.remove(&name);
             continue;
         }
@@ -135,18 +148,19 @@ mod tests {
         };
         let backend = Backend::open(&settings, Role::Controller).await.unwrap();
         let ledgers = Ledgers::new(None);
-        for replica in ["here", "gone"] {
+        let [here, gone] = [(); 2].map(|()| Uuid::now_v7().simple().to_string());
+        for replica in [&here, &gone, "audit"] {
             backend.replies(replica).await.unwrap();
         }
         let report = WebReport {
-            replica: "here".to_owned(),
+            replica: here.clone(),
             submitted: 0,
             answered: 0,
             timed: 0,
             worked_ms: 0.0,
             stopped: false,
         };
-        ledgers.report(1, &report);
+        ledgers.report(&report);
         let mut unowned = HashMap::new();
         let names = async || {
             let prefix = backend.reply_queues();
@@ -155,10 +169,12 @@ mod tests {
         sweep_once(&backend, &ledgers, &mut unowned, ORPHANED)
             .await
             .unwrap();
-        assert_eq!(names().await.len(), 2, "not at first sight");
+        assert_eq!(names().await.len(), 3, "not while nothing is heard");
+        ledgers.listening(true);
         sweep_once(&backend, &ledgers, &mut unowned, Duration::ZERO)
             .await
             .unwrap();
-        assert_eq!(names().await, ["resp-queue-here"]);
+        let left = [format!("resp-queue-{here}"), "resp-queue-audit".to_owned()];
+        assert_eq!(names().await, left);
     }
 }

@@ -14,7 +14,7 @@ use muster_jobs::{
     FileName, MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId,
     TraceParent, WorkerCpu, now_ms,
 };
-use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue};
+use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use muster_recognize::gallery::Gallery;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
@@ -27,13 +27,12 @@ use super::upload::Photo;
 use crate::aws;
 use crate::backend::Backend;
 use crate::live_gallery::LiveGallery;
+use crate::pauses;
 
 /// Latencies kept to answer the percentiles from.
 const LATENCIES: usize = 1000;
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
-/// Pause after a queue failure, so that an outage is not a busy loop.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 
 /// How long the clock of a worker's processor time is remembered after its last reply.
 const WORKER_MEMORY: Duration = Duration::from_secs(600);
@@ -315,19 +314,31 @@ impl Dispatcher {
         let inner = &*self.inner;
         let deadline = tokio::time::Instant::now() + inner.timeout;
         let key = inner.backend.input_key(id, &photo.file);
-        let (stored, gallery_version) = tokio::join!(
-            inner
-                .backend
-                .input
-                .put(&key, PutPayload::from_bytes(photo.bytes)),
-            // An enrolment matches nobody.
-            async {
-                match purpose {
-                    Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
-                    Purpose::Enroll => Ok(0),
+        let late = |_| {
+            let waited = inner.timeout.as_secs_f64();
+            let detail = format!(
+                "the photograph could not be stored and queued within {waited:.0} s: send it again \
+                 later"
+            );
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+        };
+        let looks = async {
+            tokio::join!(
+                inner
+                    .backend
+                    .input
+                    .put(&key, PutPayload::from_bytes(photo.bytes)),
+                // An enrolment matches nobody.
+                async {
+                    match purpose {
+                        Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
+                        Purpose::Enroll => Ok(0),
+                    }
                 }
-            }
-        );
+            )
+        };
+        let looked = tokio::time::timeout_at(deadline, looks).await;
+        let (stored, gallery_version) = looked.map_err(late)?;
         let stored = stored
             .map_err(|error| ApiError::internal("a photograph could not be stored", &error))?;
         let gallery_version = gallery_version
@@ -348,10 +359,10 @@ impl Dispatcher {
             trace,
         };
         let (body, attributes) = request.to_message();
-        inner
-            .outbox
-            .send(Outgoing { body, attributes })
+        let sending = inner.outbox.send(Outgoing { body, attributes });
+        tokio::time::timeout_at(deadline, sending)
             .await
+            .map_err(late)?
             .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
         match tokio::time::timeout_at(deadline, replied).await {
             Ok(Ok(reply)) => match reply.outcome {
@@ -402,13 +413,32 @@ impl Dispatcher {
 }
 
 /// Receives replies, hands them out and deletes them.
-async fn listen(inner: Arc<Inner>, replies: Arc<dyn Queue>, receipts: Deleter, tasks: TaskTracker) {
+async fn listen(
+    inner: Arc<Inner>,
+    mut replies: Arc<dyn Queue>,
+    receipts: Deleter,
+    tasks: TaskTracker,
+) {
+    let mut failures = 0;
     loop {
         let received = match replies.receive(MAX_BATCH, POLL).await {
-            Ok(received) => received,
+            Ok(received) => {
+                failures = 0;
+                received
+            }
             Err(error) => {
                 aws::failed("could not receive replies", &error);
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                failures += 1;
+                tokio::time::sleep(pauses::after(failures)).await;
+                if let QueueError::NotFound { .. } = error {
+                    // Somebody removed it. Without it nobody here is ever answered.
+                    match inner.backend.replies_on(&inner.reply_to).await {
+                        Ok(made) => replies = made,
+                        Err(error) => {
+                            aws::failed("the reply queue could not be made anew", error.as_ref());
+                        }
+                    }
+                }
                 continue;
             }
         };

@@ -65,7 +65,6 @@ pub async fn run(
         .local_addr()
         .context("read the listener's address")?;
     let backend = Backend::open(&settings, Role::Web).await?;
-    let replies = backend.replies(&replica.id).await?;
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let request_timeout = seconds(settings.request_timeout_s);
@@ -73,6 +72,9 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
+    // Last: a start that fails leaves no queue behind.
+    let model = models::Manifest::embedded().context("read the manifest")?;
+    let replies = backend.replies(&replica.id).await?;
     // Buckets have lifecycle rules of their own.
     let swept = [
         (&settings.input_store, &backend.input),
@@ -112,11 +114,7 @@ pub async fn run(
         limits: settings.decode_limits(),
         max_images: settings.max_images,
         request_timeout,
-        model: models::Manifest::embedded()
-            .context("read the manifest")?
-            .profile
-            .embedder
-            .into(),
+        model: model.profile.embedder.into(),
         started: Instant::now(),
     };
     tracing::info!(%address, "the web tier listens");

@@ -11,13 +11,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::pauses;
+
 /// How often a replica says at least that it is there.
 const EVERY: Duration = Duration::from_secs(10);
 /// How often it says at most what changed, while it is neither the first request nor the last
 /// answer.
 const SHORTEST: Duration = Duration::from_millis(500);
-/// Pause after a report that was not sent.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// One web tier among several.
 pub struct Replica {
@@ -57,29 +57,29 @@ pub async fn run(
     reporting: Reporting,
     stop: CancellationToken,
 ) {
-    let mut failing = false;
+    let mut failures = 0;
     loop {
         let now = *ledger.borrow_and_update();
         let stopped = stop.is_cancelled();
         let sent = send(&*reports, &replica, &now, stopped).await;
         match &sent {
-            Err(error) if !failing => {
+            Err(error) if failures == 0 => {
                 tracing::warn!(
                     error = %crate::Chain(error),
                     "a report was not sent; the fleet follows the queue's own counts meanwhile"
                 );
             }
-            Ok(()) if failing => tracing::info!("reports are sent again"),
+            Ok(()) if failures > 0 => tracing::info!("reports are sent again"),
             _ => {}
         }
-        failing = sent.is_err();
+        failures = if sent.is_err() { failures + 1 } else { 0 };
         if stopped {
             return;
         }
-        if failing {
+        if failures > 0 {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
+                () = tokio::time::sleep(pauses::after(failures)) => {}
             }
             continue;
         }

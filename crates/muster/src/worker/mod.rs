@@ -12,7 +12,7 @@ mod report;
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -35,6 +35,7 @@ use crate::backend::{Backend, Role};
 use crate::config::{FleetKind, Settings, seconds};
 use crate::cpu;
 use crate::live_gallery::LiveGallery;
+use crate::pauses;
 pub use inference::image_failure;
 use inference::{Inference, InferenceError};
 use replies::Replies;
@@ -49,8 +50,6 @@ const IN_HAND_REMOTE: usize = 6;
 const MAX_REPLY_BYTES: usize = 200 << 10;
 /// One long poll; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
-/// Pause after a queue or store failure, so that an outage is not a busy loop.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// After its parent's end, a worker finishes what it has for at most this long.
 const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
 
@@ -134,6 +133,7 @@ pub async fn run(
         visibility_timeout: seconds(settings.visibility_timeout_s),
         drain: drain.clone(),
         answered: AtomicU64::new(0),
+        failures: AtomicU32::new(0),
     });
     tracing::info!(
         instance.id = id,
@@ -170,8 +170,16 @@ pub async fn run(
             .await
             .context("take a place in hand")?;
         let max = 1 + places.available_permits();
-        // The receive is never dropped half-way: what it has received is either worked on or
-        // handed back. The drain only shortens the wait.
+        // A worker that can do nothing at present leaves the requests to others.
+        let failures = worker.failures.load(Ordering::Relaxed);
+        if failures > 0 {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                () = tokio::time::sleep(pauses::after(failures)) => {}
+            }
+        }
+        // What a receive that the drain cuts short has received comes back: at once on SQLite, after
+        // the visibility timeout on SQS.
         let received = tokio::select! {
             biased;
             () = drain.cancelled() => break,
@@ -181,7 +189,7 @@ pub async fn run(
             Ok(received) => received,
             Err(error) => {
                 aws::failed("could not receive requests", &error);
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                worker.failures.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
         };
@@ -233,6 +241,8 @@ struct Worker {
     visibility_timeout: Duration,
     drain: CancellationToken,
     answered: AtomicU64,
+    /// Receives and requests that failed in a row, for no fault of a photograph.
+    failures: AtomicU32,
 }
 
 /// Why a request was not answered now; it comes back when its visibility timeout ends.
@@ -272,6 +282,7 @@ impl Worker {
         match outcome {
             Ok(Answered::Done) => {
                 self.answered.fetch_add(1, Ordering::Relaxed);
+                self.failures.store(0, Ordering::Relaxed);
                 if let Err(error) = self.receipts.delete(receipt).await {
                     tracing::warn!(
                         request.id = %request.id,
@@ -280,7 +291,7 @@ impl Worker {
                     );
                 }
             }
-            Ok(Answered::NotStarted) => self.hand_back(&receipt).await,
+            Ok(Answered::NotStarted) => self.hand_back(&receipt, Duration::ZERO).await,
             Err(error) => {
                 tracing::error!(
                     request.id = %request.id,
@@ -289,15 +300,18 @@ impl Worker {
                     error = %crate::Chain(&error),
                     "a request could not be answered and is handed back"
                 );
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-                self.hand_back(&receipt).await;
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                // Longer each time: a request must not be set aside for a store that is away.
+                let wait = pauses::after(message.receive_count + 1);
+                self.hand_back(&receipt, wait.min(self.visibility_timeout))
+                    .await;
             }
         }
     }
 
-    async fn hand_back(&self, receipt: &Receipt) {
+    async fn hand_back(&self, receipt: &Receipt, wait: Duration) {
         let receipts = std::slice::from_ref(receipt);
-        if let Err(error) = one(self.backend.requests.extend(receipts, Duration::ZERO).await) {
+        if let Err(error) = one(self.backend.requests.extend(receipts, wait).await) {
             tracing::warn!(error = %crate::Chain(&error), "a request could not be handed back");
         }
     }
@@ -329,8 +343,8 @@ impl Worker {
             let failure = Failure {
                 code: FailureCode::RecognitionFailed,
                 detail: format!(
-                    "workers stopped {} times while they had this photograph; it was set aside \
-                     for the operator: send another photograph",
+                    "workers did not come to an end with this photograph {} times; it was set \
+                     aside for the operator: send it again later, or another",
                     self.max_receives
                 ),
             };
@@ -478,10 +492,15 @@ impl Worker {
         let begun = Instant::now();
         if let Some(body) = stored(&reply, self.backend.keys) {
             let key = self.backend.output_key(request.id, &request.file);
-            self.backend
-                .output
-                .put(&key, PutPayload::from(body))
-                .await?;
+            let put = self.backend.output.put(&key, PutPayload::from(body)).await;
+            match (put, &reply.outcome) {
+                (Ok(_), _) => {}
+                // Its client is told at least.
+                (Err(error), Outcome::Failed(_)) => {
+                    aws::failed("a failure could not be stored", &error);
+                }
+                (Err(error), _) => return Err(error.into()),
+            }
         }
         if let Outcome::Recognized(recognition) = &mut reply.outcome {
             recognition.timing_ms.store = millis(begun.elapsed());

@@ -65,10 +65,12 @@ pub async fn run(
             }
             worker.drain.cancelled().await;
         };
+        // A worker that drains while it is idle ends in the same moment, and says so first.
         tokio::select! {
+            biased;
+            () = draining => {}
             () = ended.cancelled() => return,
             () = changed => {}
-            () = draining => {}
         }
     }
 }

@@ -116,15 +116,18 @@ impl Service {
         format!("{}{path}", self.url)
     }
 
+    /// The status, asked for again while the service can not say.
     pub async fn status(&self) -> Value {
-        self.http
-            .get(self.at("/v1/status"))
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap()
+        let mut status = None;
+        until("the status is told", async || {
+            let answer = self.http.get(self.at("/v1/status")).send().await.unwrap();
+            if answer.status().is_success() {
+                status = Some(answer.json().await.unwrap());
+            }
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
     }
 
     pub async fn instances(&self) -> u64 {

@@ -1,0 +1,29 @@
+//! Pauses between attempts at something that fails, so that an outage is not a busy loop.
+
+use std::time::Duration;
+
+/// The first pause. Each failure in a row doubles it.
+const FIRST: Duration = Duration::from_millis(250);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// How long to pause after so many failures in a row; not at all after none.
+pub fn after(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        n => FIRST.saturating_mul(1 << (n - 1).min(16)).min(LONGEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let pauses = [0, 1, 2, 3, 8, 100].map(after);
+        let ms = Duration::from_millis;
+        let expected = [ms(0), ms(250), ms(500), ms(1000), LONGEST, LONGEST];
+        assert_eq!(pauses, expected);
+    }
+}
