@@ -72,7 +72,8 @@ struct BackOff {
     failures_seen: u64,
     consecutive: u32,
     until: Option<Instant>,
-    /// What the last launch failed of, while launches are held.
+    /// What the last launch failed of, while launches are held and nothing has failed to start
+    /// since.
     why: Option<String>,
 }
 
@@ -80,6 +81,7 @@ impl BackOff {
     fn observe(&mut self, now: Instant, failed_starts: u64, any_running: bool) {
         if failed_starts > self.failures_seen {
             self.failures_seen = failed_starts;
+            self.why = None;
             self.fail(now, Duration::ZERO);
         } else if any_running {
             self.consecutive = 0;
@@ -267,6 +269,12 @@ async fn step<F: Fleet>(
             .iter()
             .any(|instance| instance.state == InstanceState::Running),
     );
+    let launch_limit = match (&back_off.until, &back_off.why) {
+        (None, _) => None,
+        // Where launches fail, the stopped may be started all the same.
+        (Some(_), Some(_)) => Some(controller.fleet.stopped().await),
+        (Some(_), None) => Some(0),
+    };
     let seen = Observation {
         // Wall-clock time, since what was learned outlives this process.
         now: SystemTime::now()
@@ -279,7 +287,7 @@ async fn step<F: Fleet>(
             .as_mut()
             .map(|ledger| *ledger.borrow_and_update()),
         instances,
-        launches_held: back_off.until.is_some(),
+        launch_limit,
     };
     learned.observe(&seen, &controller.policy);
     let made = plan(&seen, learned, &controller.policy);

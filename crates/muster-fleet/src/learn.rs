@@ -582,7 +582,7 @@ mod tests {
                 in_flight: 0,
                 ledger: Some(self.ledger),
                 instances: self.instances.clone(),
-                launches_held: false,
+                launch_limit: None,
             };
             self.learned.observe(&seen, &POLICY);
         }
@@ -665,7 +665,7 @@ mod tests {
             in_flight: 1,
             ledger: Some(world.ledger),
             instances: Vec::new(),
-            launches_held: false,
+            launch_limit: None,
         };
         world.learned.observe(&seen, &exact);
         assert_eq!(
@@ -729,7 +729,7 @@ mod tests {
                     in_flight: 0,
                     ledger: Some(world.ledger),
                     instances: world.instances.clone(),
-                    launches_held: false,
+                    launch_limit: None,
                 };
                 world.learned.observe(&seen, &policy);
                 world
@@ -765,7 +765,7 @@ mod tests {
             in_flight: 0,
             ledger: Some(Ledger::default()),
             instances: Vec::new(),
-            launches_held: false,
+            launch_limit: None,
         };
         restarted.observe(&seen, &POLICY);
         assert!((restarted.service_s(&POLICY) - 0.2).abs() < 1e-9);

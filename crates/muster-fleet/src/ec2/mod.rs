@@ -553,6 +553,16 @@ impl Fleet for Ec2Fleet {
         self.launch_new(&mut acting, missing).await
     }
 
+    async fn stopped(&self) -> u32 {
+        let acting = self.acting.lock().await;
+        let now = Instant::now();
+        if acting.pools.may_start(now) {
+            self.members().spares(now).len() as u32
+        } else {
+            0
+        }
+    }
+
     async fn drain(&self, ids: &[InstanceId]) -> Result<(), FleetError> {
         let _acting = self.acting.lock().await;
         let (stop, terminate) = {
