@@ -132,14 +132,11 @@ async fn on_ec2(
     let holder = Uuid::now_v7().simple().to_string();
     let lease_key = Path::from_iter([STATUS_PREFIX, "controller-lease.json"]);
     let ledgers = Ledgers::new(own.as_ref());
-    loop {
-        let state = Arc::clone(&backend.state);
-        let lease = Lease::acquire(state, lease_key.clone(), &holder, LEASE, &shutdown)
-            .await
-            .context("take the controller's lease")?;
-        let Some(lease) = lease else {
-            return Ok(());
-        };
+    let state = Arc::clone(&backend.state);
+    let mut acquired = Lease::acquire(state, lease_key, &holder, LEASE, &shutdown)
+        .await
+        .context("take the controller's lease")?;
+    while let Some(lease) = acquired {
         let state = Arc::clone(&backend.state);
         let prefix = Path::from(STATUS_PREFIX);
         let options = ec2_options(settings);
@@ -166,10 +163,14 @@ async fn on_ec2(
         let_go(&lease).await;
         controlled?;
         if shutdown.is_cancelled() {
-            return Ok(());
+            break;
         }
-        tracing::warn!("this controller has lost its lease and stands by");
+        acquired = lease
+            .regain(&shutdown)
+            .await
+            .context("regain the controller's lease")?;
     }
+    Ok(())
 }
 
 /// Releases the lease, so that a successor need not wait for its end.
