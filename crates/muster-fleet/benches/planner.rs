@@ -52,7 +52,7 @@ fn seen(instances: usize, backlog: u64) -> Observation {
             ..Ledger::default()
         }),
         instances: (0..instances).map(instance).collect(),
-        launches_held: false,
+        launch_limit: None,
     }
 }
 

@@ -20,6 +20,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a fleet that is kept without work is observed at least.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a report is published that says nothing new: on S3 each is paid for.
+const UNCHANGED_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a report is published whose reason alone has changed.
 const REASON_INTERVAL: Duration = Duration::from_secs(1);
 /// How often what was learned is handed out to be kept.
@@ -72,7 +74,8 @@ struct BackOff {
     failures_seen: u64,
     consecutive: u32,
     until: Option<Instant>,
-    /// What the last launch failed of, while launches are held.
+    /// What the last launch failed of, while launches are held and nothing has failed to start
+    /// since.
     why: Option<String>,
 }
 
@@ -80,6 +83,7 @@ impl BackOff {
     fn observe(&mut self, now: Instant, failed_starts: u64, any_running: bool) {
         if failed_starts > self.failures_seen {
             self.failures_seen = failed_starts;
+            self.why = None;
             self.fail(now, Duration::ZERO);
         } else if any_running {
             self.consecutive = 0;
@@ -126,7 +130,15 @@ pub async fn run<F: Fleet>(
     let mut failures = 0u32;
     let mut counted = None;
     loop {
-        let wake = match step(&mut controller, &mut counted, &mut learned, &mut back_off).await {
+        let mut seen = Ledger::default();
+        let looked = step(
+            &mut controller,
+            &mut seen,
+            &mut counted,
+            &mut learned,
+            &mut back_off,
+        );
+        let wake = match looked.await {
             Ok((report, wake)) => {
                 failures = 0;
                 let news = published
@@ -136,7 +148,7 @@ pub async fn run<F: Fleet>(
                     tracing::info!("{}", report.reason);
                 }
                 let due = published.as_ref().is_none_or(|(at, last)| {
-                    at.elapsed() >= IDLE_INTERVAL
+                    at.elapsed() >= UNCHANGED_INTERVAL
                         || at.elapsed() >= REASON_INTERVAL && report.reason != last.reason
                 });
                 if news || due {
@@ -160,7 +172,7 @@ pub async fn run<F: Fleet>(
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
-            sent = sleep_until(wake, &mut controller) => if sent {
+            sent = sleep_until(wake, seen, &mut controller) => if sent {
                 counted = None;
             },
         }
@@ -178,7 +190,7 @@ enum Wake {
 }
 
 /// Sleeps, and says whether the queue has signalled that something was sent.
-async fn sleep_until<F: Fleet>(wake: Wake, controller: &mut Controller<F>) -> bool {
+async fn sleep_until<F: Fleet>(wake: Wake, seen: Ledger, controller: &mut Controller<F>) -> bool {
     let at_most = match wake {
         Wake::After(wait) => {
             tokio::time::sleep(wait).await;
@@ -190,7 +202,7 @@ async fn sleep_until<F: Fleet>(wake: Wake, controller: &mut Controller<F>) -> bo
     let begun = Instant::now();
     tokio::select! {
         () = controller.fleet.changed() => false,
-        () = submitted(controller.ledger.as_mut()) => false,
+        () = submitted(controller.ledger.as_mut(), seen) => false,
         result = controller.requests.wait_for_send(at_most) => match result {
             // SQS has no signal: there, waiting ends with its time.
             Ok(()) => begun.elapsed() < at_most,
@@ -204,20 +216,15 @@ async fn sleep_until<F: Fleet>(wake: Wake, controller: &mut Controller<F>) -> bo
 }
 
 /// Returns when the web tier has submitted something, or has had its last answer, since the ledger
-/// was last looked at; never without a ledger.
-async fn submitted(ledger: Option<&mut watch::Receiver<Ledger>>) {
+/// was as `seen`; never without a ledger.
+async fn submitted(ledger: Option<&mut watch::Receiver<Ledger>>, seen: Ledger) {
     let Some(ledger) = ledger else {
         return std::future::pending().await;
     };
-    let seen = ledger.borrow().submitted;
-    let news = |now: &Ledger| now.submitted != seen || now.answered >= now.submitted;
-    loop {
-        if ledger.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        if news(&ledger.borrow_and_update()) {
-            return;
-        }
+    let waits = |ledger: &Ledger| ledger.answered < ledger.submitted;
+    let news = |now: &Ledger| now.submitted != seen.submitted || waits(&seen) && !waits(now);
+    if ledger.wait_for(news).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -252,6 +259,7 @@ async fn count<F: Fleet>(
 
 async fn step<F: Fleet>(
     controller: &mut Controller<F>,
+    ledger: &mut Ledger,
     counted: &mut Option<(Instant, Counts)>,
     learned: &mut Learned,
     back_off: &mut BackOff,
@@ -267,6 +275,17 @@ async fn step<F: Fleet>(
             .iter()
             .any(|instance| instance.state == InstanceState::Running),
     );
+    let launch_limit = match (&back_off.until, &back_off.why) {
+        (None, _) => None,
+        // Where launches fail, the stopped may be started all the same.
+        (Some(_), Some(_)) => Some(controller.fleet.stopped().await),
+        (Some(_), None) => Some(0),
+    };
+    let observed = controller
+        .ledger
+        .as_mut()
+        .map(|ledger| *ledger.borrow_and_update());
+    *ledger = observed.unwrap_or_default();
     let seen = Observation {
         // Wall-clock time, since what was learned outlives this process.
         now: SystemTime::now()
@@ -274,12 +293,9 @@ async fn step<F: Fleet>(
             .unwrap_or_default(),
         visible: counts.visible,
         in_flight: counts.in_flight,
-        ledger: controller
-            .ledger
-            .as_mut()
-            .map(|ledger| *ledger.borrow_and_update()),
+        ledger: observed,
         instances,
-        launches_held: back_off.until.is_some(),
+        launch_limit,
     };
     learned.observe(&seen, &controller.policy);
     let made = plan(&seen, learned, &controller.policy);

@@ -168,6 +168,12 @@ pub trait Fleet: Send + Sync + 'static {
     /// before it tries again.
     async fn launch(&self, count: u32) -> Result<(), FleetError>;
 
+    /// How many stopped instances the next launch would start rather than launch others; none
+    /// unless the fleet keeps some.
+    async fn stopped(&self) -> u32 {
+        0
+    }
+
     /// Tells instances to drain. Unknown and already draining ones are left as they are.
     ///
     /// # Errors

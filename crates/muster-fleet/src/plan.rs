@@ -72,8 +72,8 @@ pub struct Observation {
     pub ledger: Option<Ledger>,
     /// Every instance that is not terminated, oldest first.
     pub instances: Vec<Instance>,
-    /// Whether launches are held back after failed ones.
-    pub launches_held: bool,
+    /// So many launches at most, while launches are held back after failed ones.
+    pub launch_limit: Option<u32>,
 }
 
 impl Observation {
@@ -158,18 +158,15 @@ pub fn plan(seen: &Observation, learned: &Learned, policy: &Policy) -> Plan {
     let room = policy
         .max_instances
         .saturating_sub(coming + hung + draining);
-    let launch = if seen.launches_held {
-        0
-    } else {
-        missing.min(room)
-    };
+    let limit = seen.launch_limit.unwrap_or(u32::MAX);
+    let launch = missing.min(room).min(limit);
 
     let kept = needed.max(learned.worth_keeping(policy));
     let surplus = coming.saturating_sub(kept) as usize;
     let drain = victims(seen, policy, hung_s, surplus);
 
     let action = match (launch, drain.len()) {
-        (0, 0) if missing > 0 && seen.launches_held => {
+        (0, 0) if missing > 0 && limit == 0 => {
             format!("launching {missing} is held back after failed starts")
         }
         (0, 0) if missing > 0 => {
@@ -271,7 +268,7 @@ mod tests {
             in_flight: 0,
             ledger: None,
             instances,
-            launches_held: false,
+            launch_limit: None,
         }
     }
 
@@ -352,7 +349,7 @@ mod tests {
             made.reason
         );
         full.instances.clear();
-        full.launches_held = true;
+        full.launch_limit = Some(0);
         let made = first_plan(&full, &bounded);
         assert_eq!(made.launch, 0);
         assert!(
@@ -360,6 +357,9 @@ mod tests {
             "{}",
             made.reason
         );
+        full.launch_limit = Some(1);
+        let made = first_plan(&full, &bounded);
+        assert_eq!(made.launch, 1);
     }
 
     #[test]
@@ -391,19 +391,19 @@ mod tests {
             states in prop::collection::vec((0u8..3, 0.0f64..500.0), 0..40),
             min in 0u32..10,
             more in 0u32..20,
-            held: bool,
+            limit: Option<u32>,
             slots in 1u32..4,
         ) {
             let state = |n| [Pending, Running, Draining][n as usize];
             let states: Vec<_> = states.into_iter().map(|(n, age)| (state(n), age)).collect();
             let mut seen = seen(backlog, members(&states));
-            seen.launches_held = held;
+            seen.launch_limit = limit;
             let policy = Policy { min_instances: min, max_instances: (min + more).max(1), slots, ..POLICY };
             let made = first_plan(&seen, &policy);
             prop_assert_eq!(&made, &first_plan(&seen, &policy));
             let members = seen.instances.len() as u32;
             prop_assert!(made.launch == 0 || members + made.launch <= policy.max_instances);
-            prop_assert!(!held || made.launch == 0);
+            prop_assert!(limit.is_none_or(|limit| made.launch <= limit));
             // Those that take as long as this to boot are not counted on.
             let counted = |i: &&Instance| match i.state {
                 Draining => false,

@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use muster_fleet::{
-    Controller, Fleet, FleetReport, KeepAlive, Learned, LocalFleet, LocalFleetOptions, Policy,
+    Controller, Fleet, FleetError, FleetReport, Instance, InstanceId, KeepAlive, Learned,
+    LocalFleet, LocalFleetOptions, Policy,
 };
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
@@ -26,7 +29,26 @@ struct Running {
     _folder: tempfile::TempDir,
 }
 
+fn local(script: &str) -> Arc<LocalFleet> {
+    Arc::new(LocalFleet::new(LocalFleetOptions {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), script.into()],
+        drain_timeout: LIMIT,
+    }))
+}
+
 async fn start(script: &str, max_instances: u32, idle_grace: Duration) -> Running {
+    let fleet = local(script);
+    control(Arc::clone(&fleet), fleet, max_instances, idle_grace).await
+}
+
+/// Controls `controlled`, whose instances are those of `fleet`.
+async fn control<F: Fleet>(
+    controlled: Arc<F>,
+    fleet: Arc<LocalFleet>,
+    max_instances: u32,
+    idle_grace: Duration,
+) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let queues = SqliteQueues::open(&folder.path().join("queue.db")).unwrap();
     let options = QueueOptions {
@@ -35,16 +57,11 @@ async fn start(script: &str, max_instances: u32, idle_grace: Duration) -> Runnin
         retention: Duration::from_secs(3600),
     };
     let queue = Queues::queue(&queues, "requests", &options).await.unwrap();
-    let fleet = Arc::new(LocalFleet::new(LocalFleetOptions {
-        program: "/bin/sh".into(),
-        args: vec!["-c".into(), script.into()],
-        drain_timeout: LIMIT,
-    }));
     let (sender, reports) = watch::channel(FleetReport::default());
     let stop = CancellationToken::new();
     let controller = Controller {
         requests: Arc::clone(&queue),
-        fleet: Arc::clone(&fleet),
+        fleet: controlled,
         policy: Policy {
             min_instances: 0,
             max_instances,
@@ -155,5 +172,76 @@ async fn starts_that_fail_are_backed_off_from() {
         (2..=5).contains(&starts),
         "{starts} starts in three seconds"
     );
+    running.stop().await;
+}
+
+/// Keeps some stopped instances, and has no others for hours.
+struct Shortage {
+    fleet: Arc<LocalFleet>,
+    stopped: AtomicU32,
+}
+
+#[async_trait]
+impl Fleet for Shortage {
+    async fn instances(&self) -> Result<Vec<Instance>, FleetError> {
+        self.fleet.instances().await
+    }
+
+    async fn launch(&self, count: u32) -> Result<(), FleetError> {
+        let started = count.min(self.stopped.load(Ordering::Relaxed));
+        self.fleet.launch(started).await?;
+        self.stopped.fetch_sub(started, Ordering::Relaxed);
+        if started == count {
+            return Ok(());
+        }
+        Err(FleetError::NoCapacity {
+            missing: count - started,
+            retry_after: Duration::from_secs(3600),
+            last: "the only place: none".to_owned(),
+        })
+    }
+
+    async fn stopped(&self) -> u32 {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    async fn drain(&self, ids: &[InstanceId]) -> Result<(), FleetError> {
+        self.fleet.drain(ids).await
+    }
+
+    async fn changed(&self) {
+        self.fleet.changed().await;
+    }
+
+    fn failed_starts(&self) -> u64 {
+        self.fleet.failed_starts()
+    }
+}
+
+#[tokio::test]
+async fn the_stopped_are_started_while_launches_are_held_back() {
+    let fleet = local(WORKER);
+    let shortage = Arc::new(Shortage {
+        fleet: Arc::clone(&fleet),
+        stopped: AtomicU32::new(1),
+    });
+    let mut running = control(Arc::clone(&shortage), fleet, 5, LIMIT).await;
+    running
+        .queue
+        .send(&vec!["a".to_owned().into(); 10])
+        .await
+        .unwrap();
+    running
+        .until("one is started and the others fail", |report| {
+            report.running == 1 && report.reason.contains("held back")
+        })
+        .await;
+    shortage.stopped.store(2, Ordering::Relaxed);
+    running
+        .until("those that are stopped by now are started", |report| {
+            report.running == 3 && report.reason.contains("held back")
+        })
+        .await;
+    assert_eq!(shortage.stopped().await, 0);
     running.stop().await;
 }

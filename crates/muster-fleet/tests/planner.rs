@@ -132,7 +132,7 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
                     busy: None,
                 })
                 .collect(),
-            launches_held: false,
+            launch_limit: None,
         };
         learned.observe(&seen, &policy);
         let made = plan(&seen, &learned, &policy);

@@ -127,6 +127,26 @@ impl Server {
         self.ask("capacity", &capacity);
     }
 
+    /// Sets how many launches one page of a listing of instances shows at most, whatever its caller
+    /// asks for. Listings that are not asked for in pages are whole.
+    pub fn set_page(&self, reservations: usize) {
+        self.ask("page", &serde_json::json!({ "reservations": reservations }));
+    }
+
+    /// Makes a bucket.
+    pub fn make_bucket(&self, name: &str) {
+        // Moto verifies no signature, but knows the service by it.
+        let signed = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
+                      SignedHeaders=host, Signature=00";
+        let host = self.endpoint.trim_start_matches("http://");
+        let request = format!(
+            "PUT /{name} HTTP/1.0\r\nHost: {host}\r\nAuthorization: {signed}\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        let answer = exchange(&self.endpoint, &request).unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some("200"), "{name}: {answer}");
+    }
+
     fn ask(&self, path: &str, value: &serde_json::Value) -> serde_json::Value {
         let answer = ask(&self.endpoint, path, value).unwrap();
         answer.unwrap_or_else(|error| panic!("{path} {value}: {error}"))
@@ -148,17 +168,23 @@ pub(crate) fn ask(
         "POST /_testbed/{path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let mut connection = TcpStream::connect(endpoint.trim_start_matches("http://"))?;
-    connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    connection.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
+    let answer = exchange(endpoint, &request)?;
     Ok(match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => {
             serde_json::from_str(body).map_err(|_| answer)
         }
         _ => Err(answer),
     })
+}
+
+/// Sends a request whose answer ends with the connection.
+fn exchange(endpoint: &str, request: &str) -> io::Result<String> {
+    let mut connection = TcpStream::connect(endpoint.trim_start_matches("http://"))?;
+    connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    connection.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Drop for Server {

@@ -109,12 +109,17 @@ impl FaultProxy {
     ///
     /// # Panics
     ///
-    /// If anything but a deletion of messages is to be forgotten.
+    /// If anything but a deletion of messages is to be forgotten, or anything but instances to be
+    /// unlisted.
     pub fn inject(&self, calls: Calls, when: When, fault: Fault) -> Rule {
         let deletions = [Calls::Of("DeleteMessage"), Calls::Of("DeleteMessageBatch")];
         assert!(
             fault != Fault::Forgotten || deletions.contains(&calls),
             "only deletions of messages can be forgotten"
+        );
+        assert!(
+            fault != Fault::Unlisted || calls == Calls::Of("DescribeInstances"),
+            "only instances can be unlisted"
         );
         let hits = Arc::new(AtomicUsize::new(0));
         self.rules.lock().rules.push(ActiveRule {
@@ -258,10 +263,23 @@ impl Proxy {
                 head.headers.remove(IF_NONE_MATCH);
                 self.forward(head, body).await
             }
+            Fault::DelayAfter(delay) => {
+                let (head, body) = self.forward(head, body).await?.into_parts();
+                let body = whole(read(body).await?);
+                tokio::time::sleep(delay).await;
+                Ok(Response::from_parts(head, body))
+            }
             Fault::ResetAfter => {
                 let answer = self.forward(head, body).await?;
                 read(answer.into_body()).await?;
                 Err(Broken::ByRule)
+            }
+            Fault::InternalErrorAfter => {
+                let answer = self.forward(head, body).await?;
+                read(answer.into_body()).await?;
+                let before = Fault::InternalError.answer(service);
+                let (status, code) = before.expect("it is an answer");
+                Ok(fault::error(service, status, code).map(boxed))
             }
             Fault::CutShort => {
                 let (head, body) = self.forward(head, body).await?.into_parts();
@@ -279,6 +297,10 @@ impl Proxy {
             Fault::Forgotten => {
                 let bytes = read(body).await?;
                 Ok(fault::deleted(&bytes).map(boxed))
+            }
+            Fault::Unlisted => {
+                read(body).await?;
+                Ok(fault::unlisted().map(boxed))
             }
             _ => Err(Broken::ByRule),
         }

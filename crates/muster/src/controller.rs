@@ -136,14 +136,15 @@ async fn on_ec2(
     let holder = Uuid::now_v7().simple().to_string();
     let ledgers = Ledgers::new(own.as_ref());
     // What fails at the start is the operator's to mend; what fails later may pass.
-    let mut started = false;
+    let mut held: Option<Arc<Lease>> = None;
     let mut failures = 0;
     while !shutdown.is_cancelled() {
-        let taken = take_over(settings, backend, sdk, &holder, &shutdown).await;
+        let before = held.as_deref();
+        let taken = take_over(settings, backend, sdk, &holder, before, &shutdown).await;
         let (lease, fleet) = match taken {
             Ok(Some(taken)) => taken,
             Ok(None) => return Ok(()),
-            Err(error) if !started => return Err(error),
+            Err(error) if held.is_none() => return Err(error),
             Err(error) => {
                 aws::failed("the controller could not take over", error.as_ref());
                 failures += 1;
@@ -154,7 +155,8 @@ async fn on_ec2(
                 continue;
             }
         };
-        (started, failures) = (true, 0);
+        failures = 0;
+        held = Some(Arc::clone(&lease));
         let stop = shutdown.child_token();
         let hears = reports::Hears {
             worker: |report| fleet.heard(&heard(report)),
@@ -187,13 +189,17 @@ async fn take_over(
     backend: &Backend,
     sdk: &SdkConfig,
     holder: &str,
+    before: Option<&Lease>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<(Arc<Lease>, Arc<Ec2Fleet>)>> {
     let key = Path::from_iter([STATUS_PREFIX, "controller-lease.json"]);
     let state = Arc::clone(&backend.state);
-    let lease = Lease::acquire(state, key, holder, LEASE, shutdown)
-        .await
-        .context("take the controller's lease")?;
+    let lease = match before {
+        // One that was lost to nobody is regained without a wait.
+        Some(before) => before.regain(shutdown).await,
+        None => Lease::acquire(state, key, holder, LEASE, shutdown).await,
+    };
+    let lease = lease.context("take the controller's lease")?;
     let Some(lease) = lease else {
         return Ok(None);
     };

@@ -50,10 +50,10 @@ struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = one_line(&self.0.to_string());
+        let mut said = one_line(&link(self.0));
         let mut source = self.0.source();
         while let Some(error) = source {
-            let more = one_line(&error.to_string());
+            let more = one_line(&link(error));
             if !said.contains(&more) {
                 said = format!("{said}: {more}");
             }
@@ -61,6 +61,42 @@ impl fmt::Display for Chain<'_> {
         }
         f.write_str(&said)
     }
+}
+
+/// What one error of a chain says, without the name of an object: it holds the name of a client's
+/// file, and often a person's.
+fn link(error: &(dyn Error + 'static)) -> String {
+    use object_store::Error as Store;
+    let said = error.to_string();
+    let path = match error.downcast_ref() {
+        Some(
+            Store::NotFound { path, .. }
+            | Store::AlreadyExists { path, .. }
+            | Store::Precondition { path, .. }
+            | Store::NotModified { path, .. }
+            | Store::PermissionDenied { path, .. }
+            | Store::Unauthenticated { path, .. },
+        ) if !path.is_empty() => path.as_str(),
+        _ => "",
+    };
+    let said = if path.is_empty() {
+        said
+    } else {
+        said.replace(path, "(its key)")
+    };
+    // Of a URL, the server and the bucket.
+    said.split_inclusive(' ')
+        .map(|word| match word.split_once("://") {
+            Some((scheme, rest)) if scheme.ends_with("http") || scheme.ends_with("https") => {
+                let kept: Vec<_> = rest.trim_end().splitn(3, '/').take(2).collect();
+                let cut = rest.trim_end().matches('/').count() > 1;
+                let end = if word.ends_with(' ') { " " } else { "" };
+                let more = if cut { "/…" } else { "" };
+                format!("{scheme}://{}{more}{end}", kept.join("/"))
+            }
+            _ => word.to_owned(),
+        })
+        .collect()
 }
 
 /// Puts what S3 answers, an XML document, as its code and sentence, without object_store's account of
@@ -93,6 +129,21 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("could not put: {0}")]
     struct Repeats(#[source] std::io::Error);
+
+    #[test]
+    fn no_object_is_named() {
+        let url = "Error performing GET https://s3.eu-central-1.amazonaws.com/in/1/anna.jpg in 2ms";
+        let error = object_store::Error::NotFound {
+            path: "1/anna.jpg".to_owned(),
+            source: url.into(),
+        };
+        let said = Chain(&error).to_string();
+        assert!(!said.contains("anna"), "{said}");
+        assert!(
+            said.contains("https://s3.eu-central-1.amazonaws.com/in/…"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn a_chain_says_everything_once_and_on_one_line() {

@@ -23,8 +23,11 @@ pub(super) enum Refusal {
     NotPermitted,
     /// What the call names does not exist.
     NotFound,
-    /// The client token has been used for a launch whose instances have ended, or that differs.
+    /// The client token has been used for a launch whose instances have ended.
     Spent,
+    /// The client token has been used for a launch that differs: what the launch template's version
+    /// names has changed since.
+    Differs,
     /// Anything else that is the caller's to mend.
     Refused,
     /// Nobody knows whether the call happened.
@@ -93,9 +96,11 @@ impl Failure {
             }
             Refusal::Throttled => FleetError::Throttled { source },
             Refusal::Unknown => FleetError::Unavailable { action, source },
-            Refusal::Capacity | Refusal::Limit | Refusal::Spent | Refusal::Refused => {
-                FleetError::Refused { action, source }
-            }
+            Refusal::Capacity
+            | Refusal::Limit
+            | Refusal::Spent
+            | Refusal::Differs
+            | Refusal::Refused => FleetError::Refused { action, source },
         }
     }
 }
@@ -128,7 +133,8 @@ fn classify(code: &str, status: u16) -> Refusal {
         | "RequestExpired"
         | "ExpiredToken"
         | "PendingVerification" => Refusal::NotPermitted,
-        "IdempotentInstanceTerminated" | "IdempotentParameterMismatch" => Refusal::Spent,
+        "IdempotentInstanceTerminated" => Refusal::Spent,
+        "IdempotentParameterMismatch" => Refusal::Differs,
         _ if code.ends_with(".NotFound")
             || code.ends_with(".NotFoundException")
             || code.ends_with(".Malformed")
@@ -173,6 +179,7 @@ mod tests {
                 Refusal::NotFound,
             ),
             ("IdempotentInstanceTerminated", 400, Refusal::Spent),
+            ("IdempotentParameterMismatch", 400, Refusal::Differs),
             ("InternalError", 500, Refusal::Unknown),
             ("", 503, Refusal::Unknown),
             ("InvalidParameterCombination", 400, Refusal::Refused),

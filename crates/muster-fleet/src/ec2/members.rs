@@ -457,6 +457,12 @@ impl Members {
         self.members.iter().filter_map(over).collect()
     }
 
+    /// Whether reports were received once, and are not any more.
+    fn is_deaf(&self, now: Instant) -> bool {
+        self.listening
+            .is_some_and(|(_, last)| now.duration_since(last) >= LISTENING_GAP)
+    }
+
     /// A boot was given up.
     pub fn gave_up(&mut self, id: &InstanceId) {
         if self.members.get_mut(id).is_some_and(Member::failed_start) {
@@ -494,6 +500,10 @@ impl Members {
                 continue;
             };
             if member.told.is_some() || stop.contains(id) || terminate.contains(id) {
+                continue;
+            }
+            // It may be ready and at work: nobody would hear it say so.
+            if member.run.is_none() && self.is_deaf(now) {
                 continue;
             }
             let listed = member.listed.as_ref();

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
+use futures::StreamExt;
+use futures::stream;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,13 @@ const SETTLED_LISTING: Duration = Duration::from_secs(15);
 /// in Amazon EC2 API requests"), and shows an instance within minutes; in between there is room for
 /// clocks that differ.
 const LOOKED_FOR_ONLY: Duration = Duration::from_secs(60 * 60);
+/// Within this long after a launch the listing by its tag shows its instances: EC2 is eventually
+/// consistent.
+const LISTED_AFTER: Duration = Duration::from_secs(60);
+
+/// Instances that are named at the same time. Each takes a call of its own, and EC2 refills what an
+/// account has of them slowly ("Request throttling for the Amazon EC2 API").
+const NAMED_AT_ONCE: usize = 8;
 
 /// Whether Spot capacity is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,16 +211,16 @@ impl Ec2Fleet {
         if !self.lease.held() {
             return Ok(());
         }
-        let finished = async {
-            self.resolve(acting).await?;
-            self.sweep().await?;
-            self.name_all().await?;
-            let now = Instant::now();
-            let tagged =
-                |launch: &Launch| launch.resolved && self.members().is_tagged(now, &launch.token);
-            acting.record.forget(tagged).await
-        };
-        if let Err(error) = finished.await {
+        let resolved = self.resolve(acting).await.map(drop);
+        let (swept, named) = tokio::join!(self.sweep(), self.name_all());
+        let now = Instant::now();
+        let tagged =
+            |launch: &Launch| launch.resolved && self.members().is_tagged(now, &launch.token);
+        let forgot = acting.record.forget(tagged).await;
+        for error in [resolved, swept, named, forgot]
+            .into_iter()
+            .filter_map(Result::err)
+        {
             // The next listing finds what is left to do.
             tracing::warn!(
                 error = format!("{:#}", anyhow::Error::new(error)),
@@ -222,41 +231,57 @@ impl Ec2Fleet {
     }
 
     /// Finds the instances of launches whose answer this process has not seen; says how many.
+    ///
+    /// All are looked for; the first failure is returned.
     async fn resolve(&self, acting: &mut Acting) -> Result<u32, FleetError> {
         let open = acting.record.launches().iter().filter(|l| !l.resolved);
         let open: Vec<Launch> = open.cloned().collect();
-        let mut found = 0;
+        let mut found = Ok(0);
         for launch in open {
-            let token = &launch.token;
-            let by_tag = self.calls.launched(token).await;
-            let by_tag =
-                by_tag.map_err(|failure| self.error(failure, "find a launch's instances"))?;
-            let age_ms = now_ms().abs_diff(launch.begun_at_ms);
-            let old = u128::from(age_ms) >= LOOKED_FOR_ONLY.as_millis();
-            let instances = if old || by_tag.len() >= launch.slots.len() {
-                by_tag
-            } else {
-                self.check_lease()?;
-                match self.calls.run(&launch).await {
-                    Ok(instances) => instances,
-                    Err(failure) if failure.refusal == Refusal::Unknown => {
-                        return Err(self.error(failure, "repeat a launch"));
-                    }
-                    Err(failure) => {
-                        tracing::info!(said = failure.said, "a launch that was begun made no more");
-                        by_tag
-                    }
+            let instances = self.instances_of(&launch).await;
+            found = match (found, instances) {
+                (Ok(found), Ok(instances)) => Ok(found + self.take_in(acting, &launch, &instances)),
+                (Err(error), Ok(instances)) => {
+                    self.take_in(acting, &launch, &instances);
+                    Err(error)
                 }
+                (Ok(_), Err(error)) => Err(error),
+                (Err(first), Err(_)) => Err(first),
             };
-            tracing::info!(
-                launch = token,
-                slots = ?launch.slots,
-                instances = instances.len(),
-                "found what became of a launch"
-            );
-            found += self.take_in(acting, &launch, &instances);
         }
-        Ok(found)
+        found
+    }
+
+    /// Finds a launch's instances by its tag, or by making the launch again.
+    async fn instances_of(&self, launch: &Launch) -> Result<Vec<Launched>, FleetError> {
+        let token = &launch.token;
+        let by_tag = self.calls.launched(token).await;
+        let by_tag = by_tag.map_err(|failure| self.error(failure, "find a launch's instances"))?;
+        let age_ms = now_ms().abs_diff(launch.begun_at_ms);
+        let old = u128::from(age_ms) >= LOOKED_FOR_ONLY.as_millis();
+        let instances = if old || by_tag.len() >= launch.slots.len() {
+            by_tag
+        } else {
+            self.check_lease()?;
+            match self.calls.run(launch).await {
+                Ok(instances) => instances,
+                // Nothing of what became of the launch when it was made.
+                Err(failure) if says_nothing(failure.refusal, age_ms) => {
+                    return Err(self.error(failure, "repeat a launch"));
+                }
+                Err(failure) => {
+                    tracing::info!(said = failure.said, "a launch that was begun made no more");
+                    by_tag
+                }
+            }
+        };
+        tracing::info!(
+            launch = token,
+            slots = ?launch.slots,
+            instances = instances.len(),
+            "found what became of a launch"
+        );
+        Ok(instances)
     }
 
     /// The launch's instances are these, and no others; says how many there are.
@@ -295,19 +320,21 @@ impl Ec2Fleet {
         self.tell(Told::Terminate, &ids).await
     }
 
-    /// Gives every instance its slot's name.
+    /// Gives every instance its slot's name. All are tried; the first failure is returned.
     async fn name_all(&self) -> Result<(), FleetError> {
         let untagged = self.members().untagged(Instant::now());
-        for (id, slot) in untagged {
+        let names = untagged.into_iter().map(async |(id, slot)| {
             self.check_lease()?;
             match self.calls.name(&id, &self.options.name_prefix, slot).await {
-                Ok(()) => {}
+                Ok(()) => Ok(()),
                 // Not yet, or not any more: the next listing tells.
-                Err(failure) if failure.refusal == Refusal::NotFound => {}
-                Err(failure) => return Err(self.error(failure, "name an instance")),
+                Err(failure) if failure.refusal == Refusal::NotFound => Ok(()),
+                Err(failure) => Err(self.error(failure, "name an instance")),
             }
-        }
-        Ok(())
+        });
+        let named = stream::iter(names).buffer_unordered(NAMED_AT_ONCE);
+        let named: Vec<_> = named.collect().await;
+        named.into_iter().collect()
     }
 
     /// Starts up to `count` stopped instances; says how many.
@@ -526,13 +553,32 @@ impl Fleet for Ec2Fleet {
         self.launch_new(&mut acting, missing).await
     }
 
+    async fn stopped(&self) -> u32 {
+        let acting = self.acting.lock().await;
+        let now = Instant::now();
+        if acting.pools.may_start(now) {
+            self.members().spares(now).len() as u32
+        } else {
+            0
+        }
+    }
+
     async fn drain(&self, ids: &[InstanceId]) -> Result<(), FleetError> {
         let _acting = self.acting.lock().await;
         let (stop, terminate) = {
             let stopped = self.options.stopped_instances;
             self.members().to_drain(Instant::now(), ids, stopped)
         };
-        let stopped = self.tell(Told::Stop, &stop).await;
+        let mut terminate = terminate;
+        let stopped = match self.tell(Told::Stop, &stop).await {
+            // What EC2 will not stop is not kept running for it.
+            Err(FleetError::Refused { source, .. }) => {
+                tracing::warn!(error = %source, "instances can not be stopped and are terminated");
+                terminate.extend(stop);
+                Ok(())
+            }
+            stopped => stopped,
+        };
         self.tell(Told::Terminate, &terminate).await?;
         stopped
     }
@@ -543,6 +589,20 @@ impl Fleet for Ec2Fleet {
 
     fn failed_starts(&self) -> u64 {
         self.members().failed_starts()
+    }
+}
+
+/// Whether the refusal to repeat a launch leaves open what the launch itself has made. One that
+/// differs from what its token stands for was made: the listing shows its instances in a while.
+fn says_nothing(refusal: Refusal, age_ms: u64) -> bool {
+    match refusal {
+        Refusal::Unknown | Refusal::Throttled | Refusal::NotPermitted => true,
+        Refusal::Differs => u128::from(age_ms) < LISTED_AFTER.as_millis(),
+        Refusal::Capacity
+        | Refusal::Limit
+        | Refusal::NotFound
+        | Refusal::Spent
+        | Refusal::Refused => false,
     }
 }
 

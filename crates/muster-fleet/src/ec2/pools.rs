@@ -42,7 +42,11 @@ fn memory(refusal: Refusal) -> (Duration, Duration) {
         Refusal::Limit => (15, 300),
         Refusal::Throttled | Refusal::Unknown => (1, 60),
         // An operator has to act, and is to see that it helped.
-        Refusal::NotPermitted | Refusal::NotFound | Refusal::Refused | Refusal::Spent => (15, 300),
+        Refusal::NotPermitted
+        | Refusal::NotFound
+        | Refusal::Refused
+        | Refusal::Spent
+        | Refusal::Differs => (15, 300),
     };
     (Duration::from_secs(first_s), Duration::from_secs(longest_s))
 }

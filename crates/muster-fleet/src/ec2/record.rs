@@ -4,7 +4,7 @@
 //! and no holder of the lease can write the record once a later one has opened it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use object_store::path::Path;
 use object_store::{
@@ -18,7 +18,8 @@ use crate::lease::in_time;
 
 /// How long one call to the store may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// Writes tried in a row: a lost answer costs one, and nobody else writes under the same fence.
+/// Writes tried in a row: a lost answer costs one or two, and nobody else writes under the same
+/// fence.
 const WRITES: u32 = 4;
 
 /// A launch that was or is about to be asked for.
@@ -39,6 +40,29 @@ pub(super) struct Launch {
     /// Whether this process knows the launch's instances.
     #[serde(skip)]
     pub resolved: bool,
+}
+
+/// Writes that failed, in a row.
+struct Tries {
+    begun: Instant,
+    left: u32,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            left: WRITES,
+        }
+    }
+}
+
+impl Tries {
+    /// Call it for each that failed.
+    fn is_last(&mut self) -> bool {
+        self.left -= 1;
+        self.left == 0 || self.begun.elapsed() >= ATTEMPT
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,18 +98,18 @@ impl Record {
             version: None,
             launches: Vec::new(),
         };
-        for _ in 0..WRITES {
+        let mut tries = Tries::default();
+        loop {
             // Read anew each time: until this is written, the one before may still begin launches.
             let left = record.read().await?;
             record.version = left.as_ref().map(|(_, version)| version.clone());
             let launches = left.map_or_else(Vec::new, |(stored, _)| stored.launches);
             match record.put(&launches).await {
                 Ok(()) => return Ok(record),
-                Err(StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }) => {}
-                Err(source) => return Err(record.failed(source)),
+                Err(error) if tries.is_last() => return Err(record.failed(error)),
+                Err(_) => {}
             }
         }
-        Err(record.failed("others keep writing it"))
     }
 
     pub fn launches(&self) -> &[Launch] {
@@ -119,22 +143,17 @@ impl Record {
     /// Nobody else writes under this fence, so what is here is the truth, whatever became of a
     /// write whose answer was lost.
     async fn write(&mut self, launches: Vec<Launch>) -> Result<(), FleetError> {
-        let mut last: SourceError = "its version is not known".into();
-        for _ in 0..WRITES {
+        let mut tries = Tries::default();
+        loop {
             if self.version.is_none() {
                 self.version = self.read().await?.map(|(_, version)| version);
             }
             match self.put(&launches).await {
                 Ok(()) => return Ok(()),
-                Err(
-                    error @ (StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }),
-                ) => {
-                    last = Box::new(error);
-                }
-                Err(source) => return Err(self.failed(source)),
+                Err(error) if tries.is_last() => return Err(self.failed(error)),
+                Err(_) => {}
             }
         }
-        Err(self.failed(last))
     }
 
     async fn put(&mut self, launches: &[Launch]) -> Result<(), StoreError> {

@@ -235,7 +235,7 @@ impl<'a> Simulation<'a> {
                 in_flight: 0,
                 ledger: None,
                 instances: Vec::new(),
-                launches_held: false,
+                launch_limit: None,
             },
             members_changed: false,
         }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, InstanceStateName, RequestLaunchTemplateData};
+use aws_sdk_ec2::types::{
+    Filter, InstanceLifecycleType, InstanceStateName, RequestLaunchTemplateData,
+};
 use muster_fleet::{Capacity, Ec2Fleet, Ec2FleetOptions, Heard, InstanceId, Lease, Phase};
 use muster_testbed::{moto, sdk_config};
 use object_store::ObjectStore;
@@ -16,6 +18,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// How many launches a page of EC2's listing shows.
+const PAGE: usize = 2;
 /// How long a lease lasts that nobody renews.
 pub const LEASE: Duration = Duration::from_secs(2);
 
@@ -36,12 +40,15 @@ pub struct Seen {
     pub slot: Option<u32>,
     pub launched_at_ms: u64,
     pub subnet: Option<String>,
+    pub instance_type: String,
+    pub spot: bool,
 }
 
 impl Account {
     /// `None` where there is no moto.
     pub async fn new(max_instances: u32) -> Option<Self> {
         let server = moto::server()?;
+        server.set_page(PAGE);
         let client = Client::new(&sdk_config(server.endpoint()));
         let deployment = Uuid::now_v7().to_string();
         let template = RequestLaunchTemplateData::builder()
@@ -124,6 +131,8 @@ impl Account {
                 slot: tag("muster:slot").map(|slot| slot.parse().unwrap()),
                 launched_at_ms: launched.try_into().unwrap(),
                 subnet: instance.subnet_id().map(str::to_owned),
+                instance_type: instance.instance_type().unwrap().to_string(),
+                spot: instance.instance_lifecycle() == Some(&InstanceLifecycleType::Spot),
             };
             (instance.instance_id().unwrap().to_owned(), seen)
         });

@@ -1,17 +1,18 @@
 //! What EC2 needs beyond the conformance suite.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::types::InstanceStateName;
-use muster_fleet::{Fleet, FleetError, InstanceState};
+use muster_fleet::{Capacity, Fleet, FleetError, InstanceState};
 use muster_testbed::moto::Pool;
+use muster_testbed::proxy::{Calls, Fault, FaultProxy, When};
 
-use crate::account::{Account, report};
+use crate::account::{Account, Seen, report};
 use crate::conformance::{self, all, ids, until};
-use crate::crash::named;
-use crate::proxy::{Fault, Proxy};
+use crate::crash::{counted, launches, named};
 
 #[tokio::test]
 async fn a_batch_lives_and_ends() {
@@ -108,29 +109,47 @@ async fn subnets(account: &Account) -> Vec<String> {
     subnets
 }
 
+fn place(subnet: &str, instance_type: &str) -> Pool {
+    Pool {
+        subnet: Some(subnet.to_owned()),
+        instance_type: Some(instance_type.to_owned()),
+        ..Pool::default()
+    }
+}
+
+/// How many instances there are of each kind that `of` tells apart.
+async fn tally<K: Ord>(account: &Account, of: impl Fn(Seen) -> K) -> BTreeMap<K, u32> {
+    let mut tally = BTreeMap::new();
+    for seen in account.instances().await.into_values() {
+        *tally.entry(of(seen)).or_default() += 1;
+    }
+    tally
+}
+
 #[tokio::test]
-async fn a_batch_that_one_pool_has_in_part_goes_on_with_the_next() {
-    let Some(mut account) = Account::new(6).await else {
+async fn a_batch_is_had_from_types_and_subnets_in_order_and_each_in_part() {
+    let Some(mut account) = Account::new(9).await else {
         return;
     };
-    account.options.subnets = subnets(&account).await;
-    for (subnet, instances) in account.options.subnets.iter().zip([2, 1]) {
-        let pool = Pool {
-            subnet: Some(subnet.clone()),
-            ..Pool::default()
-        };
-        account.server.set_capacity(&pool, Some(instances));
+    let subnets = subnets(&account).await;
+    let types = ["m7i.large", "m6i.large"].map(str::to_owned);
+    account.options.instance_types = types.to_vec();
+    account.options.subnets = subnets.clone();
+    let places = types
+        .iter()
+        .flat_map(|kind| subnets.iter().map(move |subnet| (subnet, kind)));
+    for ((subnet, kind), instances) in places.zip([2, 0, 3, 1]) {
+        let place = place(subnet, kind);
+        account.server.set_capacity(&place, Some(instances));
     }
     let (fleet, _booter) = account.booted().await;
-    fleet.launch(3).await.unwrap();
-    assert_eq!(fleet.instances().await.unwrap().len(), 3);
-    let there = account.instances().await;
-    let first = &account.options.subnets[0];
-    let in_first = there
-        .values()
-        .filter(|seen| seen.subnet.as_ref() == Some(first));
-    assert_eq!(in_first.count(), 2);
-    let error = fleet.launch(2).await.unwrap_err();
+    fleet.launch(4).await.unwrap();
+    assert_eq!(fleet.instances().await.unwrap().len(), 4);
+    let of = |seen: Seen| (seen.instance_type, seen.subnet);
+    let key = |kind: usize, subnet: usize| (types[kind].clone(), Some(subnets[subnet].clone()));
+    let there = tally(&account, of).await;
+    assert_eq!(there, BTreeMap::from([(key(0, 0), 2), (key(1, 0), 2)]));
+    let error = fleet.launch(4).await.unwrap_err();
     let FleetError::NoCapacity {
         missing: 2,
         retry_after,
@@ -139,9 +158,154 @@ async fn a_batch_that_one_pool_has_in_part_goes_on_with_the_next() {
     else {
         panic!("{error:?}");
     };
-    assert!(*retry_after > Duration::from_secs(10), "{retry_after:?}");
+    assert!(*retry_after > Duration::from_secs(5), "{retry_after:?}");
     assert!(last.contains("subnet-"), "{last}");
-    assert_eq!(account.instances().await.len(), 3);
+    let there = tally(&account, of).await;
+    let all = BTreeMap::from([(key(0, 0), 2), (key(1, 0), 3), (key(1, 1), 1)]);
+    assert_eq!(there, all);
+    named(&account, &fleet, 6).await;
+}
+
+/// The deployment's capacity of a market.
+fn market(account: &Account, market: &str) -> Pool {
+    Pool {
+        market: Some(market.to_owned()),
+        launch_template: Some(account.options.launch_template.clone()),
+        ..Pool::default()
+    }
+}
+
+#[tokio::test]
+async fn spot_comes_first_and_what_it_lacks_is_on_demand() {
+    let Some(mut account) = Account::new(5).await else {
+        return;
+    };
+    account.options.capacity = Capacity::SpotFirst;
+    account.options.stopped_instances = 5;
+    account
+        .server
+        .set_capacity(&market(&account, "spot"), Some(2));
+    let (fleet, _booter) = account.booted().await;
+    fleet.launch(3).await.unwrap();
+    let there = tally(&account, |seen| seen.spot).await;
+    assert_eq!(there, BTreeMap::from([(true, 2), (false, 1)]));
+    named(&account, &fleet, 3).await;
+    let running = |i: &[_]| i.len() == 3 && all(InstanceState::Running)(i);
+    let there = until(&*fleet, "three run", running).await;
+    // One of a one-time Spot request can not be stopped.
+    fleet.drain(&ids(&there)).await.unwrap();
+    until(&*fleet, "none is listed", <[_]>::is_empty).await;
+    let left = account.instances().await;
+    let left: Vec<_> = left.values().map(|seen| (&seen.state, seen.spot)).collect();
+    assert_eq!(left, [(&InstanceStateName::Stopped, false)]);
+}
+
+#[tokio::test]
+async fn spot_alone_takes_nothing_on_demand() {
+    let Some(mut account) = Account::new(5).await else {
+        return;
+    };
+    account.options.capacity = Capacity::Spot;
+    account
+        .server
+        .set_capacity(&market(&account, "spot"), Some(1));
+    let (fleet, _booter) = account.booted().await;
+    let short = fleet.launch(2).await;
+    assert!(
+        matches!(short, Err(FleetError::NoCapacity { missing: 1, .. })),
+        "{short:?}"
+    );
+    let there = tally(&account, |seen| seen.spot).await;
+    assert_eq!(there, BTreeMap::from([(true, 1)]));
+}
+
+/// Waits until no launch is written down any more, so that nothing but the listing tells of them.
+async fn forgotten(account: &Account, fleet: &impl Fleet) {
+    let wait = async {
+        while !launches(account).await.is_empty() {
+            fleet.instances().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let waited = tokio::time::timeout(conformance::LIMIT, wait).await;
+    waited.expect("the launches are forgotten");
+}
+
+#[tokio::test]
+async fn every_page_of_a_listing_is_read() {
+    let Some(account) = Account::new(5).await else {
+        return;
+    };
+    let (fleet, booter) = account.booted().await;
+    // A launch is one reservation, and two are on a page.
+    for _ in 0..5 {
+        fleet.launch(1).await.unwrap();
+    }
+    // One that the listing lacks is not named.
+    named(&account, &fleet, 5).await;
+    forgotten(&account, &*fleet).await;
+    drop((fleet, booter));
+    let proxy = FaultProxy::start(account.server.endpoint(), 1);
+    let (fleet, _lease) = account.fleet_at(proxy.endpoint()).await;
+    assert_eq!(fleet.instances().await.unwrap().len(), 5);
+    assert_eq!(proxy.calls("DescribeInstances"), 3);
+}
+
+/// Names are given at the same time, and one that can not be given holds up no other.
+#[tokio::test]
+async fn naming_holds_up_neither_the_listing_nor_itself() {
+    let Some(account) = Account::new(8).await else {
+        return;
+    };
+    let slow = Duration::from_secs(1);
+    let (fleet, proxy, _booter) = counted(&account).await;
+    let tags = Calls::Of("CreateTags");
+    let refused = proxy.inject(tags, When::Next(1), Fault::UnauthorizedOperation);
+    proxy.inject(tags, When::Always, Fault::Delay(slow));
+    fleet.launch(8).await.unwrap();
+    let begun = Instant::now();
+    let named_once = async {
+        while proxy.calls("CreateTags") == 0 {
+            fleet.instances().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(conformance::LIMIT, named_once)
+        .await
+        .expect("it is listed");
+    let (took, calls) = (begun.elapsed(), proxy.calls("CreateTags"));
+    assert!(took < 4 * slow, "{took:?} for eight names of {slow:?}");
+    assert_eq!((refused.hits(), calls), (1, 8));
+    let there = account.instances().await;
+    let names = there.values().filter(|seen| seen.slot.is_some()).count();
+    assert_eq!(names, 7, "{there:?}");
+    proxy.clear();
+    named(&account, &fleet, 8).await;
+}
+
+#[tokio::test]
+async fn the_stopped_are_started_while_every_pool_is_held() {
+    let Some(mut account) = Account::new(3).await else {
+        return;
+    };
+    account.options.stopped_instances = 1;
+    let capacity = market(&account, "on-demand");
+    account.server.set_capacity(&capacity, Some(1));
+    let (fleet, _booter) = account.booted().await;
+    fleet.launch(1).await.unwrap();
+    let one_runs = |i: &[_]| i.len() == 1 && all(InstanceState::Running)(i);
+    let there = until(&*fleet, "one runs", one_runs).await;
+    named(&account, &fleet, 1).await;
+    assert_eq!(fleet.stopped().await, 0);
+    let none = fleet.launch(1).await.unwrap_err();
+    assert!(matches!(none, FleetError::NoCapacity { .. }), "{none:?}");
+    fleet.drain(&ids(&there)).await.unwrap();
+    until(&*fleet, "none is listed", <[_]>::is_empty).await;
+    assert_eq!(fleet.stopped().await, 1);
+    fleet.launch(1).await.unwrap();
+    assert_eq!(fleet.stopped().await, 0);
+    let again = until(&*fleet, "it runs again", one_runs).await;
+    assert_eq!(ids(&again), ids(&there));
 }
 
 #[tokio::test]
@@ -159,18 +323,20 @@ async fn what_is_missing_or_forbidden_is_named() {
     );
     drop((fleet, booter));
 
-    let refusal = "<Response><Errors><Error><Code>UnauthorizedOperation</Code>\
-                   <Message>You are not authorized to perform: ec2:RunInstances</Message>\
-                   </Error></Errors></Response>";
-    let fault = Fault::Answer(403, refusal.to_owned());
-    let proxy = Proxy::new(account.server.endpoint(), "RunInstances", fault).await;
-    let (fleet, _lease) = account.fleet_at(&proxy.endpoint).await;
+    let proxy = FaultProxy::start(account.server.endpoint(), 1);
+    let run = Calls::Of("RunInstances");
+    let rule = proxy.inject(run, When::Always, Fault::UnauthorizedOperation);
+    let (fleet, _lease) = account.fleet_at(proxy.endpoint()).await;
     let error = fleet.launch(1).await.unwrap_err();
     assert_eq!(error.to_string(), "not permitted to launch instances");
     // It is not asked again at once, and what it was is still known.
     let again = fleet.launch(1).await.unwrap_err();
-    assert!(again.to_string().contains("ec2:RunInstances"), "{again}");
+    assert!(
+        again.to_string().contains("UnauthorizedOperation"),
+        "{again}"
+    );
     assert!(again.retry_after().is_some());
+    assert_eq!(rule.hits(), 1);
 }
 
 #[tokio::test]
@@ -178,11 +344,10 @@ async fn a_listing_that_fails_is_no_empty_fleet() {
     let Some(account) = Account::new(3).await else {
         return;
     };
-    let refusal = "<Response><Errors><Error><Code>RequestLimitExceeded</Code>\
-                   <Message>slow down</Message></Error></Errors></Response>";
-    let fault = Fault::Answer(503, refusal.to_owned());
-    let proxy = Proxy::new(account.server.endpoint(), "DescribeInstances", fault).await;
-    let (fleet, _lease) = account.fleet_at(&proxy.endpoint).await;
+    let proxy = FaultProxy::start(account.server.endpoint(), 1);
+    let listing = Calls::Of("DescribeInstances");
+    proxy.inject(listing, When::Always, Fault::Throttled);
+    let (fleet, _lease) = account.fleet_at(proxy.endpoint()).await;
     let error = fleet.instances().await.unwrap_err();
     assert!(matches!(error, FleetError::Throttled { .. }), "{error:?}");
 }

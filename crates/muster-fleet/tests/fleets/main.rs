@@ -7,4 +7,4 @@ mod controllers;
 mod crash;
 mod ec2;
 mod local;
-mod proxy;
+mod store;

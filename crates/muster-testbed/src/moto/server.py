@@ -81,7 +81,16 @@ def instances(request):
     ]
 
 
+# How many reservations one page of a listing has at most, whatever the caller asks for.
+page = {"size": sys.maxsize}
+
+
+def set_page(request):
+    page["size"] = request["reservations"]
+
+
 TESTBED = {
+    "/_testbed/page": set_page,
     "/_testbed/transitions": set_transitions,
     "/_testbed/capacity": set_capacity,
     "/_testbed/instances": instances,
@@ -343,7 +352,10 @@ Instance.get_tags = get_tags
 
 @completes(InstanceResponse)
 def describe_instances(original, self):
-    """Pages by place, so that a reservation may leave the filter between two pages."""
+    """Pages by place, so that a reservation may leave the filter between two pages.
+
+    "Pagination": "The number of items in the response might be less than the specified maximum."
+    """
     token = self.params.pop("NextToken", None)
     size = self.params.pop("MaxResults", None)
     self.params["MaxResults"] = sys.maxsize
@@ -351,9 +363,9 @@ def describe_instances(original, self):
     order = {name: place for place, name in enumerate(self.ec2_backend.reservations)}
     after = int(token) if token is not None else -1
     found = [reservation for reservation in found if order[reservation.id] > after]
-    page = found if size is None else found[: int(size)]
-    more = str(order[page[-1].id]) if len(page) < len(found) else None
-    return ActionResult({"Reservations": page, "NextToken": more})
+    shown = found if size is None else found[: min(int(size), page["size"])]
+    more = str(order[shown[-1].id]) if len(shown) < len(found) else None
+    return ActionResult({"Reservations": shown, "NextToken": more})
 
 
 # --- SQS ------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ pub enum Fault {
     ResetBefore,
     /// The connection is reset after the server has done what the call asks.
     ResetAfter,
+    /// 500 with the service's code, after the server has done what the call asks.
+    InternalErrorAfter,
     /// The connection is reset in the middle of the answer's body.
     CutShort,
     /// The call reaches the server only after this long.
@@ -47,11 +49,15 @@ pub enum Fault {
     /// The call reaches the server without its `If-Match` and `If-None-Match`, as with servers that
     /// ignore them.
     Unconditional,
+    /// The server does what the call asks at once, and its answer comes only after this long.
+    DelayAfter(Duration),
     /// The server is called twice; the second answer is passed on.
     Twice,
     /// A deletion of messages is answered as done but never reaches the server, so that the
     /// messages return after their visibility timeout.
     Forgotten,
+    /// EC2 lists no instances: its listing does not show yet what there is.
+    Unlisted,
 }
 
 impl Fault {
@@ -84,11 +90,14 @@ impl Fault {
                 Fault::ResetBefore
                 | Fault::ResetAfter
                 | Fault::CutShort
+                | Fault::InternalErrorAfter
                 | Fault::Delay(_)
                 | Fault::Date(_)
                 | Fault::Unconditional
+                | Fault::DelayAfter(_)
                 | Fault::Twice
-                | Fault::Forgotten,
+                | Fault::Forgotten
+                | Fault::Unlisted,
                 _,
             ) => return None,
         })
@@ -131,6 +140,16 @@ pub(super) fn error(service: Service, status: u16, code: &str) -> Response<Full<
         answer = answer.header("x-amzn-query-error", format!("{code};{whose}"));
     }
     answer.body(Full::from(body)).unwrap()
+}
+
+/// Writes EC2's answer to a listing that finds nothing.
+pub(super) fn unlisted() -> Response<Full<Bytes>> {
+    let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<DescribeInstancesResponse>\
+                <requestId>testbed</requestId><reservationSet/></DescribeInstancesResponse>";
+    Response::builder()
+        .header(CONTENT_TYPE, "text/xml;charset=UTF-8")
+        .body(Full::from(body))
+        .unwrap()
 }
 
 /// Writes SQS's answer to a deletion that succeeded.

@@ -236,6 +236,48 @@ async fn calls_are_delayed_and_doubled() {
 }
 
 #[tokio::test]
+async fn a_call_happens_although_its_answer_is_late_or_an_error() {
+    let Some(endpoint) = moto::endpoint() else {
+        return;
+    };
+    let proxy = FaultProxy::start(endpoint, 1);
+    let sqs = sqs_client(proxy.endpoint());
+    let queue = queue(&sqs).await;
+    let send = || sqs.send_message().queue_url(&queue).message_body("one");
+    let late = Calls::Of("SendMessage");
+    let delay = Duration::from_secs(60);
+    proxy.inject(late, When::Next(1), Fault::DelayAfter(delay));
+    tokio::select! {
+        _ = send().send() => panic!("the answer comes at once"),
+        () = async { while visible(&sqs, &queue).await < 1 {} } => {}
+    }
+    proxy.inject(late, When::Next(1), Fault::InternalErrorAfter);
+    let refused = send().send().await.expect_err("refused");
+    assert_eq!(answered(&refused), (500, "InternalFailure".to_owned()));
+    assert_eq!(visible(&sqs, &queue).await, 2);
+}
+
+#[tokio::test]
+async fn instances_are_unlisted() {
+    let Some(endpoint) = moto::endpoint() else {
+        return;
+    };
+    let proxy = FaultProxy::start(endpoint, 1);
+    let ec2 = ec2_client(proxy.endpoint());
+    let run = ec2.run_instances().min_count(1).max_count(1);
+    let run = run.image_id("ami-12345678").send().await.expect("run");
+    let id = run.instances()[0].instance_id().expect("an id");
+    let listing = Calls::Of("DescribeInstances");
+    proxy.inject(listing, When::Next(1), Fault::Unlisted);
+    let listed = async || {
+        let listed = ec2.describe_instances().instance_ids(id).send().await;
+        listed.expect("a listing").reservations().len()
+    };
+    assert_eq!(listed().await, 0);
+    assert_eq!(listed().await, 1);
+}
+
+#[tokio::test]
 async fn a_forgotten_deletion_returns_the_message() {
     let Some(endpoint) = moto::endpoint() else {
         return;
