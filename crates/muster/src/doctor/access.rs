@@ -17,11 +17,10 @@ use crate::config::{FleetKind, QueueKind, S3Url, Settings};
 
 /// How long the endpoint may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How far a clock may be off: ten times what a machine without time service gains or loses in a
-/// day.
+/// How far a clock may be off: one that a time service keeps never is.
 const SKEW: SignedDuration = SignedDuration::from_secs(60);
-/// From here on S3 refuses requests ("RequestTimeTooSkewed": 15 minutes), and the other services did
-/// before (Signature Version 4: five minutes).
+/// From here on AWS refuses requests: one has to arrive within five minutes of its time stamp
+/// ("Signing AWS API requests").
 const REFUSED_SKEW: SignedDuration = SignedDuration::from_secs(300);
 
 /// What all checks look at.
@@ -176,51 +175,42 @@ impl Context<'_> {
 /// Finds out whether AWS can be spoken to at all, and says why not.
 async fn speak(context: &Context<'_>, findings: &mut Findings) -> Option<&'static str> {
     let resolved = credentials(context.config).await;
-    let skew = skew(context).await;
-    let accepted = match (&resolved, &skew) {
-        (Ok(_), Ok(_)) => first_signed_call(context).await,
-        _ => None,
+    let (url, skew) = match skew(context).await {
+        Ok(answered) => answered,
+        Err(found) => {
+            let why = "the endpoint does not answer";
+            let skipped = || Found::Skipped(why.to_owned());
+            findings.add("endpoint", found);
+            findings.add("credentials", resolved.map_or_else(|it| it, |_| skipped()));
+            findings.add("clock", skipped());
+            return Some(why);
+        }
     };
-    let (endpoint, skew) = match skew {
-        Ok((url, skew)) => (Found::Well(format!("{url} answers")), Some(skew)),
-        Err(found) => (found, None),
+    findings.add("endpoint", Found::Well(format!("{url} answers")));
+    let source = match resolved {
+        Ok(source) => source,
+        Err(found) => {
+            findings.add("credentials", found);
+            findings.add("clock", clock(skew));
+            return Some("there are no credentials");
+        }
     };
-    let reached = skew.is_some();
-    findings.add("endpoint", endpoint);
-    let refused = |trouble| match &accepted {
-        Some((seen, error)) if *seen == trouble => Some(Found::failed(
-            "refused",
-            <anyhow::Error as AsRef<dyn std::error::Error + Send + Sync>>::as_ref(error),
-        )),
-        _ => None,
-    };
-    let off = skew.is_some_and(|skew| skew.abs() > SKEW);
-    let clock = match skew {
-        None => Found::Skipped("the endpoint does not answer".to_owned()),
+    let refused = first_signed_call(context).await;
+    let off = skew.abs() > SKEW;
+    let (credentials, clock, blocked) = match refused {
+        None => (Found::Well(source), clock(skew), None),
         // A signature that is refused meanwhile says nothing about the credentials.
-        Some(skew) if off => clock(skew),
-        Some(skew) => refused(Trouble::Clock).unwrap_or_else(|| clock(skew)),
+        Some(_) if off => (
+            Found::Skipped(format!("{source}, refused while the clock is off")),
+            clock(skew),
+            Some("the clock is off"),
+        ),
+        Some((Trouble::Clock, found)) => (Found::Well(source), found, Some("the clock is off")),
+        Some((_, found)) => (found, clock(skew), Some("the credentials are not accepted")),
     };
-    let clock_blocks = matches!(clock, Found::Amiss { .. });
-    let credentials = match resolved {
-        Err(found) => found,
-        Ok(_) if !reached => Found::Skipped("the endpoint does not answer".to_owned()),
-        Ok(source) => match refused(Trouble::Credentials) {
-            Some(_) if off => Found::Skipped(format!("{source}; refused while the clock is off")),
-            Some(found) => found,
-            None => Found::Well(source),
-        },
-    };
-    let credentials_block = matches!(credentials, Found::Amiss { .. });
     findings.add("credentials", credentials);
     findings.add("clock", clock);
-    if credentials_block {
-        return Some("there are no credentials that are accepted");
-    }
-    if !reached {
-        return Some("the endpoint does not answer");
-    }
-    (clock_blocks && accepted.is_some()).then_some("the clock is off")
+    blocked
 }
 
 /// Finds credentials, and says where without saying which.
@@ -352,8 +342,9 @@ fn clock(skew: SignedDuration) -> Found {
     }
 }
 
-/// Makes one call that every part makes, to see whether the credentials and the clock are accepted.
-async fn first_signed_call(context: &Context<'_>) -> Option<(Trouble, anyhow::Error)> {
+/// Makes one call that every part makes, to see whether credentials and clock are accepted. What else
+/// is wrong with it is found out later.
+async fn first_signed_call(context: &Context<'_>) -> Option<(Trouble, Found)> {
     let settings = context.settings;
     let store = [
         &settings.state_store,
@@ -377,7 +368,9 @@ async fn first_signed_call(context: &Context<'_>) -> Option<(Trouble, anyhow::Er
         (None, None) => Ok(()),
     };
     let error = called.err()?;
-    Some((Trouble::of(error.as_ref())?, error))
+    let trouble = Trouble::of(error.as_ref())?;
+    matches!(trouble, Trouble::Credentials | Trouble::Clock)
+        .then(|| (trouble, Found::failed("refused", error.as_ref())))
 }
 
 async fn metadata() -> Found {
