@@ -82,7 +82,8 @@ pub async fn run(
     ];
     let swept = swept
         .into_iter()
-        .filter_map(|(bucket, store)| bucket.is_none().then(|| Arc::clone(store)));
+        .filter(|(bucket, _)| bucket.is_none())
+        .map(|(_, store)| Arc::clone(store));
     tasks.spawn(retention::sweep(
         swept.collect(),
         seconds(settings.retention_s),
