@@ -464,7 +464,7 @@ mod tests {
         let toml = "
             input_store = \"s3://in-bucket\"
             output_store = \"s3://out-bucket\"
-            state_store = \"s3://out-bucket/state/\"
+            state_store = \"s3://state-bucket/muster/\"
             queues = \"sqs\"
             fleet = \"ec2\"
             [ec2]

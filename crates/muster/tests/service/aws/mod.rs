@@ -5,3 +5,4 @@ mod doctor;
 mod end_to_end;
 mod installation;
 mod replicas;
+mod spot;
