@@ -16,9 +16,6 @@ use crate::season::{Season, Service};
 
 /// Counts that are off the ledger by no more than this are phantoms.
 const PHANTOMS: u64 = 2;
-/// Unless they are off for so many times as long as counts may lag without a break: requests that
-/// somebody waits for no longer, which are answered all the same.
-const PERSISTENT: f64 = 5.0;
 /// Boots remembered.
 const BOOTS: usize = 64;
 /// Samples of the service time; their median corrects a step after two and ignores one outlier.
@@ -80,9 +77,6 @@ pub struct Learned {
     /// may lag; each is less than the one after it, so the first is the least.
     #[serde(skip)]
     foreign: VecDeque<(Seconds, u64)>,
-    /// Since when the queue has shown more than the ledger knows, without a break.
-    #[serde(skip)]
-    beyond_since: Option<Seconds>,
     #[serde(skip)]
     typical: Typical,
     /// Requests answered so far, as far as that can be told without a ledger.
@@ -181,15 +175,7 @@ impl Learned {
         }
         let long_enough = *self.compared_since.get_or_insert(self.now) <= begun;
         let least = self.foreign.front().map_or(0, |(_, n)| *n);
-        if beyond == 0 {
-            self.beyond_since = None;
-        }
-        let since = match beyond {
-            0 => self.now,
-            _ => *self.beyond_since.get_or_insert(self.now),
-        };
-        let persistent = self.now - since >= PERSISTENT * policy.count_lag.as_secs_f64();
-        if long_enough && (least > PHANTOMS || persistent && least > 0) {
+        if long_enough && least > PHANTOMS {
             own + least
         } else {
             own
@@ -669,15 +655,6 @@ mod tests {
             world.look(0, 0, 50);
         }
         assert_eq!(world.learned.backlog(), 53);
-        // One that stays for five minutes is somebody's.
-        for _ in 0..61 {
-            world.look(0, 0, 1);
-        }
-        assert_eq!(world.learned.backlog(), 3);
-        for _ in 0..300 {
-            world.look(0, 0, 1);
-        }
-        assert_eq!(world.learned.backlog(), 4);
         let exact = Policy {
             count_lag: Duration::ZERO,
             ..POLICY

@@ -34,6 +34,9 @@ const LATENCIES: usize = 1000;
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
 
+/// How long a queued request counts as backlog whose client waits no longer: a worker is launched
+/// for it all the same, since its client was promised a result.
+const ABANDONED: Duration = Duration::from_secs(600);
 /// How long the clock of a worker's processor time is remembered after its last reply.
 const WORKER_MEMORY: Duration = Duration::from_secs(600);
 
@@ -138,6 +141,8 @@ struct Inner {
     reply_to: String,
     outbox: Outbox,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
+    /// Queued requests whose client waits no longer, and since when; locked within `waiting`.
+    abandoned: Mutex<HashMap<RequestId, Instant>>,
     ledger: Ledger,
     /// The same for the controller, where it runs in this process.
     backlog: watch::Sender<muster_fleet::Ledger>,
@@ -150,6 +155,8 @@ struct Inner {
 struct Waiter<'a> {
     inner: &'a Inner,
     id: RequestId,
+    /// Whether the request is on the queue.
+    queued: bool,
     answered: bool,
     /// How long its worker's models were occupied, where it said so.
     worked: Option<Duration>,
@@ -157,7 +164,11 @@ struct Waiter<'a> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.inner.waiting().remove(&self.id);
+        let abandoned = {
+            let mut waiting = self.inner.waiting();
+            let unanswered = waiting.remove(&self.id).is_some();
+            self.queued && unanswered && self.inner.abandon(self.id)
+        };
         let ledger = &self.inner.ledger;
         let ended = if self.answered {
             &ledger.answered
@@ -165,6 +176,10 @@ impl Drop for Waiter<'_> {
             &ledger.failed
         };
         ended.fetch_add(1, Ordering::Relaxed);
+        if abandoned {
+            // A worker is still needed for it.
+            return;
+        }
         self.inner.backlog.send_modify(|ledger| {
             ledger.answered += 1;
             if let Some(worked) = self.worked {
@@ -176,6 +191,35 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
+    /// Keeps a request in the backlog whose client waits no longer; `false` where there are too
+    /// many.
+    fn abandon(&self, id: RequestId) -> bool {
+        let mut abandoned = self.abandoned();
+        let room = abandoned.len() < self.max_waiting;
+        if room {
+            abandoned.insert(id, Instant::now());
+        }
+        room
+    }
+
+    /// Takes those out of the backlog that nothing was heard of for too long.
+    fn forget_abandoned(&self) {
+        let mut abandoned = self.abandoned();
+        let before = abandoned.len();
+        abandoned.retain(|_, since| since.elapsed() < ABANDONED);
+        let forgotten = (before - abandoned.len()) as u64;
+        if forgotten > 0 {
+            self.backlog
+                .send_modify(|ledger| ledger.answered += forgotten);
+        }
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, HashMap<RequestId, Instant>> {
+        self.abandoned
+            .lock()
+            .expect("no code panics while it holds these")
+    }
+
     fn waiting(&self) -> MutexGuard<'_, HashMap<RequestId, oneshot::Sender<Reply>>> {
         self.waiting
             .lock()
@@ -198,6 +242,7 @@ impl Dispatcher {
             reply_to: parts.replies.name().to_owned(),
             outbox,
             waiting: Mutex::default(),
+            abandoned: Mutex::default(),
             ledger: Ledger::default(),
             backlog: parts.backlog,
             timeout: parts.timeout,
@@ -269,13 +314,14 @@ impl Dispatcher {
         let mut waiter = Waiter {
             inner,
             id,
+            queued: false,
             answered: false,
             worked: None,
         };
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, photo, purpose, trace, replied)
+            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
             .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
@@ -310,6 +356,7 @@ impl Dispatcher {
         purpose: Purpose,
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
+        queued: &mut bool,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let deadline = tokio::time::Instant::now() + inner.timeout;
@@ -364,6 +411,7 @@ impl Dispatcher {
             .await
             .map_err(late)?
             .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
+        *queued = true;
         match tokio::time::timeout_at(deadline, replied).await {
             Ok(Ok(reply)) => match reply.outcome {
                 Outcome::Stored => self.read_large(id, &request.file).await,
@@ -442,15 +490,19 @@ async fn listen(
                 continue;
             }
         };
+        inner.forget_abandoned();
         for message in received {
             match Reply::from_json(&message.body) {
                 Ok(mut reply) => {
                     if let Some(cpu) = reply.cpu.take() {
                         inner.ledger.note_cpu(cpu);
                     }
-                    if let Some(waiter) = inner.waiting().remove(&reply.id) {
+                    let mut waiting = inner.waiting();
+                    if let Some(waiter) = waiting.remove(&reply.id) {
                         // A client that hung up this moment needs no reply.
                         let _ = waiter.send(reply);
+                    } else if inner.abandoned().remove(&reply.id).is_some() {
+                        inner.backlog.send_modify(|ledger| ledger.answered += 1);
                     }
                 }
                 Err(error) => {

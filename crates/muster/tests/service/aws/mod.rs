@@ -4,5 +4,6 @@
 mod doctor;
 mod end_to_end;
 mod installation;
+mod late;
 mod replicas;
 mod spot;
