@@ -28,6 +28,9 @@ const REPORT_RETENTION: Duration = Duration::from_secs(60);
 
 /// How long a message waits for others to share a call of SQS with: a tenth of what the call takes.
 const LINGER: Duration = Duration::from_millis(3);
+/// The same for a deletion, which nobody waits for, and which only has to come well before the
+/// visibility timeout, a second at least.
+const DELETE_LINGER: Duration = Duration::from_millis(100);
 /// Calls under way at one time for the batches of one queue.
 const CALLS_IN_FLIGHT: usize = 4;
 
@@ -160,14 +163,23 @@ impl Backend {
         })
     }
 
-    /// How sends and deletes are gathered into batches.
-    pub fn batching(&self) -> OutboxOptions {
-        let linger = match self.sdk {
-            Some(_) => LINGER,
-            None => Duration::ZERO,
-        };
+    /// How sends are gathered into batches.
+    pub fn sends(&self) -> OutboxOptions {
+        self.batching(LINGER)
+    }
+
+    /// How deletions are gathered into batches.
+    pub fn deletions(&self) -> OutboxOptions {
+        self.batching(DELETE_LINGER)
+    }
+
+    /// Waiting for others saves calls of SQS, and nothing on this machine.
+    fn batching(&self, linger: Duration) -> OutboxOptions {
         OutboxOptions {
-            linger,
+            linger: match self.sdk {
+                Some(_) => linger,
+                None => Duration::ZERO,
+            },
             in_flight: CALLS_IN_FLIGHT,
         }
     }

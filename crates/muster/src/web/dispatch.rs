@@ -230,12 +230,10 @@ impl Inner {
 impl Dispatcher {
     /// Starts sending and listening on `tasks`, until `stop`.
     pub fn start(parts: Parts, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let (outbox, sending) = Outbox::new(
-            Arc::clone(&parts.backend.requests),
-            parts.backend.batching(),
-        );
+        let (outbox, sending) =
+            Outbox::new(Arc::clone(&parts.backend.requests), parts.backend.sends());
         let (receipts, deleting) =
-            Deleter::new(Arc::clone(&parts.replies), parts.backend.batching());
+            Deleter::new(Arc::clone(&parts.replies), parts.backend.deletions());
         let inner = Arc::new(Inner {
             backend: parts.backend,
             gallery: parts.gallery,

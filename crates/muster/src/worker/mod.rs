@@ -48,8 +48,12 @@ const IN_HAND_REMOTE: usize = 6;
 /// Bytes of a reply that go over the queue; a larger result is pointed to. SQS took 256 KiB for long,
 /// and servers that speak its protocol may still.
 const MAX_REPLY_BYTES: usize = 200 << 10;
-/// One long poll; a drain cuts it short.
+/// One long poll on this machine; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
+/// The same across a network, where a drain waits for its end: a service that does not notice that
+/// nobody listens any more gives the next request to a poll that was cut, and it is gone for the
+/// visibility timeout.
+const POLL_REMOTE: Duration = Duration::from_secs(5);
 /// After its parent's end, a worker finishes what it has for at most this long.
 const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
 
@@ -111,13 +115,10 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     let model = inference.ready().await?;
-    let in_hand = if backend.sdk.is_some() {
-        IN_HAND_REMOTE
-    } else {
-        IN_HAND
-    };
+    let remote = backend.sdk.is_some();
+    let in_hand = if remote { IN_HAND_REMOTE } else { IN_HAND };
     let tasks = TaskTracker::new();
-    let (receipts, deleting) = Deleter::new(Arc::clone(&backend.requests), backend.batching());
+    let (receipts, deleting) = Deleter::new(Arc::clone(&backend.requests), backend.deletions());
     let deleting = tokio::spawn(deleting);
     let worker = Arc::new(Worker {
         replies: Replies::new(&backend),
@@ -178,12 +179,15 @@ pub async fn run(
                 () = tokio::time::sleep(pauses::after(failures)) => {}
             }
         }
-        // What a receive that the drain cuts short has received comes back: at once on SQLite, after
-        // the visibility timeout on SQS.
-        let received = tokio::select! {
-            biased;
-            () = drain.cancelled() => break,
-            received = worker.backend.requests.receive(max, POLL) => received,
+        let received = if remote {
+            // What it brings after a drain has begun is handed back like all that was not started.
+            worker.backend.requests.receive(max, POLL_REMOTE).await
+        } else {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                received = worker.backend.requests.receive(max, POLL) => received,
+            }
         };
         let received = match received {
             Ok(received) => received,
@@ -257,7 +261,7 @@ enum HandleError {
 }
 
 impl Worker {
-    async fn handle(self: Arc<Self>, message: Received, _in_hand: OwnedSemaphorePermit) {
+    async fn handle(self: Arc<Self>, message: Received, in_hand: OwnedSemaphorePermit) {
         let receipt = message.receipt.clone();
         let request = match Request::from_message(&message.body, &message.attributes) {
             Ok(request) => request,
@@ -283,6 +287,8 @@ impl Worker {
             Ok(Answered::Done) => {
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 self.failures.store(0, Ordering::Relaxed);
+                // Another may take its place while the deletion waits for others.
+                drop(in_hand);
                 if let Err(error) = self.receipts.delete(receipt).await {
                     tracing::warn!(
                         request.id = %request.id,

@@ -22,7 +22,7 @@ impl Replies {
     pub fn new(backend: &Backend) -> Self {
         Self {
             queues: Arc::clone(&backend.queues),
-            batching: backend.batching(),
+            batching: backend.sends(),
             open: Mutex::default(),
             sending: TaskTracker::new(),
         }
