@@ -144,8 +144,8 @@ pub async fn run(
     let places = Arc::new(Semaphore::new(in_hand));
     let ended = CancellationToken::new();
     let reporting = on_ec2.then(|| {
-        let (worker, places) = (Arc::clone(&worker), Arc::clone(&places));
-        let busy = move || places.available_permits() < in_hand;
+        let (worker, tasks) = (Arc::clone(&worker), tasks.clone());
+        let busy = move || !tasks.is_empty();
         tokio::spawn(report::run(worker, busy, started_at_ms, ended.clone()))
     });
     let interruption = instance.map(|instance| {
@@ -165,12 +165,14 @@ pub async fn run(
         drain.cancel();
     }
 
+    // Across a network a receive costs as much for one request as for several.
+    let least = if remote { in_hand / 2 } else { 1 };
     while !drain.is_cancelled() {
-        let permit = Arc::clone(&places)
-            .acquire_owned()
+        let mut taken = Arc::clone(&places)
+            .acquire_many_owned(least as u32)
             .await
             .context("take a place in hand")?;
-        let max = 1 + places.available_permits();
+        let max = least + places.available_permits();
         // A worker that can do nothing at present leaves the requests to others.
         let failures = worker.failures.load(Ordering::Relaxed);
         if failures > 0 {
@@ -197,9 +199,8 @@ pub async fn run(
                 continue;
             }
         };
-        let mut first = Some(permit);
         for message in received {
-            let permit = match first.take() {
+            let permit = match taken.split(1) {
                 Some(permit) => permit,
                 None => Arc::clone(&places)
                     .acquire_owned()
