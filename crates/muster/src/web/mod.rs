@@ -47,6 +47,7 @@ struct App {
     limits: DecodeLimits,
     max_images: usize,
     request_timeout: Duration,
+    retention: Duration,
     model: Arc<str>,
     started: Instant,
 }
@@ -89,6 +90,11 @@ pub async fn run(
         seconds(settings.retention_s),
         stop.clone(),
     ));
+    tasks.spawn(people::kept::sweep(
+        Arc::clone(&backend.enrolled),
+        gallery.clone(),
+        stop.clone(),
+    ));
     let reporting = tokio::spawn(report::run(
         Arc::clone(&backend.reports),
         replica.id,
@@ -115,6 +121,7 @@ pub async fn run(
         limits: settings.decode_limits(),
         max_images: settings.max_images,
         request_timeout,
+        retention: seconds(settings.retention_s),
         model: model.profile.embedder.into(),
         started: Instant::now(),
     };
@@ -157,8 +164,33 @@ fn router(app: App) -> Router {
         .route("/v1/recognize", post(recognize::json))
         .route("/v1/jobs/{id}", get(recognize::job))
         .route("/v1/people", get(people::list).post(people::create))
-        .route("/v1/people/{id}", get(people::show).delete(people::remove))
-        .route("/v1/people/{id}/faces", post(people::add_faces))
+        .route(
+            "/v1/people/{id}",
+            get(people::show)
+                .patch(people::change)
+                .delete(people::remove),
+        )
+        .route(
+            "/v1/people/{id}/faces",
+            get(people::faces::list).post(people::faces::add),
+        )
+        .route(
+            "/v1/people/{id}/faces/{face}",
+            axum::routing::delete(people::faces::remove),
+        )
+        .route(
+            "/v1/people/{id}/faces/{face}/photo",
+            get(people::faces::photo),
+        )
+        .route("/v1/people/{id}/merge", post(people::merge))
+        .route(
+            "/v1/people/{id}/denials",
+            get(people::denials::list).post(people::denials::add),
+        )
+        .route(
+            "/v1/people/{id}/denials/{denial}",
+            axum::routing::delete(people::denials::remove),
+        )
         .route("/v1/status", get(status::status))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
@@ -200,26 +232,33 @@ impl App {
     async fn form(
         &self,
         request: axum::extract::Request,
-        photo_fields: &[&str],
-        max_photos: usize,
+        rules: upload::FormRules<'_>,
     ) -> Result<upload::Form, ApiError> {
-        let rules = upload::FormRules {
-            photo_fields,
-            max_photos,
-            limits: &self.limits,
-        };
-        tokio::time::timeout(
-            self.request_timeout,
-            upload::read_form(request, rules, &self.memory),
-        )
-        .await
-        .map_err(|_| {
-            ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "request.timeout",
-                "the upload took too long: send a smaller photograph, or over a faster line",
-            )
-        })?
+        self.in_time(upload::read_form(request, rules, &self.memory))
+            .await
+    }
+
+    /// Reads a JSON body within the request timeout.
+    async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        request: axum::extract::Request,
+    ) -> Result<T, ApiError> {
+        self.in_time(upload::read_json(request)).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        reading: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        tokio::time::timeout(self.request_timeout, reading)
+            .await
+            .map_err(|_| {
+                ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "request.timeout",
+                    "the upload took too long: send less at a time, or over a faster line",
+                )
+            })?
     }
 }
 

@@ -67,6 +67,11 @@ impl ApiError {
         )
     }
 
+    /// Whether Muster is at fault, so that what the request did is not known.
+    pub fn is_internal(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     /// Adds a member to the problem's JSON.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {

@@ -36,7 +36,7 @@ pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
         None => [None, None],
     };
     let (people, faces, version) = app
-        .with_gallery(|gallery| (gallery.people().len(), gallery.faces(), gallery.version()))
+        .with_gallery(|gallery| (gallery.people_count(), gallery.faces(), gallery.version()))
         .await?;
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
