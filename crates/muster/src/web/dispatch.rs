@@ -16,7 +16,6 @@ use muster_jobs::{
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use muster_recognize::gallery::Gallery;
-use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -348,7 +347,7 @@ impl Dispatcher {
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, &key, photo, ask, trace, replied, &mut waiter.queued)
+            .submit_and_wait(id, photo, ask, trace, replied, &mut waiter.queued)
             .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
@@ -386,7 +385,6 @@ impl Dispatcher {
     async fn submit_and_wait(
         &self,
         id: RequestId,
-        key: &Path,
         photo: Photo,
         ask: Ask,
         trace: TraceParent,
@@ -395,6 +393,7 @@ impl Dispatcher {
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let deadline = tokio::time::Instant::now() + inner.timeout;
+        let key = inner.backend.input_key(ask.purpose, id, &photo.file);
         let late = |_| {
             let waited = inner.timeout.as_secs_f64();
             let detail = format!(
@@ -408,7 +407,7 @@ impl Dispatcher {
                 inner
                     .backend
                     .input
-                    .put(key, PutPayload::from_bytes(photo.bytes)),
+                    .put(&key, PutPayload::from_bytes(photo.bytes)),
                 // An embedding matches nobody.
                 async {
                     match ask.purpose {

@@ -250,7 +250,7 @@ async fn faces_come_and_go_and_a_deletion_leaves_nothing() {
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
         for trace in [&id, "Anna", face_ids[0], face_ids[1]] {
             // The removal itself names the person's id and nothing else.
-            let names_id = text.contains("\"remove\"") && trace == &id;
+            let names_id = text.contains("\"remove\"") && *trace == id;
             assert!(
                 names_id || !text.contains(trace),
                 "{} has {trace}",
