@@ -135,32 +135,6 @@ pub struct Parts {
     pub backlog: watch::Sender<muster_fleet::Ledger>,
 }
 
-/// What workers are to do with a photograph.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    purpose: Purpose,
-    /// The model to embed with; the gallery's own where there is none.
-    model: Option<String>,
-}
-
-impl Ask {
-    /// Find every face and match it.
-    pub fn recognize() -> Self {
-        Self {
-            purpose: Purpose::Recognize,
-            model: None,
-        }
-    }
-
-    /// Embed the faces, or one of them, with that model.
-    pub fn embed(model: &str, face: Option<u32>) -> Self {
-        Self {
-            purpose: Purpose::Embed { face },
-            model: Some(model.to_owned()),
-        }
-    }
-}
-
 struct Inner {
     backend: Backend,
     gallery: LiveGallery,
@@ -315,13 +289,12 @@ impl Dispatcher {
     pub async fn run(
         &self,
         photo: Photo,
-        ask: Ask,
+        purpose: Purpose,
         trace: TraceParent,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let begun = Instant::now();
         let id = RequestId::new();
-        let purpose = ask.purpose;
         let key = inner.backend.input_key(purpose, id, &photo.file);
         let (reply, replied) = oneshot::channel();
         {
@@ -347,7 +320,7 @@ impl Dispatcher {
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, photo, ask, trace, replied, &mut waiter.queued)
+            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
             .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
@@ -386,14 +359,14 @@ impl Dispatcher {
         &self,
         id: RequestId,
         photo: Photo,
-        ask: Ask,
+        purpose: Purpose,
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
         queued: &mut bool,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let deadline = tokio::time::Instant::now() + inner.timeout;
-        let key = inner.backend.input_key(ask.purpose, id, &photo.file);
+        let key = inner.backend.input_key(purpose, id, &photo.file);
         let late = |_| {
             let waited = inner.timeout.as_secs_f64();
             let detail = format!(
@@ -410,7 +383,7 @@ impl Dispatcher {
                     .put(&key, PutPayload::from_bytes(photo.bytes)),
                 // An embedding matches nobody.
                 async {
-                    match ask.purpose {
+                    match purpose {
                         Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
                         Purpose::Embed { .. } => Ok(0),
                     }
@@ -427,14 +400,13 @@ impl Dispatcher {
         let request = Request {
             version: MESSAGE_VERSION,
             id,
-            purpose: ask.purpose,
+            purpose,
             file: photo.file,
-            input_etag: match inner.backend.layout(ask.purpose) {
+            input_etag: match inner.backend.layout(purpose) {
                 ObjectKeys::Request => None,
                 ObjectKeys::Filename => stored.e_tag,
             },
             gallery_version,
-            model: ask.model,
             sent_at_ms: now_ms(),
             reply_to: inner.reply_to.clone(),
             trace,
@@ -456,7 +428,7 @@ impl Dispatcher {
                 "stopping",
                 "this Muster is stopping: send the photograph again",
             )),
-            Err(_) => Err(self.timed_out(id, ask.purpose)),
+            Err(_) => Err(self.timed_out(id, purpose)),
         }
     }
 

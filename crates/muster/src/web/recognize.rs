@@ -5,11 +5,10 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::TryStreamExt;
-use muster_jobs::{FileName, Outcome, Recognition, RequestId, TraceParent};
+use muster_jobs::{FileName, Outcome, Purpose, Recognition, RequestId, TraceParent};
 use object_store::ObjectStoreExt;
 use serde_json::json;
 
-use super::dispatch::Ask;
 use super::problem::ApiError;
 use super::upload::FormRules;
 use super::{App, AppState, printable};
@@ -54,7 +53,7 @@ async fn recognize(
         .pop()
         .expect("a form has at least one photograph");
     let file = photo.file.clone();
-    match app.dispatcher.run(photo, Ask::recognize(), trace).await? {
+    match app.dispatcher.run(photo, Purpose::Recognize, trace).await? {
         Outcome::Recognized(recognition) if recognition.faces.is_empty() => {
             Err(ApiError::from(muster_jobs::Failure {
                 code: muster_jobs::FailureCode::FaceNone,
