@@ -203,7 +203,7 @@ pub enum Outcome {
     Embedded(Embedded),
     /// It was refused, or failed.
     Failed(Failure),
-    /// The result is too large for a queue: it stands in the output store, as
+    /// The result is too large for a queue, or stood there before: it is in the output store, as
     /// [`ObjectKeys::Request`](crate::ObjectKeys::Request) names it.
     Stored,
 }

@@ -420,7 +420,7 @@ impl Dispatcher {
         *queued = true;
         match tokio::time::timeout_at(deadline, replied).await {
             Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_large(id, &request.file).await,
+                Outcome::Stored => self.read_stored(id, &request.file).await,
                 outcome => Ok(outcome),
             },
             Ok(Err(_)) => Err(ApiError::new(
@@ -432,19 +432,23 @@ impl Dispatcher {
         }
     }
 
-    /// Reads a result that was too large for the queue.
-    async fn read_large(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
+    /// Reads a result that a reply only points to: one that was too large for the queue, or that
+    /// stood there before.
+    async fn read_stored(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
         let backend = &self.inner.backend;
-        let failed = |error| ApiError::internal("a large result could not be read", &error);
+        let failed = |error| ApiError::internal("a stored result could not be read", &error);
         let found = backend
             .output
             .get(&backend.large_output_key(id, file))
             .await
             .map_err(failed)?;
         let bytes = found.bytes().await.map_err(failed)?;
+        if let Ok(failure) = serde_json::from_slice(&bytes) {
+            return Ok(Outcome::Failed(failure));
+        }
         serde_json::from_slice(&bytes)
             .map(Outcome::Recognized)
-            .map_err(|error| ApiError::internal("a large result is not JSON", &error))
+            .map_err(|error| ApiError::internal("a stored result is not JSON", &error))
     }
 
     /// The error for a client that waited in vain, with the place of the later result if there is

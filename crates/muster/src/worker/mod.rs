@@ -25,7 +25,7 @@ use muster_jobs::{
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Analysis;
-use object_store::{GetOptions, ObjectStoreExt, PutPayload};
+use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -476,6 +476,9 @@ impl Worker {
     }
 
     /// Stores the result, then sends the reply.
+    ///
+    /// A failure never replaces what is stored: an answered request whose deletion was lost may come
+    /// back until it counts as failed. The reply then points to what is there.
     async fn deliver(&self, request: &Request, outcome: Outcome) -> Result<(), HandleError> {
         let mut reply = Reply::new(request.id, request.file.clone(), outcome);
         reply.cpu = cpu::runtime_time().map(|used| WorkerCpu {
@@ -485,9 +488,21 @@ impl Worker {
         let begun = Instant::now();
         if let Some(body) = stored(&reply, request.purpose, self.backend.keys) {
             let key = self.backend.output_key(request.id, &request.file);
-            let put = self.backend.output.put(&key, PutPayload::from(body)).await;
+            let mode = match &reply.outcome {
+                Outcome::Failed(_) => PutMode::Create,
+                _ => PutMode::Overwrite,
+            };
+            let payload = PutPayload::from(body);
+            let put = self
+                .backend
+                .output
+                .put_opts(&key, payload, mode.into())
+                .await;
             match (put, &reply.outcome) {
                 (Ok(_), _) => {}
+                (Err(object_store::Error::AlreadyExists { .. }), Outcome::Failed(_)) => {
+                    reply.outcome = Outcome::Stored;
+                }
                 // Its client is told at least.
                 (Err(error), Outcome::Failed(_)) => {
                     aws::failed("a failure could not be stored", &error);
