@@ -6,6 +6,7 @@ use std::ops::Bound;
 
 use super::person::{Change, Person, PersonId};
 use crate::embed::{Embedding, cosine};
+use crate::template;
 
 /// A person near a probe.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,10 +46,7 @@ struct Index {
 
 impl Index {
     fn add(&mut self, person: &Person, model: &str) {
-        for face in &person.faces {
-            let Some(embedding) = face.embeddings.by(model) else {
-                continue;
-            };
+        for embedding in template::rows(person, model) {
             let values = embedding.as_slice();
             self.values.extend_from_slice(values);
             self.rows.push((person.id, values.len()));

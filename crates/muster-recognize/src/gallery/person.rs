@@ -44,6 +44,13 @@ uuid_newtype! {
     /// An enrolled person's identity.
     PersonId
 }
+impl PersonId {
+    /// The half of the id in which people who were enrolled at one time differ.
+    pub(crate) fn random_half(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+}
+
 uuid_newtype! {
     /// One enrolled face's identity; its kept photograph has the same name.
     FaceId
