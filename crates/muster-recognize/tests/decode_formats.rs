@@ -440,7 +440,11 @@ fn varieties_that_are_not_taken_are_named() {
         (fields(2, 1, 2, 9, 8), "rare colours"),
     ];
     for (fields, found) in cases {
-        let refused = probe(&tiff(false, std::slice::from_ref(&strip), &fields), &limits()).unwrap_err();
+        let refused = probe(
+            &tiff(false, std::slice::from_ref(&strip), &fields),
+            &limits(),
+        )
+        .unwrap_err();
         let message = refused.to_string();
         assert_eq!(refused.code(), "image.unsupported", "{message}");
         assert!(
