@@ -10,6 +10,10 @@ use crate::gallery::Gallery;
 /// Candidates compared for each photograph.
 const CANDIDATES: usize = 5;
 
+/// Hundredths of the thresholds in the table.
+const THRESHOLDS: std::ops::RangeInclusive<u32> = 30..=70;
+const THRESHOLD_STEP: usize = 2;
+
 /// A photograph of somebody who is enrolled.
 #[derive(Debug, Clone)]
 pub struct Probe {
@@ -40,8 +44,41 @@ pub struct Scores {
     /// What is decided with every rule, the margin's too: probes not given their own name, and
     /// strangers given any.
     pub decided: AtThreshold,
+    /// Probes decided as ambiguous.
+    pub ambiguous_probes: usize,
+    /// Strangers decided as ambiguous.
+    pub ambiguous_strangers: usize,
     /// At other thresholds.
     pub table: Vec<AtThreshold>,
+}
+
+/// How one photograph fares.
+struct Seen {
+    /// Whether the nearest is who it should be.
+    first: bool,
+    /// To the nearest.
+    similarity: f32,
+    decision: Decision,
+    /// Whether the person decided on is who it should be.
+    right: bool,
+}
+
+fn look(gallery: &Gallery, face: Option<&Embedding>, name: Option<&str>, rules: &Rules) -> Seen {
+    let near = face.map(|face| decide::candidates(gallery, face, CANDIDATES));
+    let near = near.unwrap_or_default();
+    let verdict = decide::decide(std::slice::from_ref(&near), rules).remove(0);
+    let is_own = |place: Option<usize>| {
+        let found = place.and_then(|place| near.get(place));
+        found.is_some_and(|found| Some(&*found.name) == name)
+    };
+    Seen {
+        first: is_own(Some(0)),
+        similarity: near
+            .first()
+            .map_or(f32::NEG_INFINITY, |near| near.similarity),
+        decision: verdict.decision,
+        right: verdict.decision == Decision::Match && is_own(verdict.best),
+    }
 }
 
 /// Looks every probe and stranger up.
@@ -55,41 +92,86 @@ pub fn score(
     strangers: &[Option<Embedding>],
     rules: &Rules,
 ) -> Scores {
-    struct Seen {
-        /// Whether the nearest is who it should be, and how near.
-        first: bool,
-        similarity: f32,
-        named: Option<String>,
-    }
-    let look = |face: Option<&Embedding>, name: Option<&str>| {
-        let near = face.map(|face| decide::candidates(gallery, face, CANDIDATES, rules.cutoff));
-        let near = near.unwrap_or_default();
-        let verdict = decide::decide(std::slice::from_ref(&near), rules).remove(0);
-        let matched = verdict.decision == Decision::Match;
-        Seen {
-            first: near.first().is_some_and(|near| Some(near.name.as_str()) == name),
-            similarity: near.first().map_or(f32::NEG_INFINITY, |near| near.similarity),
-            named: verdict.best.filter(|_| matched).map(|place| near[place].name.clone()),
-        }
-    };
-    let probes: Vec<(&str, Seen)> = probes
+    let probes: Vec<Seen> = probes
         .iter()
-        .map(|probe| (&*probe.name, look(probe.face.as_ref(), Some(&probe.name))))
+        .map(|probe| look(gallery, probe.face.as_ref(), Some(&probe.name), rules))
         .collect();
-    let strangers: Vec<Seen> = strangers.iter().map(|face| look(face.as_ref(), None)).collect();
+    let strangers: Vec<Seen> = strangers
+        .iter()
+        .map(|face| look(gallery, face.as_ref(), None, rules))
+        .collect();
     let at = |threshold: f32| AtThreshold {
         threshold,
-        fnir: Rate::count(&probes, |(_, seen)| !(seen.first && seen.similarity >= threshold)),
+        fnir: Rate::count(&probes, |seen| {
+            !(seen.first && seen.similarity >= threshold)
+        }),
         fpir: Rate::count(&strangers, |seen| seen.similarity >= threshold),
     };
+    let ambiguous = |seen: &[Seen]| {
+        let decisions = seen
+            .iter()
+            .filter(|seen| seen.decision == Decision::Ambiguous);
+        decisions.count()
+    };
     Scores {
-        rank1: Rate::count(&probes, |(_, seen)| seen.first),
+        rank1: Rate::count(&probes, |seen| seen.first),
         at: at(rules.cutoff),
         decided: AtThreshold {
             threshold: rules.cutoff,
-            fnir: Rate::count(&probes, |(name, seen)| seen.named.as_deref() != Some(*name)),
-            fpir: Rate::count(&strangers, |seen| seen.named.is_some()),
+            fnir: Rate::count(&probes, |seen| !seen.right),
+            fpir: Rate::count(&strangers, |seen| seen.decision == Decision::Match),
         },
-        table: (30..=70).step_by(2).map(|hundredths| at(hundredths as f32 / 100.0)).collect(),
+        ambiguous_probes: ambiguous(&probes),
+        ambiguous_strangers: ambiguous(&strangers),
+        table: THRESHOLDS
+            .step_by(THRESHOLD_STEP)
+            .map(|hundredths| at(hundredths as f32 / 100.0))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gallery::{Embeddings, EnrolledFace, Person};
+
+    fn at(degrees: f32) -> Embedding {
+        let (y, x) = degrees.to_radians().sin_cos();
+        Embedding::normalise(&[x, y]).unwrap()
+    }
+
+    #[test]
+    fn probes_and_strangers_are_counted() {
+        let people = [("Ann", 0.0), ("Bob", 90.0)].map(|(name, degrees)| {
+            let face = EnrolledFace::new(String::new(), Embeddings::of("m", at(degrees)), 0);
+            Person::new(name.to_owned(), vec![face], 0)
+        });
+        let gallery = Gallery::of("m", people.to_vec());
+        let probe = |name: &str, degrees: Option<f32>| Probe {
+            name: name.to_owned(),
+            face: degrees.map(at),
+        };
+        let probes = [
+            probe("Ann", Some(10.0)),
+            // Below the cutoff, and nearer to Bob.
+            probe("Ann", Some(46.0)),
+            probe("Ann", Some(-50.0)),
+            probe("Bob", None),
+        ];
+        // One between both, one near Bob, one near nobody, one without a face.
+        let strangers = [Some(at(45.0)), Some(at(80.0)), Some(at(200.0)), None];
+        let scores = score(&gallery, &probes, &strangers, &Rules::at(0.7));
+        let counted = |rate: Rate| (rate.happened, rate.of);
+        assert_eq!(counted(scores.rank1), (2, 4));
+        assert_eq!(counted(scores.at.fnir), (3, 4));
+        assert_eq!(counted(scores.at.fpir), (2, 4));
+        assert_eq!(counted(scores.decided.fnir), (3, 4));
+        assert_eq!(counted(scores.decided.fpir), (1, 4));
+        assert_eq!(
+            (scores.ambiguous_probes, scores.ambiguous_strangers),
+            (1, 1)
+        );
+        let half = scores.table.iter().find(|at| at.threshold == 0.5).unwrap();
+        assert_eq!(counted(half.fnir), (2, 4));
     }
 }

@@ -14,6 +14,7 @@ pub mod gallery;
 pub mod health;
 pub mod identification;
 pub mod models;
+pub mod quality;
 pub mod recognizer;
 mod resample;
 pub mod template;

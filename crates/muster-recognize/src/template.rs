@@ -65,29 +65,19 @@ fn upper_median(mut values: Vec<f32>) -> f32 {
     *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }
 
+/// One person's faces without those that do not belong.
+#[must_use]
+pub fn trusted<'a>(mut faces: Vec<&'a Embedding>) -> Vec<&'a Embedding> {
+    for place in suspects(&faces).into_iter().rev() {
+        faces.remove(place);
+    }
+    faces
+}
+
 /// The embeddings by `model` that a probe is compared with.
 #[must_use]
 pub fn rows<'a>(person: &'a Person, model: &str) -> Vec<&'a Embedding> {
-    rows_without(person, model, None)
-}
-
-/// The same as if the face at that place were not enrolled.
-#[must_use]
-pub fn rows_without<'a>(
-    person: &'a Person,
-    model: &str,
-    left_out: Option<Place>,
-) -> Vec<&'a Embedding> {
-    let faces = person.faces.iter().enumerate();
-    let mut rows: Vec<&Embedding> = faces
-        .filter(|(place, _)| Some(*place) != left_out)
-        .filter_map(|(_, face)| face.embeddings.by(model))
-        .collect();
-    let suspects = suspects(&rows);
-    for place in suspects.into_iter().rev() {
-        rows.remove(place);
-    }
-    rows
+    trusted(person.embeddings(model).collect())
 }
 
 /// How similar the probe is to the nearest row; `None` where there is none.
@@ -120,7 +110,8 @@ mod tests {
     fn the_majority_decides_who_does_not_belong() {
         let [a, b, c] = [face(0, 0.0), face(0, 20.0), face(0, 40.0)];
         let (x, x2, y) = (face(3, 0.0), face(3, 10.0), face(5, 0.0));
-        let of = |faces: &[&Embedding]| places(&faces.iter().map(|f| (*f).clone()).collect::<Vec<_>>());
+        let of =
+            |faces: &[&Embedding]| places(&faces.iter().map(|f| (*f).clone()).collect::<Vec<_>>());
         assert_eq!(of(&[&a, &x, &b]), [1]);
         assert_eq!(of(&[&a, &x, &b, &y, &c]), [1, 3]);
         assert_eq!(of(&[&x, &x2, &a, &b, &c]), [0, 1]);

@@ -13,6 +13,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use muster_fleet::{KeepAlive, Policy};
 use muster_jobs::ObjectKeys;
+use muster_recognize::calibration::DEFAULT_TARGET;
 use muster_recognize::decode::DecodeLimits;
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +109,10 @@ pub struct Settings {
     pub max_image_pixels: u64,
     /// Most photographs taken in one enrolment.
     pub max_images: usize,
-    /// Cosine similarity from which on a face is a person's; the model's own when unset.
+    /// The share of strangers that may be taken for somebody: the cutoff follows from it, from the
+    /// gallery's size and from how alike the people in it are.
+    pub target_fpir: f64,
+    /// Cosine similarity from which on a face is a person's, in place of what `target_fpir` gives.
     pub cutoff: Option<f32>,
     /// How long photographs and results are kept on this machine. A bucket has lifecycle rules of
     /// its own.
@@ -164,6 +168,7 @@ impl Default for Settings {
             max_image_bytes: limits.max_bytes,
             max_image_pixels: limits.max_pixels,
             max_images: 50,
+            target_fpir: DEFAULT_TARGET,
             cutoff: None,
             retention_s: 3600.0,
             object_keys: ObjectKeys::Request,
@@ -316,6 +321,12 @@ impl Settings {
                  this machine; set queues = \"sqs\""
             );
         }
+        anyhow::ensure!(
+            (1e-9..=0.5).contains(&self.target_fpir),
+            "target_fpir is {}: it must be between 1e-9 and 0.5, where 0.001 is one stranger in a \
+             thousand",
+            self.target_fpir
+        );
         if let Some(cutoff) = self.cutoff {
             anyhow::ensure!(
                 (-1.0..=1.0).contains(&cutoff),
@@ -445,6 +456,7 @@ mod tests {
             ("listen = \"nowhere\"", "listen"),
             ("min_instances = 9\nmax_instances = 2", "min_instances"),
             ("cutoff = 2.0", "cutoff"),
+            ("target_fpir = 0.0", "target_fpir"),
             ("object_keys = \"hash\"", "hash"),
             ("input_store = \"bucket\"", "s3://bucket"),
             (

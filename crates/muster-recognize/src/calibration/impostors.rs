@@ -9,6 +9,8 @@ use crate::template;
 /// People that are compared, at most: those who were enrolled first, so that the sample does not
 /// change with every enrolment.
 const PEOPLE: usize = 1024;
+/// Faces of one person that are compared, at most.
+pub const SAMPLED: usize = 8;
 /// Comparisons of a face with a person, about: so many take a millisecond.
 const COMPARISONS: usize = 16_384;
 /// The quantiles that the distribution is fitted to: only the upper half matters, and what lies
@@ -20,7 +22,9 @@ const PARTS: f64 = 200.0;
 /// For each quantile its share and the standard normal value there.
 static FITTED: LazyLock<Vec<(f64, f64)>> = LazyLock::new(|| {
     let shares = QUANTILES.map(|part| (part as f64 + 0.5) / PARTS);
-    shares.map(|share| (share, normal::beyond(1.0 - share))).collect()
+    shares
+        .map(|share| (share, normal::beyond(1.0 - share)))
+        .collect()
 });
 
 /// A normal distribution fitted to the similarities of faces to other people.
@@ -49,8 +53,8 @@ impl Impostors {
         let model = gallery.model()?;
         let people: Vec<_> = gallery.people().take(PEOPLE).collect();
         let rows = people.iter().map(|person| {
-            let order = scattered(person.id);
-            (order, template::rows(person, model))
+            let faces = person.embeddings(model).take(SAMPLED).collect();
+            (scattered(person.id), template::trusted(faces))
         });
         let mut people: Vec<_> = rows.filter(|(_, rows)| !rows.is_empty()).collect();
         // Neighbours in the order of enrolment are often family or colleagues.
@@ -122,7 +126,7 @@ fn scattered(id: PersonId) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::embed::Embedding;
     use crate::gallery::{Embeddings, EnrolledFace, Person};
@@ -150,7 +154,9 @@ mod tests {
     pub(crate) fn strangers(count: usize, dimensions: usize) -> Gallery {
         let mut state = 1u64;
         let mut draw = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             let share = ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
             normal::beyond(share) as f32
         };
@@ -178,6 +184,9 @@ mod tests {
     fn large_galleries_cost_no_more() {
         let found = Impostors::of(&strangers(PEOPLE + 500, 8)).unwrap();
         assert_eq!((found.people, found.pairs), (PEOPLE, COMPARISONS));
-        assert_eq!(Impostors::of(&strangers(2, 8)).map(|found| found.pairs), Some(2));
+        assert_eq!(
+            Impostors::of(&strangers(2, 8)).map(|found| found.pairs),
+            Some(2)
+        );
     }
 }

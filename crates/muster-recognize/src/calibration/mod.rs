@@ -12,7 +12,10 @@ mod report;
 use serde::Serialize;
 
 use crate::gallery::Gallery;
-pub use impostors::Impostors;
+use crate::models::Embedder;
+#[cfg(test)]
+pub(crate) use impostors::tests::strangers;
+pub use impostors::{Impostors, SAMPLED};
 pub use rate::Rate;
 pub use report::{AtCutoff, Report, report};
 
@@ -20,10 +23,6 @@ pub use report::{AtCutoff, Report, report};
 pub const DEFAULT_TARGET: f64 = 1e-3;
 /// The cutoff is never above this: what is more alike is one person to any use.
 const HIGHEST: f64 = 0.7;
-/// Among how many people the gallery's own distribution counts as much as the shipped one.
-///
-/// The spread of estimates from so few people's pairs is about that between populations.
-const EQUAL_SAY: f64 = 30.0;
 /// Fewer people say nothing of a distribution.
 const FEWEST_PEOPLE: usize = 10;
 /// From this share of the gallery's own say on, the shipped distribution does not matter.
@@ -34,8 +33,33 @@ const OWN_FROM: f64 = 0.9;
 pub struct Shipped {
     /// The published cutoff: none is below it.
     pub cutoff: f32,
-    /// Mean and standard deviation of the similarities of different people's faces.
-    pub impostors: Option<(f32, f32)>,
+    /// How alike the faces of different people are.
+    pub impostors: Option<ShippedImpostors>,
+}
+
+/// A normal distribution of the similarities of different people's faces.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShippedImpostors {
+    /// Its mean.
+    pub mean: f32,
+    /// Its standard deviation.
+    pub deviation: f32,
+    /// How many people it was measured on.
+    pub people: u32,
+}
+
+impl From<&Embedder> for Shipped {
+    fn from(embedder: &Embedder) -> Self {
+        let calibration = embedder.calibration.as_ref();
+        Self {
+            cutoff: embedder.cutoff,
+            impostors: calibration.map(|shipped| ShippedImpostors {
+                mean: shipped.impostor_mean,
+                deviation: shipped.impostor_std,
+                people: shipped.people,
+            }),
+        }
+    }
 }
 
 /// What a cutoff rests on.
@@ -77,8 +101,11 @@ impl Cutoff {
     /// A stranger is compared with N people, each taken for them at the rate FMR: the target is
     /// 1 - (1 - FMR)^N, and the cutoff is the similarity that a normal distribution exceeds at that
     /// FMR. For N independent comparisons that is exact; those of one probe depend on each other,
-    /// which makes it an upper bound. The gallery's own distribution ([`Impostors`]) has the weight
-    /// n / (n + 30) of n people, the shipped one the rest; the published cutoff is the least.
+    /// which makes it an upper bound. The gallery's own distribution ([`Impostors`]) and the shipped
+    /// one have the weights of the people they were measured on; the published cutoff is the least.
+    ///
+    /// Own is the similarity to a person with up to [`SAMPLED`] faces, so that many more
+    /// count as several people; shipped is that to a single face.
     #[must_use]
     pub fn for_target(gallery: &Gallery, shipped: &Shipped, target: f64) -> Self {
         Self::estimate(
@@ -98,16 +125,18 @@ impl Cutoff {
         target: f64,
     ) -> Self {
         let least = f64::from(shipped.cutoff);
-        let prior = match shipped.impostors {
-            // Shipped are the similarities of single faces.
-            Some((mean, deviation)) => {
-                f64::from(mean) + f64::from(deviation) * normal::beyond(match_rate(target, faces))
-            }
-            None => least,
-        };
+        let prior = shipped.impostors.map(|shipped| {
+            let beyond = normal::beyond(match_rate(target, faces));
+            f64::from(shipped.mean) + f64::from(shipped.deviation) * beyond
+        });
         let own = own.filter(|own| own.people >= FEWEST_PEOPLE);
-        let say = own.map_or(0.0, |own| own.people as f64 / (own.people as f64 + EQUAL_SAY));
-        let own = own.map_or(0.0, |own| own.exceeded_at(match_rate(target, people)));
+        let say = own.map_or(0.0, |own| {
+            let shipped = shipped.impostors.map_or(0, |shipped| shipped.people);
+            own.people as f64 / (own.people as f64 + f64::from(shipped))
+        });
+        let prior = prior.unwrap_or(least);
+        let compared = people.max(faces.div_ceil(SAMPLED));
+        let own = own.map_or(0.0, |own| own.exceeded_at(match_rate(target, compared)));
         let value = (1.0 - say) * prior + say * own;
         Self {
             value: value.clamp(least, HIGHEST.max(least)) as f32,
@@ -135,7 +164,11 @@ mod tests {
 
     const SHIPPED: Shipped = Shipped {
         cutoff: 0.363,
-        impostors: Some((0.05, 0.1)),
+        impostors: Some(ShippedImpostors {
+            mean: 0.05,
+            deviation: 0.1,
+            people: 30,
+        }),
     };
 
     fn own(people: usize, centre: f64, spread: f64) -> Impostors {
@@ -167,12 +200,18 @@ mod tests {
         // Of 1,000 comparisons any is wrong at 0.1 %: one at 1.0005e-6, 4.7533 deviations out.
         let all = own(1_000_000, 0.1, 0.08);
         let cutoff = Cutoff::estimate(Some(&all), 1000, 1000, &SHIPPED, DEFAULT_TARGET);
-        assert!((cutoff.value - (0.1 + 0.08 * 4.7533)).abs() < 2e-4, "{cutoff:?}");
+        assert!(
+            (cutoff.value - (0.1 + 0.08 * 4.7533)).abs() < 2e-4,
+            "{cutoff:?}"
+        );
         assert_eq!(cutoff.basis, Basis::Own);
         let half = own(30, 0.1, 0.08);
         let cutoff = Cutoff::estimate(Some(&half), 1000, 1000, &SHIPPED, DEFAULT_TARGET);
         let (shipped, own) = (0.05 + 0.1 * 4.7533, 0.1 + 0.08 * 4.7533);
-        assert!((cutoff.value - (shipped + own) / 2.0).abs() < 2e-4, "{cutoff:?}");
+        assert!(
+            (cutoff.value - (shipped + own) / 2.0).abs() < 2e-4,
+            "{cutoff:?}"
+        );
         assert_eq!(cutoff.basis, Basis::Blended);
     }
 

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// The standard normal value that leaves 2.5 % on either side: intervals are of 95 %.
-const CONFIDENCE_Z: f64 = 1.959_963_984_540_054;
+/// What is left out on either side of an interval: intervals are of 95 %.
+const BEYOND: f64 = 0.025;
 
 /// How often something happened, with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -23,28 +23,32 @@ pub struct Rate {
 impl Rate {
     /// The share of `happened` among `of`.
     ///
-    /// The interval is Wilson's score interval (E. B. Wilson, 1927), which holds for rare events
-    /// and small counts too. It takes the counted to be independent of each other.
+    /// The interval is the exact one of C. J. Clopper and E. S. Pearson (1934): it holds the true
+    /// share in at least 95 of 100 cases however rare the counted is, where approximations fail. It
+    /// takes the counted to be independent of each other.
     #[must_use]
     pub fn of(happened: usize, of: usize) -> Self {
-        if of == 0 {
-            return Self {
-                estimate: None,
-                low: 0.0,
-                high: 1.0,
-                happened: 0,
-                of: 0,
-            };
-        }
-        let n = of as f64;
-        let p = happened as f64 / n;
-        let z2 = CONFIDENCE_Z.powi(2);
-        let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-        let half = CONFIDENCE_Z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+        // The share at which as few, or as many, become too unlikely.
+        let most = |happened: usize| {
+            let (mut low, mut high) = (0.0, 1.0);
+            for _ in 0..50 {
+                let middle = (low + high) / 2.0;
+                if at_most(happened, of, middle) > BEYOND {
+                    low = middle;
+                } else {
+                    high = middle;
+                }
+            }
+            high
+        };
         Self {
-            estimate: Some(p),
-            low: if happened == 0 { 0.0 } else { middle - half },
-            high: if happened == of { 1.0 } else { middle + half },
+            estimate: (of > 0).then(|| happened as f64 / of as f64),
+            low: if happened == 0 {
+                0.0
+            } else {
+                1.0 - most(of - happened)
+            },
+            high: if happened == of { 1.0 } else { most(happened) },
             happened,
             of,
         }
@@ -59,12 +63,26 @@ impl Rate {
         }
         Self::of(happened, of)
     }
+}
 
-    /// Whether the interval holds that share.
-    #[must_use]
-    pub fn holds(&self, share: f64) -> bool {
-        (self.low..=self.high).contains(&share)
+/// How likely at most `happened` of `of` are, each with the probability `share` within (0, 1).
+fn at_most(happened: usize, of: usize, share: f64) -> f64 {
+    let ln_factorial = |n: usize| libm::lgamma(n as f64 + 1.0);
+    let ln_odds = share.ln() - f64::ln_1p(-share);
+    let all_other = of as f64 * f64::ln_1p(-share) + ln_factorial(of);
+    let terms = (0..=happened)
+        .rev()
+        .map(|n| (all_other + n as f64 * ln_odds - ln_factorial(n) - ln_factorial(of - n)).exp());
+    let (mut sum, mut last) = (0.0, 0.0);
+    for term in terms {
+        sum += term;
+        // Falling, and too small to matter.
+        if term < last && term < 1e-12 * sum {
+            break;
+        }
+        last = term;
     }
+    sum
 }
 
 #[cfg(test)]
@@ -72,21 +90,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_are_wilsons() {
-        let near = |a: f64, b: f64| (a - b).abs() < 5e-4;
-        // Newcombe (1998), table I, method 3.
+    fn intervals_are_clopper_and_pearsons() {
+        let near = |a: f64, b: f64| (a - b).abs() < 5e-5;
+        // Newcombe (1998), table I, method 5.
         for (happened, of, low, high) in [
-            (81, 263, 0.2553, 0.3662),
-            (15, 148, 0.0624, 0.1605),
-            (0, 20, 0.0, 0.1611),
-            (1, 29, 0.0061, 0.1718),
-            (29, 29, 0.8830, 1.0),
+            (81, 263, 0.2527, 0.3676),
+            (15, 148, 0.0578, 0.1617),
+            (0, 20, 0.0, 0.1684),
+            (1, 29, 0.0009, 0.1776),
+            (29, 29, 0.8806, 1.0),
         ] {
             let rate = Rate::of(happened, of);
             assert!(near(rate.low, low) && near(rate.high, high), "{rate:?}");
-            assert!(rate.holds(happened as f64 / of as f64));
+            let other = Rate::of(of - happened, of);
+            assert!(near(other.low, 1.0 - rate.high) && near(other.high, 1.0 - rate.low));
         }
         assert_eq!(Rate::of(0, 0).estimate, None);
-        assert!(Rate::of(0, 0).holds(0.5));
+        assert_eq!((Rate::of(0, 0).low, Rate::of(0, 0).high), (0.0, 1.0));
+    }
+
+    #[test]
+    fn large_counts_have_intervals_as_the_normal_distribution_has() {
+        let rate = Rate::of(50_000, 100_000);
+        let half = 1.96 * (0.25f64 / 100_000.0).sqrt();
+        assert!((rate.low - (0.5 - half)).abs() < 2e-5, "{rate:?}");
+        assert!((rate.high - (0.5 + half)).abs() < 2e-5, "{rate:?}");
     }
 }

@@ -213,7 +213,8 @@ impl Gallery {
 
     /// The `count` people nearest to the probe, nearest first, each by their nearest face.
     ///
-    /// Exact: every enrolled face is compared, in O(faces x dimensions).
+    /// Exact: every face that stands for its person ([`template::rows`]) is compared, in
+    /// O(faces x dimensions).
     pub fn nearest(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
         let mut nearest: Vec<(PersonId, f32)> = Vec::with_capacity(count + 1);
         self.index.search(probe, |person, similarity| {
@@ -279,8 +280,7 @@ mod tests {
             }
             let probe = Embedding::normalise(&probe).unwrap();
             let best = |person: &Person| {
-                let faces = person.faces.iter();
-                faces.map(|face| face.embeddings.by("sface").unwrap().cosine(&probe)).fold(-1.0, f32::max)
+                template::similarity(&template::rows(person, "sface"), &probe).unwrap()
             };
             let mut expected: Vec<f32> = gallery.people().map(|person| best(&person)).collect();
             expected.sort_by(|a, b| b.total_cmp(a));

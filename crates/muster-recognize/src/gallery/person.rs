@@ -208,6 +208,13 @@ impl Person {
         faces.chain(denials.map(|denial| Source::Denial(denial.id)))
     }
 
+    /// What that model made of the person's faces, in the order of enrolment.
+    pub fn embeddings(&self, model: &str) -> impl Iterator<Item = &Embedding> {
+        self.faces
+            .iter()
+            .filter_map(move |face| face.embeddings.by(model))
+    }
+
     /// How alike the probe and the likest of the denied faces are, to that model; `None` where
     /// nothing was denied.
     pub fn nearest_denial(&self, model: &str, probe: &Embedding) -> Option<f32> {

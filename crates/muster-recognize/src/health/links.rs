@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Mislabelled, Named, Pair};
 use crate::embed::Embedding;
-use crate::gallery::{FaceId, Gallery, Person, PersonId};
+use crate::gallery::{EnrolledFace, FaceId, Gallery, Person, PersonId};
 
 /// Faces of one person that a mean is taken over, at most.
 const FACES: usize = 32;
@@ -60,10 +60,9 @@ impl<'a> Links<'a> {
     }
 
     /// A face that reaches the cutoff for another.
-    pub fn add(&mut self, person: &Person, place: usize, other: &Person) {
+    pub fn add(&mut self, person: &Person, face: &EnrolledFace, other: &Person) {
         self.know(person);
         self.know(other);
-        let face = &person.faces[place];
         if let Some(embedding) = face.embeddings.by(self.model) {
             self.links.push(Link {
                 face: face.id,
@@ -119,8 +118,7 @@ impl<'a> Links<'a> {
                 let (own, other) = link.found?;
                 Some((n, own, other))
             });
-            let Some((n, own, other)) =
-                clearest.max_by(|a, b| (a.2 - a.1).total_cmp(&(b.2 - b.1)))
+            let Some((n, own, other)) = clearest.max_by(|a, b| (a.2 - a.1).total_cmp(&(b.2 - b.1)))
             else {
                 break;
             };

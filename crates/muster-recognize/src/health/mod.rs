@@ -13,7 +13,7 @@ use crate::template;
 use links::Links;
 
 /// Findings of each kind in one report, at most; the most serious come first.
-const FINDINGS: usize = 100;
+const FINDINGS: usize = 500;
 /// Confusable pairs named.
 const CONFUSABLE: usize = 20;
 /// People looked at for each face beside its own.
@@ -130,7 +130,7 @@ pub struct Health {
 
 /// Examines a gallery, or a part of it, at that cutoff.
 ///
-/// `unfit` names what is wrong with a face's quality. Takes a search for each face examined.
+/// Takes a search for each face examined.
 ///
 /// A face is likely under the wrong name when it reaches the cutoff for another person and is on
 /// average more similar to that person's faces than to the other faces of its own. The clearest is
@@ -138,12 +138,7 @@ pub struct Health {
 /// judged again, until none is left. People are likely one when their faces (those likely moved
 /// left out) reach the cutoff on average.
 #[must_use]
-pub fn examine(
-    gallery: &Gallery,
-    cutoff: f32,
-    extent: Extent,
-    unfit: impl Fn(&EnrolledFace) -> Vec<String>,
-) -> Health {
+pub fn examine(gallery: &Gallery, cutoff: f32, extent: Extent) -> Health {
     let mut health = Health {
         version: gallery.version(),
         cutoff,
@@ -174,8 +169,8 @@ pub fn examine(
             }
             after = Some(person.id);
             health.examined += person.faces.len();
-            weak(&person, model, &unfit, &mut health.weak);
-            for (place, face) in person.faces.iter().enumerate() {
+            weak(&person, model, &mut health.weak);
+            for face in &person.faces {
                 let Some(embedding) = face.embeddings.by(model) else {
                     continue;
                 };
@@ -187,7 +182,7 @@ pub fn examine(
                     let nearest = alike.entry(pair).or_insert(near.similarity);
                     *nearest = nearest.max(near.similarity);
                     if near.similarity >= cutoff {
-                        links.add(&person, place, &near.person);
+                        links.add(&person, face, &near.person);
                     }
                 }
             }
@@ -211,7 +206,9 @@ pub fn examine(
             health.confusable.push(pair);
         }
     }
-    health.duplicates.sort_by(|a, b| b.score.total_cmp(&a.score));
+    health
+        .duplicates
+        .sort_by(|a, b| b.score.total_cmp(&a.score));
     health.duplicates.truncate(FINDINGS);
     // Without an agreement last: those are of people with one face.
     health.weak.sort_by(|a, b| {
@@ -223,24 +220,17 @@ pub fn examine(
 }
 
 /// Finds a person's faces that are of little use.
-fn weak(
-    person: &Person,
-    model: &str,
-    unfit: &impl Fn(&EnrolledFace) -> Vec<String>,
-    found: &mut Vec<Weak>,
-) {
+fn weak(person: &Person, model: &str, found: &mut Vec<Weak>) {
     let made = person.faces.iter();
-    let made: Vec<(&EnrolledFace, &Embedding)> = made
+    let (faces, embeddings): (Vec<&EnrolledFace>, Vec<&Embedding>) = made
         .filter_map(|face| Some((face, face.embeddings.by(model)?)))
-        .collect();
-    let embeddings: Vec<&Embedding> = made.iter().map(|(_, embedding)| *embedding).collect();
+        .unzip();
     let suspects = template::suspects(&embeddings);
     let disagree = template::disagree(&embeddings);
-    for face in &person.faces {
-        let mut reasons = unfit(face);
-        let place = made.iter().position(|(other, _)| other.id == face.id);
-        let agreement = place.and_then(|place| template::agreement(&embeddings, place));
-        if let (Some(place), Some(agreement)) = (place, agreement) {
+    for (place, face) in faces.into_iter().enumerate() {
+        let mut reasons = Vec::new();
+        let agreement = template::agreement(&embeddings, place);
+        if let Some(agreement) = agreement {
             if suspects.contains(&place) {
                 reasons.push(format!(
                     "it is unlike the person's other faces (similarity {agreement:.3}; half of \
@@ -253,8 +243,6 @@ fn weak(
                     template::AGREEMENT
                 ));
             }
-        } else if place.is_none() {
-            reasons.push(format!("it has no embedding by the model {model} yet"));
         }
         if !reasons.is_empty() {
             found.push(Weak {
@@ -267,3 +255,6 @@ fn weak(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! `muster eval identify`: who is it, among everyone enrolled, and is it anybody.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use muster_recognize::calibration::{Cutoff, Rate, Shipped};
+use muster_recognize::decide::Rules;
+use muster_recognize::embed::Embedding;
+use muster_recognize::identification::{self, Probe, Scores};
+use serde_json::json;
+
+use super::album::{self, Album, Draw, Eyes};
+use crate::config::Settings;
+
+/// Arguments of `muster eval identify`.
+#[derive(Debug, Args)]
+pub struct IdentifyArgs {
+    /// Photographs to enrol, one folder a person
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "probes",
+        required_unless_present = "images"
+    )]
+    gallery: Option<PathBuf>,
+    /// Photographs of the same people to look up, one folder a person
+    #[arg(long, value_name = "DIR", requires = "gallery")]
+    probes: Option<PathBuf>,
+    /// Photographs of other people
+    #[arg(long, value_name = "DIR", requires = "gallery")]
+    strangers: Option<PathBuf>,
+    /// Photographs, one folder a person, to be split: of people with several, half of each one's
+    /// are enrolled and the others looked up; people with one are strangers
+    #[arg(long, value_name = "DIR", conflicts_with = "gallery")]
+    images: Option<PathBuf>,
+    /// The seed of that split
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Who is enrolled, looked up, and a stranger.
+struct Split {
+    gallery: Vec<Album>,
+    probes: Vec<Album>,
+    strangers: Vec<Album>,
+}
+
+/// Splits everyone's photographs: of people with several, half of each one's (rounded down) are
+/// enrolled and the others looked up; people with one are strangers.
+fn split(albums: Vec<Album>, seed: u64) -> Split {
+    let mut draw = Draw::new(seed);
+    let mut split = Split {
+        gallery: Vec::new(),
+        probes: Vec::new(),
+        strangers: Vec::new(),
+    };
+    for mut album in albums {
+        if album.photos.len() < 2 {
+            split.strangers.push(album);
+            continue;
+        }
+        draw.shuffle(&mut album.photos);
+        let looked_up = album.photos.split_off(album.photos.len() / 2);
+        split.probes.push(Album {
+            name: album.name.clone(),
+            photos: looked_up,
+        });
+        split.gallery.push(album);
+    }
+    split
+}
+
+/// Runs the evaluation and prints its figures.
+pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
+    let mut eyes = Eyes::open(settings)?;
+    let split = match &args.images {
+        Some(images) => split(eyes.albums(images)?, args.seed),
+        None => {
+            let mut read = |folder: &Option<PathBuf>| match folder {
+                Some(folder) => eyes.albums(folder),
+                None => Ok(Vec::new()),
+            };
+            Split {
+                gallery: read(&args.gallery)?,
+                probes: read(&args.probes)?,
+                strangers: read(&args.strangers)?,
+            }
+        }
+    };
+    let embedder = eyes.installation.embedder();
+    let gallery = album::gallery(&embedder.name, &split.gallery)?;
+    let photos = |albums: Vec<Album>| {
+        let all = albums.into_iter().flat_map(|album| {
+            let name = album.name;
+            let photos = album.photos.into_iter();
+            photos.map(move |(_, face)| (name.clone(), face))
+        });
+        all.collect::<Vec<(String, Option<Embedding>)>>()
+    };
+    let not_enrolled = |albums: &[Album]| {
+        let faces = albums.iter().flat_map(|album| &album.photos);
+        faces.filter(|(_, face)| face.is_none()).count()
+    };
+    let no_face = [&split.gallery, &split.probes, &split.strangers].map(|part| not_enrolled(part));
+    let probes: Vec<Probe> = photos(split.probes)
+        .into_iter()
+        .map(|(name, face)| Probe { name, face })
+        .collect();
+    let strangers: Vec<_> = photos(split.strangers)
+        .into_iter()
+        .map(|(_, face)| face)
+        .collect();
+    let cutoff = match settings.cutoff {
+        Some(cutoff) => Cutoff::set(cutoff),
+        None => Cutoff::for_target(&gallery, &Shipped::from(embedder), settings.target_fpir),
+    };
+    let scores = identification::score(&gallery, &probes, &strangers, &Rules::at(cutoff.value));
+    if args.json {
+        let figures = json!({
+            "rank1": scores.rank1.estimate,
+            "fnir": scores.at.fnir.estimate,
+            "fpir": scores.at.fpir.estimate,
+            "threshold": cutoff.value,
+            "target_fpir": settings.target_fpir,
+            "basis": cutoff.basis,
+            "rates": { "rank1": scores.rank1, "fnir": scores.at.fnir, "fpir": scores.at.fpir },
+            "decided": {
+                "fnir": scores.decided.fnir,
+                "fpir": scores.decided.fpir,
+                "ambiguous_probes": scores.ambiguous_probes,
+                "ambiguous_strangers": scores.ambiguous_strangers,
+            },
+            "counts": {
+                "people": gallery.people_count(),
+                "faces": gallery.faces(),
+                "probes": probes.len(),
+                "strangers": strangers.len(),
+                "no_face": no_face.iter().sum::<usize>(),
+            },
+            "table": scores.table,
+        });
+        println!(
+            "{}",
+            serde_json::to_string(&figures).context("write the figures")?
+        );
+        return Ok(());
+    }
+    println!(
+        "{} people with {} faces enrolled, {} photographs of them and {} of strangers looked up",
+        gallery.people_count(),
+        gallery.faces(),
+        probes.len(),
+        strangers.len()
+    );
+    println!("without a face    {}", no_face.iter().sum::<usize>());
+    println!("target FPIR       {:.3} %", 100.0 * settings.target_fpir);
+    println!("threshold         {:.3}", cutoff.value);
+    show(&scores);
+    Ok(())
+}
+
+fn show(scores: &Scores) {
+    println!("rank 1            {}", said(&scores.rank1));
+    println!("FNIR              {}", said(&scores.at.fnir));
+    println!("FPIR              {}", said(&scores.at.fpir));
+    println!("decided:");
+    println!("  not named       {}", said(&scores.decided.fnir));
+    println!("  wrongly named   {}", said(&scores.decided.fpir));
+    println!(
+        "  ambiguous       {} photographs of enrolled people, {} of strangers",
+        scores.ambiguous_probes, scores.ambiguous_strangers
+    );
+    println!("threshold      FPIR %    FNIR %");
+    for at in &scores.table {
+        let share = |rate: &Rate| match rate.estimate {
+            Some(share) => format!("{:8.3}", 100.0 * share),
+            None => format!("{:>8}", "-"),
+        };
+        println!(
+            "  {:<9.2} {}  {}",
+            at.threshold,
+            share(&at.fpir),
+            share(&at.fnir)
+        );
+    }
+}
+
+/// A rate with its interval and counts.
+pub fn said(rate: &Rate) -> String {
+    match rate.estimate {
+        Some(share) => format!(
+            "{:.3} % ({} of {}; 95 %: {:.3} to {:.3} %)",
+            100.0 * share,
+            rate.happened,
+            rate.of,
+            100.0 * rate.low,
+            100.0 * rate.high
+        ),
+        None => "not known: there is nothing to count".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_each_persons_photographs_are_enrolled_and_people_with_one_are_strangers() {
+        let album = |name: &str, count: usize| Album {
+            name: name.to_owned(),
+            photos: (0..count).map(|n| (format!("{name}{n}"), None)).collect(),
+        };
+        let albums = vec![album("Ann", 5), album("Bob", 1), album("Cleo", 2)];
+        let split = split(albums, 1);
+        let counts = |albums: &[Album]| {
+            let albums = albums.iter();
+            albums
+                .map(|a| (a.name.clone(), a.photos.len()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            counts(&split.gallery),
+            [("Ann".into(), 2), ("Cleo".into(), 1)]
+        );
+        assert_eq!(
+            counts(&split.probes),
+            [("Ann".into(), 3), ("Cleo".into(), 1)]
+        );
+        assert_eq!(counts(&split.strangers), [("Bob".into(), 1)]);
+        let mut all: Vec<String> = [&split.gallery[0], &split.probes[0]]
+            .iter()
+            .flat_map(|album| album.photos.iter().map(|(file, _)| file.clone()))
+            .collect();
+        all.sort();
+        assert_eq!(all, ["Ann0", "Ann1", "Ann2", "Ann3", "Ann4"]);
+    }
+}
