@@ -59,6 +59,20 @@ pub struct Candidate {
     pub similarity: f32,
 }
 
+/// How fit a face is to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaceQuality {
+    /// Side of the square that is cut out for the embedder, in pixels of the photograph.
+    pub size_px: f32,
+    /// How much of the differences between neighbouring pixels another blurring would take away,
+    /// 0 to 1.
+    pub sharpness: f32,
+    /// Mean brightness of the face's inner part, 0 to 255.
+    pub brightness: f32,
+    /// How far it is turned to a side, in degrees, about.
+    pub turn_deg: f32,
+}
+
 /// One face of a photograph and what was decided of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FaceReport {
@@ -73,15 +87,19 @@ pub struct FaceReport {
     pub decision: Decision,
     /// Who it is, where the decision is `match`.
     pub person: Option<PersonRef>,
-    /// Cosine similarity to the best candidate; `null` where nobody is enrolled.
+    /// Cosine similarity to the person, or to the best candidate; `null` without one.
     pub similarity: Option<f32>,
-    /// How much more similar the best candidate is than the next; `null` without a next.
+    /// How much more similar that one is than the next who comes into question; `null` without a
+    /// next.
     pub margin: Option<f32>,
     /// The similarity from which on a face is a person's.
     pub cutoff: Option<f32>,
+    /// How fit the face is to be compared.
+    #[serde(default)]
+    pub quality: Option<FaceQuality>,
     /// The nearest people, best first.
     pub candidates: Vec<Candidate>,
-    /// Why it is not a match, naming the measured and the required value.
+    /// Why it is not simply the nearest person's, naming the measured and the required value.
     pub reasons: Vec<String>,
 }
 
@@ -153,6 +171,9 @@ pub struct Embedded {
     /// The embedding of the face that was asked for, little-endian `f32`, base64; `None` where the
     /// photograph shows no such face.
     pub embedding: Option<String>,
+    /// How fit that face is to be compared.
+    #[serde(default)]
+    pub quality: Option<FaceQuality>,
 }
 
 /// Stable codes of what can be wrong with a request, as the HTTP contract has them.
@@ -173,6 +194,9 @@ pub enum FailureCode {
     /// Several faces where one is needed.
     #[serde(rename = "face.multiple")]
     FaceMultiple,
+    /// The face is too small, blurred, dark or turned away to be enrolled.
+    #[serde(rename = "face.unfit")]
+    FaceUnfit,
     /// Another upload of the same file name replaced the photograph before it was read.
     #[serde(rename = "input.replaced")]
     InputReplaced,
@@ -286,6 +310,7 @@ mod tests {
             similarity: person.map(|_| 0.7),
             margin: None,
             cutoff: None,
+            quality: None,
             candidates: vec![],
             reasons: vec![],
         }

@@ -5,11 +5,12 @@
 
 mod assignment;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::embed::Embedding;
 use crate::gallery::{Gallery, PersonId};
+use crate::quality::Lack;
 
 /// The margin below which a face may be either of two people.
 ///
@@ -70,6 +71,8 @@ pub enum Decision {
 /// Why a face is not simply its nearest person's.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reason {
+    /// The face is not fit to be named.
+    Unfit(Lack),
     /// There is nobody to compare with.
     NobodyEnrolled,
     /// The similarity is too low.
@@ -111,6 +114,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unfit(lack) => lack.fmt(f),
             Self::NobodyEnrolled => write!(f, "nobody is enrolled"),
             Self::BelowCutoff { similarity, cutoff } => write!(
                 f,
@@ -178,19 +182,47 @@ pub fn candidates(gallery: &Gallery, probe: &Embedding, count: usize) -> Vec<Can
         .collect()
 }
 
-/// Decides of the faces of one photograph, each with its candidates, nearest first.
+/// A face to be decided of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Face {
+    /// Who comes into question, nearest first.
+    pub candidates: Vec<Candidate>,
+    /// What the face lacks to be named at all; empty where it is fit.
+    pub lacks: Vec<Lack>,
+}
+
+impl Face {
+    /// The candidates' places that are not out of the question.
+    fn open(&self) -> impl Iterator<Item = (usize, &Candidate)> {
+        let places = self.candidates.iter().enumerate();
+        places.filter(|(_, candidate)| candidate.denied.is_none())
+    }
+
+    /// Those who may be given the face, with their places.
+    fn reaching(&self, cutoff: f32) -> impl Iterator<Item = (usize, &Candidate)> {
+        let open = self.open();
+        open.filter(move |(_, c)| self.lacks.is_empty() && c.similarity >= cutoff)
+    }
+}
+
+/// Decides of the faces of one photograph.
 ///
 /// Where one person is given once, people go to faces so that the similarities above the cutoff
 /// have the greatest sum: a face that would take a person from one that resembles them more gets
 /// its next candidate, or nobody.
 #[must_use]
-pub fn decide(faces: &[Vec<Candidate>], rules: &Rules) -> Vec<Verdict> {
-    let given = give(faces, rules);
+pub fn decide(faces: &[Face], rules: &Rules) -> Vec<Verdict> {
+    let given = if rules.one_person_once {
+        give_once(faces, rules.cutoff)
+    } else {
+        let nearest = |face: &Face| face.reaching(rules.cutoff).next().map(|(place, _)| place);
+        faces.iter().map(nearest).collect()
+    };
     let mut holders: HashMap<PersonId, usize> = HashMap::new();
     if rules.one_person_once {
         for (face, place) in given.iter().enumerate() {
             if let Some(place) = place {
-                holders.insert(faces[face][*place].person, face);
+                holders.insert(faces[face].candidates[*place].person, face);
             }
         }
     }
@@ -199,86 +231,42 @@ pub fn decide(faces: &[Vec<Candidate>], rules: &Rules) -> Vec<Verdict> {
         .collect()
 }
 
-/// The candidates' places that are not out of the question.
-fn open(candidates: &[Candidate]) -> impl Iterator<Item = (usize, &Candidate)> {
-    let places = candidates.iter().enumerate();
-    places.filter(|(_, candidate)| candidate.denied.is_none())
-}
-
-/// For each face the place of the candidate that it is given.
-fn give(faces: &[Vec<Candidate>], rules: &Rules) -> Vec<Option<usize>> {
-    let reaching = |candidates: &'_ [Candidate]| -> Vec<(usize, PersonId, f32)> {
-        let open = open(candidates).filter(|(_, c)| c.similarity >= rules.cutoff);
-        open.map(|(place, c)| (place, c.person, c.similarity))
-            .collect()
-    };
-    let reaching: Vec<_> = faces.iter().map(|face| reaching(face)).collect();
-    let first = |face: &Vec<(usize, PersonId, f32)>| face.first().map(|(place, ..)| *place);
-    let mut given: Vec<Option<usize>> = reaching.iter().map(first).collect();
-    if !rules.one_person_once {
-        return given;
-    }
-    for group in rivals(&reaching) {
-        let mut columns: BTreeMap<PersonId, usize> = BTreeMap::new();
-        let weights: Vec<Vec<(usize, f64)>> = group
-            .iter()
-            .map(|face| {
-                let people = reaching[*face].iter().map(|(_, person, similarity)| {
-                    let next = columns.len();
-                    let column = *columns.entry(*person).or_insert(next);
-                    let above = f64::from(*similarity) - f64::from(rules.cutoff);
-                    (column, above + REACHED)
-                });
-                people.collect()
-            })
-            .collect();
-        let assigned = assignment::best(&weights, columns.len());
-        for (face, column) in group.iter().zip(assigned) {
-            let mut people = reaching[*face].iter();
-            let place = people.find(|(_, person, _)| columns.get(person).copied() == column);
-            given[*face] = column.and(place).map(|(place, ..)| *place);
-        }
-    }
-    given
-}
-
-/// The groups of faces, two or more, that are linked by people who reach the cutoff for both.
-fn rivals(reaching: &[Vec<(usize, PersonId, f32)>]) -> Vec<Vec<usize>> {
-    let mut group: Vec<usize> = (0..reaching.len()).collect();
-    fn root(group: &mut [usize], mut face: usize) -> usize {
-        while group[face] != face {
-            group[face] = group[group[face]];
-            face = group[face];
-        }
-        face
-    }
-    let mut seen: HashMap<PersonId, usize> = HashMap::new();
-    for (face, people) in reaching.iter().enumerate() {
-        for (_, person, _) in people {
-            let other = *seen.entry(*person).or_insert(face);
-            let (a, b) = (root(&mut group, face), root(&mut group, other));
-            group[a.max(b)] = a.min(b);
-        }
-    }
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for face in 0..reaching.len() {
-        groups.entry(root(&mut group, face)).or_default().push(face);
-    }
-    groups
-        .into_values()
-        .filter(|faces| faces.len() > 1)
-        .collect()
+/// For each face the place of the candidate that it is given, nobody twice.
+fn give_once(faces: &[Face], cutoff: f32) -> Vec<Option<usize>> {
+    let mut columns: HashMap<PersonId, usize> = HashMap::new();
+    let weights: Vec<Vec<(usize, f64)>> = faces
+        .iter()
+        .map(|face| {
+            let reaching = face.reaching(cutoff);
+            let weights = reaching.map(|(_, candidate)| {
+                let next = columns.len();
+                let column = *columns.entry(candidate.person).or_insert(next);
+                let above = f64::from(candidate.similarity) - f64::from(cutoff);
+                (column, above + REACHED)
+            });
+            weights.collect()
+        })
+        .collect();
+    let assigned = assignment::best(&weights, columns.len());
+    let places = faces.iter().zip(assigned).map(|(face, column)| {
+        let mut reaching = face.reaching(cutoff);
+        reaching
+            .find(|(_, candidate)| column.is_some_and(|given| columns[&candidate.person] == given))
+            .map(|(place, _)| place)
+    });
+    places.collect()
 }
 
 fn verdict(
     face: usize,
-    faces: &[Vec<Candidate>],
+    faces: &[Face],
     given: &[Option<usize>],
     holders: &HashMap<PersonId, usize>,
     rules: &Rules,
 ) -> Verdict {
-    let candidates = &faces[face];
-    let mut reasons: Vec<Reason> = Vec::new();
+    let seen = &faces[face];
+    let candidates = &seen.candidates;
+    let mut reasons: Vec<Reason> = seen.lacks.iter().copied().map(Reason::Unfit).collect();
     for candidate in candidates {
         if let Some(to_denied) = candidate.denied {
             reasons.push(Reason::Denied {
@@ -289,11 +277,11 @@ fn verdict(
         }
     }
     let holder = |person: &PersonId| holders.get(person).copied().filter(|other| *other != face);
-    let best = given[face].or_else(|| open(candidates).next().map(|(place, _)| place));
+    let best = given[face].or_else(|| seen.open().next().map(|(place, _)| place));
     // Those it resembles more, or would be, but who are another face.
-    for (place, candidate) in open(candidates) {
+    for (place, candidate) in seen.reaching(rules.cutoff) {
         let better = given[face].is_none_or(|given| place < given);
-        if better && candidate.similarity >= rules.cutoff && holder(&candidate.person).is_some() {
+        if better && holder(&candidate.person).is_some() {
             reasons.push(Reason::GivenToAnother {
                 name: candidate.name.clone(),
                 similarity: candidate.similarity,
@@ -312,7 +300,8 @@ fn verdict(
         };
     };
     let chosen = &candidates[place];
-    let next = open(candidates)
+    let next = seen
+        .open()
         .filter(|(other, _)| *other != place)
         .map(|(_, other)| {
             let mut margin = chosen.similarity - other.similarity;
@@ -354,15 +343,18 @@ fn verdict(
 
 /// What the holder of `lost` loses when it takes its next best instead, `freed` among them.
 fn loss(
-    holder: &[Candidate],
+    holder: &Face,
     lost: PersonId,
     freed: PersonId,
     holders: &HashMap<PersonId, usize>,
     rules: &Rules,
 ) -> f32 {
-    let held = open(holder).find(|(_, candidate)| candidate.person == lost);
+    let held = holder
+        .open()
+        .find(|(_, candidate)| candidate.person == lost);
     let free = |person: PersonId| person == freed || !holders.contains_key(&person);
-    let instead = open(holder)
+    let instead = holder
+        .open()
         .filter(|(_, candidate)| candidate.person != lost && free(candidate.person))
         .map(|(_, candidate)| candidate.similarity)
         .fold(rules.cutoff, f32::max);

@@ -6,6 +6,7 @@ use crate::calibration::Rate;
 use crate::decide::{self, Decision, Rules};
 use crate::embed::Embedding;
 use crate::gallery::Gallery;
+use crate::quality::Lack;
 
 /// Candidates compared for each photograph.
 const CANDIDATES: usize = 5;
@@ -14,13 +15,22 @@ const CANDIDATES: usize = 5;
 const THRESHOLDS: std::ops::RangeInclusive<u32> = 30..=70;
 const THRESHOLD_STEP: usize = 2;
 
+/// What a photograph that is looked up shows.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// The face; `None` where none was found.
+    pub face: Option<Embedding>,
+    /// What the face lacks to be named.
+    pub lacks: Vec<Lack>,
+}
+
 /// A photograph of somebody who is enrolled.
 #[derive(Debug, Clone)]
 pub struct Probe {
     /// The person's name in the gallery.
     pub name: String,
-    /// The face; `None` where none was found.
-    pub face: Option<Embedding>,
+    /// What it shows.
+    pub shown: Shown,
 }
 
 /// The error rates at one threshold.
@@ -63,10 +73,17 @@ struct Seen {
     right: bool,
 }
 
-fn look(gallery: &Gallery, face: Option<&Embedding>, name: Option<&str>, rules: &Rules) -> Seen {
-    let near = face.map(|face| decide::candidates(gallery, face, CANDIDATES));
-    let near = near.unwrap_or_default();
-    let verdict = decide::decide(std::slice::from_ref(&near), rules).remove(0);
+fn look(gallery: &Gallery, shown: &Shown, name: Option<&str>, rules: &Rules) -> Seen {
+    let near = shown
+        .face
+        .as_ref()
+        .map(|face| decide::candidates(gallery, face, CANDIDATES));
+    let face = decide::Face {
+        candidates: near.unwrap_or_default(),
+        lacks: shown.lacks.clone(),
+    };
+    let verdict = decide::decide(std::slice::from_ref(&face), rules).remove(0);
+    let near = face.candidates;
     let is_own = |place: Option<usize>| {
         let found = place.and_then(|place| near.get(place));
         found.is_some_and(|found| Some(&*found.name) == name)
@@ -86,19 +103,14 @@ fn look(gallery: &Gallery, face: Option<&Embedding>, name: Option<&str>, rules: 
 /// A photograph without a face is a probe that was not found, or a stranger who was not taken for
 /// anybody.
 #[must_use]
-pub fn score(
-    gallery: &Gallery,
-    probes: &[Probe],
-    strangers: &[Option<Embedding>],
-    rules: &Rules,
-) -> Scores {
+pub fn score(gallery: &Gallery, probes: &[Probe], strangers: &[Shown], rules: &Rules) -> Scores {
     let probes: Vec<Seen> = probes
         .iter()
-        .map(|probe| look(gallery, probe.face.as_ref(), Some(&probe.name), rules))
+        .map(|probe| look(gallery, &probe.shown, Some(&probe.name), rules))
         .collect();
     let strangers: Vec<Seen> = strangers
         .iter()
-        .map(|face| look(gallery, face.as_ref(), None, rules))
+        .map(|face| look(gallery, face, None, rules))
         .collect();
     let at = |threshold: f32| AtThreshold {
         threshold,
@@ -147,9 +159,13 @@ mod tests {
             Person::new(name.to_owned(), vec![face], 0)
         });
         let gallery = Gallery::of("m", people.to_vec());
+        let shown = |degrees: Option<f32>| Shown {
+            face: degrees.map(at),
+            lacks: Vec::new(),
+        };
         let probe = |name: &str, degrees: Option<f32>| Probe {
             name: name.to_owned(),
-            face: degrees.map(at),
+            shown: shown(degrees),
         };
         let probes = [
             probe("Ann", Some(10.0)),
@@ -159,7 +175,7 @@ mod tests {
             probe("Bob", None),
         ];
         // One between both, one near Bob, one near nobody, one without a face.
-        let strangers = [Some(at(45.0)), Some(at(80.0)), Some(at(200.0)), None];
+        let strangers = [Some(45.0), Some(80.0), Some(200.0), None].map(shown);
         let scores = score(&gallery, &probes, &strangers, &Rules::at(0.7));
         let counted = |rate: Rate| (rate.happened, rate.of);
         assert_eq!(counted(scores.rank1), (2, 4));

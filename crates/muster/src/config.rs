@@ -114,6 +114,8 @@ pub struct Settings {
     pub target_fpir: f64,
     /// Cosine similarity from which on a face is a person's, in place of what `target_fpir` gives.
     pub cutoff: Option<f32>,
+    /// Whether a person is given to one face of a photograph at most.
+    pub one_person_once: bool,
     /// How long photographs and results are kept on this machine. A bucket has lifecycle rules of
     /// its own.
     pub retention_s: f64,
@@ -170,6 +172,7 @@ impl Default for Settings {
             max_images: 50,
             target_fpir: DEFAULT_TARGET,
             cutoff: None,
+            one_person_once: true,
             retention_s: 3600.0,
             object_keys: ObjectKeys::Request,
         }

@@ -12,8 +12,8 @@ impl Cast {
     }
 
     /// A face that resembles the people A, B… of the cast.
-    fn face(&self, similarities: &[(char, f32)]) -> Vec<Candidate> {
-        let mut face: Vec<Candidate> = similarities
+    fn face(&self, similarities: &[(char, f32)]) -> Face {
+        let mut candidates: Vec<Candidate> = similarities
             .iter()
             .map(|(name, similarity)| Candidate {
                 person: self.0[*name as usize - 'A' as usize],
@@ -22,8 +22,11 @@ impl Cast {
                 denied: None,
             })
             .collect();
-        face.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
-        face
+        candidates.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+        Face {
+            candidates,
+            lacks: Vec::new(),
+        }
     }
 }
 
@@ -34,16 +37,18 @@ const RULES: Rules = Rules {
 };
 
 /// The decision and whose figures they are, one word a face: "match A".
-fn words(faces: &[Vec<Candidate>], rules: &Rules) -> Vec<String> {
+fn words(faces: &[Face], rules: &Rules) -> Vec<String> {
     let verdicts = decide(faces, rules);
-    let word = |(face, verdict): (&Vec<Candidate>, Verdict)| {
-        let name = verdict.best.map_or("nobody", |place| &face[place].name);
+    let word = |(face, verdict): (&Face, Verdict)| {
+        let name = verdict
+            .best
+            .map_or("nobody", |place| &face.candidates[place].name);
         format!("{:?} {name}", verdict.decision).to_lowercase()
     };
     faces.iter().zip(verdicts).map(word).collect()
 }
 
-fn sentences(faces: &[Vec<Candidate>], face: usize) -> Vec<String> {
+fn sentences(faces: &[Face], face: usize) -> Vec<String> {
     let reasons = &decide(faces, &RULES)[face].reasons;
     reasons.iter().map(Reason::to_string).collect()
 }
@@ -129,7 +134,7 @@ fn another_faces_person_does_not_make_a_face_ambiguous() {
 fn a_denied_person_is_out_of_the_question() {
     let cast = Cast::new();
     let mut face = cast.face(&[('A', 0.7), ('B', 0.5)]);
-    face[0].denied = Some(0.98);
+    face.candidates[0].denied = Some(0.98);
     let faces = [face.clone()];
     assert_eq!(words(&faces, &RULES), ["match b"]);
     assert_eq!(
@@ -139,7 +144,7 @@ fn a_denied_person_is_out_of_the_question() {
           own (0.700)"
         ]
     );
-    face.truncate(1);
+    face.candidates.truncate(1);
     let verdict = decide(&[face], &RULES).remove(0);
     assert_eq!((verdict.decision, verdict.best), (Decision::Unknown, None));
     assert_eq!(verdict.reasons.len(), 1);
@@ -162,7 +167,7 @@ proptest! {
             .collect();
         let mut named = Vec::new();
         for (face, verdict) in faces.iter().zip(decide(&faces, &RULES)) {
-            let best = &face[verdict.best.unwrap()];
+            let best = &face.candidates[verdict.best.unwrap()];
             prop_assert_eq!(verdict.decision == Decision::Unknown || best.similarity >= 0.4, true);
             prop_assert_eq!(verdict.decision != Decision::Match, verdict.reasons.iter().any(|r| {
                 !matches!(r, Reason::GivenToAnother { .. })
@@ -178,7 +183,7 @@ proptest! {
         }
         // A photograph with one face is decided by the nearest and the next alone.
         let alone = decide(&faces[..1], &RULES).remove(0);
-        let face = &faces[0];
+        let face = &faces[0].candidates;
         prop_assert_eq!(alone.margin, Some(face[0].similarity - face[1].similarity));
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::embed::Embedding;
+use crate::quality::Quality;
 
 macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident) => {
@@ -128,6 +129,9 @@ pub struct EnrolledFace {
     pub face: u32,
     /// Who it looks like, to each model.
     pub embeddings: Embeddings,
+    /// How fit it was when it was enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
     /// When it was enrolled, in milliseconds since the Unix epoch.
     pub enrolled_at_ms: u64,
 }
@@ -140,6 +144,7 @@ impl EnrolledFace {
             file,
             face: 0,
             embeddings,
+            quality: None,
             enrolled_at_ms,
         }
     }

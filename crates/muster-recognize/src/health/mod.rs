@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::embed::Embedding;
 use crate::gallery::{EnrolledFace, FaceId, Gallery, Person, PersonId};
+use crate::quality::Requirements;
 use crate::template;
 use links::Links;
 
@@ -227,8 +228,13 @@ fn weak(person: &Person, model: &str, found: &mut Vec<Weak>) {
         .unzip();
     let suspects = template::suspects(&embeddings);
     let disagree = template::disagree(&embeddings);
+    let required = Requirements::for_enrolment();
     for (place, face) in faces.into_iter().enumerate() {
-        let mut reasons = Vec::new();
+        let lacks = face
+            .quality
+            .iter()
+            .flat_map(|quality| required.lacking(quality));
+        let mut reasons: Vec<String> = lacks.map(|lack| lack.to_string()).collect();
         let agreement = template::agreement(&embeddings, place);
         if let Some(agreement) = agreement {
             if suspects.contains(&place) {

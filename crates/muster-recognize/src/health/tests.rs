@@ -3,6 +3,7 @@
 use super::*;
 use crate::calibration::strangers;
 use crate::gallery::Embeddings;
+use crate::quality::Quality;
 
 const MODEL: &str = "m";
 const CUTOFF: f32 = 0.5;
@@ -128,4 +129,24 @@ fn a_large_gallery_is_examined_part_by_part() {
         }
     }
     assert_eq!(examined, [52, 52, 16]);
+}
+
+#[test]
+fn a_face_that_would_not_be_enrolled_now_is_weak() {
+    let mut people = healthy(3);
+    people[1].faces[2].quality = Some(Quality {
+        size_px: 21.0,
+        sharpness: 0.5,
+        brightness: 100.0,
+        turn_deg: 0.0,
+    });
+    let face = people[1].faces[2].id;
+    let [weak] = &health(people).weak[..] else {
+        panic!("one is weak")
+    };
+    assert_eq!(weak.face, face);
+    assert_eq!(
+        weak.reasons,
+        ["the face is too small: 21 pixels, 48 required"]
+    );
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use muster_recognize::embed::Embedding;
 use muster_recognize::evaluate;
 use muster_recognize::gallery::{Embeddings, EnrolledFace, Gallery, Person};
 use muster_recognize::models::Installation;
-use muster_recognize::recognizer::{Options, Recognizer};
+use muster_recognize::recognizer::{Face, Options, Recognizer};
 
 use crate::config::Settings;
 use crate::photos::photos_in;
@@ -20,7 +19,7 @@ pub struct Album {
     /// The folder's name.
     pub name: String,
     /// In the order of the file names.
-    pub photos: Vec<(String, Option<Embedding>)>,
+    pub photos: Vec<(String, Option<Face>)>,
 }
 
 /// The installed models, one recognizer a core.
@@ -83,7 +82,7 @@ impl Eyes {
             });
             album
                 .photos
-                .push((name(path), face.map(|face| face.embedding)));
+                .push((name(path), face));
         }
         Ok(albums.into_values().collect())
     }
@@ -100,8 +99,11 @@ pub fn gallery(model: &str, albums: &[Album]) -> anyhow::Result<Gallery> {
             .photos
             .iter()
             .filter_map(|(file, face)| {
-                let made = Embeddings::of(model, face.clone()?);
-                Some(EnrolledFace::new(file.clone(), made, 0))
+                let face = face.as_ref()?;
+                let made = Embeddings::of(model, face.embedding.clone());
+                let mut enrolled = EnrolledFace::new(file.clone(), made, 0);
+                enrolled.quality = Some(face.quality);
+                Some(enrolled)
             })
             .collect();
         if !faces.is_empty() {

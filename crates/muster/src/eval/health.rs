@@ -196,6 +196,8 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use muster_recognize::recognizer::Face;
+
     use super::*;
 
     #[test]
@@ -210,7 +212,7 @@ mod tests {
         assert_eq!((planted.swapped.len(), planted.doubled.len()), (20, 10));
         assert_eq!(albums.len(), 110);
         for album in &albums {
-            let of = |(file, _): &&(String, _)| !file.starts_with(&album.name[..3]);
+            let of = |(file, _): &&(String, Option<Face>)| !file.starts_with(&album.name[..3]);
             let wrong: Vec<_> = album.photos.iter().filter(of).collect();
             assert!(wrong.len() <= 1);
             for (file, _) in wrong {

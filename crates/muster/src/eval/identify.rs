@@ -6,8 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use muster_recognize::calibration::{Cutoff, Rate, Shipped};
 use muster_recognize::decide::Rules;
-use muster_recognize::embed::Embedding;
-use muster_recognize::identification::{self, Probe, Scores};
+use muster_recognize::identification::{self, Probe, Scores, Shown};
+use muster_recognize::quality::Requirements;
+use muster_recognize::recognizer::Face;
 use serde_json::json;
 
 use super::album::{self, Album, Draw, Eyes};
@@ -93,27 +94,35 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
     };
     let embedder = eyes.installation.embedder();
     let gallery = album::gallery(&embedder.name, &split.gallery)?;
-    let photos = |albums: Vec<Album>| {
-        let all = albums.into_iter().flat_map(|album| {
-            let name = album.name;
-            let photos = album.photos.into_iter();
-            photos.map(move |(_, face)| (name.clone(), face))
-        });
-        all.collect::<Vec<(String, Option<Embedding>)>>()
+    let faces = || {
+        let parts = [&split.gallery, &split.probes, &split.strangers];
+        let albums = parts.into_iter().flatten();
+        albums.flat_map(|album| album.photos.iter().map(|(_, face)| face.as_ref()))
     };
-    let not_enrolled = |albums: &[Album]| {
-        let faces = albums.iter().flat_map(|album| &album.photos);
-        faces.filter(|(_, face)| face.is_none()).count()
+    let no_face = faces().filter(Option::is_none).count();
+    let unfit = |required: Requirements| {
+        let lacks = |face: &&Face| !required.lacking(&face.quality).is_empty();
+        faces().flatten().filter(lacks).count()
     };
-    let no_face = [&split.gallery, &split.probes, &split.strangers].map(|part| not_enrolled(part));
-    let probes: Vec<Probe> = photos(split.probes)
-        .into_iter()
-        .map(|(name, face)| Probe { name, face })
-        .collect();
-    let strangers: Vec<_> = photos(split.strangers)
-        .into_iter()
-        .map(|(_, face)| face)
-        .collect();
+    let (unfit_to_enrol, unfit_to_name) = (
+        unfit(Requirements::for_enrolment()),
+        unfit(Requirements::for_match()),
+    );
+    let shown = |face: Option<&Face>| Shown {
+        face: face.map(|face| face.embedding.clone()),
+        lacks: face.map_or_else(Vec::new, |face| {
+            Requirements::for_match().lacking(&face.quality)
+        }),
+    };
+    let mut probes: Vec<Probe> = Vec::new();
+    for album in &split.probes {
+        probes.extend(album.photos.iter().map(|(_, face)| Probe {
+            name: album.name.clone(),
+            shown: shown(face.as_ref()),
+        }));
+    }
+    let strangers = split.strangers.iter().flat_map(|album| &album.photos);
+    let strangers: Vec<Shown> = strangers.map(|(_, face)| shown(face.as_ref())).collect();
     let cutoff = match settings.cutoff {
         Some(cutoff) => Cutoff::set(cutoff),
         None => Cutoff::for_target(&gallery, &Shipped::from(embedder), settings.target_fpir),
@@ -139,7 +148,9 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
                 "faces": gallery.faces(),
                 "probes": probes.len(),
                 "strangers": strangers.len(),
-                "no_face": no_face.iter().sum::<usize>(),
+                "no_face": no_face,
+                "unfit_to_enrol": unfit_to_enrol,
+                "unfit_to_name": unfit_to_name,
             },
             "table": scores.table,
         });
@@ -156,7 +167,10 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
         probes.len(),
         strangers.len()
     );
-    println!("without a face    {}", no_face.iter().sum::<usize>());
+    println!("without a face    {no_face}");
+    println!(
+        "unfit             {unfit_to_enrol} to be enrolled (they are, here), {unfit_to_name} to be named"
+    );
     println!("target FPIR       {:.3} %", 100.0 * settings.target_fpir);
     println!("threshold         {:.3}", cutoff.value);
     show(&scores);

@@ -115,6 +115,7 @@ impl From<Failure> for ApiError {
             FailureCode::ImageTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "image.too_large"),
             FailureCode::FaceNone => (StatusCode::UNPROCESSABLE_ENTITY, "face.none"),
             FailureCode::FaceMultiple => (StatusCode::UNPROCESSABLE_ENTITY, "face.multiple"),
+            FailureCode::FaceUnfit => (StatusCode::UNPROCESSABLE_ENTITY, "face.unfit"),
             FailureCode::InputReplaced => (StatusCode::CONFLICT, "input.replaced"),
             FailureCode::InputMissing => (StatusCode::GONE, "input.missing"),
             FailureCode::RecognitionFailed => {

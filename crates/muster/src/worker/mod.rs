@@ -36,6 +36,7 @@ use crate::config::{FleetKind, Settings, seconds};
 use crate::cpu;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
+pub use decide::Judge;
 pub use inference::image_failure;
 use inference::{Inference, InferenceError};
 use replies::Replies;
@@ -107,7 +108,7 @@ pub async fn run(
         (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
     };
     let installation = Installation::open(&settings.models_dir()?)?;
-    let cutoff = settings.cutoff.unwrap_or(installation.embedder().cutoff);
+    let judge = Judge::new(&settings, installation.embedder());
     // The models load while the stores and queues are opened.
     let inference = Inference::start(installation, &settings)?;
     let backend = Backend::open(&settings, Role::Worker).await?;
@@ -129,7 +130,7 @@ pub async fn run(
         receipts,
         id: id.clone(),
         model,
-        cutoff,
+        judge,
         max_receives: settings.max_receives,
         processing_timeout: seconds(settings.processing_timeout_s),
         visibility_timeout: seconds(settings.visibility_timeout_s),
@@ -241,7 +242,7 @@ struct Worker {
     receipts: Deleter,
     id: String,
     model: String,
-    cutoff: f32,
+    judge: Judge,
     max_receives: u32,
     processing_timeout: Duration,
     visibility_timeout: Duration,
@@ -445,10 +446,7 @@ impl Worker {
         let faces = self
             .gallery
             .at_least(request.gallery_version, |gallery| {
-                let faces = analysis.faces.iter();
-                faces
-                    .map(|face| decide::report(face, gallery, self.cutoff))
-                    .collect()
+                self.judge.decide(&analysis.faces, gallery)
             })
             .await?;
         timing.match_ = millis(begun.elapsed());
@@ -472,6 +470,7 @@ impl Worker {
             model: self.model.clone(),
             found: analysis.faces.len() as u32,
             embedding: asked.map(|face| encode(face.embedding.to_bytes())),
+            quality: asked.map(|face| decide::face_quality(&face.quality)),
         }
     }
 
@@ -624,6 +623,7 @@ mod tests {
             similarity: None,
             margin: None,
             cutoff: None,
+            quality: None,
             candidates: Vec::new(),
             reasons: vec!["nobody is enrolled".to_owned()],
         };

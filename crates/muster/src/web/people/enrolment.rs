@@ -8,10 +8,12 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use muster_jobs::{
-    Embedded, Failure, FailureCode, FileName, Outcome, Purpose, RequestId, TraceParent, now_ms,
+    Embedded, FaceQuality, Failure, FailureCode, FileName, Outcome, Purpose, RequestId,
+    TraceParent, now_ms,
 };
 use muster_recognize::embed::Embedding;
 use muster_recognize::gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
+use muster_recognize::quality::{Quality, Requirements};
 use object_store::{ObjectStoreExt, PutPayload};
 
 use super::{append, printable};
@@ -97,6 +99,7 @@ impl Enrolment {
                         let mut made =
                             EnrolledFace::new(file, embeddings(app, &embedded)?, now_ms());
                         made.face = face.unwrap_or(0);
+                        made.quality = embedded.quality.as_ref().map(measured);
                         faces.push((made, bytes));
                     }
                     Some(failure) => refused.push((file, failure)),
@@ -181,8 +184,8 @@ pub async fn earlier_photo(app: &App, id: &str) -> Result<Photo, ApiError> {
 fn unfit(embedded: &Embedded, asked: Option<u32>, file: &FileName) -> Option<Failure> {
     let (file, found) = (file.as_str(), embedded.found);
     let (code, detail) = match (asked, found) {
-        (None, 1) => return None,
-        (Some(n), found) if n < found => return None,
+        (None, 1) => return lacking(embedded, file),
+        (Some(n), found) if n < found => return lacking(embedded, file),
         (Some(n), found) => (
             FailureCode::FaceNone,
             format!(
@@ -200,6 +203,29 @@ fn unfit(embedded: &Embedded, asked: Option<u32>, file: &FileName) -> Option<Fai
         ),
     };
     Some(Failure { code, detail })
+}
+
+/// What a face lacks to stand for a person in every comparison to come, if anything.
+fn lacking(embedded: &Embedded, file: &str) -> Option<Failure> {
+    let quality = embedded.quality.as_ref().map(measured)?;
+    let lacks = Requirements::for_enrolment().lacking(&quality);
+    let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+    (!lacks.is_empty()).then(|| Failure {
+        code: FailureCode::FaceUnfit,
+        detail: format!(
+            "in {file} {}: enrol a clearer photograph",
+            lacks.join(", and ")
+        ),
+    })
+}
+
+fn measured(quality: &FaceQuality) -> Quality {
+    Quality {
+        size_px: quality.size_px,
+        sharpness: quality.sharpness,
+        brightness: quality.brightness,
+        turn_deg: quality.turn_deg,
+    }
 }
 
 /// The embedding in a worker's answer.
