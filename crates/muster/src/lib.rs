@@ -13,6 +13,7 @@ pub mod cpu;
 mod doctor;
 mod enroll;
 mod eval;
+mod gallery;
 mod live_gallery;
 pub mod logging;
 mod models;

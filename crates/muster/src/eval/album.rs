@@ -80,9 +80,7 @@ impl Eyes {
                 name: name(parent),
                 photos: Vec::new(),
             });
-            album
-                .photos
-                .push((name(path), face));
+            album.photos.push((name(path), face));
         }
         Ok(albums.into_values().collect())
     }

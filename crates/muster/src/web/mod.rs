@@ -1,6 +1,7 @@
 //! The web role: the HTTP contract, in front of the queue.
 
 mod dispatch;
+mod gallery;
 mod people;
 mod problem;
 mod recognize;
@@ -49,6 +50,7 @@ struct App {
     request_timeout: Duration,
     retention: Duration,
     model: Arc<str>,
+    examiner: gallery::Examiner,
     started: Instant,
 }
 
@@ -74,7 +76,8 @@ pub async fn run(
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
     let manifest = models::Manifest::embedded().context("read the manifest")?;
-    let model = manifest.profile.embedder;
+    let embedder = manifest.embedder().context("find the embedder's entry")?;
+    let model = embedder.name.clone();
     gallery.expect_model(&model).await?;
     // Last: a start that fails leaves no queue behind.
     let replies = backend.replies(&replica.id).await?;
@@ -125,6 +128,7 @@ pub async fn run(
         request_timeout,
         retention: seconds(settings.retention_s),
         model: model.into(),
+        examiner: gallery::Examiner::new(&settings, embedder),
         started: Instant::now(),
     };
     tracing::info!(%address, "the web tier listens");
@@ -193,6 +197,8 @@ fn router(app: App) -> Router {
             "/v1/people/{id}/denials/{denial}",
             axum::routing::delete(people::denials::remove),
         )
+        .route("/v1/calibration", get(gallery::calibration))
+        .route("/v1/gallery/health", get(gallery::health))
         .route("/v1/status", get(status::status))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))

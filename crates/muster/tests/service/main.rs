@@ -4,6 +4,7 @@
 mod aws;
 mod bad_input;
 mod crash;
+mod decisions;
 mod main_job;
 mod people;
 mod support;
