@@ -67,7 +67,7 @@ fn upper_median(mut values: Vec<f32>) -> f32 {
 
 /// One person's faces without those that do not belong.
 #[must_use]
-pub fn trusted<'a>(mut faces: Vec<&'a Embedding>) -> Vec<&'a Embedding> {
+pub fn trusted(mut faces: Vec<&Embedding>) -> Vec<&Embedding> {
     for place in suspects(&faces).into_iter().rev() {
         faces.remove(place);
     }

@@ -9,7 +9,6 @@ use clap::Args;
 use muster_recognize::calibration::{Cutoff, Rate, Shipped};
 use muster_recognize::health::{self, Extent};
 use serde::Serialize;
-use serde_json::json;
 
 use super::album::{self, Album, Draw, Eyes};
 use super::identify::said;
@@ -46,15 +45,30 @@ struct Found {
     planted: usize,
     precision: Rate,
     recall: Rate,
+    /// What was found and not planted: by name and file, or by two names.
+    not_planted: Vec<(String, String)>,
+}
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Figures {
+    people: usize,
+    faces: usize,
+    cutoff: f32,
+    mislabelled: Found,
+    duplicates: Found,
+    weak: usize,
+    seconds: f64,
 }
 
 impl Found {
-    fn of<T: Ord>(planted: &BTreeSet<T>, found: &BTreeSet<T>) -> Self {
+    fn of(planted: &BTreeSet<(String, String)>, found: &BTreeSet<(String, String)>) -> Self {
         let right = found.intersection(planted).count();
         Self {
             planted: planted.len(),
             precision: Rate::of(right, found.len()),
             recall: Rate::of(right, planted.len()),
+            not_planted: found.difference(planted).cloned().collect(),
         }
     }
 }
@@ -157,25 +171,15 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
     let swaps = Found::of(&planted.swapped, &mislabelled);
     let doubles = Found::of(&planted.doubled, &doubled);
     if args.json {
-        let wrongly = |found: &BTreeSet<_>, planted: &BTreeSet<_>| {
-            found
-                .difference(planted)
-                .cloned()
-                .collect::<Vec<(String, String)>>()
+        let figures = Figures {
+            people: health.people,
+            faces: health.faces,
+            cutoff,
+            mislabelled: swaps,
+            duplicates: doubles,
+            weak: health.weak.len(),
+            seconds,
         };
-        let figures = json!({
-            "people": health.people,
-            "faces": health.faces,
-            "cutoff": cutoff,
-            "mislabelled": swaps,
-            "duplicates": doubles,
-            "not_planted": {
-                "mislabelled": wrongly(&mislabelled, &planted.swapped),
-                "duplicates": wrongly(&doubled, &planted.doubled),
-            },
-            "weak": health.weak.len(),
-            "seconds": seconds,
-        });
         println!(
             "{}",
             serde_json::to_string(&figures).context("write the figures")?
@@ -190,6 +194,9 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
         println!("{what}: {} planted", found.planted);
         println!("  precision       {}", said(&found.precision));
         println!("  recall          {}", said(&found.recall));
+        for (first, second) in &found.not_planted {
+            println!("  not planted     {first}, {second}");
+        }
     }
     Ok(())
 }
