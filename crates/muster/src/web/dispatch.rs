@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use futures::FutureExt;
 use muster_jobs::{
     FileName, MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId,
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::STOP_MARGIN;
-use super::problem::ApiError;
+use super::problem::{ApiError, Code};
 use super::upload::Photo;
 use crate::aws;
 use crate::backend::Backend;
@@ -365,7 +364,7 @@ impl Dispatcher {
                 "the photograph could not be stored and queued within {waited:.0} s: send it again \
                  later"
             );
-            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+            ApiError::new(Code::Timeout, detail)
         };
         let looks = async {
             tokio::join!(
@@ -416,8 +415,7 @@ impl Dispatcher {
                 outcome => Ok(outcome),
             },
             Ok(Err(_)) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "stopping",
+                Code::Stopping,
                 "this Muster is stopping: send the photograph again",
             )),
             Err(_) => Err(self.timed_out(id, purpose)),
@@ -446,7 +444,7 @@ impl Dispatcher {
         let waited = inner.timeout.as_secs_f64();
         let error = |rest: &str| {
             let detail = format!("no answer within {waited:.0} s; {rest}");
-            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+            ApiError::new(Code::Timeout, detail)
         };
         match (purpose, inner.backend.keys) {
             (Purpose::Recognize, ObjectKeys::Request) => {

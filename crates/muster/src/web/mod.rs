@@ -1,6 +1,9 @@
 //! The web role: the HTTP contract, in front of the queue.
 
 mod dispatch;
+mod exchange;
+mod extract;
+mod openapi;
 mod people;
 mod problem;
 mod recognize;
@@ -15,22 +18,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::extract::{DefaultBodyLimit, OriginalUri};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Router, extract::State};
+use axum::{Router, extract::State, middleware};
+use bytes::Bytes;
 use muster_recognize::decode::DecodeLimits;
 use muster_recognize::gallery::Gallery;
 use muster_recognize::models;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::backend::{Backend, Role};
 use crate::config::{Settings, seconds};
 use crate::live_gallery::LiveGallery;
 use dispatch::{Dispatcher, Parts};
-use problem::ApiError;
+use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
 use upload::UploadMemory;
 
@@ -48,6 +53,8 @@ struct App {
     max_images: usize,
     request_timeout: Duration,
     model: Arc<str>,
+    /// `/openapi.json`.
+    document: Bytes,
     started: Instant,
 }
 
@@ -96,6 +103,7 @@ pub async fn run(
         replica.reporting,
         stop.clone(),
     ));
+    let (routes, document) = table();
     let app = App {
         dispatcher: Dispatcher::start(
             Parts {
@@ -116,10 +124,11 @@ pub async fn run(
         max_images: settings.max_images,
         request_timeout,
         model: model.profile.embedder.into(),
+        document,
         started: Instant::now(),
     };
     tracing::info!(%address, "the web tier listens");
-    let serve = axum::serve(listener, router(app))
+    let serve = axum::serve(listener, router(routes, app))
         .with_graceful_shutdown(shutdown.clone().cancelled_owned())
         .into_future();
     let overdue = async {
@@ -151,21 +160,62 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn router(app: App) -> Router {
-    Router::new()
-        .route("/", post(recognize::plain))
-        .route("/v1/recognize", post(recognize::json))
-        .route("/v1/jobs/{id}", get(recognize::job))
-        .route("/v1/people", get(people::list).post(people::create))
-        .route("/v1/people/{id}", get(people::show).delete(people::remove))
-        .route("/v1/people/{id}/faces", post(people::add_faces))
-        .route("/v1/status", get(status::status))
-        .route("/healthz", get(status::healthz))
-        .route("/readyz", get(status::readyz))
+/// What is asked with a photograph.
+fn recognize_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(recognize::plain))
+        .routes(routes!(recognize::json))
+        .routes(routes!(recognize::job))
+}
+
+/// The people, read and written.
+fn enroll_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(people::list, people::create))
+        .routes(routes!(people::show, people::remove))
+        .routes(routes!(people::add_faces))
+}
+
+/// The operator's own.
+fn admin_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(status::status))
+}
+
+/// What anybody may ask.
+fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(status::healthz))
+        .routes(routes!(status::readyz))
+        .routes(routes!(openapi::openapi))
+        .routes(routes!(openapi::docs))
+}
+
+/// Every route with its description: the router and the document are both made of this, so a route
+/// that is not described can not be served.
+fn routes() -> OpenApiRouter<App> {
+    let failing = |routes| openapi::also(routes, &[Code::Internal]);
+    openapi::document()
+        .merge(failing(recognize_routes()))
+        .merge(failing(enroll_routes()))
+        .merge(failing(admin_routes()))
+        .merge(open_routes())
+}
+
+/// The routes, and the document as JSON.
+fn table() -> (Router<App>, Bytes) {
+    let (router, mut document) = routes().split_for_parts();
+    openapi::finish(&mut document);
+    let json = serde_json::to_vec(&document).expect("a document has only string keys");
+    (router, json.into())
+}
+
+fn router(routes: Router<App>, app: App) -> Router {
+    routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        // Every body is read through `upload`, which has limits of its own.
+        // Every body is read through `upload` or `extract`, which have limits of their own.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(exchange::identify))
         .with_state(app)
 }
 
@@ -175,8 +225,7 @@ async fn no_such_path(OriginalUri(uri): OriginalUri) -> Response {
 
 async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Response {
     ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method.not_allowed",
+        Code::MethodNotAllowed,
         format!("{method} is not taken at {}", printable(uri.path())),
     )
     .into_response()
@@ -215,8 +264,7 @@ impl App {
         .await
         .map_err(|_| {
             ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "request.timeout",
+                Code::RequestTimeout,
                 "the upload took too long: send a smaller photograph, or over a faster line",
             )
         })?

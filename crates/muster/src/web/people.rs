@@ -1,7 +1,7 @@
 //! Enrolment: the people that recognition can name.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -10,10 +10,13 @@ use muster_jobs::{EnrolledPhoto, Outcome, Purpose, TraceParent, now_ms};
 use muster_recognize::embed::Embedding;
 use muster_recognize::gallery::{Change, EnrolledFace, FaceId, Gallery, Person, PersonId};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
-use super::problem::ApiError;
-use super::recognize::{mismatched, trace};
+use super::exchange::trace;
+use super::extract::Path;
+use super::openapi::{FormProblems, NotThere, WorkProblems, problem_responses};
+use super::problem::{ApiError, Code};
+use super::recognize::mismatched;
 use super::upload::refusal;
 use super::{App, AppState, printable};
 
@@ -22,19 +25,78 @@ const MAX_NAME_CHARS: usize = 200;
 /// The field of the form that holds a photograph.
 const PHOTO_FIELDS: &[&str] = &["image"];
 
-#[derive(Serialize)]
+/// An enrolled face.
+#[derive(Serialize, ToSchema)]
 struct FaceView {
+    #[schema(value_type = uuid::Uuid)]
     id: FaceId,
+    /// The name of the file that it was enrolled from.
     file: String,
+    /// Milliseconds since the Unix epoch.
     enrolled_at_ms: u64,
 }
 
-#[derive(Serialize)]
+/// An enrolled person.
+#[derive(Serialize, ToSchema)]
 struct PersonView {
+    #[schema(value_type = uuid::Uuid)]
     id: PersonId,
     name: String,
     faces: Vec<FaceView>,
+    /// Milliseconds since the Unix epoch.
     enrolled_at_ms: u64,
+}
+
+/// The people enrolled.
+#[derive(Serialize, ToSchema)]
+struct PeopleView {
+    people: Vec<PersonView>,
+    /// The gallery's version: each change makes the next.
+    version: u64,
+}
+
+/// A person who is enrolled no longer.
+#[derive(Serialize, ToSchema)]
+struct Deleted {
+    deleted: DeletedPerson,
+}
+
+/// Who was deleted.
+#[derive(Serialize, ToSchema)]
+struct DeletedPerson {
+    #[schema(value_type = uuid::Uuid)]
+    id: PersonId,
+    name: String,
+    /// How many faces went with the person.
+    faces: usize,
+}
+
+/// A name and photographs that each show that one person.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents what `upload` reads")]
+struct PersonForm {
+    /// Up to 200 characters, unique among the enrolled.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// Photographs: JPEG, PNG or WebP, one face in each.
+    #[schema(value_type = Vec<String>, min_items = 1)]
+    image: (),
+}
+
+/// Photographs that each show that one person.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents what `upload` reads")]
+struct FacesForm {
+    /// Photographs: JPEG, PNG or WebP, one face in each.
+    #[schema(value_type = Vec<String>, min_items = 1)]
+    image: (),
+}
+
+problem_responses! {
+    /// What a photograph is refused for at enrolment.
+    EnrollProblems: FaceMultiple;
+    /// Another person has the name.
+    NameTaken: PersonExists;
 }
 
 impl From<&Person> for PersonView {
@@ -57,16 +119,30 @@ impl From<&Person> for PersonView {
     }
 }
 
-/// `GET /v1/people`.
+/// List the people
+#[utoipa::path(
+    get,
+    path = "/v1/people",
+    tag = "people",
+    responses((status = 200, description = "Everybody enrolled.", body = PeopleView))
+)]
 pub async fn list(State(app): AppState) -> Result<Response, ApiError> {
     app.with_gallery(|gallery| {
-        let people: Vec<PersonView> = gallery.people().map(PersonView::from).collect();
-        Json(json!({ "people": people, "version": gallery.version() })).into_response()
+        let people = gallery.people().map(PersonView::from).collect();
+        let version = gallery.version();
+        Json(PeopleView { people, version }).into_response()
     })
     .await
 }
 
-/// `GET /v1/people/{id}`.
+/// Show a person
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}",
+    tag = "people",
+    params(("id" = String, Path, description = "The person's id, a UUID.")),
+    responses((status = 200, description = "The person.", body = PersonView), NotThere)
+)]
 pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Response, ApiError> {
     let person = person_id(&id)?;
     app.with_gallery(|gallery| gallery.person(person).map(PersonView::from))
@@ -75,10 +151,28 @@ pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Respon
         .ok_or_else(|| no_such_person(&id))
 }
 
-/// `POST /v1/people`: a name and one or more photographs, each showing that one face.
+/// Enrol a person: a name and one or more photographs, each showing that one face
 ///
 /// All photographs are taken or none: a refusal names those found at fault, the first only where a
 /// file is no photograph at all.
+#[utoipa::path(
+    post,
+    path = "/v1/people",
+    tag = "people",
+    request_body(content = PersonForm, content_type = "multipart/form-data"),
+    responses(
+        (
+            status = 201,
+            description = "The person is enrolled.",
+            body = PersonView,
+            headers(("Location" = String, description = "The person's path.")),
+        ),
+        FormProblems,
+        WorkProblems,
+        EnrollProblems,
+        NameTaken,
+    )
+)]
 pub async fn create(State(app): AppState, request: Request) -> Result<Response, ApiError> {
     let trace = trace(request.headers());
     let mut form = app.form(request, PHOTO_FIELDS, app.max_images).await?;
@@ -102,7 +196,21 @@ pub async fn create(State(app): AppState, request: Request) -> Result<Response, 
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], view).into_response())
 }
 
-/// `POST /v1/people/{id}/faces`: more photographs of an enrolled person.
+/// Add photographs of an enrolled person
+#[utoipa::path(
+    post,
+    path = "/v1/people/{id}/faces",
+    tag = "people",
+    params(("id" = String, Path, description = "The person's id, a UUID.")),
+    request_body(content = FacesForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "The person, with the new faces.", body = PersonView),
+        FormProblems,
+        WorkProblems,
+        EnrollProblems,
+        NotThere,
+    )
+)]
 pub async fn add_faces(
     State(app): AppState,
     Path(id): Path<String>,
@@ -132,17 +240,29 @@ pub async fn add_faces(
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
-/// `DELETE /v1/people/{id}`: the person, and every embedding of theirs, in memory and in the store.
+/// Delete a person, and every embedding of theirs, in memory and in the store
+#[utoipa::path(
+    delete,
+    path = "/v1/people/{id}",
+    tag = "people",
+    params(("id" = String, Path, description = "The person's id, a UUID.")),
+    responses((status = 200, description = "Who was deleted.", body = Deleted), NotThere)
+)]
 pub async fn remove(State(app): AppState, Path(id): Path<String>) -> Result<Response, ApiError> {
     let person = person_id(&id)?;
     let mut deleted = None;
     append(&app, |gallery| {
         let found = gallery.person(person).ok_or_else(|| no_such_person(&id))?;
-        deleted = Some(json!({ "id": found.id, "name": found.name, "faces": found.faces.len() }));
+        deleted = Some(DeletedPerson {
+            id: found.id,
+            name: found.name.clone(),
+            faces: found.faces.len(),
+        });
         Ok(Change::Remove(person))
     })
     .await?;
-    Ok(Json(json!({ "deleted": deleted })).into_response())
+    let deleted = deleted.ok_or_else(|| no_such_person(&id))?;
+    Ok(Json(Deleted { deleted }).into_response())
 }
 
 fn person_id(id: &str) -> Result<PersonId, ApiError> {
@@ -186,8 +306,7 @@ fn not_taken(gallery: &Gallery, name: &str) -> Result<(), ApiError> {
     match gallery.named(name) {
         None => Ok(()),
         Some(person) => Err(ApiError::new(
-            StatusCode::CONFLICT,
-            "person.exists",
+            Code::PersonExists,
             format!(
                 "{name} is enrolled already: add photographs at /v1/people/{}/faces, or choose \
                  another name",

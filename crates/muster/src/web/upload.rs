@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
-use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use muster_jobs::{Failure, FailureCode, FileName};
 use muster_recognize::decode::{self, DecodeLimits};
 
-use super::problem::ApiError;
+use super::problem::{ApiError, Code, Refused};
 use crate::worker::image_failure;
 
 /// A refused body is read to its end up to this size, so that the client gets to read the answer
@@ -154,8 +153,7 @@ async fn read_fields(
                         "the form has several fields {field_name}: send one photograph a request"
                     )),
                     most => ApiError::new(
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        "image.too_many",
+                        Code::ImageTooMany,
                         format!("the form has more than {most} photographs: send fewer at a time"),
                     ),
                 });
@@ -166,8 +164,7 @@ async fn read_fields(
             form_bytes += bytes.len();
             if form_bytes > memory.limit {
                 return Err(ApiError::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "image.too_large",
+                    Code::ImageTooLarge,
                     format!(
                         "the photographs have more than {} bytes together: send fewer at a time",
                         memory.limit
@@ -245,7 +242,12 @@ async fn read_photo(
 
 /// How a refusal of several photographs names each of them.
 pub fn refusal(file: &FileName, failure: &Failure) -> serde_json::Value {
-    serde_json::json!({ "file": file.as_str(), "code": failure.code, "detail": failure.detail })
+    let refused = Refused {
+        file: file.as_str().to_owned(),
+        code: failure.code,
+        detail: failure.detail.clone(),
+    };
+    serde_json::to_value(refused).expect("only string keys")
 }
 
 async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {
@@ -254,8 +256,7 @@ async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > MAX_TEXT_BYTES {
             return Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "request.too_large",
+                Code::RequestTooLarge,
                 format!(
                     "a text field of the form has more than {MAX_TEXT_BYTES} bytes: shorten it"
                 ),

@@ -1,6 +1,7 @@
 //! End-to-end tests: a real service in real processes, on the sample photographs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod api;
 mod aws;
 mod bad_input;
 mod crash;
