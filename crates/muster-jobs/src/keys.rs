@@ -10,6 +10,8 @@ pub const INPUT_PREFIX: &str = "input";
 pub const OUTPUT_PREFIX: &str = "output";
 /// Where the enrolled people stand.
 pub const GALLERY_PREFIX: &str = "gallery";
+/// Where the photographs of enrolled faces are kept.
+pub const ENROLLED_PREFIX: &str = "enrolled";
 /// Where the controller says how the fleet fares.
 pub const STATUS_PREFIX: &str = "status";
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{FileName, TraceParent};
 
 /// The format that this build writes, and the only one it reads.
-pub const MESSAGE_VERSION: u32 = 2;
+pub const MESSAGE_VERSION: u32 = 3;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
@@ -66,8 +66,11 @@ impl FromStr for RequestId {
 pub enum Purpose {
     /// Find every face and match it against the gallery.
     Recognize,
-    /// Find the one face there is and answer its embedding; none or several is a refusal.
-    Enroll,
+    /// Find every face and answer the embeddings of the largest, or of the one that is asked for.
+    Embed {
+        /// Which face, counted from 0 in the order of an answer, largest first.
+        face: Option<u32>,
+    },
 }
 
 /// A request: JSON in the message's body, and where to answer and which trace it belongs to in its
@@ -88,6 +91,9 @@ pub struct Request {
     pub input_etag: Option<String>,
     /// The gallery's version that the answer must know at least; 0 where nobody was ever enrolled.
     pub gallery_version: u64,
+    /// The model to embed with; the gallery's own where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// When the web tier sent this, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
     /// Name of the queue to answer on.
@@ -181,6 +187,7 @@ mod tests {
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
             gallery_version: 7,
+            model: None,
             sent_at_ms: now_ms(),
             reply_to: "replies-1".into(),
             trace: TraceParent::new(),
@@ -219,7 +226,7 @@ mod tests {
             Request::from_message(&other, &attributes),
             Err(MessageError::Version { found: 1 })
         ));
-        for garbage in ["", "hello", "{}", "{\"version\":2}", "[2]"] {
+        for garbage in ["", "hello", "{}", "{\"version\":3}", "[3]"] {
             assert!(matches!(
                 Request::from_message(garbage, &attributes),
                 Err(MessageError::Malformed(_))

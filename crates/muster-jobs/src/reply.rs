@@ -60,6 +60,19 @@ pub struct Candidate {
     pub similarity: f32,
 }
 
+/// What was measured of a face.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FaceQuality {
+    /// The shorter side of the face's box, in pixels of the photograph.
+    pub face_px: f32,
+    /// How much detail the face has, against its contrast.
+    pub sharpness: f32,
+    /// Mean luma of the face, 0 to 255.
+    pub brightness: f32,
+    /// How far the head is turned away: 0 frontal, 1 in profile.
+    pub turn: f32,
+}
+
 /// One face of a photograph and what was decided of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceReport {
@@ -76,10 +89,16 @@ pub struct FaceReport {
     pub person: Option<PersonRef>,
     /// Cosine similarity to the best candidate; `null` where nobody is enrolled.
     pub similarity: Option<f32>,
+    /// How much more similar the best candidate is than the next; `null` without a next.
+    pub margin: Option<f32>,
+    /// The similarity from which on a face is a person's.
+    pub cutoff: Option<f32>,
     /// The nearest people, best first.
     pub candidates: Vec<Candidate>,
     /// Why it is not a match, naming the measured and the required value.
     pub reasons: Vec<String>,
+    /// How fit the face is.
+    pub quality: FaceQuality,
 }
 
 /// Milliseconds that a request spent in each stage.
@@ -89,7 +108,7 @@ pub struct TimingMs {
     pub queue: f64,
     /// Reading the photograph from the object store.
     pub fetch: f64,
-    /// JPEG, PNG or WebP to upright RGB.
+    /// The photograph's bytes to upright RGB.
     pub decode: f64,
     /// Finding the faces.
     pub detect: f64,
@@ -140,18 +159,29 @@ impl Recognition {
     }
 }
 
-/// The one face of an enrolment photograph.
+/// One face with its embedding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EnrolledPhoto {
+pub struct EmbeddedFace {
     /// The embedding, little-endian `f32`, base64.
     pub embedding: String,
-    /// Name of the model that made it: embeddings of two models do not compare.
-    pub model: String,
     /// Where the face is.
     #[serde(rename = "box")]
     pub bounds: FaceBox,
     /// The detector's score, 0 to 1.
     pub confidence: f32,
+    /// How fit the face is.
+    pub quality: FaceQuality,
+}
+
+/// The faces of a photograph with their embeddings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Embedded {
+    /// Name of the model that made them: embeddings of two models do not compare.
+    pub model: String,
+    /// How many faces the photograph shows.
+    pub found: u32,
+    /// The largest faces, largest first; or the one that was asked for, where there is one.
+    pub faces: Vec<EmbeddedFace>,
 }
 
 /// Stable codes of what can be wrong with a request, as the HTTP contract has them.
@@ -160,7 +190,7 @@ pub enum FailureCode {
     /// The photograph is damaged.
     #[serde(rename = "image.unreadable")]
     ImageUnreadable,
-    /// Not a JPEG, PNG or WebP.
+    /// Not a picture of a kind that is taken: JPEG, PNG, WebP, GIF, BMP or TIFF.
     #[serde(rename = "image.unsupported")]
     ImageUnsupported,
     /// Too many bytes or pixels.
@@ -198,8 +228,8 @@ pub struct Failure {
 pub enum Outcome {
     /// The photograph was recognised.
     Recognized(Box<Recognition>),
-    /// The photograph is fit for enrolment.
-    Enrolled(EnrolledPhoto),
+    /// The photograph's faces were embedded.
+    Embedded(Embedded),
     /// It was refused, or failed.
     Failed(Failure),
     /// The result is too large for a queue: it stands in the output store, as
@@ -283,8 +313,11 @@ mod tests {
                 name: name.into(),
             }),
             similarity: person.map(|_| 0.7),
+            margin: None,
+            cutoff: None,
             candidates: vec![],
             reasons: vec![],
+            quality: FaceQuality::default(),
         }
     }
 

@@ -7,12 +7,13 @@ use anyhow::Context;
 use aws_config::SdkConfig;
 use futures::TryStreamExt;
 use muster_jobs::{
-    FileName, GALLERY_PREFIX, INPUT_PREFIX, OUTPUT_PREFIX, ObjectKeys, RequestId, STATUS_PREFIX,
+    ENROLLED_PREFIX, FileName, GALLERY_PREFIX, INPUT_PREFIX, OUTPUT_PREFIX, ObjectKeys, Purpose,
+    RequestId, STATUS_PREFIX,
 };
 use muster_queue::{
     OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
 };
-use muster_recognize::gallery::GalleryStore;
+use muster_recognize::gallery::{GalleryStore, Source};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -56,6 +57,8 @@ pub struct Backend {
     pub state: Arc<dyn ObjectStore>,
     /// The enrolled people.
     pub gallery: GalleryStore,
+    /// The photographs of enrolled faces, kept for a change of the model.
+    pub enrolled: Arc<dyn ObjectStore>,
     /// All queues, to open a web replica's reply queue.
     pub queues: Arc<dyn Queues>,
     /// Where requests wait.
@@ -105,7 +108,7 @@ impl Backend {
             look(places[1], &output, role == Role::Web),
             look(places[2], &state, true),
         )?;
-        let gallery = match places[2] {
+        let gallery: Arc<dyn ObjectStore> = match places[2] {
             Some(_) => Arc::clone(&state),
             // Photographs can be sent again; an enrolment that was confirmed must outlive a power
             // cut.
@@ -151,7 +154,8 @@ impl Backend {
             input,
             output,
             state,
-            gallery: GalleryStore::new(gallery, GALLERY_PREFIX),
+            gallery: GalleryStore::new(Arc::clone(&gallery), GALLERY_PREFIX),
+            enrolled: Arc::new(PrefixStore::new(gallery, ENROLLED_PREFIX)),
             queues,
             requests,
             dead_letters,
@@ -215,8 +219,24 @@ impl Backend {
     }
 
     /// Where a request's photograph is uploaded to, in the input store.
-    pub fn input_key(&self, id: RequestId, file: &FileName) -> Path {
-        self.keys.input(id, file).into_iter().collect()
+    pub fn input_key(&self, purpose: Purpose, id: RequestId, file: &FileName) -> Path {
+        self.layout(purpose).input(id, file).into_iter().collect()
+    }
+
+    /// How the objects of a request are named: only recognition knows the layout by file name.
+    pub fn layout(&self, purpose: Purpose) -> ObjectKeys {
+        match purpose {
+            Purpose::Recognize => self.keys,
+            Purpose::Embed { .. } => ObjectKeys::Request,
+        }
+    }
+
+    /// Where the photograph of an enrolled or denied face is kept, in the store for them.
+    pub fn kept(source: Source) -> Path {
+        Path::from(match source {
+            Source::Face(id) => id.to_string(),
+            Source::Denial(id) => id.to_string(),
+        })
     }
 
     /// Where a request's result is written to, in the output store.

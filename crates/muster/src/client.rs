@@ -40,6 +40,12 @@ pub struct Enrolled {
     pub faces: Vec<Value>,
 }
 
+#[derive(Deserialize)]
+struct PeoplePage {
+    people: Vec<Enrolled>,
+    next: Option<String>,
+}
+
 /// A problem that the service answered with.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Problem {
@@ -115,13 +121,23 @@ impl Client {
         }
     }
 
-    /// Everyone enrolled.
+    /// Everyone enrolled, page by page.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
     pub async fn people(&self) -> anyhow::Result<Vec<Enrolled>> {
-        let list = self.get("/v1/people").await?;
-        serde_json::from_value(list["people"].clone()).context("read the list of people")
+        let mut people = Vec::new();
+        let mut path = "/v1/people?limit=1000".to_owned();
+        loop {
+            let page = self.get(&path).await?;
+            let page: PeoplePage =
+                serde_json::from_value(page).context("read the list of people")?;
+            people.extend(page.people);
+            match page.next {
+                Some(next) => path = format!("/v1/people?limit=1000&after={next}"),
+                None => return Ok(people),
+            }
+        }
     }
 
     /// Enrols a person.

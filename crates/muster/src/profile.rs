@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use muster_recognize::decode::DecodeLimits;
 use muster_recognize::embed::Embedding;
-use muster_recognize::gallery::{EnrolledFace, FaceId, Gallery, Person, PersonId};
+use muster_recognize::gallery::{Embeddings, EnrolledFace, Gallery, Person};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Options, Recognizer};
 use serde_json::json;
@@ -56,7 +56,10 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         ..Options::default()
     };
     let mut recognizer = Recognizer::load(&installation.model_files(), options)?;
-    let gallery = synthetic_gallery(installation.embedder().dimensions);
+    let gallery = {
+        let embedder = installation.embedder();
+        synthetic_gallery(&embedder.name, embedder.dimensions)
+    };
 
     let mut totals = Vec::new();
     let mut raws = Vec::new();
@@ -171,27 +174,19 @@ fn gather(args: &ProfileArgs, installation: &Installation) -> anyhow::Result<Vec
         .collect()
 }
 
-fn synthetic_gallery(dimensions: usize) -> Gallery {
+fn synthetic_gallery(model: &str, dimensions: usize) -> Gallery {
     let people = (0..GALLERY_PEOPLE)
         .map(|n| {
             let values: Vec<f32> = (0..dimensions)
                 .map(|d| ((n * 31 + d * 17) as f32).sin())
                 .collect();
-            let face = EnrolledFace {
-                id: FaceId::new(),
-                file: String::new(),
-                embedding: Embedding::normalise(&values).expect("a sine is not all zero"),
-                enrolled_at_ms: 0,
-            };
-            Person {
-                id: PersonId::new(),
-                name: n.to_string(),
-                faces: vec![face],
-                enrolled_at_ms: 0,
-            }
+            let embedding = Embedding::normalise(&values).expect("a sine is not all zero");
+            let embeddings = Embeddings::of(model, embedding);
+            let face = EnrolledFace::new(String::new(), embeddings, 0);
+            Person::new(n.to_string(), vec![face], 0)
         })
         .collect();
-    Gallery::restore(1, people)
+    Gallery::of(model, people)
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -2,7 +2,7 @@
 //!
 //! Change `n` is the object `<n>.change.json`, created only if it does not exist yet: of two
 //! concurrent writers one wins the number and the other looks again and takes the next, so no
-//! change is lost. Every so many changes, and after every removal, the whole gallery is written as
+//! change is lost. Every so many changes, and after every removal of a face, the whole gallery is written as
 //! `<n>.snapshot.json` and all older objects are deleted, so that a removed person's embeddings
 //! are gone from the store. Invariant: the newest snapshot and the changes after it make the
 //! gallery, whichever step a crash cut off.
@@ -16,7 +16,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
-use super::people::{Change, Gallery, Person};
+use super::people::{Gallery, Standing};
+use super::person::{Change, Person};
 
 /// A snapshot is written after this many changes, which bounds what a reader lists and replays.
 const CHANGES_PER_SNAPSHOT: u64 = 64;
@@ -25,7 +26,7 @@ const MAX_ATTEMPTS: u32 = 50;
 /// The wait between such attempts grows to this.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// The format that this build writes, and the only one it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Why the gallery could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,30 @@ pub enum GalleryError {
 struct Envelope<T> {
     format: u32,
     content: T,
+}
+
+/// A whole gallery, as it stands in a snapshot.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Snapshot {
+    standing: Standing,
+    people: Vec<Person>,
+}
+
+/// The same, to write.
+#[derive(Serialize)]
+struct SnapshotOf<'a> {
+    standing: &'a Standing,
+    people: Vec<std::borrow::Cow<'a, Person>>,
+}
+
+impl<'a> SnapshotOf<'a> {
+    fn of(gallery: &'a Gallery) -> Self {
+        Self {
+            standing: gallery.standing(),
+            people: gallery.people().collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +167,10 @@ impl GalleryStore {
     ) -> Result<bool, GalleryError> {
         let snapshot = newer.iter().rev().find(|(_, kind)| *kind == Kind::Snapshot);
         if let Some(&(version, kind)) = snapshot {
-            match self.read::<Vec<Person>>(&self.key(version, kind)).await? {
-                Some(people) => *gallery = Gallery::restore(version, people),
+            match self.read::<Snapshot>(&self.key(version, kind)).await? {
+                Some(Snapshot { standing, people }) => {
+                    *gallery = Gallery::restore(version, standing, people);
+                }
                 None => return Ok(false),
             }
         }
@@ -241,9 +268,9 @@ impl GalleryStore {
             };
             match written {
                 Ok(()) => {
-                    let removal = matches!(change, Change::Remove(_));
+                    let forgets = gallery.forgets(&change);
                     gallery.apply(version, change);
-                    if removal || version.is_multiple_of(CHANGES_PER_SNAPSHOT) {
+                    if forgets || version.is_multiple_of(CHANGES_PER_SNAPSHOT) {
                         self.compact(gallery).await?;
                     }
                     return Ok(Ok(()));
@@ -267,13 +294,9 @@ impl GalleryStore {
         if version == 0 {
             return Ok(());
         }
-        let people: Vec<&Person> = gallery.people().collect();
-        self.write(
-            &self.key(version, Kind::Snapshot),
-            people,
-            PutMode::Overwrite,
-        )
-        .await?;
+        let key = self.key(version, Kind::Snapshot);
+        self.write(&key, SnapshotOf::of(gallery), PutMode::Overwrite)
+            .await?;
         let all: Vec<(Path, (u64, Kind))> = self
             .store
             .list(Some(&self.prefix))
@@ -321,23 +344,14 @@ mod tests {
 
     use super::*;
     use crate::embed::Embedding;
-    use crate::gallery::{EnrolledFace, FaceId, PersonId};
+    use crate::gallery::{Embeddings, EnrolledFace};
 
     fn person(name: &str, direction: usize) -> Person {
         let mut values = vec![0.0; 8];
         values[direction % 8] = 1.0;
-        let face = EnrolledFace {
-            id: FaceId::new(),
-            file: format!("{name}.jpg"),
-            embedding: Embedding::normalise(&values).unwrap(),
-            enrolled_at_ms: 1,
-        };
-        Person {
-            id: PersonId::new(),
-            name: name.to_owned(),
-            faces: vec![face],
-            enrolled_at_ms: 1,
-        }
+        let embeddings = Embeddings::of("sface", Embedding::normalise(&values).unwrap());
+        let face = EnrolledFace::new(format!("{name}.jpg"), embeddings, 1);
+        Person::new(name.to_owned(), vec![face], 1)
     }
 
     async fn put(store: &GalleryStore, gallery: &mut Gallery, person: Person) {
@@ -446,9 +460,12 @@ mod tests {
         for n in 0..5 {
             put(&store, &mut gallery, person(&format!("p{n}"), n)).await;
         }
-        let people: Vec<&Person> = gallery.people().collect();
         let key = store.key(gallery.version(), Kind::Snapshot);
-        store.write(&key, people, PutMode::Overwrite).await.unwrap();
+        let snapshot = SnapshotOf::of(&gallery);
+        store
+            .write(&key, snapshot, PutMode::Overwrite)
+            .await
+            .unwrap();
         assert_eq!(names(&store).await.len(), 5);
         let mut again = Gallery::default();
         put(&store, &mut again, person("p5", 5)).await;

@@ -2,6 +2,11 @@
 
 mod log;
 mod people;
+mod person;
 
 pub use log::{GalleryError, GalleryStore};
-pub use people::{Candidate, Change, EnrolledFace, FaceId, Gallery, Person, PersonId};
+pub use people::{Candidate, Gallery};
+pub use person::{
+    Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Reembedded,
+    Source,
+};

@@ -1,143 +1,71 @@
 //! The gallery in memory: who is enrolled, and who is nearest to a probe.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
+use super::person::{Change, Person, PersonId};
 use crate::embed::{Embedding, cosine};
 
-macro_rules! uuid_newtype {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(Uuid);
-
-        impl $name {
-            /// A fresh id; ids sort by the time they were made.
-            #[expect(clippy::new_without_default, reason = "a default that differs each time misleads")]
-            pub fn new() -> Self {
-                Self(Uuid::now_v7())
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = uuid::Error;
-
-            fn from_str(s: &str) -> Result<Self, Self::Err> {
-                s.parse().map(Self)
-            }
-        }
-    };
-}
-
-uuid_newtype! {
-    /// An enrolled person's identity.
-    PersonId
-}
-uuid_newtype! {
-    /// One enrolled face's identity.
-    FaceId
-}
-
-mod base64_embedding {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-
-    use crate::embed::Embedding;
-
-    pub fn serialize<S: Serializer>(embedding: &Embedding, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&STANDARD.encode(embedding.to_bytes()))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Embedding, D::Error> {
-        let text = String::deserialize(d)?;
-        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
-        Embedding::from_bytes(&bytes).map_err(D::Error::custom)
-    }
-}
-
-/// One face of an enrolled person.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnrolledFace {
-    /// Its identity.
-    pub id: FaceId,
-    /// The client's name of the photograph.
-    pub file: String,
-    /// The face's embedding; in JSON its little-endian `f32` values, base64.
-    #[serde(with = "base64_embedding")]
-    pub embedding: Embedding,
-    /// When it was enrolled, in milliseconds since the Unix epoch.
-    pub enrolled_at_ms: u64,
-}
-
-/// An enrolled person.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Person {
-    /// The person's identity.
-    pub id: PersonId,
-    /// The name that recognition answers with; unique in a gallery.
-    pub name: String,
-    /// The person's faces, at least one.
-    pub faces: Vec<EnrolledFace>,
-    /// When the person was first enrolled, in milliseconds since the Unix epoch.
-    pub enrolled_at_ms: u64,
-}
-
-/// One step from a gallery's version to the next.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change {
-    /// The person is enrolled, or replaces the person of the same id.
-    Put(Person),
-    /// The person and all their faces are gone.
-    Remove(PersonId),
-}
-
 /// A person near a probe.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Candidate<'a> {
     /// Who.
-    pub person: &'a Person,
+    pub person: Cow<'a, Person>,
     /// Cosine similarity between the probe and this person's nearest face.
     pub similarity: f32,
 }
 
+/// What a gallery knows beside its people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Standing {
+    /// The model whose embeddings are compared; `None` until somebody is enrolled.
+    pub model: Option<String>,
+    /// The model that faces are being re-embedded for.
+    pub migrating_to: Option<String>,
+}
+
 /// Everyone enrolled, at one version.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Gallery {
     version: u64,
+    standing: Standing,
     people: BTreeMap<PersonId, Person>,
+    names: HashMap<String, PersonId>,
+    external_ids: HashMap<String, PersonId>,
     index: Index,
 }
 
-/// Every enrolled embedding, one after the other in memory: a search reads it front to back.
-#[derive(Clone, Debug, Default, PartialEq)]
+impl PartialEq for Gallery {
+    /// Whether both have the same people at the same version.
+    fn eq(&self, other: &Self) -> bool {
+        self.version == other.version
+            && self.standing == other.standing
+            && self.people == other.people
+    }
+}
+
+/// Every embedding that probes are compared with, one after the other in memory: a search reads it
+/// front to back.
+#[derive(Clone, Debug, Default)]
 struct Index {
     values: Vec<f32>,
-    /// Whose face each is and how many values it has; a person's faces stand together.
-    faces: Vec<(PersonId, usize)>,
+    /// Whose each is and how many values it has; a person's stand together.
+    rows: Vec<(PersonId, usize)>,
 }
 
 impl Index {
-    fn add(&mut self, person: &Person) {
+    fn add(&mut self, person: &Person, model: &str) {
         for face in &person.faces {
-            let values = face.embedding.as_slice();
+            let Some(embedding) = face.embeddings.by(model) else {
+                continue;
+            };
+            let values = embedding.as_slice();
             self.values.extend_from_slice(values);
-            self.faces.push((person.id, values.len()));
+            self.rows.push((person.id, values.len()));
         }
     }
 
@@ -145,7 +73,7 @@ impl Index {
     fn search(&self, probe: &Embedding, mut found: impl FnMut(PersonId, f32)) {
         let mut rest = self.values.as_slice();
         let mut best: Option<(PersonId, f32)> = None;
-        for &(person, length) in &self.faces {
+        for &(person, length) in &self.rows {
             let (values, after) = rest.split_at(length);
             rest = after;
             let similarity = cosine(values, probe.as_slice());
@@ -166,44 +94,130 @@ impl Index {
 
 impl Gallery {
     /// The gallery of these people, as it was at that version.
-    pub fn restore(version: u64, people: Vec<Person>) -> Self {
-        let people = people
-            .into_iter()
-            .map(|person| (person.id, person))
-            .collect();
+    pub(super) fn restore(version: u64, standing: Standing, people: Vec<Person>) -> Self {
         let mut gallery = Self {
             version,
-            people,
-            index: Index::default(),
+            standing,
+            ..Self::default()
         };
+        for person in people {
+            gallery.name(&person);
+            gallery.people.insert(person.id, person);
+        }
         gallery.rebuild_index();
         gallery
+    }
+
+    /// The gallery of these people, matched by that model: version 1.
+    pub fn of(model: &str, people: Vec<Person>) -> Self {
+        let standing = Standing {
+            model: Some(model.to_owned()),
+            migrating_to: None,
+        };
+        Self::restore(1, standing, people)
     }
 
     /// Applies the change that leads to `version`.
     pub(super) fn apply(&mut self, version: u64, change: Change) {
         self.version = version;
         match change {
-            Change::Put(person) => {
-                let id = person.id;
-                if self.people.insert(id, person).is_some() {
+            Change::Put(person) => self.put(person),
+            Change::Remove(id) => {
+                if let Some(person) = self.people.remove(&id) {
+                    self.unname(&person);
                     self.rebuild_index();
-                } else {
-                    self.index.add(&self.people[&id]);
                 }
             }
-            Change::Remove(id) => {
-                self.people.remove(&id);
+            Change::Migrate { to } => self.standing.migrating_to = Some(to),
+            Change::Embed(made) => {
+                for made in made {
+                    let Some(person) = self.people.get_mut(&made.person) else {
+                        continue;
+                    };
+                    let mut all = person.embeddings_mut();
+                    if let Some((_, embeddings)) = all.find(|(source, _)| *source == made.source) {
+                        for (model, embedding) in made.embeddings.iter() {
+                            embeddings.put(model, embedding.clone());
+                        }
+                    }
+                }
+            }
+            Change::CutOver { to } => {
+                self.standing.migrating_to = None;
+                self.standing.model = Some(to);
                 self.rebuild_index();
             }
+            Change::Forget { model } => {
+                if self.standing.migrating_to.as_ref() == Some(&model) {
+                    self.standing.migrating_to = None;
+                }
+                for person in self.people.values_mut() {
+                    for (_, embeddings) in person.embeddings_mut() {
+                        embeddings.forget(&model);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, person: Person) {
+        if self.standing.model.is_none() {
+            let mut made = person.faces.iter().flat_map(|face| face.embeddings.iter());
+            self.standing.model = made.next().map(|(model, _)| model.to_owned());
+        }
+        let id = person.id;
+        let before = self.people.remove(&id);
+        if let Some(before) = &before {
+            self.unname(before);
+        }
+        self.name(&person);
+        self.people.insert(id, person);
+        if before.is_some() {
+            self.rebuild_index();
+        } else if let Some(model) = &self.standing.model {
+            self.index.add(&self.people[&id], model);
+        }
+    }
+
+    fn name(&mut self, person: &Person) {
+        self.names.insert(person.name.clone(), person.id);
+        if let Some(external_id) = &person.external_id {
+            self.external_ids.insert(external_id.clone(), person.id);
+        }
+    }
+
+    fn unname(&mut self, person: &Person) {
+        self.names.remove(&person.name);
+        if let Some(external_id) = &person.external_id {
+            self.external_ids.remove(external_id);
         }
     }
 
     fn rebuild_index(&mut self) {
         self.index = Index::default();
-        for person in self.people.values() {
-            self.index.add(person);
+        if let Some(model) = &self.standing.model {
+            for person in self.people.values() {
+                self.index.add(person, model);
+            }
         }
+    }
+
+    /// Whether after the change something must be gone that older objects of the log still hold.
+    pub(super) fn forgets(&self, change: &Change) -> bool {
+        match change {
+            Change::Remove(_) | Change::Forget { .. } => true,
+            Change::Put(person) => self.people.get(&person.id).is_some_and(|before| {
+                before.embeddings().any(|(source, _)| {
+                    let mut kept = person.embeddings();
+                    !kept.any(|(still, _)| still == source)
+                })
+            }),
+            Change::Migrate { .. } | Change::Embed(_) | Change::CutOver { .. } => false,
+        }
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// How many changes led here.
@@ -211,19 +225,46 @@ impl Gallery {
         self.version
     }
 
+    /// The model whose embeddings are compared; `None` until somebody is enrolled.
+    pub fn model(&self) -> Option<&str> {
+        self.standing.model.as_deref()
+    }
+
+    /// The model that faces are being re-embedded for, while a migration is under way.
+    pub fn migrating_to(&self) -> Option<&str> {
+        self.standing.migrating_to.as_deref()
+    }
+
     /// Everyone, in the order of enrolment.
-    pub fn people(&self) -> impl ExactSizeIterator<Item = &Person> {
-        self.people.values()
+    pub fn people(&self) -> impl Iterator<Item = Cow<'_, Person>> {
+        self.people.values().map(Cow::Borrowed)
+    }
+
+    /// Those enrolled after that person, or from the first on, `limit` at most.
+    pub fn page(&self, after: Option<PersonId>, limit: usize) -> Vec<Cow<'_, Person>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let people = self.people.range((from, Bound::Unbounded)).take(limit);
+        people.map(|(_, person)| Cow::Borrowed(person)).collect()
+    }
+
+    /// How many people there are.
+    pub fn people_count(&self) -> usize {
+        self.people.len()
     }
 
     /// The person of that id.
-    pub fn person(&self, id: PersonId) -> Option<&Person> {
-        self.people.get(&id)
+    pub fn person(&self, id: PersonId) -> Option<Cow<'_, Person>> {
+        self.people.get(&id).map(Cow::Borrowed)
     }
 
     /// The person of that name.
-    pub fn named(&self, name: &str) -> Option<&Person> {
-        self.people.values().find(|person| person.name == name)
+    pub fn named(&self, name: &str) -> Option<Cow<'_, Person>> {
+        self.person(*self.names.get(name)?)
+    }
+
+    /// The person whom the operator gave that id.
+    pub fn external(&self, external_id: &str) -> Option<Cow<'_, Person>> {
+        self.person(*self.external_ids.get(external_id)?)
     }
 
     /// How many faces all people have together.
@@ -243,11 +284,10 @@ impl Gallery {
                 nearest.truncate(count);
             }
         });
-        let person = |id| &self.people[&id];
         nearest
             .into_iter()
             .map(|(id, similarity)| Candidate {
-                person: person(id),
+                person: Cow::Borrowed(&self.people[&id]),
                 similarity,
             })
             .collect()
@@ -259,20 +299,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gallery::{Denial, DenialId, Embeddings, EnrolledFace, Reembedded, Source};
 
     /// A person whose faces have these directions, in five dimensions.
     fn person(number: usize, directions: &[Vec<f32>]) -> Person {
-        let face = |values: &Vec<f32>| EnrolledFace {
-            id: FaceId::new(),
-            file: String::new(),
-            embedding: Embedding::normalise(values).unwrap(),
-            enrolled_at_ms: 0,
+        let face = |values: &Vec<f32>| {
+            let embedding = Embedding::normalise(values).unwrap();
+            EnrolledFace::new(String::new(), Embeddings::of("sface", embedding), 0)
         };
         Person {
-            id: PersonId::new(),
-            name: number.to_string(),
-            faces: directions.iter().map(face).collect(),
-            enrolled_at_ms: 0,
+            external_id: Some(format!("key-{number}")),
+            ..Person::new(number.to_string(), directions.iter().map(face).collect(), 0)
         }
     }
 
@@ -304,19 +341,140 @@ mod tests {
             let probe = Embedding::normalise(&probe).unwrap();
             let best = |person: &Person| {
                 let faces = person.faces.iter();
-                faces.map(|face| face.embedding.cosine(&probe)).fold(-1.0, f32::max)
+                faces.map(|face| face.embeddings.by("sface").unwrap().cosine(&probe)).fold(-1.0, f32::max)
             };
-            let mut expected: Vec<f32> = gallery.people().map(best).collect();
+            let mut expected: Vec<f32> = gallery.people().map(|person| best(&person)).collect();
             expected.sort_by(|a, b| b.total_cmp(a));
             expected.truncate(count);
             let found = gallery.nearest(&probe, count);
             prop_assert_eq!(found.iter().map(|c| c.similarity).collect::<Vec<_>>(), expected);
             for candidate in found {
-                prop_assert_eq!(candidate.similarity, best(candidate.person));
+                prop_assert_eq!(candidate.similarity, best(&candidate.person));
             }
-            let people = gallery.people().cloned().collect();
+            let people = gallery.people().map(Cow::into_owned).collect();
+            let restored = Gallery::restore(gallery.version(), gallery.standing.clone(), people);
+            prop_assert_eq!(&restored, &gallery);
             prop_assert_eq!(gallery.nearest(&probe, count).len(),
-                Gallery::restore(1, people).nearest(&probe, count).len());
+                restored.nearest(&probe, count).len());
+            for gallery in [&gallery, &restored] {
+                for (n, (person, removed)) in all.iter().zip(&removed).enumerate() {
+                    let expected = (!removed).then_some(person.id);
+                    prop_assert_eq!(gallery.named(&person.name).map(|p| p.id), expected);
+                    let key = format!("key-{n}");
+                    prop_assert_eq!(gallery.external(&key).map(|p| p.id), expected);
+                }
+            }
         }
+
+        #[test]
+        fn pages_together_are_everyone(count in 0usize..20, limit in 1usize..7) {
+            let mut gallery = Gallery::default();
+            for n in 0..count {
+                gallery.apply(n as u64 + 1, Change::Put(person(n, &[vec![1.0; 5]])));
+            }
+            let mut seen = Vec::new();
+            loop {
+                let page = gallery.page(seen.last().copied(), limit);
+                if page.is_empty() {
+                    break;
+                }
+                seen.extend(page.iter().map(|person| person.id));
+            }
+            let everyone: Vec<_> = gallery.people().map(|person| person.id).collect();
+            prop_assert_eq!(seen, everyone);
+        }
+    }
+
+    #[test]
+    fn a_renamed_person_is_found_by_the_new_name_alone() {
+        let mut gallery = Gallery::default();
+        let mut anna = person(1, &[vec![1.0, 0.0]]);
+        gallery.apply(1, Change::Put(anna.clone()));
+        anna.name = "Anna".to_owned();
+        anna.external_id = None;
+        gallery.apply(2, Change::Put(anna.clone()));
+        assert_eq!(gallery.named("Anna").map(|p| p.id), Some(anna.id));
+        assert_eq!(
+            (gallery.named("1"), gallery.external("key-1")),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn a_migration_changes_what_is_compared_only_at_the_cut_over() {
+        let mut gallery = Gallery::default();
+        let mut anna = person(1, &[vec![1.0, 0.0]]);
+        let denied = Embeddings::of("sface", Embedding::normalise(&[0.9, 0.1]).unwrap());
+        anna.denials.push(Denial {
+            id: DenialId::new(),
+            request_id: String::new(),
+            face: 0,
+            embeddings: denied,
+            at_ms: 0,
+        });
+        gallery.apply(1, Change::Put(anna.clone()));
+        assert_eq!(gallery.model(), Some("sface"));
+        let to = || "other".to_owned();
+        gallery.apply(2, Change::Migrate { to: to() });
+        let made = Embedding::normalise(&[0.0, 0.0, 1.0]).unwrap();
+        let reembedded = |source| Reembedded {
+            person: anna.id,
+            source,
+            embeddings: Embeddings::of("other", made.clone()),
+        };
+        let sources: Vec<Source> = anna.embeddings().map(|(source, _)| source).collect();
+        assert_eq!(sources.len(), 2);
+        let gone = Reembedded {
+            person: PersonId::new(),
+            ..reembedded(sources[0])
+        };
+        let all = sources
+            .iter()
+            .map(|source| reembedded(*source))
+            .chain([gone]);
+        gallery.apply(3, Change::Embed(all.collect()));
+        let similarity =
+            |gallery: &Gallery, probe: &Embedding| gallery.nearest(probe, 1)[0].similarity;
+        let old = Embedding::normalise(&[1.0, 0.0]).unwrap();
+        assert_eq!(similarity(&gallery, &old), 1.0);
+        assert_eq!(gallery.migrating_to(), Some("other"));
+        gallery.apply(4, Change::CutOver { to: to() });
+        assert_eq!(
+            (gallery.model(), gallery.migrating_to()),
+            (Some("other"), None)
+        );
+        assert_eq!(similarity(&gallery, &made), 1.0);
+        assert_eq!(similarity(&gallery, &old), 0.0, "another model's");
+        gallery.apply(
+            5,
+            Change::CutOver {
+                to: "sface".to_owned(),
+            },
+        );
+        assert_eq!(similarity(&gallery, &old), 1.0, "the way back");
+        let forget = Change::Forget { model: to() };
+        assert!(gallery.forgets(&forget));
+        gallery.apply(6, forget);
+        let left = gallery.person(anna.id).unwrap().into_owned();
+        assert!(
+            left.embeddings()
+                .all(|(_, made)| made.by("other").is_none())
+        );
+    }
+
+    #[test]
+    fn a_change_forgets_when_it_drops_a_face_or_a_person() {
+        let mut gallery = Gallery::default();
+        let anna = person(1, &[vec![1.0, 0.0], vec![0.0, 1.0]]);
+        assert!(!gallery.forgets(&Change::Put(anna.clone())));
+        gallery.apply(1, Change::Put(anna.clone()));
+        let mut fewer = anna.clone();
+        fewer.faces.pop();
+        assert!(gallery.forgets(&Change::Put(fewer)));
+        let mut more = anna.clone();
+        more.faces
+            .push(person(2, &[vec![1.0, 1.0]]).faces.remove(0));
+        assert!(!gallery.forgets(&Change::Put(more)));
+        assert!(gallery.forgets(&Change::Remove(anna.id)));
     }
 }

@@ -15,6 +15,7 @@ use muster_jobs::{
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use muster_recognize::gallery::Gallery;
+use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -132,6 +133,32 @@ pub struct Parts {
     pub max_waiting: usize,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::Ledger>,
+}
+
+/// What workers are to do with a photograph.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    purpose: Purpose,
+    /// The model to embed with; the gallery's own where there is none.
+    model: Option<String>,
+}
+
+impl Ask {
+    /// Find every face and match it.
+    pub fn recognize() -> Self {
+        Self {
+            purpose: Purpose::Recognize,
+            model: None,
+        }
+    }
+
+    /// Embed the faces, or one of them, with that model.
+    pub fn embed(model: &str, face: Option<u32>) -> Self {
+        Self {
+            purpose: Purpose::Embed { face },
+            model: Some(model.to_owned()),
+        }
+    }
 }
 
 struct Inner {
@@ -288,12 +315,14 @@ impl Dispatcher {
     pub async fn run(
         &self,
         photo: Photo,
-        purpose: Purpose,
+        ask: Ask,
         trace: TraceParent,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let begun = Instant::now();
         let id = RequestId::new();
+        let purpose = ask.purpose;
+        let key = inner.backend.input_key(purpose, id, &photo.file);
         let (reply, replied) = oneshot::channel();
         {
             let mut waiting = inner.waiting();
@@ -318,7 +347,7 @@ impl Dispatcher {
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
+            .submit_and_wait(id, &key, photo, ask, trace, replied, &mut waiter.queued)
             .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
@@ -328,6 +357,13 @@ impl Dispatcher {
             inner.ledger.note(begun.elapsed());
         }
         drop(waiter);
+        if let (Ok(_), Purpose::Embed { .. }) = (&outcome, purpose) {
+            // A face that is enrolled is kept elsewhere, and one that is not must not stay.
+            let deleted = inner.backend.input.delete(&key).await;
+            if let Err(error) = deleted {
+                tracing::warn!(error = %crate::Chain(&error), "a photograph is kept until it is old");
+            }
+        }
         let mut outcome = outcome?;
         if let Outcome::Recognized(recognition) = &mut outcome {
             recognition.timing_ms.total = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
@@ -349,15 +385,15 @@ impl Dispatcher {
     async fn submit_and_wait(
         &self,
         id: RequestId,
+        key: &Path,
         photo: Photo,
-        purpose: Purpose,
+        ask: Ask,
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
         queued: &mut bool,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let deadline = tokio::time::Instant::now() + inner.timeout;
-        let key = inner.backend.input_key(id, &photo.file);
         let late = |_| {
             let waited = inner.timeout.as_secs_f64();
             let detail = format!(
@@ -371,12 +407,12 @@ impl Dispatcher {
                 inner
                     .backend
                     .input
-                    .put(&key, PutPayload::from_bytes(photo.bytes)),
-                // An enrolment matches nobody.
+                    .put(key, PutPayload::from_bytes(photo.bytes)),
+                // An embedding matches nobody.
                 async {
-                    match purpose {
+                    match ask.purpose {
                         Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
-                        Purpose::Enroll => Ok(0),
+                        Purpose::Embed { .. } => Ok(0),
                     }
                 }
             )
@@ -391,13 +427,14 @@ impl Dispatcher {
         let request = Request {
             version: MESSAGE_VERSION,
             id,
-            purpose,
+            purpose: ask.purpose,
             file: photo.file,
-            input_etag: match inner.backend.keys {
+            input_etag: match inner.backend.layout(ask.purpose) {
                 ObjectKeys::Request => None,
                 ObjectKeys::Filename => stored.e_tag,
             },
             gallery_version,
+            model: ask.model,
             sent_at_ms: now_ms(),
             reply_to: inner.reply_to.clone(),
             trace,
@@ -418,7 +455,7 @@ impl Dispatcher {
                 Code::Stopping,
                 "this Muster is stopping: send the photograph again",
             )),
-            Err(_) => Err(self.timed_out(id, purpose)),
+            Err(_) => Err(self.timed_out(id, ask.purpose)),
         }
     }
 

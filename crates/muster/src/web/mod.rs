@@ -52,6 +52,7 @@ struct App {
     limits: DecodeLimits,
     max_images: usize,
     request_timeout: Duration,
+    retention: Duration,
     model: Arc<str>,
     /// `/openapi.json`.
     document: Bytes,
@@ -96,6 +97,11 @@ pub async fn run(
         seconds(settings.retention_s),
         stop.clone(),
     ));
+    tasks.spawn(people::kept::sweep(
+        Arc::clone(&backend.enrolled),
+        gallery.clone(),
+        stop.clone(),
+    ));
     let reporting = tokio::spawn(report::run(
         Arc::clone(&backend.reports),
         replica.id,
@@ -123,6 +129,7 @@ pub async fn run(
         limits: settings.decode_limits(),
         max_images: settings.max_images,
         request_timeout,
+        retention: seconds(settings.retention_s),
         model: model.profile.embedder.into(),
         document,
         started: Instant::now(),
@@ -172,8 +179,13 @@ fn recognize_routes() -> OpenApiRouter<App> {
 fn enroll_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(people::list, people::create))
-        .routes(routes!(people::show, people::remove))
-        .routes(routes!(people::add_faces))
+        .routes(routes!(people::show, people::change, people::remove))
+        .routes(routes!(people::merge))
+        .routes(routes!(people::faces::list, people::faces::add))
+        .routes(routes!(people::faces::remove))
+        .routes(routes!(people::faces::photo))
+        .routes(routes!(people::denials::list, people::denials::add))
+        .routes(routes!(people::denials::remove))
 }
 
 /// The operator's own.
@@ -213,7 +225,7 @@ fn router(routes: Router<App>, app: App) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        // Every body is read through `upload` or `extract`, which have limits of their own.
+        // Every body is read through `upload`, which have limits of their own.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(exchange::identify))
         .with_state(app)
@@ -249,25 +261,32 @@ impl App {
     async fn form(
         &self,
         request: axum::extract::Request,
-        photo_fields: &[&str],
-        max_photos: usize,
+        rules: upload::FormRules<'_>,
     ) -> Result<upload::Form, ApiError> {
-        let rules = upload::FormRules {
-            photo_fields,
-            max_photos,
-            limits: &self.limits,
-        };
-        tokio::time::timeout(
-            self.request_timeout,
-            upload::read_form(request, rules, &self.memory),
-        )
-        .await
-        .map_err(|_| {
-            ApiError::new(
-                Code::RequestTimeout,
-                "the upload took too long: send a smaller photograph, or over a faster line",
-            )
-        })?
+        self.in_time(upload::read_form(request, rules, &self.memory))
+            .await
+    }
+
+    /// Reads a JSON body within the request timeout.
+    async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        request: axum::extract::Request,
+    ) -> Result<T, ApiError> {
+        self.in_time(upload::read_json(request)).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        reading: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        tokio::time::timeout(self.request_timeout, reading)
+            .await
+            .map_err(|_| {
+                ApiError::new(
+                    Code::RequestTimeout,
+                    "the upload took too long: send less at a time, or over a faster line",
+                )
+            })?
     }
 }
 

@@ -65,6 +65,8 @@ problem_responses! {
         ImageUnreadable ImageUnsupported Overloaded;
     /// What a photograph that went to a worker comes back with.
     WorkProblems: FaceNone InputReplaced InputMissing RecognitionFailed Timeout Stopping;
+    /// What a JSON body is refused with.
+    BodyProblems: RequestInvalid RequestTimeout RequestTooLarge RequestUnsupported;
     /// What is asked for is not there.
     NotThere: NotFound;
 }

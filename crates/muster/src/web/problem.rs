@@ -52,6 +52,8 @@ codes! {
     RequestInvalid "request.invalid" BAD_REQUEST;
     /// The upload took longer than the request timeout.
     RequestTimeout "request.timeout" REQUEST_TIMEOUT;
+    /// The body is not of a media type that is taken.
+    RequestUnsupported "request.unsupported" UNSUPPORTED_MEDIA_TYPE;
     /// A part of the request other than a photograph is too large.
     RequestTooLarge "request.too_large" PAYLOAD_TOO_LARGE;
     /// There is no such thing.
@@ -72,6 +74,12 @@ codes! {
     FaceMultiple "face.multiple" UNPROCESSABLE_ENTITY;
     /// The person is enrolled already.
     PersonExists "person.exists" CONFLICT;
+    /// The person has as many faces, or denials, as are kept.
+    PersonFull "person.full" CONFLICT;
+    /// It is the person's only face.
+    FaceLast "face.last" CONFLICT;
+    /// The gallery changed its model meanwhile: send the request again.
+    GalleryChanged "gallery.changed" CONFLICT;
     /// Another upload of the same file name replaced the photograph before it was read.
     InputReplaced "input.replaced" CONFLICT;
     /// The photograph is no longer in the object store.
@@ -177,6 +185,11 @@ impl ApiError {
             Code::Internal,
             "Muster failed to serve this request; its log says why. Nothing was lost: try again.",
         )
+    }
+
+    /// Whether Muster is at fault, so that what the request did is not known.
+    pub fn is_internal(&self) -> bool {
+        self.code.status().is_server_error()
     }
 
     /// Adds a member to the problem's JSON; [`ProblemMembers`] documents them.

@@ -5,15 +5,17 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::TryStreamExt;
-use muster_jobs::{Failure, FileName, Outcome, Purpose, Recognition, RequestId};
+use muster_jobs::{Failure, FileName, Outcome, Recognition, RequestId};
 use object_store::ObjectStoreExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::dispatch::Ask;
 use super::exchange::trace;
 use super::extract::Path;
 use super::openapi::{FormProblems, NotThere, WorkProblems};
 use super::problem::{ApiError, Code};
+use super::upload::FormRules;
 use super::{App, AppState, printable};
 use crate::backend::Backend;
 
@@ -118,13 +120,20 @@ async fn recognize(
     field: &str,
 ) -> Result<(FileName, Box<Recognition>), ApiError> {
     let trace = trace(request.headers());
-    let mut form = app.form(request, &[field], 1).await?;
+    let rules = FormRules {
+        photo_fields: &[field],
+        min_photos: 1,
+        max_photos: 1,
+        text_fields: &[],
+        limits: &app.limits,
+    };
+    let mut form = app.form(request, rules).await?;
     let photo = form
         .photos
         .pop()
         .expect("a form has at least one photograph");
     let file = photo.file.clone();
-    match app.dispatcher.run(photo, Purpose::Recognize, trace).await? {
+    match app.dispatcher.run(photo, Ask::recognize(), trace).await? {
         Outcome::Recognized(recognition) if recognition.faces.is_empty() => {
             Err(ApiError::from(muster_jobs::Failure {
                 code: muster_jobs::FailureCode::FaceNone,
@@ -137,7 +146,7 @@ async fn recognize(
         }
         Outcome::Recognized(recognition) => Ok((file, recognition)),
         Outcome::Failed(failure) => Err(failure.into()),
-        Outcome::Enrolled(_) | Outcome::Stored => Err(mismatched()),
+        Outcome::Embedded(_) | Outcome::Stored => Err(mismatched()),
     }
 }
 

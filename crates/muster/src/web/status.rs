@@ -127,7 +127,7 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
         None => [None, None],
     };
     let (people, faces, version) = app
-        .with_gallery(|gallery| (gallery.people().len(), gallery.faces(), gallery.version()))
+        .with_gallery(|gallery| (gallery.people_count(), gallery.faces(), gallery.version()))
         .await?;
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION"),

@@ -1,13 +1,16 @@
 //! Photographs as they come in: multipart forms, read with a limit on everything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::header;
 use bytes::{Bytes, BytesMut};
 use muster_jobs::{Failure, FailureCode, FileName};
 use muster_recognize::decode::{self, DecodeLimits};
+use serde::de::DeserializeOwned;
 
 use super::problem::{ApiError, Code, Refused};
 use crate::worker::image_failure;
@@ -17,6 +20,8 @@ use crate::worker::image_failure;
 const MAX_DRAINED_BYTES: usize = 256 << 20;
 /// Longest text field, in bytes: enough for any name.
 const MAX_TEXT_BYTES: usize = 4096;
+/// Longest JSON body, in bytes.
+const MAX_JSON_BYTES: usize = 64 << 10;
 /// Most fields in a form besides the photographs.
 const MAX_OTHER_FIELDS: usize = 16;
 
@@ -76,33 +81,43 @@ impl Drop for Taken {
 pub struct FormRules<'a> {
     /// Names of the field with a photograph.
     pub photo_fields: &'a [&'a str],
+    /// Fewest photographs.
+    pub min_photos: usize,
     /// Most photographs.
     pub max_photos: usize,
+    /// Names of the fields with text.
+    pub text_fields: &'a [&'static str],
     /// Each photograph's limits.
     pub limits: &'a DecodeLimits,
 }
 
 /// One uploaded photograph, recognised as one by its first bytes only.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Photo {
     /// The client's file name.
     pub file: FileName,
     /// The photograph as uploaded.
     pub bytes: Bytes,
-    /// The memory that it takes, to be given back once the photograph is stored.
-    pub taken: Taken,
+    /// The memory that it takes, given back with the last copy of it.
+    pub taken: Arc<Taken>,
 }
 
 /// A form as it was read.
 #[derive(Debug)]
 pub struct Form {
-    /// The photographs, at least one.
+    /// The photographs.
     pub photos: Vec<Photo>,
-    /// The field `name`, where there is one.
-    pub name: Option<String>,
+    texts: BTreeMap<&'static str, String>,
 }
 
-/// Reads a form with at least one photograph.
+impl Form {
+    /// The text in a field, where the form has it.
+    pub fn text(&mut self, field: &str) -> Option<String> {
+        self.texts.remove(field)
+    }
+}
+
+/// Reads a form within its rules.
 ///
 /// # Errors
 /// 400 where it is not such a form, 413 and 415 where a photograph is not to be taken, 429 where
@@ -142,7 +157,7 @@ async fn read_fields(
 ) -> Result<Form, ApiError> {
     let mut form_bytes = 0;
     let mut photos = Vec::new();
-    let mut name = None;
+    let mut texts = BTreeMap::new();
     let mut others = 0;
     while let Some(mut field) = multipart.next_field().await.map_err(unreadable)? {
         let field_name = field.name().unwrap_or_default().to_owned();
@@ -171,13 +186,23 @@ async fn read_fields(
                     ),
                 ));
             }
-            photos.push(Photo { file, bytes, taken });
-        } else if field_name == "name" {
+            photos.push(Photo {
+                file,
+                bytes,
+                taken: Arc::new(taken),
+            });
+        } else if let Some(known) = rules.text_fields.iter().find(|known| **known == field_name) {
             let bytes = read_text(&mut field).await?;
             let text = String::from_utf8(bytes).map_err(|_| {
-                ApiError::bad_request("the field name is not UTF-8 text: send it as UTF-8")
+                ApiError::bad_request(format!(
+                    "the field {known} is not UTF-8 text: send it as UTF-8"
+                ))
             })?;
-            name = Some(text);
+            if texts.insert(*known, text).is_some() {
+                return Err(ApiError::bad_request(format!(
+                    "the form has several fields {known}: send one"
+                )));
+            }
         } else {
             others += 1;
             if others > MAX_OTHER_FIELDS {
@@ -188,13 +213,13 @@ async fn read_fields(
             read_text(&mut field).await?;
         }
     }
-    if photos.is_empty() {
+    if photos.len() < rules.min_photos {
         return Err(ApiError::bad_request(format!(
             "the form has no field {}: put the photograph there",
             rules.photo_fields[0]
         )));
     }
-    Ok(Form { photos, name })
+    Ok(Form { photos, texts })
 }
 
 async fn read_photo(
@@ -238,6 +263,51 @@ async fn read_photo(
             Err(ApiError::from(failure).with("refused", vec![refused]))
         }
     }
+}
+
+/// A photograph that came earlier and is stored, taken into memory again.
+///
+/// # Errors
+/// 429 where the memory for uploads is used up.
+pub fn stored_photo(
+    file: FileName,
+    bytes: Bytes,
+    memory: &UploadMemory,
+) -> Result<Photo, ApiError> {
+    let mut taken = memory.start();
+    taken.take(bytes.len())?;
+    Ok(Photo {
+        file,
+        bytes,
+        taken: Arc::new(taken),
+    })
+}
+
+/// Reads a body that is JSON, of `MAX_JSON_BYTES` at most.
+///
+/// # Errors
+/// 415 where it says to be something else, 413 where it is longer, 400 where it is not of that
+/// shape.
+pub async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !matches!(kind, "application/json" | "application/merge-patch+json") {
+        return Err(ApiError::new(
+            Code::RequestUnsupported,
+            "the body is not application/json: send JSON, and say so in Content-Type",
+        ));
+    }
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_JSON_BYTES)
+        .await
+        .map_err(|_| {
+            ApiError::new(
+                Code::RequestTooLarge,
+                format!("the body was cut short, or has more than {MAX_JSON_BYTES} bytes"),
+            )
+        })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::bad_request(format!("the body is not as expected: {error}")))
 }
 
 /// How a refusal of several photographs names each of them.

@@ -1,6 +1,6 @@
 //! What is decided of a face, given the gallery and the cutoff.
 
-use muster_jobs::{Candidate, Decision, FaceBox, FaceReport, PersonRef};
+use muster_jobs::{Candidate, Decision, FaceBox, FaceQuality, FaceReport, PersonRef};
 use muster_recognize::gallery::Gallery;
 use muster_recognize::recognizer::Face;
 
@@ -14,6 +14,16 @@ pub fn face_box(face: &Face) -> FaceBox {
         y: face.bounds.y,
         width: face.bounds.width,
         height: face.bounds.height,
+    }
+}
+
+/// What was measured of a face, as the contract has it.
+pub fn quality(face: &Face) -> FaceQuality {
+    FaceQuality {
+        face_px: face.quality.face_px,
+        sharpness: face.quality.sharpness,
+        brightness: face.quality.brightness,
+        turn: face.quality.turn,
     }
 }
 
@@ -55,7 +65,13 @@ pub fn report(face: &Face, gallery: &Gallery, cutoff: f32) -> FaceReport {
         },
         person,
         similarity,
+        margin: match &candidates[..] {
+            [best, next, ..] => Some(best.similarity - next.similarity),
+            _ => None,
+        },
+        cutoff: Some(cutoff),
         candidates,
         reasons,
+        quality: quality(face),
     }
 }

@@ -19,8 +19,8 @@ use anyhow::Context;
 use base64::Engine as _;
 use muster_fleet::READY_LINE;
 use muster_jobs::{
-    EnrolledPhoto, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose, Recognition,
-    Reply, Request, TimingMs, WorkerCpu, now_ms,
+    Embedded, EmbeddedFace, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose,
+    Recognition, Reply, Request, TimingMs, WorkerCpu, now_ms,
 };
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
 use muster_recognize::models::Installation;
@@ -48,6 +48,8 @@ const IN_HAND_REMOTE: usize = 6;
 /// Bytes of a reply that go over the queue; a larger result is pointed to. SQS took 256 KiB for long,
 /// and servers that speak its protocol may still.
 const MAX_REPLY_BYTES: usize = 200 << 10;
+/// Embeddings in one answer, so that it always fits a queue.
+const MAX_EMBEDDED: usize = 8;
 /// One long poll on this machine; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
 /// The same across a network, where a drain waits for its end: a service that does not notice that
@@ -389,7 +391,7 @@ impl Worker {
                 timing.embed = millis(analysis.timing.embed);
                 match request.purpose {
                     Purpose::Recognize => self.recognize(request, &analysis, timing).await?,
-                    Purpose::Enroll => self.enroll(request, &analysis),
+                    Purpose::Embed { face } => Outcome::Embedded(self.embed(&analysis, face)),
                 }
             }
             Err(InferenceError::Refused(failure)) => Outcome::Failed(failure),
@@ -404,7 +406,9 @@ impl Worker {
         &self,
         request: &Request,
     ) -> Result<Result<bytes::Bytes, Failure>, object_store::Error> {
-        let key = self.backend.input_key(request.id, &request.file);
+        let key = self
+            .backend
+            .input_key(request.purpose, request.id, &request.file);
         let options = GetOptions {
             if_match: request.input_etag.clone(),
             ..GetOptions::default()
@@ -462,31 +466,23 @@ impl Worker {
         })))
     }
 
-    fn enroll(&self, request: &Request, analysis: &Analysis) -> Outcome {
-        let file = request.file.as_str();
-        let (code, detail) = match analysis.faces.as_slice() {
-            [face] => {
-                let bytes = face.embedding.to_bytes();
-                return Outcome::Enrolled(EnrolledPhoto {
-                    embedding: base64::engine::general_purpose::STANDARD.encode(bytes),
-                    model: self.model.clone(),
-                    bounds: decide::face_box(face),
-                    confidence: face.confidence,
-                });
-            }
-            [] => (
-                FailureCode::FaceNone,
-                format!("no face was found in {file}: enrol a photograph that shows one face"),
-            ),
-            several => (
-                FailureCode::FaceMultiple,
-                format!(
-                    "{} faces were found in {file}: enrol a photograph that shows one face",
-                    several.len()
-                ),
-            ),
+    fn embed(&self, analysis: &Analysis, asked: Option<u32>) -> Embedded {
+        let all = &analysis.faces;
+        let wanted = match asked {
+            Some(n) => all.get(n as usize).map_or(&[][..], std::slice::from_ref),
+            None => &all[..all.len().min(MAX_EMBEDDED)],
         };
-        Outcome::Failed(Failure { code, detail })
+        let faces = wanted.iter().map(|face| EmbeddedFace {
+            embedding: base64::engine::general_purpose::STANDARD.encode(face.embedding.to_bytes()),
+            bounds: decide::face_box(face),
+            confidence: face.confidence,
+            quality: decide::quality(face),
+        });
+        Embedded {
+            model: self.model.clone(),
+            found: all.len() as u32,
+            faces: faces.collect(),
+        }
     }
 
     /// Stores the result, then sends the reply.
@@ -497,7 +493,7 @@ impl Worker {
             io_ms: millis(used),
         });
         let begun = Instant::now();
-        if let Some(body) = stored(&reply, self.backend.keys) {
+        if let Some(body) = stored(&reply, request.purpose, self.backend.keys) {
             let key = self.backend.output_key(request.id, &request.file);
             let put = self.backend.output.put(&key, PutPayload::from(body)).await;
             match (put, &reply.outcome) {
@@ -562,10 +558,13 @@ enum Answered {
     NotStarted,
 }
 
-/// What is written to the output object; nothing for enrolments, whose result is the gallery's.
-fn stored(reply: &Reply, keys: ObjectKeys) -> Option<Vec<u8>> {
+/// What is written to the output object; nothing of embeddings, which are for the gallery alone.
+fn stored(reply: &Reply, purpose: Purpose, keys: ObjectKeys) -> Option<Vec<u8>> {
+    if let Purpose::Embed { .. } = purpose {
+        return None;
+    }
     let json = match (&reply.outcome, keys) {
-        (Outcome::Enrolled(_) | Outcome::Stored, _) => return None,
+        (Outcome::Embedded(_) | Outcome::Stored, _) => return None,
         (Outcome::Recognized(recognition), ObjectKeys::Filename) => {
             return Some(recognition.headline().as_bytes().to_vec());
         }
@@ -601,7 +600,7 @@ fn millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use muster_jobs::{Decision, FaceBox, FaceReport, FileName, RequestId};
+    use muster_jobs::{Decision, FaceBox, FaceQuality, FaceReport, FileName, RequestId};
 
     use super::*;
 
@@ -618,8 +617,11 @@ mod tests {
             decision: Decision::Unknown,
             person: None,
             similarity: None,
+            margin: None,
+            cutoff: None,
             candidates: Vec::new(),
             reasons: vec!["nobody is enrolled".to_owned()],
+            quality: FaceQuality::default(),
         };
         let recognition = Recognition {
             request_id: RequestId::new(),

@@ -6,4 +6,5 @@ mod aws;
 mod bad_input;
 mod crash;
 mod main_job;
+mod people;
 mod support;

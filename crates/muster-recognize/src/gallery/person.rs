@@ -1,0 +1,279 @@
+//! Who is enrolled, and the steps that change it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::embed::Embedding;
+use crate::quality::Quality;
+
+macro_rules! uuid_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A fresh id; ids sort by the time they were made.
+            #[expect(clippy::new_without_default, reason = "a default that differs each time misleads")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                s.parse().map(Self)
+            }
+        }
+    };
+}
+
+uuid_newtype! {
+    /// An enrolled person's identity.
+    PersonId
+}
+uuid_newtype! {
+    /// One enrolled face's identity; its kept photograph has the same name.
+    FaceId
+}
+uuid_newtype! {
+    /// The identity of one denial: a face of which was said that it is not the person.
+    DenialId
+}
+
+/// The embeddings of one face by the name of the model that made each. Those of two models do not
+/// compare.
+///
+/// In JSON each is its little-endian `f32` values, base64.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Embeddings(#[serde(with = "base64_embeddings")] BTreeMap<String, Embedding>);
+
+impl Embeddings {
+    /// One embedding.
+    pub fn of(model: &str, embedding: Embedding) -> Self {
+        Self(BTreeMap::from([(model.to_owned(), embedding)]))
+    }
+
+    /// What that model made of the face.
+    pub fn by(&self, model: &str) -> Option<&Embedding> {
+        self.0.get(model)
+    }
+
+    /// Adds or replaces a model's embedding.
+    pub fn put(&mut self, model: &str, embedding: Embedding) {
+        self.0.insert(model.to_owned(), embedding);
+    }
+
+    /// Forgets a model's embedding.
+    pub fn forget(&mut self, model: &str) {
+        self.0.remove(model);
+    }
+
+    /// Each model's name and embedding, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Embedding)> {
+        self.0.iter().map(|(model, made)| (model.as_str(), made))
+    }
+}
+
+mod base64_embeddings {
+    use std::collections::BTreeMap;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    use crate::embed::Embedding;
+
+    pub fn serialize<S: Serializer>(
+        embeddings: &BTreeMap<String, Embedding>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = |embedding: &Embedding| STANDARD.encode(embedding.to_bytes());
+        s.collect_map(embeddings.iter().map(|(model, e)| (model, text(e))))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<String, Embedding>, D::Error> {
+        let embedding = |(model, text): (String, String)| {
+            let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+            let embedding = Embedding::from_bytes(&bytes).map_err(D::Error::custom)?;
+            Ok((model, embedding))
+        };
+        let texts = BTreeMap::<String, String>::deserialize(d)?;
+        texts.into_iter().map(embedding).collect()
+    }
+}
+
+/// One face of an enrolled person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolledFace {
+    /// Its identity.
+    pub id: FaceId,
+    /// The client's name of the photograph.
+    pub file: String,
+    /// Which of the photograph's faces it is, counted from 0, largest first.
+    #[serde(default)]
+    pub face: u32,
+    /// Who it looks like, to each model.
+    pub embeddings: Embeddings,
+    /// How fit it was when it was enrolled.
+    pub quality: Quality,
+    /// When it was enrolled, in milliseconds since the Unix epoch.
+    pub enrolled_at_ms: u64,
+}
+
+impl EnrolledFace {
+    /// A fresh face, the largest of its photograph, of which nothing was measured.
+    pub fn new(file: String, embeddings: Embeddings, enrolled_at_ms: u64) -> Self {
+        Self {
+            id: FaceId::new(),
+            file,
+            face: 0,
+            embeddings,
+            quality: Quality::default(),
+            enrolled_at_ms,
+        }
+    }
+}
+
+/// "This is not that person": a face that was once taken, or might be taken, for the person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denial {
+    /// Its identity; the photograph is kept under it.
+    pub id: DenialId,
+    /// The request whose answer was denied.
+    pub request_id: String,
+    /// Which face of that photograph, in the order of the answer.
+    pub face: u32,
+    /// Who the face looks like, to each model.
+    pub embeddings: Embeddings,
+    /// When it was said, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// An enrolled person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// The person's identity.
+    pub id: PersonId,
+    /// The name that recognition answers with; unique in a gallery.
+    pub name: String,
+    /// The operator's own key for the person; unique in a gallery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// What the operator wants to remember of the person.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// The person's faces.
+    pub faces: Vec<EnrolledFace>,
+    /// Faces that are not this person's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denials: Vec<Denial>,
+    /// When the person was first enrolled, in milliseconds since the Unix epoch.
+    pub enrolled_at_ms: u64,
+    /// When anything of the person was last changed, in milliseconds since the Unix epoch.
+    pub changed_at_ms: u64,
+}
+
+impl Person {
+    /// A fresh person of whom nothing but the name and the faces is known.
+    pub fn new(name: String, faces: Vec<EnrolledFace>, enrolled_at_ms: u64) -> Self {
+        Self {
+            id: PersonId::new(),
+            name,
+            external_id: None,
+            metadata: BTreeMap::new(),
+            faces,
+            denials: Vec::new(),
+            enrolled_at_ms,
+            changed_at_ms: enrolled_at_ms,
+        }
+    }
+
+    /// The embeddings of every face and denial, whoever's face it is.
+    pub fn embeddings_mut(&mut self) -> impl Iterator<Item = (Source, &mut Embeddings)> {
+        let faces = self.faces.iter_mut();
+        let denials = self.denials.iter_mut();
+        faces
+            .map(|face| (Source::Face(face.id), &mut face.embeddings))
+            .chain(denials.map(|d| (Source::Denial(d.id), &mut d.embeddings)))
+    }
+
+    /// The same, to look at.
+    pub fn embeddings(&self) -> impl Iterator<Item = (Source, &Embeddings)> {
+        let faces = self.faces.iter();
+        let denials = self.denials.iter();
+        faces
+            .map(|face| (Source::Face(face.id), &face.embeddings))
+            .chain(denials.map(|d| (Source::Denial(d.id), &d.embeddings)))
+    }
+}
+
+/// What an embedding was made of: the kept photograph has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// An enrolled face.
+    Face(FaceId),
+    /// A denied face.
+    Denial(DenialId),
+}
+
+/// A model's embedding of something that is in the gallery already.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reembedded {
+    /// Whose it is.
+    pub person: PersonId,
+    /// What it was made of.
+    pub source: Source,
+    /// The one embedding, under its model's name.
+    pub embeddings: Embeddings,
+}
+
+/// One step from a gallery's version to the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The person is enrolled, or replaces the person of the same id.
+    Put(Person),
+    /// The person and all their faces are gone.
+    Remove(PersonId),
+    /// Re-embedding for that model begins; until the cut-over the gallery answers as before.
+    Migrate {
+        /// The model's name.
+        to: String,
+    },
+    /// Some faces have an embedding more. Those that are gone meanwhile are passed over.
+    Embed(Vec<Reembedded>),
+    /// From here on the gallery matches by that model; embeddings of others are kept for the way
+    /// back.
+    CutOver {
+        /// The model's name.
+        to: String,
+    },
+    /// A migration is given up, or the way back is: that model's embeddings are gone.
+    Forget {
+        /// The model's name.
+        model: String,
+    },
+}

@@ -1,0 +1,263 @@
+//! From photographs to enrolled faces: embedded by workers, judged, kept, and then written into the
+//! gallery.
+
+use axum::extract::Request;
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::future::{join_all, try_join_all};
+use muster_jobs::{
+    Embedded, EmbeddedFace, Failure, FailureCode, FileName, Outcome, RequestId, TraceParent, now_ms,
+};
+use muster_recognize::embed::Embedding;
+use muster_recognize::gallery::{Change, Embeddings, EnrolledFace, FaceId, Gallery, Source};
+use muster_recognize::quality::Quality;
+use object_store::{ObjectStoreExt, PutPayload};
+
+use super::{append, printable};
+use crate::backend::Backend;
+use crate::web::App;
+use crate::web::dispatch::Ask;
+use crate::web::problem::{ApiError, Code};
+use crate::web::recognize::mismatched;
+use crate::web::upload::{Form, FormRules, Photo, refusal, stored_photo};
+
+/// Reads an enrolment's form: photographs, or an earlier request and which face of it.
+pub async fn form(
+    app: &App,
+    request: Request,
+    text_fields: &[&'static str],
+) -> Result<Form, ApiError> {
+    let rules = FormRules {
+        photo_fields: &["image"],
+        min_photos: 0,
+        max_photos: app.max_images,
+        text_fields,
+        limits: &app.limits,
+    };
+    app.form(request, rules).await
+}
+
+/// Faces that are fit to be enrolled, with their photographs.
+#[derive(Debug)]
+pub struct Enrolment {
+    model: String,
+    faces: Vec<(EnrolledFace, Bytes)>,
+}
+
+impl Enrolment {
+    /// Has workers embed the photographs of a form, or the face of an earlier request that it
+    /// names.
+    ///
+    /// # Errors
+    /// Where a photograph is not fit, naming each that is not; where there is none.
+    pub async fn of(app: &App, mut form: Form, trace: TraceParent) -> Result<Self, ApiError> {
+        let earlier = form.text("request_id");
+        let face = form.text("face");
+        let (photos, face) = match (earlier, form.photos.is_empty()) {
+            (None, true) => {
+                return Err(ApiError::bad_request(
+                    "the form has no field image: put the photograph there, or the request_id of \
+                     an earlier answer and which face of it",
+                ));
+            }
+            (Some(_), false) => {
+                return Err(ApiError::bad_request(
+                    "the form has both image and request_id: send one of them",
+                ));
+            }
+            (None, false) if face.is_some() => {
+                return Err(ApiError::bad_request(
+                    "face is for an earlier answer: enrol a photograph that shows one face",
+                ));
+            }
+            (None, false) => (form.photos, None),
+            (Some(id), true) => {
+                let face = face.as_deref().unwrap_or("0").trim().parse().map_err(|_| {
+                    ApiError::bad_request("face is not a number: count the answer's faces from 0")
+                })?;
+                (vec![earlier_photo(app, &id).await?], Some(face))
+            }
+        };
+        let model = model(app).await?;
+        let runs = photos.into_iter().map(async |photo| {
+            let (file, bytes) = (photo.file.clone(), photo.bytes.clone());
+            // Accounted for until the photograph is kept.
+            let taken = photo.taken.clone();
+            let outcome = app
+                .dispatcher
+                .run(photo, Ask::embed(&model, face), trace)
+                .await;
+            (file, bytes, taken, outcome)
+        });
+        let mut faces = Vec::new();
+        let mut refused = Vec::new();
+        for (file, bytes, _taken, outcome) in join_all(runs).await {
+            match outcome? {
+                Outcome::Embedded(embedded) => match only_face(&embedded, face, &file) {
+                    Ok(seen) => {
+                        let made = enrolled(&embedded.model, seen, &file, face.unwrap_or(0))?;
+                        faces.push((made, bytes));
+                    }
+                    Err(failure) => refused.push((file, failure)),
+                },
+                Outcome::Failed(failure) => refused.push((file, failure)),
+                Outcome::Recognized(_) | Outcome::Stored => return Err(mismatched()),
+            }
+        }
+        let Some((_, first)) = refused.first() else {
+            return Ok(Self { model, faces });
+        };
+        let list: Vec<_> = refused
+            .iter()
+            .map(|(file, failure)| refusal(file, failure))
+            .collect();
+        Err(ApiError::from(first.clone()).with("refused", list))
+    }
+
+    /// The faces, in the order of the photographs.
+    pub fn faces(&self) -> Vec<EnrolledFace> {
+        self.faces.iter().map(|(face, _)| face.clone()).collect()
+    }
+
+    /// Keeps the photographs and then makes the change that `decide` returns, which brings the faces
+    /// into the gallery. Where that is refused the photographs are not kept; where a crash comes
+    /// between, [`super::kept::sweep`] deletes them.
+    pub async fn append(
+        self,
+        app: &App,
+        mut decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
+    ) -> Result<(), ApiError> {
+        let kept = self.faces.iter().map(async |(face, bytes)| {
+            let key = Backend::kept(Source::Face(face.id));
+            let payload = PutPayload::from_bytes(bytes.clone());
+            app.backend.enrolled.put(&key, payload).await
+        });
+        try_join_all(kept)
+            .await
+            .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
+        let appended = append(app, |gallery| {
+            same_model(gallery, &self.model)?;
+            decide(gallery)
+        })
+        .await;
+        // Whether a change was made whose answer was lost is not known; the sweep will know.
+        if let Err(refusal) = appended {
+            if !refusal.is_internal() {
+                let sources = self.faces.iter().map(|(face, _)| Source::Face(face.id));
+                super::kept::delete(app, sources).await;
+            }
+            return Err(refusal);
+        }
+        Ok(())
+    }
+}
+
+/// The model that new faces are embedded with: the gallery's, or the profile's where nobody is
+/// enrolled yet.
+pub async fn model(app: &App) -> Result<String, ApiError> {
+    app.with_gallery(|gallery| gallery.model().unwrap_or(&app.model).to_owned())
+        .await
+}
+
+/// Refuses embeddings of a model that the gallery has left meanwhile.
+pub fn same_model(gallery: &Gallery, model: &str) -> Result<(), ApiError> {
+    match gallery.model() {
+        Some(other) if other != model => Err(ApiError::new(
+            Code::GalleryChanged,
+            format!(
+                "the gallery changed its model to {other} while this was being embedded with \
+                 {model}: send it again"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The photograph of an earlier request, while it is kept.
+pub async fn earlier_photo(app: &App, id: &str) -> Result<Photo, ApiError> {
+    let gone = || {
+        ApiError::new(
+            Code::InputMissing,
+            format!(
+                "there is no photograph of the request {} (they are kept for {} s, and not by file \
+                 name): send it again",
+                printable(id),
+                app.retention.as_secs()
+            ),
+        )
+    };
+    let failed = |error| ApiError::internal("an earlier photograph could not be read", &error);
+    let id: RequestId = id.trim().parse().map_err(|_| gone())?;
+    let input = &app.backend.input;
+    let below = Backend::of_request(id);
+    let found = input.list(Some(&below)).try_next().await.map_err(failed)?;
+    let location = found.ok_or_else(gone)?.location;
+    let file = FileName::from_client(location.filename().unwrap_or("photo"));
+    match input.get(&location).await {
+        Ok(found) => stored_photo(file, found.bytes().await.map_err(failed)?, &app.memory),
+        Err(object_store::Error::NotFound { .. }) => Err(gone()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The face to enrol; the error says what the photograph shows instead.
+fn only_face<'a>(
+    embedded: &'a Embedded,
+    asked: Option<u32>,
+    file: &FileName,
+) -> Result<&'a EmbeddedFace, Failure> {
+    let file = file.as_str();
+    let (code, detail) = match (embedded.faces.as_slice(), asked) {
+        ([face], _) => return Ok(face),
+        ([], Some(n)) => (
+            FailureCode::FaceNone,
+            format!(
+                "there is no face {n} in {file}, which shows {}: count from 0, as the answer does",
+                embedded.found
+            ),
+        ),
+        ([], None) => (
+            FailureCode::FaceNone,
+            format!("no face was found in {file}: enrol a photograph that shows one face"),
+        ),
+        (_, _) => (
+            FailureCode::FaceMultiple,
+            format!(
+                "{} faces were found in {file}: enrol a photograph that shows one face",
+                embedded.found
+            ),
+        ),
+    };
+    Err(Failure { code, detail })
+}
+
+fn enrolled(
+    model: &str,
+    seen: &EmbeddedFace,
+    file: &FileName,
+    face: u32,
+) -> Result<EnrolledFace, ApiError> {
+    Ok(EnrolledFace {
+        id: FaceId::new(),
+        file: file.as_str().to_owned(),
+        face,
+        embeddings: Embeddings::of(model, embedding(seen)?),
+        quality: Quality {
+            face_px: seen.quality.face_px,
+            sharpness: seen.quality.sharpness,
+            brightness: seen.quality.brightness,
+            turn: seen.quality.turn,
+        },
+        enrolled_at_ms: now_ms(),
+    })
+}
+
+/// The embedding in a worker's answer.
+pub fn embedding(seen: &EmbeddedFace) -> Result<Embedding, ApiError> {
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(&seen.embedding)
+        .map_err(|error| ApiError::internal("a worker's embedding is not base64", &error))?;
+    Embedding::from_bytes(&bytes)
+        .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))
+}
