@@ -12,6 +12,8 @@ pub const OUTPUT_PREFIX: &str = "output";
 pub const GALLERY_PREFIX: &str = "gallery";
 /// Where the photographs of enrolled faces are kept.
 pub const ENROLLED_PREFIX: &str = "enrolled";
+/// Where the API keys stand.
+pub const KEYS_PREFIX: &str = "keys";
 /// Where the controller says how the fleet fares.
 pub const STATUS_PREFIX: &str = "status";
 

@@ -265,6 +265,20 @@ impl Backend {
     }
 }
 
+/// The state store alone, for a command that works on it.
+///
+/// # Errors
+/// Names the folder or bucket that can not be used.
+pub async fn state_store(settings: &Settings) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let Some(place) = &settings.state_store else {
+        return Ok(Arc::new(local(settings)?.with_fsync(true)));
+    };
+    let sdk = aws::sdk_config(settings).await?;
+    let store = aws::bucket(&sdk, place)?;
+    look_into(&*store, place).await?;
+    Ok(store)
+}
+
 /// The objects in the data folder.
 fn local(settings: &Settings) -> anyhow::Result<LocalFileSystem> {
     let folder = settings.data_dir.join("objects");

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 
 use crate::config::{Overrides, Settings};
 use crate::{
-    bench, controller, doctor, enroll, eval, models, profile, recognize, signals, simulate, status,
-    up, web, worker,
+    api_keys, bench, controller, doctor, enroll, eval, models, profile, recognize, signals,
+    simulate, status, up, web, worker,
 };
 
 /// An elastic face-recognition service: a photograph in, a name out
@@ -34,6 +34,8 @@ enum Command {
     Worker(WorkerArgs),
     /// Run the controller alone; its workers are its children
     Controller(Overrides),
+    /// Make, list or revoke API keys
+    Keys(api_keys::KeysArgs),
     /// Install, list or verify the models
     Models(models::ModelsArgs),
     /// Enrol people: one folder a person below DIR, or NAME=FILE pairs
@@ -96,6 +98,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Controller(overrides) => {
             let settings = settings(&overrides)?;
             controller::run(settings, config, None, signals::shutdown()?).await?;
+        }
+        Command::Keys(args) => {
+            let settings = settings(args.overrides())?;
+            api_keys::run(args, &settings).await?;
         }
         Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
         Command::Enroll(args) => return enroll::run(args).await,

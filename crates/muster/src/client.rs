@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use muster_jobs::Recognition;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
@@ -22,6 +23,24 @@ pub struct Service {
     /// The service's address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     pub url: String,
+    /// An API key of the service, where it wants one
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "MUSTER_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Option<String>,
+}
+
+impl Service {
+    /// A client of it.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Client::new(&self.url, self.api_key.as_deref())
+    }
 }
 
 /// A connection pool to one service. Cheap to clone.
@@ -74,12 +93,20 @@ impl Client {
     /// A client of the service at `url`.
     ///
     /// # Errors
-    /// When the address is not a URL.
-    pub fn new(url: &str) -> anyhow::Result<Self> {
+    /// When the address is not a URL, or the key no key.
+    pub fn new(url: &str, api_key: Option<&str>) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
         reqwest::Url::parse(&url)
             .with_context(|| format!("{url} is not a URL: write it as http://HOST:PORT"))?;
+        let mut headers = HeaderMap::new();
+        if let Some(key) = api_key {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {key}"))
+                .context("the API key has characters that no key has: copy it again")?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
         let http = reqwest::Client::builder()
+            .default_headers(headers)
             .timeout(TIMEOUT)
             .tcp_nodelay(true)
             .build()

@@ -44,7 +44,7 @@ enum Fate {
 /// When a source can not be read or the service can not be reached.
 pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
     let people = gather(&args.sources)?;
-    let client = Client::new(&args.service.url)?;
+    let client = args.service.client()?;
     let known: Vec<String> = client
         .people()
         .await?

@@ -29,6 +29,8 @@ pub(super) enum On {
     Gallery,
     /// The photographs of enrolled faces, in the state store.
     Enrolled,
+    /// The API keys, in the state store.
+    Keys,
     /// What the controller knows, in the state store.
     Status,
     /// The request queue.
@@ -101,6 +103,7 @@ policies! {
     Web ReadResults Output: "s3:GetObject";
     Web KeepGallery Gallery: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web KeepEnrolled Enrolled: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
+    Web ReadKeys Keys: "s3:GetObject";
     Web KeepStatus Status: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web ListStores Input: "s3:ListBucket";
     Web ListStores Output: "s3:ListBucket";

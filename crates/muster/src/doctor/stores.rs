@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use muster_jobs::{ENROLLED_PREFIX, GALLERY_PREFIX, STATUS_PREFIX};
+use muster_jobs::{ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX};
 use object_store::path::Path;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
@@ -45,6 +45,7 @@ pub(super) async fn state(context: &Context<'_>) -> Found {
         for (on, part) in [
             (On::Gallery, GALLERY_PREFIX),
             (On::Enrolled, ENROLLED_PREFIX),
+            (On::Keys, KEYS_PREFIX),
             (On::Status, STATUS_PREFIX),
         ] {
             let key = Path::from_iter([part, &*bucket.name]);

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::STOP_MARGIN;
 use super::problem::{ApiError, Code};
+use super::rate::Drain;
 use super::upload::Photo;
 use crate::aws;
 use crate::backend::Backend;
@@ -170,6 +171,8 @@ struct Inner {
     /// Queued requests whose client waits no longer, and since when; locked within `waiting`.
     abandoned: Mutex<HashMap<RequestId, Instant>>,
     ledger: Ledger,
+    /// How fast the waiting are answered.
+    drain: Mutex<Drain>,
     /// The same for the controller, where it runs in this process.
     backlog: watch::Sender<muster_fleet::Ledger>,
     timeout: Duration,
@@ -202,6 +205,7 @@ impl Drop for Waiter<'_> {
             &ledger.failed
         };
         ended.fetch_add(1, Ordering::Relaxed);
+        self.inner.drain().ended(self.answered, Instant::now());
         if abandoned {
             // A worker is still needed for it.
             return;
@@ -240,6 +244,19 @@ impl Inner {
         }
     }
 
+    /// How long the waiting will take at the throughput seen of late. Before any was seen, as long
+    /// as a client waits at most: by then each has its answer or has given up.
+    fn drain_time(&self) -> Duration {
+        let seen = self.drain().time(Instant::now());
+        seen.map_or(self.timeout, |time| time.min(self.timeout))
+    }
+
+    fn drain(&self) -> MutexGuard<'_, Drain> {
+        self.drain
+            .lock()
+            .expect("no code panics while it holds these")
+    }
+
     fn abandoned(&self) -> MutexGuard<'_, HashMap<RequestId, Instant>> {
         self.abandoned
             .lock()
@@ -268,6 +285,7 @@ impl Dispatcher {
             waiting: Mutex::default(),
             abandoned: Mutex::default(),
             ledger: Ledger::default(),
+            drain: Mutex::new(Drain::new(Instant::now())),
             backlog: parts.backlog,
             timeout: parts.timeout,
             max_waiting: parts.max_waiting,
@@ -332,11 +350,12 @@ impl Dispatcher {
                         "{} photographs wait already, the most that are taken: try again later",
                         inner.max_waiting
                     ),
-                    self.drain_time(waiting.len()).as_secs().max(1),
+                    inner.drain_time(),
                 ));
             }
             waiting.insert(id, reply);
         }
+        inner.drain().begun(Instant::now());
         let mut waiter = Waiter {
             inner,
             id,
@@ -369,17 +388,6 @@ impl Dispatcher {
             recognition.timing_ms.total = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         }
         Ok(outcome)
-    }
-
-    /// Roughly how long the waiting ones will take, by the median latency of late.
-    fn drain_time(&self, waiting: usize) -> Duration {
-        let ledger = &self.inner.ledger;
-        let median = ledger
-            .percentiles([0.5])
-            .map_or(Duration::from_secs(1), |[p50]| p50);
-        median
-            .min(self.inner.timeout)
-            .max(Duration::from_millis(waiting as u64))
     }
 
     async fn submit_and_wait(

@@ -3,12 +3,15 @@
 mod dispatch;
 mod exchange;
 mod extract;
+mod guard;
 mod openapi;
 mod people;
 mod problem;
+mod rate;
 mod recognize;
 mod report;
 mod retention;
+mod serve;
 mod status;
 mod upload;
 
@@ -17,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use axum::extract::{DefaultBodyLimit, OriginalUri};
-use axum::http::Method;
+use axum::extract::{DefaultBodyLimit, Extension, OriginalUri};
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, extract::State, middleware};
 use bytes::Bytes;
@@ -28,19 +31,25 @@ use muster_recognize::models;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api_keys::{KeyStore, Scope};
 use crate::backend::{Backend, Role};
-use crate::config::{Settings, seconds};
+use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
 use dispatch::{Dispatcher, Parts};
+use guard::{Access, guarded};
 use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
+use serve::{ConnectionLimits, serve};
 use upload::UploadMemory;
 
 /// Time that connections get beyond the request timeout before a stop cuts them.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
+/// How long a browser may keep what it was told of another origin's calls.
+const PREFLIGHT: Duration = Duration::from_secs(600);
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -109,7 +118,8 @@ pub async fn run(
         replica.reporting,
         stop.clone(),
     ));
-    let (routes, document) = table();
+    let access = access(&settings, &backend).await?;
+    let (routes, document) = table(&settings);
     let app = App {
         dispatcher: Dispatcher::start(
             Parts {
@@ -135,15 +145,19 @@ pub async fn run(
         started: Instant::now(),
     };
     tracing::info!(%address, "the web tier listens");
-    let serve = axum::serve(listener, router(routes, app))
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-        .into_future();
+    let limits = ConnectionLimits {
+        connections: settings.max_connections,
+        header_timeout: seconds(settings.header_timeout_s),
+        header_bytes: settings.max_header_bytes,
+    };
+    let router = router(routes, app, access, &settings.cors_origins);
+    let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(request_timeout + STOP_MARGIN).await;
     };
     tokio::select! {
-        served = serve => served.context("serve HTTP")?,
+        () = serve => {}
         () = overdue => tracing::warn!("connections were cut after the request timeout"),
     }
     stop.cancel();
@@ -155,6 +169,19 @@ pub async fn run(
     }
     tracing::info!("the web tier has stopped");
     Ok(())
+}
+
+/// Whom the web tier lets in; says so where that is nobody yet.
+async fn access(settings: &Settings, backend: &Backend) -> anyhow::Result<Access> {
+    let keys = KeyStore::new(Arc::clone(&backend.state));
+    let required = settings.require_keys();
+    if required && !keys.any().await? {
+        tracing::warn!(
+            "API keys are required and there is none: every call is answered 401. Make one with \
+             `muster keys create --name NAME --scope admin`, with the same configuration"
+        );
+    }
+    Ok(Access::new(keys, required))
 }
 
 /// Binds the web tier's address.
@@ -205,30 +232,51 @@ fn open_routes() -> OpenApiRouter<App> {
 /// Every route with its description: the router and the document are both made of this, so a route
 /// that is not described can not be served.
 fn routes() -> OpenApiRouter<App> {
-    let failing = |routes| openapi::also(routes, &[Code::Internal]);
     openapi::document()
-        .merge(failing(recognize_routes()))
-        .merge(failing(enroll_routes()))
-        .merge(failing(admin_routes()))
+        .merge(guarded(Scope::Recognize, recognize_routes()))
+        .merge(guarded(Scope::Enroll, enroll_routes()))
+        .merge(guarded(Scope::Admin, admin_routes()))
         .merge(open_routes())
 }
 
 /// The routes, and the document as JSON.
-fn table() -> (Router<App>, Bytes) {
+fn table(settings: &Settings) -> (Router<App>, Bytes) {
     let (router, mut document) = routes().split_for_parts();
-    openapi::finish(&mut document);
+    openapi::finish(&mut document, settings);
     let json = serde_json::to_vec(&document).expect("a document has only string keys");
     (router, json.into())
 }
 
-fn router(routes: Router<App>, app: App) -> Router {
-    routes
+fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> Router {
+    let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         // Every body is read through `upload`, which have limits of their own.
         .layer(DefaultBodyLimit::disable())
+        .layer(Extension(access));
+    let router = match origins {
+        [] => router,
+        origins => router.layer(cors(origins)),
+    };
+    router
         .layer(middleware::from_fn(exchange::identify))
         .with_state(app)
+}
+
+/// Pages of these origins may call the API, with a key that they have: cookies play no part.
+fn cors(origins: &[Origin]) -> CorsLayer {
+    let origins = origins.iter().map(|origin| origin.header().clone());
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            guard::API_KEY,
+            exchange::REQUEST_ID,
+        ])
+        .expose_headers([header::LOCATION, header::RETRY_AFTER, exchange::REQUEST_ID])
+        .max_age(PREFLIGHT)
 }
 
 async fn no_such_path(OriginalUri(uri): OriginalUri) -> Response {

@@ -2,24 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{ContentBuilder, HttpMethod, OpenApi, Ref, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::problem::{Code, Problem, ProblemMembers, Refused};
-use super::{App, AppState};
+use super::{App, AppState, upload};
+use crate::config::Settings;
 
 /// A response by its status, as `utoipa` has them.
 pub type Responses = BTreeMap<String, RefOr<utoipa::openapi::Response>>;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 /// The one path whose errors are plain text.
-const PLAIN_PATH: &str = "/";
+pub const PLAIN_PATH: &str = "/";
+
+/// The names of the ways to send a key.
+pub const BEARER: &str = "bearer";
+pub const HEADER: &str = "header";
 
 /// The document without its paths.
 #[derive(utoipa::OpenApi)]
@@ -32,9 +40,26 @@ const PLAIN_PATH: &str = "/";
                        `traceparent` is continued. Errors are RFC 9457 problems with a stable \
                        `code`."
     ),
-    components(schemas(Problem, ProblemMembers, Refused))
+    components(schemas(Problem, ProblemMembers, Refused)),
+    modifiers(&Keys)
 )]
 struct Document;
+
+/// The ways to send a key.
+struct Keys;
+
+impl utoipa::Modify for Keys {
+    fn modify(&self, document: &mut OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A key that `muster keys create` printed."))
+            .build();
+        components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+        let header = ApiKeyValue::with_description("x-api-key", "The same key.");
+        components.add_security_scheme(HEADER, SecurityScheme::ApiKey(ApiKey::Header(header)));
+    }
+}
 
 /// A router without routes, whose document says what Muster is.
 pub fn document() -> OpenApiRouter<App> {
@@ -87,8 +112,11 @@ fn add_problem(responses: &mut Responses, code: Code) {
         let schema = Ref::from_schema_name("Problem");
         let content = ContentBuilder::new().schema(Some(schema)).build();
         let mut response = ResponseBuilder::new().content(PROBLEM_JSON, content);
-        if matches!(code, Code::Overloaded) {
+        if code.status() == StatusCode::TOO_MANY_REQUESTS {
             response = response.header("Retry-After", seconds("When to try again."));
+        }
+        if code.status() == StatusCode::UNAUTHORIZED {
+            response = response.header("WWW-Authenticate", text("How to send a key."));
         }
         RefOr::T(response.build())
     });
@@ -108,6 +136,13 @@ fn seconds(what: &str) -> utoipa::openapi::Header {
         .schema(Some(
             ObjectBuilder::new().schema_type(Type::Integer).build(),
         ))
+        .description(Some(what))
+        .build()
+}
+
+fn text(what: &str) -> utoipa::openapi::Header {
+    HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
         .description(Some(what))
         .build()
 }
@@ -132,17 +167,20 @@ pub fn also(mut routes: OpenApiRouter<App>, codes: &[Code]) -> OpenApiRouter<App
     routes
 }
 
-/// What is the same of every operation, added once all routes are there.
-pub fn finish(document: &mut OpenApi) {
+/// What is the same of every operation, and what the settings say, added once all routes are there.
+pub fn finish(document: &mut OpenApi, settings: &Settings) {
+    let description = document.info.description.get_or_insert_default();
+    description.push_str(&limits(settings));
+    let required = settings.require_keys();
     for (path, _, operation) in operations(document) {
+        if let (Some(security), false) = (&mut operation.security, required) {
+            security.push(SecurityRequirement::default());
+        }
         for response in operation.responses.responses.values_mut() {
             let RefOr::T(response) = response else {
                 continue;
             };
-            let id = HeaderBuilder::new()
-                .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
-                .description(Some("The exchange's id."))
-                .build();
+            let id = text("The exchange's id.");
             response
                 .headers
                 .insert("X-Request-Id".to_owned(), RefOr::T(id));
@@ -155,6 +193,36 @@ pub fn finish(document: &mut OpenApi) {
             }
         }
     }
+}
+
+/// What this service takes, in words.
+fn limits(settings: &Settings) -> String {
+    let keys = match settings.require_keys() {
+        true => {
+            "Every call but those marked open wants an API key with its scope; admin is every \
+                 scope."
+        }
+        false => {
+            "This service listens for its own machine and wants no API key; one that is sent \
+                  is checked."
+        }
+    };
+    format!(
+        "\n\n{keys}\n\nLimits of this service: photographs of up to {} bytes and {} pixels, {} in a \
+         form and {} bytes together; JSON bodies of up to {} bytes, fields of text of up to {}, and \
+         headers of up to {}. An upload, and the wait for its answer, take {} s at most each. {} \
+         photographs may wait at one time, on {} connections.",
+        settings.max_image_bytes,
+        settings.max_image_pixels,
+        settings.max_images,
+        settings.max_upload_memory_bytes,
+        upload::MAX_JSON_BYTES,
+        upload::MAX_TEXT_BYTES,
+        settings.max_header_bytes,
+        settings.request_timeout_s,
+        settings.max_waiting,
+        settings.max_connections,
+    )
 }
 
 /// Every operation, with its path and method.

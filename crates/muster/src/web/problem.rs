@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem+json with a stable `code`, or as one plain line on `POST /`.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use muster_jobs::{Failure, FailureCode};
@@ -8,6 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::exchange;
+use super::rate::whole_seconds;
 
 /// Defines the codes with their texts and statuses, so that the document lists what the code has.
 macro_rules! codes {
@@ -58,6 +61,12 @@ codes! {
     RequestTooLarge "request.too_large" PAYLOAD_TOO_LARGE;
     /// There is no such thing.
     NotFound "not_found" NOT_FOUND;
+    /// No API key, or none that is known: see `WWW-Authenticate`.
+    Unauthorized "unauthorized" UNAUTHORIZED;
+    /// The API key lacks the scope.
+    Forbidden "forbidden" FORBIDDEN;
+    /// The API key asked too often; `Retry-After` says when to try again.
+    RateLimited "rate_limited" TOO_MANY_REQUESTS;
     /// The path does not take the method.
     MethodNotAllowed "method.not_allowed" METHOD_NOT_ALLOWED;
     /// The photograph is damaged.
@@ -171,11 +180,24 @@ impl ApiError {
         Self::new(Code::NotFound, detail)
     }
 
-    /// 429 with the seconds after which to try again.
-    pub fn overloaded(detail: impl Into<String>, retry_after_s: u64) -> Self {
+    /// 429 with the time after which to try again.
+    pub fn overloaded(detail: impl Into<String>, wait: Duration) -> Self {
         let mut error = Self::new(Code::Overloaded, detail);
-        error.retry_after_s = Some(retry_after_s.max(1));
+        error.retry_after_s = Some(whole_seconds(wait));
         error
+    }
+
+    /// 429 for a key that asks too often.
+    pub fn rate_limited(detail: impl Into<String>, wait: Duration) -> Self {
+        let mut error = Self::new(Code::RateLimited, detail);
+        error.retry_after_s = Some(whole_seconds(wait));
+        error
+    }
+
+    /// Its code.
+    #[cfg(test)]
+    pub fn code(&self) -> Code {
+        self.code
     }
 
     /// 500: logs the chain, counts the failure and answers a general sentence.
@@ -221,6 +243,12 @@ impl ApiError {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == Code::Unauthorized {
+            let challenge = HeaderValue::from_static("Bearer realm=\"muster\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
         }
     }
 }

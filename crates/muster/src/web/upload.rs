@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
@@ -18,10 +19,12 @@ use crate::worker::image_failure;
 /// A refused body is read to its end up to this size, so that the client gets to read the answer
 /// instead of a reset connection.
 const MAX_DRAINED_BYTES: usize = 256 << 20;
+/// What an upload takes about, and gives its memory back after.
+const UPLOAD_TIME: Duration = Duration::from_secs(1);
 /// Longest text field, in bytes: enough for any name.
-const MAX_TEXT_BYTES: usize = 4096;
+pub const MAX_TEXT_BYTES: usize = 4096;
 /// Longest JSON body, in bytes.
-const MAX_JSON_BYTES: usize = 64 << 10;
+pub const MAX_JSON_BYTES: usize = 64 << 10;
 /// Most fields in a form besides the photographs.
 const MAX_OTHER_FIELDS: usize = 16;
 
@@ -63,7 +66,7 @@ impl Taken {
         if before + bytes > self.memory.limit {
             return Err(ApiError::overloaded(
                 "too many photographs are being uploaded at this moment: try again shortly",
-                1,
+                UPLOAD_TIME,
             ));
         }
         Ok(())
