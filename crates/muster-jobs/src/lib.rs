@@ -17,8 +17,8 @@ pub use keys::{
 };
 pub use message::{Attributes, MESSAGE_VERSION, MessageError, Purpose, Request, RequestId, now_ms};
 pub use reply::{
-    Candidate, Decision, Embedded, EmbeddedFace, FaceBox, FaceQuality, FaceReport, Failure,
-    FailureCode, ImageSize, Outcome, PersonRef, Recognition, Reply, TimingMs, WorkerCpu,
+    Candidate, Decision, Embedded, FaceBox, FaceReport, Failure, FailureCode, ImageSize, Outcome,
+    PersonRef, Recognition, Reply, TimingMs, WorkerCpu,
 };
 pub use report::{Report, ReportContent, WebReport, WorkerPhase, WorkerReport};
 pub use trace::{NoTraceParent, TraceParent};

@@ -66,9 +66,9 @@ impl FromStr for RequestId {
 pub enum Purpose {
     /// Find every face and match it against the gallery.
     Recognize,
-    /// Find every face and answer the embeddings of the largest, or of the one that is asked for.
+    /// Find every face and answer the embedding of one.
     Embed {
-        /// Which face, counted from 0 in the order of an answer, largest first.
+        /// Which face, counted from 0 in the order of an answer; the largest where it is not said.
         face: Option<u32>,
     },
 }
@@ -91,9 +91,6 @@ pub struct Request {
     pub input_etag: Option<String>,
     /// The gallery's version that the answer must know at least; 0 where nobody was ever enrolled.
     pub gallery_version: u64,
-    /// The model to embed with; the gallery's own where there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
     /// When the web tier sent this, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
     /// Name of the queue to answer on.
@@ -187,7 +184,6 @@ mod tests {
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
             gallery_version: 7,
-            model: None,
             sent_at_ms: now_ms(),
             reply_to: "replies-1".into(),
             trace: TraceParent::new(),

@@ -60,19 +60,6 @@ pub struct Candidate {
     pub similarity: f32,
 }
 
-/// What was measured of a face.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct FaceQuality {
-    /// The shorter side of the face's box, in pixels of the photograph.
-    pub face_px: f32,
-    /// How much detail the face has, against its contrast.
-    pub sharpness: f32,
-    /// Mean luma of the face, 0 to 255.
-    pub brightness: f32,
-    /// How far the head is turned away: 0 frontal, 1 in profile.
-    pub turn: f32,
-}
-
 /// One face of a photograph and what was decided of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceReport {
@@ -97,8 +84,6 @@ pub struct FaceReport {
     pub candidates: Vec<Candidate>,
     /// Why it is not a match, naming the measured and the required value.
     pub reasons: Vec<String>,
-    /// How fit the face is.
-    pub quality: FaceQuality,
 }
 
 /// Milliseconds that a request spent in each stage.
@@ -159,29 +144,16 @@ impl Recognition {
     }
 }
 
-/// One face with its embedding.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EmbeddedFace {
-    /// The embedding, little-endian `f32`, base64.
-    pub embedding: String,
-    /// Where the face is.
-    #[serde(rename = "box")]
-    pub bounds: FaceBox,
-    /// The detector's score, 0 to 1.
-    pub confidence: f32,
-    /// How fit the face is.
-    pub quality: FaceQuality,
-}
-
-/// The faces of a photograph with their embeddings.
+/// The embedding of one face of a photograph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Embedded {
-    /// Name of the model that made them: embeddings of two models do not compare.
+    /// Name of the model that made it: embeddings of two models do not compare.
     pub model: String,
     /// How many faces the photograph shows.
     pub found: u32,
-    /// The largest faces, largest first; or the one that was asked for, where there is one.
-    pub faces: Vec<EmbeddedFace>,
+    /// The embedding of the face that was asked for, little-endian `f32`, base64; `None` where the
+    /// photograph shows no such face.
+    pub embedding: Option<String>,
 }
 
 /// Stable codes of what can be wrong with a request, as the HTTP contract has them.
@@ -228,11 +200,11 @@ pub struct Failure {
 pub enum Outcome {
     /// The photograph was recognised.
     Recognized(Box<Recognition>),
-    /// The photograph's faces were embedded.
+    /// A face of the photograph was embedded.
     Embedded(Embedded),
     /// It was refused, or failed.
     Failed(Failure),
-    /// The result is too large for a queue: it stands in the output store, as
+    /// The result is too large for a queue, or stood there before: it is in the output store, as
     /// [`ObjectKeys::Request`](crate::ObjectKeys::Request) names it.
     Stored,
 }
@@ -317,7 +289,6 @@ mod tests {
             cutoff: None,
             candidates: vec![],
             reasons: vec![],
-            quality: FaceQuality::default(),
         }
     }
 

@@ -10,7 +10,6 @@ pub mod engine;
 pub mod evaluate;
 pub mod gallery;
 pub mod models;
-pub mod quality;
 pub mod recognizer;
 mod resample;
 mod views;

@@ -10,7 +10,6 @@ use crate::decode::{self, DecodeLimits, ImageError, Photo};
 use crate::detect::{Bounds, DETECTION_CUTOFF, Detector};
 use crate::embed::{Embedder, Embedding};
 use crate::engine::{Engine, EngineError};
-use crate::quality::Quality;
 
 /// Why a photograph could not be analysed.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +91,6 @@ pub struct Face {
     pub landmarks: [[f32; 2]; 5],
     /// The detector's score, from the cutoff to 1.
     pub confidence: f32,
-    /// How fit it is to be recognised.
-    pub quality: Quality,
     /// Who it looks like.
     pub embedding: Embedding,
 }
@@ -207,10 +204,6 @@ impl Recognizer {
                 bounds: seen.bounds,
                 landmarks: seen.landmarks,
                 confidence: seen.confidence,
-                quality: Quality {
-                    face_px: seen.bounds.width.min(seen.bounds.height),
-                    ..Quality::default()
-                },
                 embedding,
             });
         }

@@ -16,7 +16,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
-use super::people::{Gallery, Standing};
+use super::people::Gallery;
 use super::person::{Change, Person};
 
 /// A snapshot is written after this many changes, which bounds what a reader lists and replays.
@@ -69,21 +69,21 @@ struct Envelope<T> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Snapshot {
-    standing: Standing,
+    model: Option<String>,
     people: Vec<Person>,
 }
 
 /// The same, to write.
 #[derive(Serialize)]
 struct SnapshotOf<'a> {
-    standing: &'a Standing,
+    model: Option<&'a str>,
     people: Vec<std::borrow::Cow<'a, Person>>,
 }
 
 impl<'a> SnapshotOf<'a> {
     fn of(gallery: &'a Gallery) -> Self {
         Self {
-            standing: gallery.standing(),
+            model: gallery.model(),
             people: gallery.people().collect(),
         }
     }
@@ -168,8 +168,8 @@ impl GalleryStore {
         let snapshot = newer.iter().rev().find(|(_, kind)| *kind == Kind::Snapshot);
         if let Some(&(version, kind)) = snapshot {
             match self.read::<Snapshot>(&self.key(version, kind)).await? {
-                Some(Snapshot { standing, people }) => {
-                    *gallery = Gallery::restore(version, standing, people);
+                Some(Snapshot { model, people }) => {
+                    *gallery = Gallery::restore(version, model, people);
                 }
                 None => return Ok(false),
             }

@@ -7,6 +7,5 @@ mod person;
 pub use log::{GalleryError, GalleryStore};
 pub use people::{Candidate, Gallery};
 pub use person::{
-    Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Reembedded,
-    Source,
+    Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Source,
 };

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use serde::{Deserialize, Serialize};
-
 use super::person::{Change, Person, PersonId};
 use crate::embed::{Embedding, cosine};
 
@@ -18,21 +16,11 @@ pub struct Candidate<'a> {
     pub similarity: f32,
 }
 
-/// What a gallery knows beside its people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Standing {
-    /// The model whose embeddings are compared; `None` until somebody is enrolled.
-    pub model: Option<String>,
-    /// The model that faces are being re-embedded for.
-    pub migrating_to: Option<String>,
-}
-
 /// Everyone enrolled, at one version.
 #[derive(Clone, Debug, Default)]
 pub struct Gallery {
     version: u64,
-    standing: Standing,
+    model: Option<String>,
     people: BTreeMap<PersonId, Person>,
     names: HashMap<String, PersonId>,
     external_ids: HashMap<String, PersonId>,
@@ -42,9 +30,7 @@ pub struct Gallery {
 impl PartialEq for Gallery {
     /// Whether both have the same people at the same version.
     fn eq(&self, other: &Self) -> bool {
-        self.version == other.version
-            && self.standing == other.standing
-            && self.people == other.people
+        self.version == other.version && self.model == other.model && self.people == other.people
     }
 }
 
@@ -94,10 +80,10 @@ impl Index {
 
 impl Gallery {
     /// The gallery of these people, as it was at that version.
-    pub(super) fn restore(version: u64, standing: Standing, people: Vec<Person>) -> Self {
+    pub(super) fn restore(version: u64, model: Option<String>, people: Vec<Person>) -> Self {
         let mut gallery = Self {
             version,
-            standing,
+            model,
             ..Self::default()
         };
         for person in people {
@@ -110,11 +96,7 @@ impl Gallery {
 
     /// The gallery of these people, matched by that model: version 1.
     pub fn of(model: &str, people: Vec<Person>) -> Self {
-        let standing = Standing {
-            model: Some(model.to_owned()),
-            migrating_to: None,
-        };
-        Self::restore(1, standing, people)
+        Self::restore(1, Some(model.to_owned()), people)
     }
 
     /// Applies the change that leads to `version`.
@@ -128,42 +110,13 @@ impl Gallery {
                     self.rebuild_index();
                 }
             }
-            Change::Migrate { to } => self.standing.migrating_to = Some(to),
-            Change::Embed(made) => {
-                for made in made {
-                    let Some(person) = self.people.get_mut(&made.person) else {
-                        continue;
-                    };
-                    let mut all = person.embeddings_mut();
-                    if let Some((_, embeddings)) = all.find(|(source, _)| *source == made.source) {
-                        for (model, embedding) in made.embeddings.iter() {
-                            embeddings.put(model, embedding.clone());
-                        }
-                    }
-                }
-            }
-            Change::CutOver { to } => {
-                self.standing.migrating_to = None;
-                self.standing.model = Some(to);
-                self.rebuild_index();
-            }
-            Change::Forget { model } => {
-                if self.standing.migrating_to.as_ref() == Some(&model) {
-                    self.standing.migrating_to = None;
-                }
-                for person in self.people.values_mut() {
-                    for (_, embeddings) in person.embeddings_mut() {
-                        embeddings.forget(&model);
-                    }
-                }
-            }
         }
     }
 
     fn put(&mut self, person: Person) {
-        if self.standing.model.is_none() {
+        if self.model.is_none() {
             let mut made = person.faces.iter().flat_map(|face| face.embeddings.iter());
-            self.standing.model = made.next().map(|(model, _)| model.to_owned());
+            self.model = made.next().map(|(model, _)| model.to_owned());
         }
         let id = person.id;
         let before = self.people.remove(&id);
@@ -174,7 +127,7 @@ impl Gallery {
         self.people.insert(id, person);
         if before.is_some() {
             self.rebuild_index();
-        } else if let Some(model) = &self.standing.model {
+        } else if let Some(model) = &self.model {
             self.index.add(&self.people[&id], model);
         }
     }
@@ -195,7 +148,7 @@ impl Gallery {
 
     fn rebuild_index(&mut self) {
         self.index = Index::default();
-        if let Some(model) = &self.standing.model {
+        if let Some(model) = &self.model {
             for person in self.people.values() {
                 self.index.add(person, model);
             }
@@ -205,19 +158,12 @@ impl Gallery {
     /// Whether after the change something must be gone that older objects of the log still hold.
     pub(super) fn forgets(&self, change: &Change) -> bool {
         match change {
-            Change::Remove(_) | Change::Forget { .. } => true,
+            Change::Remove(_) => true,
             Change::Put(person) => self.people.get(&person.id).is_some_and(|before| {
-                before.embeddings().any(|(source, _)| {
-                    let mut kept = person.embeddings();
-                    !kept.any(|(still, _)| still == source)
-                })
+                let mut sources = before.sources();
+                sources.any(|source| !person.sources().any(|kept| kept == source))
             }),
-            Change::Migrate { .. } | Change::Embed(_) | Change::CutOver { .. } => false,
         }
-    }
-
-    pub(super) fn standing(&self) -> &Standing {
-        &self.standing
     }
 
     /// How many changes led here.
@@ -227,12 +173,7 @@ impl Gallery {
 
     /// The model whose embeddings are compared; `None` until somebody is enrolled.
     pub fn model(&self) -> Option<&str> {
-        self.standing.model.as_deref()
-    }
-
-    /// The model that faces are being re-embedded for, while a migration is under way.
-    pub fn migrating_to(&self) -> Option<&str> {
-        self.standing.migrating_to.as_deref()
+        self.model.as_deref()
     }
 
     /// Everyone, in the order of enrolment.
@@ -299,7 +240,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gallery::{Denial, DenialId, Embeddings, EnrolledFace, Reembedded, Source};
+    use crate::gallery::{Denial, DenialId, Embeddings, EnrolledFace};
 
     /// A person whose faces have these directions, in five dimensions.
     fn person(number: usize, directions: &[Vec<f32>]) -> Person {
@@ -352,7 +293,7 @@ mod tests {
                 prop_assert_eq!(candidate.similarity, best(&candidate.person));
             }
             let people = gallery.people().map(Cow::into_owned).collect();
-            let restored = Gallery::restore(gallery.version(), gallery.standing.clone(), people);
+            let restored = Gallery::restore(gallery.version(), gallery.model.clone(), people);
             prop_assert_eq!(&restored, &gallery);
             prop_assert_eq!(gallery.nearest(&probe, count).len(),
                 restored.nearest(&probe, count).len());
@@ -401,64 +342,47 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_changes_what_is_compared_only_at_the_cut_over() {
+    fn only_embeddings_of_the_gallerys_model_are_compared() {
         let mut gallery = Gallery::default();
-        let mut anna = person(1, &[vec![1.0, 0.0]]);
-        let denied = Embeddings::of("sface", Embedding::normalise(&[0.9, 0.1]).unwrap());
-        anna.denials.push(Denial {
-            id: DenialId::new(),
-            request_id: String::new(),
-            face: 0,
-            embeddings: denied,
-            at_ms: 0,
-        });
+        let anna = person(1, &[vec![1.0, 0.0]]);
         gallery.apply(1, Change::Put(anna.clone()));
         assert_eq!(gallery.model(), Some("sface"));
-        let to = || "other".to_owned();
-        gallery.apply(2, Change::Migrate { to: to() });
-        let made = Embedding::normalise(&[0.0, 0.0, 1.0]).unwrap();
-        let reembedded = |source| Reembedded {
-            person: anna.id,
-            source,
-            embeddings: Embeddings::of("other", made.clone()),
-        };
-        let sources: Vec<Source> = anna.embeddings().map(|(source, _)| source).collect();
-        assert_eq!(sources.len(), 2);
-        let gone = Reembedded {
-            person: PersonId::new(),
-            ..reembedded(sources[0])
-        };
-        let all = sources
-            .iter()
-            .map(|source| reembedded(*source))
-            .chain([gone]);
-        gallery.apply(3, Change::Embed(all.collect()));
-        let similarity =
-            |gallery: &Gallery, probe: &Embedding| gallery.nearest(probe, 1)[0].similarity;
-        let old = Embedding::normalise(&[1.0, 0.0]).unwrap();
-        assert_eq!(similarity(&gallery, &old), 1.0);
-        assert_eq!(gallery.migrating_to(), Some("other"));
-        gallery.apply(4, Change::CutOver { to: to() });
+        let probe = Embedding::normalise(&[0.0, 1.0]).unwrap();
+        let embeddings = Embeddings::of("other", probe.clone());
+        let face = EnrolledFace::new(String::new(), embeddings, 0);
+        gallery.apply(2, Change::Put(Person::new("Ben".to_owned(), vec![face], 0)));
+        let nearest = gallery.nearest(&probe, 5);
+        assert_eq!(nearest.len(), 1, "Ben's is another model's");
         assert_eq!(
-            (gallery.model(), gallery.migrating_to()),
-            (Some("other"), None)
+            (nearest[0].person.id, nearest[0].similarity),
+            (anna.id, 0.0)
         );
-        assert_eq!(similarity(&gallery, &made), 1.0);
-        assert_eq!(similarity(&gallery, &old), 0.0, "another model's");
-        gallery.apply(
-            5,
-            Change::CutOver {
-                to: "sface".to_owned(),
-            },
-        );
-        assert_eq!(similarity(&gallery, &old), 1.0, "the way back");
-        let forget = Change::Forget { model: to() };
-        assert!(gallery.forgets(&forget));
-        gallery.apply(6, forget);
-        let left = gallery.person(anna.id).unwrap().into_owned();
+    }
+
+    #[test]
+    fn the_likest_denial_counts() {
+        let mut anna = person(1, &[vec![1.0, 0.0]]);
+        let probe = Embedding::normalise(&[0.0, 1.0]).unwrap();
+        assert_eq!(anna.nearest_denial("sface", &probe), None);
+        for direction in [[1.0, 0.0], [0.0, 1.0]] {
+            let denied = Embedding::normalise(&direction).unwrap();
+            anna.denials.push(Denial {
+                id: DenialId::new(),
+                request_id: String::new(),
+                face: 0,
+                embeddings: Embeddings::of("sface", denied),
+                at_ms: 0,
+            });
+        }
+        assert_eq!(anna.nearest_denial("sface", &probe), Some(1.0));
+        assert_eq!(anna.nearest_denial("other", &probe), None);
+        let mut forgiven = anna.clone();
+        forgiven.denials.pop();
+        let mut gallery = Gallery::default();
+        gallery.apply(1, Change::Put(anna));
         assert!(
-            left.embeddings()
-                .all(|(_, made)| made.by("other").is_none())
+            gallery.forgets(&Change::Put(forgiven)),
+            "its embedding must go"
         );
     }
 

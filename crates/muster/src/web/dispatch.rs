@@ -15,7 +15,6 @@ use muster_jobs::{
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use muster_recognize::gallery::Gallery;
-use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -134,32 +133,6 @@ pub struct Parts {
     pub max_waiting: usize,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::Ledger>,
-}
-
-/// What workers are to do with a photograph.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    purpose: Purpose,
-    /// The model to embed with; the gallery's own where there is none.
-    model: Option<String>,
-}
-
-impl Ask {
-    /// Find every face and match it.
-    pub fn recognize() -> Self {
-        Self {
-            purpose: Purpose::Recognize,
-            model: None,
-        }
-    }
-
-    /// Embed the faces, or one of them, with that model.
-    pub fn embed(model: &str, face: Option<u32>) -> Self {
-        Self {
-            purpose: Purpose::Embed { face },
-            model: Some(model.to_owned()),
-        }
-    }
 }
 
 struct Inner {
@@ -333,13 +306,12 @@ impl Dispatcher {
     pub async fn run(
         &self,
         photo: Photo,
-        ask: Ask,
+        purpose: Purpose,
         trace: TraceParent,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let begun = Instant::now();
         let id = RequestId::new();
-        let purpose = ask.purpose;
         let key = inner.backend.input_key(purpose, id, &photo.file);
         let (reply, replied) = oneshot::channel();
         {
@@ -366,7 +338,7 @@ impl Dispatcher {
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, &key, photo, ask, trace, replied, &mut waiter.queued)
+            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
             .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
@@ -393,15 +365,15 @@ impl Dispatcher {
     async fn submit_and_wait(
         &self,
         id: RequestId,
-        key: &Path,
         photo: Photo,
-        ask: Ask,
+        purpose: Purpose,
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
         queued: &mut bool,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let deadline = tokio::time::Instant::now() + inner.timeout;
+        let key = inner.backend.input_key(purpose, id, &photo.file);
         let late = |_| {
             let waited = inner.timeout.as_secs_f64();
             let detail = format!(
@@ -415,10 +387,10 @@ impl Dispatcher {
                 inner
                     .backend
                     .input
-                    .put(key, PutPayload::from_bytes(photo.bytes)),
+                    .put(&key, PutPayload::from_bytes(photo.bytes)),
                 // An embedding matches nobody.
                 async {
-                    match ask.purpose {
+                    match purpose {
                         Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
                         Purpose::Embed { .. } => Ok(0),
                     }
@@ -435,14 +407,13 @@ impl Dispatcher {
         let request = Request {
             version: MESSAGE_VERSION,
             id,
-            purpose: ask.purpose,
+            purpose,
             file: photo.file,
-            input_etag: match inner.backend.layout(ask.purpose) {
+            input_etag: match inner.backend.layout(purpose) {
                 ObjectKeys::Request => None,
                 ObjectKeys::Filename => stored.e_tag,
             },
             gallery_version,
-            model: ask.model,
             sent_at_ms: now_ms(),
             reply_to: inner.reply_to.clone(),
             trace,
@@ -456,30 +427,34 @@ impl Dispatcher {
         *queued = true;
         match tokio::time::timeout_at(deadline, replied).await {
             Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_large(id, &request.file).await,
+                Outcome::Stored => self.read_stored(id, &request.file).await,
                 outcome => Ok(outcome),
             },
             Ok(Err(_)) => Err(ApiError::new(
                 Code::Stopping,
                 "this Muster is stopping: send the photograph again",
             )),
-            Err(_) => Err(self.timed_out(id, ask.purpose)),
+            Err(_) => Err(self.timed_out(id, purpose)),
         }
     }
 
-    /// Reads a result that was too large for the queue.
-    async fn read_large(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
+    /// Reads a result that a reply only points to: one that was too large for the queue, or that
+    /// stood there before.
+    async fn read_stored(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
         let backend = &self.inner.backend;
-        let failed = |error| ApiError::internal("a large result could not be read", &error);
+        let failed = |error| ApiError::internal("a stored result could not be read", &error);
         let found = backend
             .output
             .get(&backend.large_output_key(id, file))
             .await
             .map_err(failed)?;
         let bytes = found.bytes().await.map_err(failed)?;
+        if let Ok(failure) = serde_json::from_slice(&bytes) {
+            return Ok(Outcome::Failed(failure));
+        }
         serde_json::from_slice(&bytes)
             .map(Outcome::Recognized)
-            .map_err(|error| ApiError::internal("a large result is not JSON", &error))
+            .map_err(|error| ApiError::internal("a stored result is not JSON", &error))
     }
 
     /// The error for a client that waited in vain, with the place of the later result if there is

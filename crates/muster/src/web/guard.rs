@@ -252,8 +252,8 @@ mod tests {
         };
         assert_eq!(sent(&HeaderMap::new()), None);
         for value in ["Bearer k", "bearer k", "BEARER  k "] {
-            let found = sent(&headers(header::AUTHORIZATION, value));
-            assert_eq!(found, Some(Some("k")), "{value}");
+            let headers = headers(header::AUTHORIZATION, value);
+            assert_eq!(sent(&headers), Some(Some("k")), "{value}");
         }
         assert_eq!(sent(&headers(header::AUTHORIZATION, "Basic k")), Some(None));
         assert_eq!(sent(&headers(API_KEY, "k")), Some(Some("k")));

@@ -89,8 +89,10 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
+    let manifest = models::Manifest::embedded().context("read the manifest")?;
+    let model = manifest.profile.embedder;
+    gallery.expect_model(&model).await?;
     // Last: a start that fails leaves no queue behind.
-    let model = models::Manifest::embedded().context("read the manifest")?;
     let replies = backend.replies(&replica.id).await?;
     // Buckets have lifecycle rules of their own.
     let swept = [
@@ -140,7 +142,7 @@ pub async fn run(
         max_images: settings.max_images,
         request_timeout,
         retention: seconds(settings.retention_s),
-        model: model.profile.embedder.into(),
+        model: model.into(),
         document,
         started: Instant::now(),
     };

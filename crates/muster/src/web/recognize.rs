@@ -5,12 +5,11 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::TryStreamExt;
-use muster_jobs::{Failure, FileName, Outcome, Recognition, RequestId};
+use muster_jobs::{Failure, FileName, Outcome, Purpose, Recognition, RequestId};
 use object_store::ObjectStoreExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::dispatch::Ask;
 use super::exchange::trace;
 use super::extract::Path;
 use super::openapi::{FormProblems, NotThere, WorkProblems};
@@ -133,7 +132,7 @@ async fn recognize(
         .pop()
         .expect("a form has at least one photograph");
     let file = photo.file.clone();
-    match app.dispatcher.run(photo, Ask::recognize(), trace).await? {
+    match app.dispatcher.run(photo, Purpose::Recognize, trace).await? {
         Outcome::Recognized(recognition) if recognition.faces.is_empty() => {
             Err(ApiError::from(muster_jobs::Failure {
                 code: muster_jobs::FailureCode::FaceNone,

@@ -1,6 +1,6 @@
 //! What is decided of a face, given the gallery and the cutoff.
 
-use muster_jobs::{Candidate, Decision, FaceBox, FaceQuality, FaceReport, PersonRef};
+use muster_jobs::{Candidate, Decision, FaceBox, FaceReport, PersonRef};
 use muster_recognize::gallery::Gallery;
 use muster_recognize::recognizer::Face;
 
@@ -17,29 +17,29 @@ pub fn face_box(face: &Face) -> FaceBox {
     }
 }
 
-/// What was measured of a face, as the contract has it.
-pub fn quality(face: &Face) -> FaceQuality {
-    FaceQuality {
-        face_px: face.quality.face_px,
-        sharpness: face.quality.sharpness,
-        brightness: face.quality.brightness,
-        turn: face.quality.turn,
-    }
-}
-
 /// Matches one face: the nearest person where the similarity reaches `cutoff`, else `unknown`.
+///
+/// A person is no candidate where the face is more like one that was said not to be them than like
+/// any of theirs.
 pub fn report(face: &Face, gallery: &Gallery, cutoff: f32) -> FaceReport {
-    let candidates: Vec<Candidate> = gallery
-        .nearest(&face.embedding, CANDIDATES)
-        .into_iter()
-        .map(|near| Candidate {
-            person: PersonRef {
-                id: near.person.id.to_string(),
-                name: near.person.name.clone(),
-            },
-            similarity: near.similarity,
-        })
-        .collect();
+    let model = gallery.model().unwrap_or_default();
+    let mut candidates = Vec::new();
+    let mut denied = Vec::new();
+    for near in gallery.nearest(&face.embedding, CANDIDATES) {
+        match near.person.nearest_denial(model, &face.embedding) {
+            Some(denial) if denial > near.similarity => denied.push(format!(
+                "it is said not to be {}: similarity {:.3} to a face that is not, {:.3} to theirs",
+                near.person.name, denial, near.similarity
+            )),
+            _ => candidates.push(Candidate {
+                person: PersonRef {
+                    id: near.person.id.to_string(),
+                    name: near.person.name.clone(),
+                },
+                similarity: near.similarity,
+            }),
+        }
+    }
     let best = candidates.first();
     let similarity = best.map(|best| best.similarity);
     let person = best
@@ -47,11 +47,13 @@ pub fn report(face: &Face, gallery: &Gallery, cutoff: f32) -> FaceReport {
         .map(|best| best.person.clone());
     let reasons = match (&person, similarity) {
         (Some(_), _) => vec![],
-        (None, None) => vec!["nobody is enrolled".to_owned()],
+        (None, None) if denied.is_empty() => vec!["nobody is enrolled".to_owned()],
+        (None, None) => denied,
         (None, Some(similarity)) => {
-            vec![format!(
+            denied.push(format!(
                 "similarity {similarity:.3} is below the cutoff {cutoff:.3}"
-            )]
+            ));
+            denied
         }
     };
     FaceReport {
@@ -72,6 +74,5 @@ pub fn report(face: &Face, gallery: &Gallery, cutoff: f32) -> FaceReport {
         cutoff: Some(cutoff),
         candidates,
         reasons,
-        quality: quality(face),
     }
 }

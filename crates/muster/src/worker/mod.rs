@@ -19,13 +19,13 @@ use anyhow::Context;
 use base64::Engine as _;
 use muster_fleet::READY_LINE;
 use muster_jobs::{
-    Embedded, EmbeddedFace, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose,
-    Recognition, Reply, Request, TimingMs, WorkerCpu, now_ms,
+    Embedded, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose, Recognition, Reply,
+    Request, TimingMs, WorkerCpu, now_ms,
 };
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Analysis;
-use object_store::{GetOptions, ObjectStoreExt, PutPayload};
+use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,8 +48,6 @@ const IN_HAND_REMOTE: usize = 6;
 /// Bytes of a reply that go over the queue; a larger result is pointed to. SQS took 256 KiB for long,
 /// and servers that speak its protocol may still.
 const MAX_REPLY_BYTES: usize = 200 << 10;
-/// Embeddings in one answer, so that it always fits a queue.
-const MAX_EMBEDDED: usize = 8;
 /// One long poll on this machine; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
 /// The same across a network, where a drain waits for its end: a service that does not notice that
@@ -117,6 +115,7 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     let model = inference.ready().await?;
+    gallery.expect_model(&model).await?;
     let remote = backend.sdk.is_some();
     let in_hand = if remote { IN_HAND_REMOTE } else { IN_HAND };
     let tasks = TaskTracker::new();
@@ -466,26 +465,20 @@ impl Worker {
         })))
     }
 
-    fn embed(&self, analysis: &Analysis, asked: Option<u32>) -> Embedded {
-        let all = &analysis.faces;
-        let wanted = match asked {
-            Some(n) => all.get(n as usize).map_or(&[][..], std::slice::from_ref),
-            None => &all[..all.len().min(MAX_EMBEDDED)],
-        };
-        let faces = wanted.iter().map(|face| EmbeddedFace {
-            embedding: base64::engine::general_purpose::STANDARD.encode(face.embedding.to_bytes()),
-            bounds: decide::face_box(face),
-            confidence: face.confidence,
-            quality: decide::quality(face),
-        });
+    fn embed(&self, analysis: &Analysis, face: Option<u32>) -> Embedded {
+        let asked = analysis.faces.get(face.unwrap_or(0) as usize);
+        let encode = |bytes| base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(bytes);
         Embedded {
             model: self.model.clone(),
-            found: all.len() as u32,
-            faces: faces.collect(),
+            found: analysis.faces.len() as u32,
+            embedding: asked.map(|face| encode(face.embedding.to_bytes())),
         }
     }
 
     /// Stores the result, then sends the reply.
+    ///
+    /// A failure never replaces what is stored: an answered request whose deletion was lost may come
+    /// back until it counts as failed. The reply then points to what is there.
     async fn deliver(&self, request: &Request, outcome: Outcome) -> Result<(), HandleError> {
         let mut reply = Reply::new(request.id, request.file.clone(), outcome);
         reply.cpu = cpu::runtime_time().map(|used| WorkerCpu {
@@ -495,9 +488,21 @@ impl Worker {
         let begun = Instant::now();
         if let Some(body) = stored(&reply, request.purpose, self.backend.keys) {
             let key = self.backend.output_key(request.id, &request.file);
-            let put = self.backend.output.put(&key, PutPayload::from(body)).await;
+            let mode = match &reply.outcome {
+                Outcome::Failed(_) => PutMode::Create,
+                _ => PutMode::Overwrite,
+            };
+            let payload = PutPayload::from(body);
+            let put = self
+                .backend
+                .output
+                .put_opts(&key, payload, mode.into())
+                .await;
             match (put, &reply.outcome) {
                 (Ok(_), _) => {}
+                (Err(object_store::Error::AlreadyExists { .. }), Outcome::Failed(_)) => {
+                    reply.outcome = Outcome::Stored;
+                }
                 // Its client is told at least.
                 (Err(error), Outcome::Failed(_)) => {
                     aws::failed("a failure could not be stored", &error);
@@ -600,7 +605,7 @@ fn millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use muster_jobs::{Decision, FaceBox, FaceQuality, FaceReport, FileName, RequestId};
+    use muster_jobs::{Decision, FaceBox, FaceReport, FileName, RequestId};
 
     use super::*;
 
@@ -621,7 +626,6 @@ mod tests {
             cutoff: None,
             candidates: Vec::new(),
             reasons: vec!["nobody is enrolled".to_owned()],
-            quality: FaceQuality::default(),
         };
         let recognition = Recognition {
             request_id: RequestId::new(),

@@ -4,17 +4,16 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use muster_jobs::{Outcome, now_ms};
-use muster_recognize::gallery::{Denial, DenialId, Embeddings, Person, Source};
+use muster_jobs::{Outcome, Purpose, now_ms};
+use muster_recognize::gallery::{Denial, DenialId, Person, Source};
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enrolment::{earlier_photo, embedding, model, same_model};
+use super::enrolment::{earlier_photo, embeddings};
 use super::receipt::Receipt;
 use super::{PersonFull, edit, kept, no_such_person, person_id};
 use crate::backend::Backend;
-use crate::web::dispatch::Ask;
 use crate::web::exchange::trace;
 use crate::web::extract::Path;
 use crate::web::openapi::{BodyProblems, NotThere, WorkProblems};
@@ -117,25 +116,28 @@ pub async fn add(
         .ok_or_else(|| no_such_person(&id))?;
     let photo = earlier_photo(&app, &wrong.request_id).await?;
     let (bytes, _taken) = (photo.bytes.clone(), photo.taken.clone());
-    let model = model(&app).await?;
-    let ask = Ask::embed(&model, Some(wrong.face));
-    let embedded = match app.dispatcher.run(photo, ask, trace).await? {
+    let face = Some(wrong.face);
+    let embedded = match app
+        .dispatcher
+        .run(photo, Purpose::Embed { face }, trace)
+        .await?
+    {
         Outcome::Embedded(embedded) => embedded,
         Outcome::Failed(failure) => return Err(failure.into()),
         Outcome::Recognized(_) | Outcome::Stored => return Err(mismatched()),
     };
-    let Some(seen) = embedded.faces.first() else {
+    if wrong.face >= embedded.found {
         return Err(ApiError::not_found(format!(
             "there is no face {} in that photograph, which shows {}: count from 0, as the answer \
              does",
             wrong.face, embedded.found
         )));
-    };
+    }
     let denial = Denial {
         id: DenialId::new(),
         request_id: wrong.request_id.trim().to_owned(),
         face: wrong.face,
-        embeddings: Embeddings::of(&model, embedding(seen)?),
+        embeddings: embeddings(&app, &embedded)?,
         at_ms: now_ms(),
     };
     let key = Backend::kept(Source::Denial(denial.id));
@@ -145,8 +147,7 @@ pub async fn add(
         .await
         .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
     let mut view = DenialView::from(&denial);
-    let denied = edit(&app, &id, |gallery, person| {
-        same_model(gallery, &model)?;
+    let denied = edit(&app, &id, |_, person| {
         let mut known = person.denials.iter();
         if let Some(same) =
             known.find(|known| known.request_id == denial.request_id && known.face == denial.face)

@@ -84,10 +84,7 @@ async fn sweep_once(
         .newest(|gallery| {
             let people = gallery.people();
             people
-                .flat_map(|person| {
-                    let sources: Vec<Source> = person.embeddings().map(|(s, _)| s).collect();
-                    sources
-                })
+                .flat_map(|person| person.sources().collect::<Vec<Source>>())
                 .map(Backend::kept)
                 .collect()
         })

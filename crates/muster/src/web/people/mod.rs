@@ -12,7 +12,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use muster_jobs::{FaceQuality, now_ms};
+use muster_jobs::now_ms;
 use muster_recognize::gallery::{Change, EnrolledFace, FaceId, Gallery, Person, PersonId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -45,7 +45,6 @@ pub struct FaceView {
     id: FaceId,
     /// The client's name of the photograph.
     file: String,
-    quality: FaceQuality,
     enrolled_at_ms: u64,
 }
 
@@ -66,16 +65,9 @@ pub struct PersonView {
 
 impl From<&EnrolledFace> for FaceView {
     fn from(face: &EnrolledFace) -> Self {
-        let measured = face.quality;
         Self {
             id: face.id,
             file: face.file.clone(),
-            quality: FaceQuality {
-                face_px: measured.face_px,
-                sharpness: measured.sharpness,
-                brightness: measured.brightness,
-                turn: measured.turn,
-            },
             enrolled_at_ms: face.enrolled_at_ms,
         }
     }
@@ -442,12 +434,7 @@ pub async fn remove(
     })
     .await?;
     let removed = removed.ok_or_else(|| no_such_person(&id))?;
-    let receipt = Receipt::of(
-        &app,
-        &removed,
-        removed.embeddings().map(|(source, _)| source),
-    )
-    .await?;
+    let receipt = Receipt::of(&app, &removed, removed.sources()).await?;
     Ok(Json(Deletion {
         deleted: Deleted {
             id: removed.id,
