@@ -91,6 +91,9 @@ pub struct Request {
     /// The model to embed with; the gallery's own where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Whether nobody waits for the reply: what is stored is all that the client gets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub job: bool,
     /// When the web tier sent this, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
     /// Name of the queue to answer on.
@@ -185,6 +188,7 @@ mod tests {
             input_etag: None,
             gallery_version: 7,
             model: None,
+            job: false,
             sent_at_ms: now_ms(),
             reply_to: "replies-1".into(),
             trace: TraceParent::new(),
@@ -197,6 +201,13 @@ mod tests {
         let (body, mut attributes) = sent.to_message();
         assert_eq!(Request::from_message(&body, &attributes).unwrap(), sent);
         attributes.remove(TRACEPARENT);
+        let job = Request {
+            job: true,
+            ..sent.clone()
+        };
+        let (job_body, job_attributes) = job.to_message();
+        let read = Request::from_message(&job_body, &job_attributes).unwrap();
+        assert!(read.job && !body.contains("job"));
         let traceless = Request::from_message(&body, &attributes).unwrap();
         assert_ne!(traceless.trace, sent.trace);
         assert!(matches!(

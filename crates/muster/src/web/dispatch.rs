@@ -3,6 +3,8 @@
 //! The web tier's own ledger of who waits for which request is here. A reply that nobody waits for
 //! (late, or a duplicate after a visibility timeout) is dropped.
 
+mod unawaited;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +18,6 @@ use muster_jobs::{
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use muster_recognize::gallery::Gallery;
-use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,15 +30,13 @@ use crate::aws;
 use crate::backend::Backend;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
+use unawaited::Since;
 
 /// Latencies kept to answer the percentiles from.
 const LATENCIES: usize = 1000;
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
 
-/// How long a queued request counts as backlog whose client waits no longer: a worker is launched
-/// for it all the same, since its client was promised a result.
-const ABANDONED: Duration = Duration::from_secs(600);
 /// How long the clock of a worker's processor time is remembered after its last reply.
 const WORKER_MEMORY: Duration = Duration::from_secs(600);
 
@@ -132,6 +131,8 @@ pub struct Parts {
     pub timeout: Duration,
     /// Photographs that may wait at one time.
     pub max_waiting: usize,
+    /// Workers that there may be.
+    pub max_instances: u32,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::Ledger>,
 }
@@ -142,14 +143,25 @@ pub struct Ask {
     purpose: Purpose,
     /// The model to embed with; the gallery's own where there is none.
     model: Option<String>,
+    /// Whether nobody waits for the answer.
+    job: bool,
 }
 
 impl Ask {
+    /// Find every face, match it and store the result: nobody waits for it.
+    fn job() -> Self {
+        Self {
+            job: true,
+            ..Self::recognize()
+        }
+    }
+
     /// Find every face and match it.
     pub fn recognize() -> Self {
         Self {
             purpose: Purpose::Recognize,
             model: None,
+            job: false,
         }
     }
 
@@ -158,6 +170,7 @@ impl Ask {
         Self {
             purpose: Purpose::Embed { face },
             model: Some(model.to_owned()),
+            job: false,
         }
     }
 }
@@ -168,13 +181,15 @@ struct Inner {
     reply_to: String,
     outbox: Outbox,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
-    /// Queued requests whose client waits no longer, and since when; locked within `waiting`.
-    abandoned: Mutex<HashMap<RequestId, Instant>>,
+    /// Requests that nobody waits for here, jobs and those that a client gave up; locked within
+    /// `waiting`.
+    unawaited: Mutex<HashMap<RequestId, Since>>,
     ledger: Ledger,
     /// The same for the controller, where it runs in this process.
     backlog: watch::Sender<muster_fleet::Ledger>,
     timeout: Duration,
     max_waiting: usize,
+    max_instances: u32,
 }
 
 /// Removes a request from the waiters however the wait ends, and counts it as failed where that is
@@ -218,35 +233,6 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
-    /// Keeps a request in the backlog whose client waits no longer; `false` where there are too
-    /// many.
-    fn abandon(&self, id: RequestId) -> bool {
-        let mut abandoned = self.abandoned();
-        let room = abandoned.len() < self.max_waiting;
-        if room {
-            abandoned.insert(id, Instant::now());
-        }
-        room
-    }
-
-    /// Takes those out of the backlog that nothing was heard of for too long.
-    fn forget_abandoned(&self) {
-        let mut abandoned = self.abandoned();
-        let before = abandoned.len();
-        abandoned.retain(|_, since| since.elapsed() < ABANDONED);
-        let forgotten = (before - abandoned.len()) as u64;
-        if forgotten > 0 {
-            self.backlog
-                .send_modify(|ledger| ledger.answered += forgotten);
-        }
-    }
-
-    fn abandoned(&self) -> MutexGuard<'_, HashMap<RequestId, Instant>> {
-        self.abandoned
-            .lock()
-            .expect("no code panics while it holds these")
-    }
-
     fn waiting(&self) -> MutexGuard<'_, HashMap<RequestId, oneshot::Sender<Reply>>> {
         self.waiting
             .lock()
@@ -267,11 +253,12 @@ impl Dispatcher {
             reply_to: parts.replies.name().to_owned(),
             outbox,
             waiting: Mutex::default(),
-            abandoned: Mutex::default(),
+            unawaited: Mutex::default(),
             ledger: Ledger::default(),
             backlog: parts.backlog,
             timeout: parts.timeout,
             max_waiting: parts.max_waiting,
+            max_instances: parts.max_instances,
         });
         // They end when nobody can send any more; a connection that was cut may hold on for longer.
         for batching in [sending.boxed(), deleting.boxed()] {
@@ -327,15 +314,7 @@ impl Dispatcher {
         let (reply, replied) = oneshot::channel();
         {
             let mut waiting = inner.waiting();
-            if waiting.len() >= inner.max_waiting {
-                return Err(ApiError::overloaded(
-                    format!(
-                        "{} photographs wait already, the most that are taken: try again later",
-                        inner.max_waiting
-                    ),
-                    self.drain_time(waiting.len()).as_secs().max(1),
-                ));
-            }
+            self.room_for(1, waiting.len())?;
             waiting.insert(id, reply);
         }
         let mut waiter = Waiter {
@@ -348,7 +327,7 @@ impl Dispatcher {
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, &key, photo, ask, trace, replied, &mut waiter.queued)
+            .submit_and_wait(id, photo, ask, trace, replied, &mut waiter.queued)
             .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
@@ -372,6 +351,25 @@ impl Dispatcher {
         Ok(outcome)
     }
 
+    /// Refuses so many photographs where not all of them may wait.
+    ///
+    /// # Errors
+    /// 429 with the time after which to try again.
+    pub fn check_room(&self, photos: usize) -> Result<(), ApiError> {
+        self.room_for(photos, self.waiting())
+    }
+
+    fn room_for(&self, photos: usize, waiting: usize) -> Result<(), ApiError> {
+        let most = self.inner.max_waiting;
+        if waiting + photos <= most {
+            return Ok(());
+        }
+        Err(ApiError::overloaded(
+            format!("{waiting} photographs wait already, of {most} that may: try again later"),
+            self.drain_time(waiting).as_secs().max(1),
+        ))
+    }
+
     /// Roughly how long the waiting ones will take, by the median latency of late.
     fn drain_time(&self, waiting: usize) -> Duration {
         let ledger = &self.inner.ledger;
@@ -386,15 +384,41 @@ impl Dispatcher {
     async fn submit_and_wait(
         &self,
         id: RequestId,
-        key: &Path,
         photo: Photo,
         ask: Ask,
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
         queued: &mut bool,
     ) -> Result<Outcome, ApiError> {
+        let deadline = tokio::time::Instant::now() + self.inner.timeout;
+        let purpose = ask.purpose;
+        let file = photo.file.clone();
+        self.submit(id, photo, ask, trace, deadline).await?;
+        *queued = true;
+        match tokio::time::timeout_at(deadline, replied).await {
+            Ok(Ok(reply)) => match reply.outcome {
+                Outcome::Stored => self.read_large(id, &file).await,
+                outcome => Ok(outcome),
+            },
+            Ok(Err(_)) => Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "stopping",
+                "this Muster is stopping: send the photograph again",
+            )),
+            Err(_) => Err(self.timed_out(id, purpose)),
+        }
+    }
+
+    /// Stores the photograph, and then puts the request on the queue.
+    async fn submit(
+        &self,
+        id: RequestId,
+        photo: Photo,
+        ask: Ask,
+        trace: TraceParent,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), ApiError> {
         let inner = &*self.inner;
-        let deadline = tokio::time::Instant::now() + inner.timeout;
         let late = |_| {
             let waited = inner.timeout.as_secs_f64();
             let detail = format!(
@@ -403,12 +427,13 @@ impl Dispatcher {
             );
             ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
         };
+        let key = inner.backend.input_key(ask.purpose, id, &photo.file);
         let looks = async {
             tokio::join!(
                 inner
                     .backend
                     .input
-                    .put(key, PutPayload::from_bytes(photo.bytes)),
+                    .put(&key, PutPayload::from_bytes(photo.bytes)),
                 // An embedding matches nobody.
                 async {
                     match ask.purpose {
@@ -436,6 +461,7 @@ impl Dispatcher {
             },
             gallery_version,
             model: ask.model,
+            job: ask.job,
             sent_at_ms: now_ms(),
             reply_to: inner.reply_to.clone(),
             trace,
@@ -446,19 +472,7 @@ impl Dispatcher {
             .await
             .map_err(late)?
             .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
-        *queued = true;
-        match tokio::time::timeout_at(deadline, replied).await {
-            Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_large(id, &request.file).await,
-                outcome => Ok(outcome),
-            },
-            Ok(Err(_)) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "stopping",
-                "this Muster is stopping: send the photograph again",
-            )),
-            Err(_) => Err(self.timed_out(id, ask.purpose)),
-        }
+        Ok(())
     }
 
     /// Reads a result that was too large for the queue.
@@ -525,7 +539,7 @@ async fn listen(
                 continue;
             }
         };
-        inner.forget_abandoned();
+        inner.forget_unawaited();
         for message in received {
             match Reply::from_json(&message.body) {
                 Ok(mut reply) => {
@@ -536,8 +550,8 @@ async fn listen(
                     if let Some(waiter) = waiting.remove(&reply.id) {
                         // A client that hung up this moment needs no reply.
                         let _ = waiter.send(reply);
-                    } else if inner.abandoned().remove(&reply.id).is_some() {
-                        inner.backlog.send_modify(|ledger| ledger.answered += 1);
+                    } else {
+                        inner.settle_unawaited(&reply);
                     }
                 }
                 Err(error) => {

@@ -1,6 +1,7 @@
 //! The web role: the HTTP contract, in front of the queue.
 
 mod dispatch;
+mod jobs;
 mod people;
 mod problem;
 mod recognize;
@@ -8,6 +9,7 @@ mod report;
 mod retention;
 mod status;
 mod upload;
+mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +50,14 @@ struct App {
     max_images: usize,
     request_timeout: Duration,
     retention: Duration,
+    /// Requests on the queue from which on no job is taken.
+    max_jobs: usize,
+    /// Whether photographs and results are deleted by Muster when they are old.
+    deletes_when_old: bool,
+    /// Whether photographs are in a bucket, which lists in the order of its keys.
+    input_is_bucket: bool,
+    /// The operator's cutoff, where there is one.
+    cutoff: Option<f32>,
     model: Arc<str>,
     started: Instant,
 }
@@ -110,6 +120,7 @@ pub async fn run(
                 replies: Arc::clone(&replies),
                 timeout: request_timeout,
                 max_waiting: settings.max_waiting,
+                max_instances: settings.max_instances(),
                 backlog: replica.ledger,
             },
             &tasks,
@@ -122,6 +133,10 @@ pub async fn run(
         max_images: settings.max_images,
         request_timeout,
         retention: seconds(settings.retention_s),
+        max_jobs: settings.max_jobs,
+        deletes_when_old: settings.input_store.is_none() && settings.output_store.is_none(),
+        input_is_bucket: settings.input_store.is_some(),
+        cutoff: settings.cutoff,
         model: model.profile.embedder.into(),
         started: Instant::now(),
     };
@@ -162,7 +177,9 @@ fn router(app: App) -> Router {
     Router::new()
         .route("/", post(recognize::plain))
         .route("/v1/recognize", post(recognize::json))
-        .route("/v1/jobs/{id}", get(recognize::job))
+        .route("/v1/verify", post(verify::verify))
+        .route("/v1/jobs", get(jobs::list).post(jobs::submit))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::remove))
         .route("/v1/people", get(people::list).post(people::create))
         .route(
             "/v1/people/{id}",

@@ -79,6 +79,22 @@ impl ApiError {
         self
     }
 
+    /// The problem's JSON, to be a part of a larger answer.
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self.problem()).expect("a problem has only string keys")
+    }
+
+    fn problem(&self) -> Problem<'_> {
+        Problem {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            extensions: &self.extensions,
+        }
+    }
+
     /// The answer of `POST /`: the same status with one plain line.
     pub fn into_plain(self) -> Response {
         let line: String = self
@@ -127,15 +143,7 @@ impl From<Failure> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let problem = Problem {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            code: self.code,
-            detail: &self.detail,
-            extensions: &self.extensions,
-        };
-        let body = serde_json::to_vec(&problem).expect("a problem has only string keys");
+        let body = serde_json::to_vec(&self.problem()).expect("a problem has only string keys");
         let mut response = (
             self.status,
             [(header::CONTENT_TYPE, "application/problem+json")],

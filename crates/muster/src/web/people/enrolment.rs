@@ -35,6 +35,7 @@ pub async fn form(
         max_photos: app.max_images,
         text_fields,
         limits: &app.limits,
+        apart: false,
     };
     app.form(request, rules).await
 }
