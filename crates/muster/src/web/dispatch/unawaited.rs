@@ -161,11 +161,9 @@ impl Dispatcher {
             if queued.is_ok() {
                 let key = Backend::job_key(*id, file);
                 let put = inner.backend.input.put(&key, PutPayload::default());
-                let put = tokio::time::timeout_at(deadline, put).await;
-                put??;
-            } else {
-                anyhow::Ok(())
+                tokio::time::timeout_at(deadline, put).await??;
             }
+            anyhow::Ok(())
         });
         let listed = join_all(listed).await;
         let mut accepted = Vec::new();
