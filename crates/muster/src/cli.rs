@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use crate::config::{Overrides, Settings};
 use crate::{
     bench, controller, doctor, enroll, eval, models, profile, recognize, signals, simulate, status,
-    up, web, worker,
+    up, verify, web, worker,
 };
 
 /// An elastic face-recognition service: a photograph in, a name out
@@ -40,6 +40,8 @@ enum Command {
     Enroll(enroll::EnrollArgs),
     /// Recognise photographs
     Recognize(recognize::RecognizeArgs),
+    /// Say whether two photographs show the same person
+    Verify(verify::VerifyArgs),
     /// Show how a running service fares
     Status(status::StatusArgs),
     /// Measure a service under load, beside the figures of the system it came from
@@ -100,6 +102,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
         Command::Enroll(args) => return enroll::run(args).await,
         Command::Recognize(args) => return recognize::run(args).await,
+        Command::Verify(args) => return verify::run(args).await,
         Command::Status(args) => status::run(args).await?,
         Command::Bench(args) => {
             return bench::run(args, &settings(&Overrides::default())?, config).await;

@@ -25,6 +25,7 @@ mod signals;
 mod simulate;
 mod status;
 mod up;
+mod verify;
 mod web;
 mod worker;
 

@@ -4,6 +4,8 @@
 mod aws;
 mod bad_input;
 mod crash;
+mod jobs;
 mod main_job;
 mod people;
+mod several;
 mod support;
