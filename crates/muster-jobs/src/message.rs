@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{FileName, TraceParent};
 
 /// The format that this build writes, and the only one it reads.
-pub const MESSAGE_VERSION: u32 = 3;
+pub const MESSAGE_VERSION: u32 = 4;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
@@ -91,6 +91,9 @@ pub struct Request {
     pub input_etag: Option<String>,
     /// The gallery's version that the answer must know at least; 0 where nobody was ever enrolled.
     pub gallery_version: u64,
+    /// Whether nobody waits for the reply: what is stored is all that the client gets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub job: bool,
     /// When the web tier sent this, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
     /// Name of the queue to answer on.
@@ -184,6 +187,7 @@ mod tests {
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
             gallery_version: 7,
+            job: false,
             sent_at_ms: now_ms(),
             reply_to: "replies-1".into(),
             trace: TraceParent::new(),
@@ -196,6 +200,13 @@ mod tests {
         let (body, mut attributes) = sent.to_message();
         assert_eq!(Request::from_message(&body, &attributes).unwrap(), sent);
         attributes.remove(TRACEPARENT);
+        let job = Request {
+            job: true,
+            ..sent.clone()
+        };
+        let (job_body, job_attributes) = job.to_message();
+        let read = Request::from_message(&job_body, &job_attributes).unwrap();
+        assert!(read.job && !body.contains("job"));
         let traceless = Request::from_message(&body, &attributes).unwrap();
         assert_ne!(traceless.trace, sent.trace);
         assert!(matches!(

@@ -151,9 +151,20 @@ pub struct Embedded {
     pub model: String,
     /// How many faces the photograph shows.
     pub found: u32,
-    /// The embedding of the face that was asked for, little-endian `f32`, base64; `None` where the
-    /// photograph shows no such face.
-    pub embedding: Option<String>,
+    /// The face that was asked for; `None` where the photograph shows no such face.
+    pub face: Option<EmbeddedFace>,
+}
+
+/// A face with its embedding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EmbeddedFace {
+    /// Where the face is.
+    #[serde(rename = "box")]
+    pub bounds: FaceBox,
+    /// The detector's score, 0 to 1.
+    pub confidence: f32,
+    /// Little-endian `f32`, base64.
+    pub embedding: String,
 }
 
 /// Stable codes of what can be wrong with a request, as the HTTP contract has them.

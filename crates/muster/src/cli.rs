@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use crate::config::{Overrides, Settings};
 use crate::{
     api_keys, bench, controller, doctor, enroll, eval, models, profile, recognize, signals,
-    simulate, status, up, web, worker,
+    simulate, status, up, verify, web, worker,
 };
 
 /// An elastic face-recognition service: a photograph in, a name out
@@ -42,6 +42,8 @@ enum Command {
     Enroll(enroll::EnrollArgs),
     /// Recognise photographs
     Recognize(recognize::RecognizeArgs),
+    /// Say whether two photographs show the same person
+    Verify(verify::VerifyArgs),
     /// Show how a running service fares
     Status(status::StatusArgs),
     /// Measure a service under load, beside the figures of the system it came from
@@ -106,6 +108,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
         Command::Enroll(args) => return enroll::run(args).await,
         Command::Recognize(args) => return recognize::run(args).await,
+        Command::Verify(args) => return verify::run(args).await,
         Command::Status(args) => status::run(args).await?,
         Command::Bench(args) => {
             return bench::run(args, &settings(&Overrides::default())?, config).await;

@@ -199,6 +199,18 @@ impl Client {
         .await
     }
 
+    /// Compares the largest faces of two photographs.
+    ///
+    /// # Errors
+    /// When the service can not be reached.
+    pub async fn verify(&self, photos: [(String, Bytes); 2]) -> anyhow::Result<Answer<Value>> {
+        let mut form = Form::new();
+        for (file, bytes) in &photos {
+            form = form.part("image", part(file, bytes));
+        }
+        self.post("/v1/verify", form).await
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, form: Form) -> anyhow::Result<Answer<T>> {
         let response = self
             .http

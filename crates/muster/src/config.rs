@@ -28,7 +28,7 @@ const NOT_SETTINGS: &[&str] = &["api_key", "config", "log", "moto", "schemathesi
 /// What is expected of this machine's workers until they were seen: they load their models in half
 /// a second, and take 30 to 100 ms for a photograph with one face.
 const EXPECTED_BOOT: Duration = Duration::from_millis(600);
-const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
+pub const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
 /// Where a worker costs nothing, the machine is used rather than the wait that the objective allows:
 /// a wait of no more than this, about a photograph's time, is aimed at.
 const FREE_WAIT: Duration = Duration::from_millis(50);
@@ -113,13 +113,15 @@ pub struct Settings {
     pub max_header_bytes: usize,
     /// Requests that may wait for their answer at one time; more are answered 429.
     pub max_waiting: usize,
+    /// Requests on the queue from which on no further job is taken; more are answered 429.
+    pub max_jobs: usize,
     /// Memory that uploads may take at one time; more are answered 429.
     pub max_upload_memory_bytes: usize,
     /// Largest photograph taken.
     pub max_image_bytes: usize,
     /// Most pixels taken, width times height.
     pub max_image_pixels: u64,
-    /// Most photographs taken in one enrolment.
+    /// Most photographs taken in one request.
     pub max_images: usize,
     /// Cosine similarity from which on a face is a person's; the model's own when unset.
     pub cutoff: Option<f32>,
@@ -178,6 +180,7 @@ impl Default for Settings {
             header_timeout_s: 75.0,
             max_header_bytes: 32 << 10,
             max_waiting: 2000,
+            max_jobs: 10_000,
             max_upload_memory_bytes: 256 << 20,
             max_image_bytes: limits.max_bytes,
             max_image_pixels: limits.max_pixels,
@@ -291,6 +294,7 @@ impl Settings {
             ("max_receives", self.max_receives as usize),
             ("max_waiting", self.max_waiting),
             ("max_connections", self.max_connections),
+            ("max_jobs", self.max_jobs),
             ("max_images", self.max_images),
             ("max_image_bytes", self.max_image_bytes),
             ("max_upload_memory_bytes", self.max_upload_memory_bytes),

@@ -26,6 +26,7 @@ mod signals;
 mod simulate;
 mod status;
 mod up;
+mod verify;
 mod web;
 mod worker;
 

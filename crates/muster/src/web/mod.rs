@@ -4,6 +4,7 @@ mod dispatch;
 mod exchange;
 mod extract;
 mod guard;
+mod jobs;
 mod openapi;
 mod people;
 mod problem;
@@ -14,6 +15,7 @@ mod retention;
 mod serve;
 mod status;
 mod upload;
+mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,6 +64,14 @@ struct App {
     max_images: usize,
     request_timeout: Duration,
     retention: Duration,
+    /// Requests on the queue from which on no job is taken.
+    max_jobs: usize,
+    /// Whether photographs and results are deleted by Muster when they are old.
+    deletes_when_old: bool,
+    /// Whether photographs are in a bucket, which lists in the order of its keys.
+    input_is_bucket: bool,
+    /// The operator's cutoff, where there is one.
+    cutoff: Option<f32>,
     model: Arc<str>,
     /// `/openapi.json`.
     document: Bytes,
@@ -130,6 +140,7 @@ pub async fn run(
                 replies: Arc::clone(&replies),
                 timeout: request_timeout,
                 max_waiting: settings.max_waiting,
+                max_instances: settings.max_instances(),
                 backlog: replica.ledger,
             },
             &tasks,
@@ -142,6 +153,10 @@ pub async fn run(
         max_images: settings.max_images,
         request_timeout,
         retention: seconds(settings.retention_s),
+        max_jobs: settings.max_jobs,
+        deletes_when_old: settings.input_store.is_none() && settings.output_store.is_none(),
+        input_is_bucket: settings.input_store.is_some(),
+        cutoff: settings.cutoff,
         model: model.into(),
         document,
         started: Instant::now(),
@@ -201,7 +216,9 @@ fn recognize_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(recognize::plain))
         .routes(routes!(recognize::json))
-        .routes(routes!(recognize::job))
+        .routes(routes!(verify::verify))
+        .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::show, jobs::remove))
 }
 
 /// The people, read and written.
@@ -253,7 +270,7 @@ fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> 
     let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        // Every body is read through `upload`, which have limits of their own.
+        // Every body is read through `upload`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
         .layer(Extension(access));
     let router = match origins {

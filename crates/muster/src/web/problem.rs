@@ -7,7 +7,9 @@ use axum::response::{IntoResponse, Response};
 use muster_jobs::{Failure, FailureCode};
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::exchange;
 use super::rate::whole_seconds;
@@ -16,14 +18,13 @@ use super::rate::whole_seconds;
 macro_rules! codes {
     ($($(#[doc = $meaning:literal])+ $name:ident $text:literal $status:ident;)+) => {
         /// What went wrong, by a name that stays: programs decide by this, never by `detail`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
         pub enum Code {
             $($(#[doc = $meaning])+ #[serde(rename = $text)] $name,)+
         }
 
         impl Code {
             /// Every code.
-            #[cfg(test)]
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// The status that it is answered with.
@@ -103,9 +104,26 @@ codes! {
     NotReady "not_ready" SERVICE_UNAVAILABLE;
     /// This process is stopping.
     Stopping "stopping" SERVICE_UNAVAILABLE;
+    /// There are no jobs where results are known by their file name alone.
+    JobsUnavailable "jobs.unavailable" CONFLICT;
     /// Muster failed; its log says why.
     Internal "internal" INTERNAL_SERVER_ERROR;
 }
+
+// By hand: the derive does not see names that a macro puts in.
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "What went wrong, by a name that stays: programs decide by this, never by `detail`.",
+            ))
+            .enum_values(Some(Self::ALL.iter().map(|code| code.text())))
+            .into()
+    }
+}
+
+impl ToSchema for Code {}
 
 /// A refused or failed request.
 #[derive(Debug)]
@@ -142,6 +160,8 @@ pub struct ProblemMembers {
     request_id: Option<String>,
     /// Photographs of the request that are at fault.
     refused: Option<Vec<Refused>>,
+    /// Which of two photographs is at fault: `first` or `second`.
+    photograph: Option<String>,
     /// The path of the job whose result comes later.
     job: Option<String>,
     /// The person who has the name already.
@@ -221,6 +241,22 @@ impl ApiError {
         self
     }
 
+    /// The problem's JSON, to be a part of a larger answer.
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self.problem()).expect("a problem has only string keys")
+    }
+
+    fn problem(&self) -> Problem<'_> {
+        Problem {
+            kind: "about:blank",
+            title: self.code.status().canonical_reason().unwrap_or("Error"),
+            status: self.code.status().as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            extensions: &self.extensions,
+        }
+    }
+
     /// The answer of `POST /`: the same status with one plain line.
     pub fn into_plain(self) -> Response {
         let line: String = self
@@ -276,18 +312,9 @@ impl IntoResponse for ApiError {
                 .entry("request_id")
                 .or_insert_with(|| Value::from(&*id));
         }
-        let status = self.code.status();
-        let problem = Problem {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            code: self.code,
-            detail: &self.detail,
-            extensions: &self.extensions,
-        };
-        let body = serde_json::to_vec(&problem).expect("a problem has only string keys");
+        let body = serde_json::to_vec(&self.problem()).expect("a problem has only string keys");
         let mut response = (
-            status,
+            self.code.status(),
             [(header::CONTENT_TYPE, "application/problem+json")],
             body,
         )

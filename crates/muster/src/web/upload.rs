@@ -92,6 +92,9 @@ pub struct FormRules<'a> {
     pub text_fields: &'a [&'static str],
     /// Each photograph's limits.
     pub limits: &'a DecodeLimits,
+    /// Whether a photograph that is not to be taken is refused by itself, in [`Form::refused`],
+    /// rather than with the whole form.
+    pub apart: bool,
 }
 
 /// One uploaded photograph, recognised as one by its first bytes only.
@@ -110,6 +113,8 @@ pub struct Photo {
 pub struct Form {
     /// The photographs.
     pub photos: Vec<Photo>,
+    /// Those that were refused by themselves: which of all photographs, its name, and why.
+    pub refused: Vec<(usize, FileName, ApiError)>,
     texts: BTreeMap<&'static str, String>,
 }
 
@@ -160,12 +165,13 @@ async fn read_fields(
 ) -> Result<Form, ApiError> {
     let mut form_bytes = 0;
     let mut photos = Vec::new();
+    let mut refused = Vec::new();
     let mut texts = BTreeMap::new();
     let mut others = 0;
     while let Some(mut field) = multipart.next_field().await.map_err(unreadable)? {
         let field_name = field.name().unwrap_or_default().to_owned();
         if rules.photo_fields.contains(&field_name.as_str()) {
-            if photos.len() == rules.max_photos {
+            if photos.len() + refused.len() == rules.max_photos {
                 return Err(match rules.max_photos {
                     1 => ApiError::bad_request(format!(
                         "the form has several fields {field_name}: send one photograph a request"
@@ -178,7 +184,15 @@ async fn read_fields(
             }
             let file = FileName::from_client(field.file_name().unwrap_or("photo"));
             let mut taken = memory.start();
-            let bytes = read_photo(&mut field, &file, rules.limits, &mut taken).await?;
+            let read = read_photo(&mut field, &file, rules.limits, &mut taken).await?;
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(error) if rules.apart => {
+                    refused.push((photos.len() + refused.len(), file, error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             form_bytes += bytes.len();
             if form_bytes > memory.limit {
                 return Err(ApiError::new(
@@ -216,21 +230,31 @@ async fn read_fields(
             read_text(&mut field).await?;
         }
     }
-    if photos.len() < rules.min_photos {
-        return Err(ApiError::bad_request(format!(
-            "the form has no field {}: put the photograph there",
-            rules.photo_fields[0]
-        )));
+    let count = photos.len() + refused.len();
+    if count < rules.min_photos {
+        let field = rules.photo_fields[0];
+        return Err(ApiError::bad_request(match rules.min_photos {
+            1 => format!("the form has no field {field}: put the photograph there"),
+            least => format!(
+                "the form has {count} photographs in fields {field}, and {least} are needed: send \
+                 them in one form"
+            ),
+        }));
     }
-    Ok(Form { photos, texts })
+    Ok(Form {
+        photos,
+        refused,
+        texts,
+    })
 }
 
+/// Reads a photograph; the inner error says why it is not to be taken.
 async fn read_photo(
     field: &mut Field<'_>,
     file: &FileName,
     limits: &DecodeLimits,
     taken: &mut Taken,
-) -> Result<Bytes, ApiError> {
+) -> Result<Result<Bytes, ApiError>, ApiError> {
     let mut bytes = BytesMut::new();
     let mut excess = 0;
     while let Some(chunk) = field.chunk().await.map_err(unreadable)? {
@@ -259,11 +283,11 @@ async fn read_photo(
         decode::probe(&bytes, limits).map_err(|error| image_failure(&error))
     };
     match probed {
-        Ok(_) => Ok(bytes),
+        Ok(_) => Ok(Ok(bytes)),
         Err(mut failure) => {
             failure.detail = format!("{}: {}", file.as_str(), failure.detail);
             let refused = refusal(file, &failure);
-            Err(ApiError::from(failure).with("refused", vec![refused]))
+            Ok(Err(ApiError::from(failure).with("refused", vec![refused])))
         }
     }
 }

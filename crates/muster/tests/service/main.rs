@@ -5,6 +5,8 @@ mod api;
 mod aws;
 mod bad_input;
 mod crash;
+mod jobs;
 mod main_job;
 mod people;
+mod several;
 mod support;

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use muster_jobs::{
-    Embedded, Failure, FailureCode, FileName, Outcome, Purpose, RequestId, TraceParent, now_ms,
+    Embedded, EmbeddedFace, Failure, FailureCode, FileName, Outcome, Purpose, RequestId,
+    TraceParent, now_ms,
 };
 use muster_recognize::embed::Embedding;
 use muster_recognize::gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
@@ -32,6 +33,7 @@ pub async fn form(
         max_photos: app.max_images,
         text_fields,
         limits: &app.limits,
+        apart: false,
     };
     app.form(request, rules).await
 }
@@ -205,11 +207,15 @@ pub fn embeddings(app: &App, embedded: &Embedded) -> Result<Embeddings, ApiError
     if *embedded.model != *app.model {
         return Err(mismatched());
     }
-    let text = embedded.embedding.as_deref().ok_or_else(mismatched)?;
+    let face = embedded.face.as_ref().ok_or_else(mismatched)?;
+    Ok(Embeddings::of(&embedded.model, embedding(face)?))
+}
+
+/// The embedding of a face in a worker's answer.
+pub fn embedding(face: &EmbeddedFace) -> Result<Embedding, ApiError> {
     let bytes = base64::engine::general_purpose::STANDARD
-        .decode(text)
+        .decode(&face.embedding)
         .map_err(|error| ApiError::internal("a worker's embedding is not base64", &error))?;
-    let embedding = Embedding::from_bytes(&bytes)
-        .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))?;
-    Ok(Embeddings::of(&embedded.model, embedding))
+    Embedding::from_bytes(&bytes)
+        .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))
 }
