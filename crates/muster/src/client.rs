@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use muster_jobs::Recognition;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
@@ -53,10 +53,19 @@ pub struct Client {
 /// An enrolled person, as the service lists them.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Enrolled {
+    /// The person's id.
+    pub id: String,
     /// The person's name.
     pub name: String,
     /// The person's faces.
-    pub faces: Vec<Value>,
+    pub faces: Vec<EnrolledFace>,
+}
+
+/// One face of an enrolled person.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EnrolledFace {
+    /// Name of the photograph that it is from.
+    pub file: String,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +77,8 @@ struct PeoplePage {
 /// A problem that the service answered with.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
     /// The stable code.
     pub code: String,
     /// One sentence.
@@ -75,6 +86,9 @@ pub struct Problem {
     /// Photographs of an enrolment that are at fault.
     #[serde(default)]
     pub refused: Vec<Refused>,
+    /// After which time to try again, where the service said so.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }
 
 /// A photograph that can not be enrolled.
@@ -167,6 +181,21 @@ impl Client {
         }
     }
 
+    /// The person of that name, if there is one.
+    ///
+    /// # Errors
+    /// When the service can not be reached or answers with a problem.
+    pub async fn person_named(&self, name: &str) -> anyhow::Result<Option<Enrolled>> {
+        let mut url = reqwest::Url::parse(&self.at("/v1/people")).context("the service's URL")?;
+        let query = [("limit", "1000"), ("name", name.trim())];
+        url.query_pairs_mut().extend_pairs(query);
+        let path = url.as_str()[self.url.len()..].to_owned();
+        let page = self.get(&path).await?;
+        let page: PeoplePage = serde_json::from_value(page).context("read the list of people")?;
+        let is_it = |person: &Enrolled| person.name == name.trim();
+        Ok(page.people.into_iter().find(is_it))
+    }
+
     /// Enrols a person.
     ///
     /// # Errors
@@ -176,11 +205,21 @@ impl Client {
         name: &str,
         photos: &[(String, Bytes)],
     ) -> anyhow::Result<Answer<Enrolled>> {
-        let mut form = Form::new().text("name", name.to_owned());
-        for (file, bytes) in photos {
-            form = form.part("image", part(file, bytes));
-        }
-        self.post("/v1/people", form).await
+        let form = Form::new().text("name", name.to_owned());
+        self.post("/v1/people", with_photos(form, photos)).await
+    }
+
+    /// Adds faces to a person who is enrolled.
+    ///
+    /// # Errors
+    /// When the service can not be reached.
+    pub async fn add_faces(
+        &self,
+        person: &str,
+        photos: &[(String, Bytes)],
+    ) -> anyhow::Result<Answer<Enrolled>> {
+        let path = format!("/v1/people/{person}/faces");
+        self.post(&path, with_photos(Form::new(), photos)).await
     }
 
     /// Recognises one photograph.
@@ -204,11 +243,8 @@ impl Client {
     /// # Errors
     /// When the service can not be reached.
     pub async fn verify(&self, photos: [(String, Bytes); 2]) -> anyhow::Result<Answer<Value>> {
-        let mut form = Form::new();
-        for (file, bytes) in &photos {
-            form = form.part("image", part(file, bytes));
-        }
-        self.post("/v1/verify", form).await
+        self.post("/v1/verify", with_photos(Form::new(), &photos))
+            .await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, form: Form) -> anyhow::Result<Answer<T>> {
@@ -227,8 +263,19 @@ fn part(file: &str, bytes: &Bytes) -> Part {
     Part::stream(reqwest::Body::from(bytes.clone())).file_name(file.to_owned())
 }
 
+fn with_photos(form: Form, photos: &[(String, Bytes)]) -> Form {
+    photos.iter().fold(form, |form, (file, bytes)| {
+        form.part("image", part(file, bytes))
+    })
+}
+
 async fn answer<T: DeserializeOwned>(response: Response) -> anyhow::Result<Answer<T>> {
     let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
     let body = response.bytes().await.context("read the answer")?;
     if status.is_success() {
         return Ok(Ok(
@@ -236,7 +283,10 @@ async fn answer<T: DeserializeOwned>(response: Response) -> anyhow::Result<Answe
         ));
     }
     match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => Ok(Err(problem)),
+        Ok(problem) => Ok(Err(Problem {
+            retry_after,
+            ..problem
+        })),
         Err(_) if status == StatusCode::NOT_FOUND => bail!("this is not a Muster service (404)"),
         Err(_) => bail!("the service answered {status} without saying why"),
     }

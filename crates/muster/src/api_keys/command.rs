@@ -17,8 +17,6 @@ const MAX_NAME_CHARS: usize = 100;
 /// Arguments of `muster keys`.
 #[derive(Debug, Args)]
 pub struct KeysArgs {
-    #[command(flatten)]
-    overrides: Overrides,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -29,7 +27,11 @@ pub struct KeysArgs {
 impl KeysArgs {
     /// Settings that were given as flags.
     pub fn overrides(&self) -> &Overrides {
-        &self.overrides
+        match &self.command {
+            KeysCommand::Create(CreateArgs { overrides, .. })
+            | KeysCommand::List { overrides }
+            | KeysCommand::Revoke { overrides, .. } => overrides,
+        }
     }
 }
 
@@ -38,16 +40,23 @@ enum KeysCommand {
     /// Make a key and show it, once
     Create(CreateArgs),
     /// List the keys, without their secrets
-    List,
+    List {
+        #[command(flatten)]
+        overrides: Overrides,
+    },
     /// Revoke a key: within a few seconds no replica takes it any more
     Revoke {
         /// The key's id, the part between the underscores
         id: KeyId,
+        #[command(flatten)]
+        overrides: Overrides,
     },
 }
 
 #[derive(Debug, Args)]
 struct CreateArgs {
+    #[command(flatten)]
+    overrides: Overrides,
     /// What it is for
     #[arg(long)]
     name: String,
@@ -137,7 +146,7 @@ pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
                 println!("{}", token.reveal());
             }
         }
-        KeysCommand::List => {
+        KeysCommand::List { .. } => {
             let keys = keys.list().await?;
             if args.json {
                 let keys: Vec<_> = keys.iter().map(shown).collect();
@@ -151,7 +160,7 @@ pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
                 }
             }
         }
-        KeysCommand::Revoke { id } => {
+        KeysCommand::Revoke { id, .. } => {
             if !keys.revoke(&id).await? {
                 bail!("there is no key {id}: `muster keys list` shows them");
             }

@@ -12,9 +12,10 @@ use crate::support::{Answer, Service, jpeg, muster, read, samples, until};
 /// What `muster keys` prints with `--json`, on a data folder.
 async fn keys(data: &Path, args: &[&str]) -> Value {
     let output = muster()
-        .args(["keys", "--json", "--data"])
-        .arg(data)
+        .args(["keys", "--json"])
         .args(args)
+        .arg("--data")
+        .arg(data)
         .output()
         .await
         .unwrap();
@@ -128,7 +129,7 @@ async fn a_revoked_key_is_refused_soon_and_no_secret_is_kept() {
     assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
     let secrets = [&kept, &lost].map(|key| key.rsplit_once('_').unwrap().1.to_owned());
     let mut files = 0;
-    let objects = service.data.join("state/keys");
+    let objects = service.data.join("objects/keys");
     for entry in std::fs::read_dir(&objects).unwrap() {
         let object = String::from_utf8(read(&entry.unwrap().path())).unwrap();
         files += 1;

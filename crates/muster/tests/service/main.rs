@@ -6,6 +6,7 @@ mod aws;
 mod bad_input;
 mod crash;
 mod described;
+mod enrolment;
 mod jobs;
 mod keys;
 mod main_job;
