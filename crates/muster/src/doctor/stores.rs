@@ -200,18 +200,10 @@ impl<'a> Bucket<'a> {
         Ok(())
     }
 
-    /// Deletes the doctor's object again. Where no part deletes, it may stay.
+    /// Deletes the doctor's object again.
     async fn delete(&mut self, on: On, key: &Path) -> Result<(), Found> {
         let grants = grants(self.context.parts, on, "s3:DeleteObject");
         let deleted = self.store.delete(key).await;
-        if grants.is_empty() {
-            if deleted.is_err() {
-                self.trials.notes.push(format!(
-                    "{key} stays there until the bucket's lifecycle rule removes it"
-                ));
-            }
-            return Ok(());
-        }
         let answer = match &deleted {
             Ok(()) => Ok(()),
             Err(error) => Err(error as _),

@@ -60,7 +60,7 @@ async fn the_service_does_what_its_document_says() {
         "schemathesis: {said}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(said.contains("API operations"), "it tried: {said}");
+    assert!(said.contains(" passed"), "it tried: {said}");
     let requests = &service.status_with(&key).await["requests"];
     assert_eq!(requests["failed"], 0, "nothing that was tried timed out");
     assert!(
