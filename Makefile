@@ -8,6 +8,7 @@ MUSTER := target/release/muster
 # Where the project's own scripts install what only tests need.
 TOOLS := .muster/tools
 MOTO := $(TOOLS)/moto/bin/moto_server
+SCHEMATHESIS := $(TOOLS)/schemathesis/bin/schemathesis
 # What `make simulate` replays.
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
@@ -30,14 +31,19 @@ models: build ## Install the pinned runtime, models and sample photographs
 	$(MUSTER) models install
 
 test: models test-servers ## Run every test
-	MUSTER_MOTO="$(CURDIR)/$(MOTO)" cargo test --release --locked --workspace
+	MUSTER_MOTO="$(CURDIR)/$(MOTO)" MUSTER_SCHEMATHESIS="$(CURDIR)/$(SCHEMATHESIS)" \
+	    cargo test --release --locked --workspace
 
-test-servers: $(MOTO) ## Install the servers that tests run against
+test-servers: $(MOTO) $(SCHEMATHESIS) ## Install what tests run against and with
 
 $(MOTO): crates/muster-testbed/moto-requirements.txt
-	rm -rf $(TOOLS)/moto
-	python3 -m venv $(TOOLS)/moto
-	$(TOOLS)/moto/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+$(SCHEMATHESIS): crates/muster-testbed/schemathesis-requirements.txt
+
+# One Python environment for each, so that their pins do not meet.
+$(MOTO) $(SCHEMATHESIS):
+	rm -rf $(abspath $(@D)/..)
+	python3 -m venv $(abspath $(@D)/..)
+	$(@D)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
 lint: ## Check formatting, lints and documentation

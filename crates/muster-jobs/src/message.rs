@@ -6,12 +6,13 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{FileName, TraceParent};
 
 /// The format that this build writes, and the only one it reads.
-pub const MESSAGE_VERSION: u32 = 3;
+pub const MESSAGE_VERSION: u32 = 4;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
@@ -22,7 +23,9 @@ const TRACEPARENT: &str = "traceparent";
 pub type Attributes = BTreeMap<String, String>;
 
 /// One request's identity: a UUIDv7, so that ids sort by the time of submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(transparent)]
 pub struct RequestId(Uuid);
 
@@ -88,6 +91,9 @@ pub struct Request {
     pub input_etag: Option<String>,
     /// The gallery's version that the answer must know at least; 0 where nobody was ever enrolled.
     pub gallery_version: u64,
+    /// Whether nobody waits for the reply: what is stored is all that the client gets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub job: bool,
     /// When the web tier sent this, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
     /// Name of the queue to answer on.
@@ -181,6 +187,7 @@ mod tests {
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
             gallery_version: 7,
+            job: false,
             sent_at_ms: now_ms(),
             reply_to: "replies-1".into(),
             trace: TraceParent::new(),
@@ -193,6 +200,13 @@ mod tests {
         let (body, mut attributes) = sent.to_message();
         assert_eq!(Request::from_message(&body, &attributes).unwrap(), sent);
         attributes.remove(TRACEPARENT);
+        let job = Request {
+            job: true,
+            ..sent.clone()
+        };
+        let (job_body, job_attributes) = job.to_message();
+        let read = Request::from_message(&job_body, &job_attributes).unwrap();
+        assert!(read.job && !body.contains("job"));
         let traceless = Request::from_message(&body, &attributes).unwrap();
         assert_ne!(traceless.trace, sent.trace);
         assert!(matches!(
@@ -219,7 +233,8 @@ mod tests {
             Request::from_message(&other, &attributes),
             Err(MessageError::Version { found: 1 })
         ));
-        for garbage in ["", "hello", "{}", "{\"version\":3}", "[3]"] {
+        let empty = format!("{{\"version\":{MESSAGE_VERSION}}}");
+        for garbage in ["", "hello", "{}", &empty, "[3]"] {
             assert!(matches!(
                 Request::from_message(garbage, &attributes),
                 Err(MessageError::Malformed(_))

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::message::check_version;
 use crate::{FileName, MESSAGE_VERSION, MessageError, RequestId};
 
 /// Width and height in pixels of the EXIF-upright photograph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageSize {
     /// Pixels across.
     pub width: u32,
@@ -17,7 +18,7 @@ pub struct ImageSize {
 }
 
 /// An axis-aligned box in pixels of the EXIF-upright photograph.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceBox {
     /// Left edge.
     pub x: f32,
@@ -30,7 +31,7 @@ pub struct FaceBox {
 }
 
 /// What was decided of one face.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The face is the named person's.
@@ -42,7 +43,7 @@ pub enum Decision {
 }
 
 /// An enrolled person, by id and name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PersonRef {
     /// The person's id, a UUID.
     pub id: String,
@@ -51,7 +52,7 @@ pub struct PersonRef {
 }
 
 /// A person who was considered for a face.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Candidate {
     /// Who.
     pub person: PersonRef,
@@ -60,7 +61,7 @@ pub struct Candidate {
 }
 
 /// How fit a face is to be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceQuality {
     /// Side of the square that is cut out for the embedder, in pixels of the photograph.
     pub size_px: f32,
@@ -74,7 +75,7 @@ pub struct FaceQuality {
 }
 
 /// One face of a photograph and what was decided of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceReport {
     /// Where the face is.
     #[serde(rename = "box")]
@@ -104,7 +105,7 @@ pub struct FaceReport {
 }
 
 /// Milliseconds that a request spent in each stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TimingMs {
     /// From the web tier's send to the worker's receive, by the two machines' clocks.
     pub queue: f64,
@@ -137,7 +138,7 @@ impl TimingMs {
 }
 
 /// The result of recognising one photograph.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recognition {
     /// The request that this answers.
     pub request_id: RequestId,
@@ -168,16 +169,26 @@ pub struct Embedded {
     pub model: String,
     /// How many faces the photograph shows.
     pub found: u32,
-    /// The embedding of the face that was asked for, little-endian `f32`, base64; `None` where the
-    /// photograph shows no such face.
-    pub embedding: Option<String>,
-    /// How fit that face is to be compared.
-    #[serde(default)]
-    pub quality: Option<FaceQuality>,
+    /// The face that was asked for; `None` where the photograph shows no such face.
+    pub face: Option<EmbeddedFace>,
+}
+
+/// A face with its embedding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EmbeddedFace {
+    /// Where the face is.
+    #[serde(rename = "box")]
+    pub bounds: FaceBox,
+    /// The detector's score, 0 to 1.
+    pub confidence: f32,
+    /// Little-endian `f32`, base64.
+    pub embedding: String,
+    /// How fit it is to be compared.
+    pub quality: FaceQuality,
 }
 
 /// Stable codes of what can be wrong with a request, as the HTTP contract has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub enum FailureCode {
     /// The photograph is damaged.
     #[serde(rename = "image.unreadable")]
@@ -209,7 +220,7 @@ pub enum FailureCode {
 }
 
 /// A refusal or failure, ready to be shown to the client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// The stable code.
     pub code: FailureCode,

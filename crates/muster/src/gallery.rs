@@ -5,7 +5,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::client::{Client, Service};
+use crate::client::Service;
 
 /// Arguments of `muster gallery`.
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub async fn run(args: GalleryArgs) -> anyhow::Result<()> {
         GalleryCommand::Calibration(args) => (args, "/v1/calibration"),
         GalleryCommand::Health(args) => (args, "/v1/gallery/health"),
     };
-    let client = Client::new(&args.service.url)?;
+    let client = args.service.client()?;
     let mut answer = client.get(path).await?;
     while let Some(next) = answer["next"].as_str() {
         let part = client.get(&format!("{path}?after={next}")).await?;

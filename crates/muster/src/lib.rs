@@ -2,6 +2,7 @@
 //!
 //! `cli` is the front door: each command is one arm there and one module here.
 
+mod api_keys;
 mod aws;
 mod backend;
 mod bench;
@@ -26,6 +27,7 @@ mod signals;
 mod simulate;
 mod status;
 mod up;
+mod verify;
 mod web;
 mod worker;
 

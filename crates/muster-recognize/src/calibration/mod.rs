@@ -10,6 +10,7 @@ mod rate;
 mod report;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::gallery::Gallery;
 use crate::models::Embedder;
@@ -63,7 +64,7 @@ impl From<&Embedder> for Shipped {
 }
 
 /// What a cutoff rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// The operator's setting.

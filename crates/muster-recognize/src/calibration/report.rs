@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Basis, Cutoff, Impostors, Rate, Shipped};
 use crate::embed::Embedding;
@@ -19,7 +20,7 @@ const STEPS: std::ops::RangeInclusive<u32> = 30..=70;
 const STEP: usize = 2;
 
 /// What is known of the error rates in a gallery.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Report {
     /// The gallery's version.
     pub version: u64,
@@ -52,7 +53,7 @@ pub struct Report {
 }
 
 /// The error rates at one cutoff.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct AtCutoff {
     /// The cutoff.
     pub cutoff: f32,

@@ -6,6 +6,7 @@ mod links;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::embed::Embedding;
 use crate::gallery::{EnrolledFace, FaceId, Gallery, Person, PersonId};
@@ -39,9 +40,10 @@ impl Default for Extent {
 }
 
 /// A person, to be shown.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub struct Named {
     /// Who.
+    #[schema(value_type = uuid::Uuid)]
     pub id: PersonId,
     /// The name.
     pub name: String,
@@ -57,9 +59,10 @@ impl Named {
 }
 
 /// A face that looks like somebody else's.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Mislabelled {
     /// The face.
+    #[schema(value_type = uuid::Uuid)]
     pub face: FaceId,
     /// Its photograph's file name.
     pub file: String,
@@ -76,7 +79,7 @@ pub struct Mislabelled {
 }
 
 /// Two people and how alike they are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Pair {
     /// The one who was enrolled first.
     pub first: Named,
@@ -90,9 +93,10 @@ pub struct Pair {
 }
 
 /// A face that is of little use.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Weak {
     /// The face.
+    #[schema(value_type = uuid::Uuid)]
     pub face: FaceId,
     /// Its photograph's file name.
     pub file: String,
@@ -105,7 +109,7 @@ pub struct Weak {
 }
 
 /// What was found; each list has the most serious first.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Health {
     /// The gallery's version.
     pub version: u64,
@@ -118,6 +122,7 @@ pub struct Health {
     /// How many faces were examined.
     pub examined: usize,
     /// After whom to go on, where not everybody was examined.
+    #[schema(value_type = Option<uuid::Uuid>)]
     pub next: Option<PersonId>,
     /// Faces that are likely under the wrong name.
     pub mislabelled: Vec<Mislabelled>,

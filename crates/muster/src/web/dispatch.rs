@@ -3,12 +3,13 @@
 //! The web tier's own ledger of who waits for which request is here. A reply that nobody waits for
 //! (late, or a duplicate after a visibility timeout) is dropped.
 
+mod unawaited;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use futures::FutureExt;
 use muster_jobs::{
     FileName, MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId,
@@ -22,21 +23,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::STOP_MARGIN;
-use super::problem::ApiError;
+use super::problem::{ApiError, Code};
+use super::rate::Drain;
 use super::upload::Photo;
 use crate::aws;
 use crate::backend::Backend;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
+use unawaited::Since;
 
 /// Latencies kept to answer the percentiles from.
 const LATENCIES: usize = 1000;
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
 
-/// How long a queued request counts as backlog whose client waits no longer: a worker is launched
-/// for it all the same, since its client was promised a result.
-const ABANDONED: Duration = Duration::from_secs(600);
 /// How long the clock of a worker's processor time is remembered after its last reply.
 const WORKER_MEMORY: Duration = Duration::from_secs(600);
 
@@ -131,8 +131,34 @@ pub struct Parts {
     pub timeout: Duration,
     /// Photographs that may wait at one time.
     pub max_waiting: usize,
+    /// Workers that there may be.
+    pub max_instances: u32,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::Ledger>,
+}
+
+/// What is asked of a worker.
+#[derive(Clone, Copy, Debug)]
+struct Submission {
+    purpose: Purpose,
+    /// Whether nobody waits for the answer.
+    job: bool,
+}
+
+impl Submission {
+    fn awaited(purpose: Purpose) -> Self {
+        Self {
+            purpose,
+            job: false,
+        }
+    }
+
+    fn job() -> Self {
+        Self {
+            purpose: Purpose::Recognize,
+            job: true,
+        }
+    }
 }
 
 struct Inner {
@@ -141,13 +167,17 @@ struct Inner {
     reply_to: String,
     outbox: Outbox,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
-    /// Queued requests whose client waits no longer, and since when; locked within `waiting`.
-    abandoned: Mutex<HashMap<RequestId, Instant>>,
+    /// Requests that nobody waits for here, jobs and those that a client gave up; locked within
+    /// `waiting`.
+    unawaited: Mutex<HashMap<RequestId, Since>>,
     ledger: Ledger,
+    /// How fast the waiting are answered.
+    drain: Mutex<Drain>,
     /// The same for the controller, where it runs in this process.
     backlog: watch::Sender<muster_fleet::Ledger>,
     timeout: Duration,
     max_waiting: usize,
+    max_instances: u32,
 }
 
 /// Removes a request from the waiters however the wait ends, and counts it as failed where that is
@@ -176,6 +206,7 @@ impl Drop for Waiter<'_> {
             &ledger.failed
         };
         ended.fetch_add(1, Ordering::Relaxed);
+        self.inner.drain().ended(self.answered, Instant::now());
         if abandoned {
             // A worker is still needed for it.
             return;
@@ -191,31 +222,15 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
-    /// Keeps a request in the backlog whose client waits no longer; `false` where there are too
-    /// many.
-    fn abandon(&self, id: RequestId) -> bool {
-        let mut abandoned = self.abandoned();
-        let room = abandoned.len() < self.max_waiting;
-        if room {
-            abandoned.insert(id, Instant::now());
-        }
-        room
+    /// How long the waiting will take at the throughput seen of late. Before any was seen, as long
+    /// as a client waits at most: by then each has its answer or has given up.
+    fn drain_time(&self) -> Duration {
+        let seen = self.drain().time(Instant::now());
+        seen.map_or(self.timeout, |time| time.min(self.timeout))
     }
 
-    /// Takes those out of the backlog that nothing was heard of for too long.
-    fn forget_abandoned(&self) {
-        let mut abandoned = self.abandoned();
-        let before = abandoned.len();
-        abandoned.retain(|_, since| since.elapsed() < ABANDONED);
-        let forgotten = (before - abandoned.len()) as u64;
-        if forgotten > 0 {
-            self.backlog
-                .send_modify(|ledger| ledger.answered += forgotten);
-        }
-    }
-
-    fn abandoned(&self) -> MutexGuard<'_, HashMap<RequestId, Instant>> {
-        self.abandoned
+    fn drain(&self) -> MutexGuard<'_, Drain> {
+        self.drain
             .lock()
             .expect("no code panics while it holds these")
     }
@@ -240,11 +255,13 @@ impl Dispatcher {
             reply_to: parts.replies.name().to_owned(),
             outbox,
             waiting: Mutex::default(),
-            abandoned: Mutex::default(),
+            unawaited: Mutex::default(),
             ledger: Ledger::default(),
+            drain: Mutex::new(Drain::new(Instant::now())),
             backlog: parts.backlog,
             timeout: parts.timeout,
             max_waiting: parts.max_waiting,
+            max_instances: parts.max_instances,
         });
         // They end when nobody can send any more; a connection that was cut may hold on for longer.
         for batching in [sending.boxed(), deleting.boxed()] {
@@ -299,17 +316,10 @@ impl Dispatcher {
         let (reply, replied) = oneshot::channel();
         {
             let mut waiting = inner.waiting();
-            if waiting.len() >= inner.max_waiting {
-                return Err(ApiError::overloaded(
-                    format!(
-                        "{} photographs wait already, the most that are taken: try again later",
-                        inner.max_waiting
-                    ),
-                    self.drain_time(waiting.len()).as_secs().max(1),
-                ));
-            }
+            self.room_for(1, waiting.len())?;
             waiting.insert(id, reply);
         }
+        inner.drain().begun(Instant::now());
         let mut waiter = Waiter {
             inner,
             id,
@@ -344,15 +354,23 @@ impl Dispatcher {
         Ok(outcome)
     }
 
-    /// Roughly how long the waiting ones will take, by the median latency of late.
-    fn drain_time(&self, waiting: usize) -> Duration {
-        let ledger = &self.inner.ledger;
-        let median = ledger
-            .percentiles([0.5])
-            .map_or(Duration::from_secs(1), |[p50]| p50);
-        median
-            .min(self.inner.timeout)
-            .max(Duration::from_millis(waiting as u64))
+    /// Refuses so many photographs where not all of them may wait.
+    ///
+    /// # Errors
+    /// 429 with the time after which to try again.
+    pub fn check_room(&self, photos: usize) -> Result<(), ApiError> {
+        self.room_for(photos, self.waiting())
+    }
+
+    fn room_for(&self, photos: usize, waiting: usize) -> Result<(), ApiError> {
+        let most = self.inner.max_waiting;
+        if waiting + photos <= most {
+            return Ok(());
+        }
+        Err(ApiError::overloaded(
+            format!("{waiting} photographs wait already, of {most} that may: try again later"),
+            self.inner.drain_time(),
+        ))
     }
 
     async fn submit_and_wait(
@@ -364,17 +382,43 @@ impl Dispatcher {
         replied: oneshot::Receiver<Reply>,
         queued: &mut bool,
     ) -> Result<Outcome, ApiError> {
+        let deadline = tokio::time::Instant::now() + self.inner.timeout;
+        let file = photo.file.clone();
+        self.submit(id, photo, Submission::awaited(purpose), trace, deadline)
+            .await?;
+        *queued = true;
+        match tokio::time::timeout_at(deadline, replied).await {
+            Ok(Ok(reply)) => match reply.outcome {
+                Outcome::Stored => self.read_stored(id, &file).await,
+                outcome => Ok(outcome),
+            },
+            Ok(Err(_)) => Err(ApiError::new(
+                Code::Stopping,
+                "this Muster is stopping: send the photograph again",
+            )),
+            Err(_) => Err(self.timed_out(id, purpose)),
+        }
+    }
+
+    /// Stores the photograph, and then puts the request on the queue.
+    async fn submit(
+        &self,
+        id: RequestId,
+        photo: Photo,
+        Submission { purpose, job }: Submission,
+        trace: TraceParent,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), ApiError> {
         let inner = &*self.inner;
-        let deadline = tokio::time::Instant::now() + inner.timeout;
-        let key = inner.backend.input_key(purpose, id, &photo.file);
         let late = |_| {
             let waited = inner.timeout.as_secs_f64();
             let detail = format!(
                 "the photograph could not be stored and queued within {waited:.0} s: send it again \
                  later"
             );
-            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+            ApiError::new(Code::Timeout, detail)
         };
+        let key = inner.backend.input_key(purpose, id, &photo.file);
         let looks = async {
             tokio::join!(
                 inner
@@ -407,6 +451,7 @@ impl Dispatcher {
                 ObjectKeys::Filename => stored.e_tag,
             },
             gallery_version,
+            job,
             sent_at_ms: now_ms(),
             reply_to: inner.reply_to.clone(),
             trace,
@@ -417,19 +462,7 @@ impl Dispatcher {
             .await
             .map_err(late)?
             .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
-        *queued = true;
-        match tokio::time::timeout_at(deadline, replied).await {
-            Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_stored(id, &request.file).await,
-                outcome => Ok(outcome),
-            },
-            Ok(Err(_)) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "stopping",
-                "this Muster is stopping: send the photograph again",
-            )),
-            Err(_) => Err(self.timed_out(id, purpose)),
-        }
+        Ok(())
     }
 
     /// Reads a result that a reply only points to: one that was too large for the queue, or that
@@ -458,7 +491,7 @@ impl Dispatcher {
         let waited = inner.timeout.as_secs_f64();
         let error = |rest: &str| {
             let detail = format!("no answer within {waited:.0} s; {rest}");
-            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+            ApiError::new(Code::Timeout, detail)
         };
         match (purpose, inner.backend.keys) {
             (Purpose::Recognize, ObjectKeys::Request) => {
@@ -500,7 +533,7 @@ async fn listen(
                 continue;
             }
         };
-        inner.forget_abandoned();
+        inner.forget_unawaited();
         for message in received {
             match Reply::from_json(&message.body) {
                 Ok(mut reply) => {
@@ -511,8 +544,8 @@ async fn listen(
                     if let Some(waiter) = waiting.remove(&reply.id) {
                         // A client that hung up this moment needs no reply.
                         let _ = waiter.send(reply);
-                    } else if inner.abandoned().remove(&reply.id).is_some() {
-                        inner.backlog.send_modify(|ledger| ledger.answered += 1);
+                    } else {
+                        inner.settle_unawaited(&reply);
                     }
                 }
                 Err(error) => {

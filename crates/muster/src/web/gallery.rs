@@ -4,16 +4,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use muster_recognize::calibration::{self, Cutoff, Report, Shipped};
 use muster_recognize::gallery::{Gallery, PersonId};
 use muster_recognize::health::{self, Extent, Health};
 use muster_recognize::models::Embedder;
 use serde::Deserialize;
 use tokio::sync::Mutex;
+use utoipa::IntoParams;
 
 use super::AppState;
+use super::extract::Query;
+use super::openapi::problem_responses;
 use super::problem::ApiError;
 use crate::config::Settings;
 
@@ -40,7 +42,13 @@ impl Examiner {
     }
 }
 
-/// `GET /v1/calibration`: the cutoff and the error rates measured on the gallery itself.
+/// Show the cutoff, and the error rates measured on the gallery itself
+#[utoipa::path(
+    get,
+    path = "/v1/calibration",
+    tag = "gallery",
+    responses((status = 200, description = "What is known of the error rates.", body = Report))
+)]
 pub async fn calibration(State(app): AppState) -> Result<Json<Report>, ApiError> {
     let examiner = &app.examiner;
     let mut last = examiner.last.lock().await;
@@ -56,21 +64,36 @@ pub async fn calibration(State(app): AppState) -> Result<Json<Report>, ApiError>
     Ok(Json(last.insert(report).clone()))
 }
 
-/// The query of `GET /v1/gallery/health`.
-#[derive(Debug, Deserialize)]
+problem_responses! {
+    /// The query is not as expected.
+    BadQuery: RequestInvalid;
+}
+
+/// Which part of the gallery is examined.
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Part {
     /// The `next` of the part before.
+    #[param(value_type = Option<uuid::Uuid>)]
     after: Option<PersonId>,
 }
 
-/// `GET /v1/gallery/health`: faces and people that are likely wrong, of a large gallery part by
-/// part.
+/// List the faces and people that are likely wrong
+///
+/// A large gallery is examined part by part.
+#[utoipa::path(
+    get,
+    path = "/v1/gallery/health",
+    operation_id = "gallery_health",
+    tag = "gallery",
+    params(Part),
+    responses((status = 200, description = "What was found.", body = Health), BadQuery)
+)]
 pub async fn health(
     State(app): AppState,
-    part: Result<Query<Part>, QueryRejection>,
+    Query(part): Query<Part>,
 ) -> Result<Json<Health>, ApiError> {
-    let Query(part) = part.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let examiner = &app.examiner;
     let _turn = examiner.last.lock().await;
     let gallery = app.with_gallery(Gallery::clone).await?;

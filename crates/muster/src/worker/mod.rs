@@ -19,12 +19,13 @@ use anyhow::Context;
 use base64::Engine as _;
 use muster_fleet::READY_LINE;
 use muster_jobs::{
-    Embedded, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose, Recognition, Reply,
-    Request, TimingMs, WorkerCpu, now_ms,
+    Embedded, EmbeddedFace, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose,
+    Recognition, Reply, Request, TimingMs, WorkerCpu, now_ms,
 };
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Analysis;
+use object_store::path::Path;
 use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -279,7 +280,7 @@ impl Worker {
             }
         };
         let outcome = {
-            let work = self.answer(&request, &message);
+            let work = self.answer_or_persist(&request, &message);
             let keep = self.keep_invisible(&receipt);
             tokio::select! {
                 outcome = work => outcome,
@@ -337,6 +338,36 @@ impl Worker {
                 .await;
             if let Err(error) = one(extended) {
                 tracing::warn!(error = %crate::Chain(&error), "a visibility timeout was not extended");
+            }
+        }
+    }
+
+    /// Answers; a job that the queue would soon set aside by itself, without an outcome, is held for
+    /// as long as a store or a queue fails.
+    async fn answer_or_persist(
+        &self,
+        request: &Request,
+        message: &Received,
+    ) -> Result<Answered, HandleError> {
+        let mut failures = 0;
+        loop {
+            let error = match self.answer(request, message).await {
+                Err(error) if request.job && message.receive_count >= self.max_receives => error,
+                outcome => return outcome,
+            };
+            failures += 1;
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            if failures == 1 {
+                tracing::error!(
+                    request.id = %request.id,
+                    receive_count = message.receive_count,
+                    error = %crate::Chain(&error),
+                    "a job could not be answered and is tried again"
+                );
+            }
+            tokio::select! {
+                () = self.drain.cancelled() => return Err(error),
+                () = tokio::time::sleep(pauses::after(failures)) => {}
             }
         }
     }
@@ -469,8 +500,12 @@ impl Worker {
         Embedded {
             model: self.model.clone(),
             found: analysis.faces.len() as u32,
-            embedding: asked.map(|face| encode(face.embedding.to_bytes())),
-            quality: asked.map(|face| decide::face_quality(&face.quality)),
+            face: asked.map(|face| EmbeddedFace {
+                bounds: decide::face_box(face),
+                confidence: face.confidence,
+                embedding: encode(face.embedding.to_bytes()),
+                quality: decide::face_quality(&face.quality),
+            }),
         }
     }
 
@@ -485,7 +520,7 @@ impl Worker {
             io_ms: millis(used),
         });
         let begun = Instant::now();
-        if let Some(body) = stored(&reply, request.purpose, self.backend.keys) {
+        if let Some(body) = stored(&reply, request, self.backend.keys) {
             let key = self.backend.output_key(request.id, &request.file);
             let mode = match &reply.outcome {
                 Outcome::Failed(_) => PutMode::Create,
@@ -498,12 +533,13 @@ impl Worker {
                 .put_opts(&key, payload, mode.into())
                 .await;
             match (put, &reply.outcome) {
+                (Ok(_), _) if request.job => self.unless_deleted(request, &key).await?,
                 (Ok(_), _) => {}
                 (Err(object_store::Error::AlreadyExists { .. }), Outcome::Failed(_)) => {
                     reply.outcome = Outcome::Stored;
                 }
                 // Its client is told at least.
-                (Err(error), Outcome::Failed(_)) => {
+                (Err(error), Outcome::Failed(_)) if !request.job => {
                     aws::failed("a failure could not be stored", &error);
                 }
                 (Err(error), _) => return Err(error.into()),
@@ -536,6 +572,27 @@ impl Worker {
         }
     }
 
+    /// Deletes what was just stored of a job whose photograph was deleted meanwhile: whoever deletes
+    /// a job deletes the photograph first, and the result that is there by then.
+    async fn unless_deleted(
+        &self,
+        request: &Request,
+        stored: &Path,
+    ) -> Result<(), object_store::Error> {
+        let photo = self
+            .backend
+            .input_key(request.purpose, request.id, &request.file);
+        match self.backend.input.head(&photo).await {
+            Ok(_) => return Ok(()),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        match self.backend.output.delete(stored).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Moves a message that can not be read to the dead-letter queue.
     async fn bury(&self, message: &Received) {
         let sent = one(self
@@ -562,9 +619,16 @@ enum Answered {
     NotStarted,
 }
 
-/// What is written to the output object; nothing of embeddings, which are for the gallery alone.
-fn stored(reply: &Reply, purpose: Purpose, keys: ObjectKeys) -> Option<Vec<u8>> {
-    if let Purpose::Embed { .. } = purpose {
+/// What is written to the output object; nothing of embeddings, which are for the gallery alone, and
+/// nothing of a job that was deleted.
+fn stored(reply: &Reply, request: &Request, keys: ObjectKeys) -> Option<Vec<u8>> {
+    if let Purpose::Embed { .. } = request.purpose {
+        return None;
+    }
+    if let Outcome::Failed(failure) = &reply.outcome
+        && failure.code == FailureCode::InputMissing
+        && request.job
+    {
         return None;
     }
     let json = match (&reply.outcome, keys) {

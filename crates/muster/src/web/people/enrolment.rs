@@ -2,14 +2,13 @@
 //! gallery.
 
 use axum::extract::Request;
-use axum::http::StatusCode;
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use muster_jobs::{
-    Embedded, FaceQuality, Failure, FailureCode, FileName, Outcome, Purpose, RequestId,
-    TraceParent, now_ms,
+    Embedded, EmbeddedFace, FaceQuality, Failure, FailureCode, FileName, Outcome, Purpose,
+    RequestId, TraceParent, now_ms,
 };
 use muster_recognize::embed::Embedding;
 use muster_recognize::gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
@@ -19,7 +18,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use super::{append, printable};
 use crate::backend::Backend;
 use crate::web::App;
-use crate::web::problem::ApiError;
+use crate::web::problem::{ApiError, Code};
 use crate::web::recognize::mismatched;
 use crate::web::upload::{Form, FormRules, Photo, refusal, stored_photo};
 
@@ -35,6 +34,7 @@ pub async fn form(
         max_photos: app.max_images,
         text_fields,
         limits: &app.limits,
+        apart: false,
     };
     app.form(request, rules).await
 }
@@ -99,7 +99,7 @@ impl Enrolment {
                         let mut made =
                             EnrolledFace::new(file, embeddings(app, &embedded)?, now_ms());
                         made.face = face.unwrap_or(0);
-                        made.quality = embedded.quality.as_ref().map(measured);
+                        made.quality = embedded.face.as_ref().map(measured);
                         faces.push((made, bytes));
                     }
                     Some(failure) => refused.push((file, failure)),
@@ -156,8 +156,7 @@ impl Enrolment {
 pub async fn earlier_photo(app: &App, id: &str) -> Result<Photo, ApiError> {
     let gone = || {
         ApiError::new(
-            StatusCode::GONE,
-            "input.missing",
+            Code::InputMissing,
             format!(
                 "there is no photograph of the request {} (they are kept for {} s, and not by file \
                  name): send it again",
@@ -207,7 +206,7 @@ fn unfit(embedded: &Embedded, asked: Option<u32>, file: &FileName) -> Option<Fai
 
 /// What a face lacks to stand for a person in every comparison to come, if anything.
 fn lacking(embedded: &Embedded, file: &str) -> Option<Failure> {
-    let quality = embedded.quality.as_ref().map(measured)?;
+    let quality = embedded.face.as_ref().map(measured)?;
     let lacks = Requirements::for_enrolment().lacking(&quality);
     let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
     (!lacks.is_empty()).then(|| Failure {
@@ -219,12 +218,18 @@ fn lacking(embedded: &Embedded, file: &str) -> Option<Failure> {
     })
 }
 
-fn measured(quality: &FaceQuality) -> Quality {
+fn measured(face: &EmbeddedFace) -> Quality {
+    let FaceQuality {
+        size_px,
+        sharpness,
+        brightness,
+        turn_deg,
+    } = face.quality;
     Quality {
-        size_px: quality.size_px,
-        sharpness: quality.sharpness,
-        brightness: quality.brightness,
-        turn_deg: quality.turn_deg,
+        size_px,
+        sharpness,
+        brightness,
+        turn_deg,
     }
 }
 
@@ -233,11 +238,15 @@ pub fn embeddings(app: &App, embedded: &Embedded) -> Result<Embeddings, ApiError
     if *embedded.model != *app.model {
         return Err(mismatched());
     }
-    let text = embedded.embedding.as_deref().ok_or_else(mismatched)?;
+    let face = embedded.face.as_ref().ok_or_else(mismatched)?;
+    Ok(Embeddings::of(&embedded.model, embedding(face)?))
+}
+
+/// The embedding of a face in a worker's answer.
+pub fn embedding(face: &EmbeddedFace) -> Result<Embedding, ApiError> {
     let bytes = base64::engine::general_purpose::STANDARD
-        .decode(text)
+        .decode(&face.embedding)
         .map_err(|error| ApiError::internal("a worker's embedding is not base64", &error))?;
-    let embedding = Embedding::from_bytes(&bytes)
-        .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))?;
-    Ok(Embeddings::of(&embedded.model, embedding))
+    Embedding::from_bytes(&bytes)
+        .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))
 }
