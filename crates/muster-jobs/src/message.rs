@@ -234,7 +234,8 @@ mod tests {
             Err(MessageError::Version { found: 1 })
         ));
         let empty = format!("{{\"version\":{MESSAGE_VERSION}}}");
-        for garbage in ["", "hello", "{}", &empty, "[3]"] {
+        let list = format!("[{MESSAGE_VERSION}]");
+        for garbage in ["", "hello", "{}", &empty, &list] {
             assert!(matches!(
                 Request::from_message(garbage, &attributes),
                 Err(MessageError::Malformed(_))

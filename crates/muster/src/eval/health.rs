@@ -218,10 +218,12 @@ mod tests {
         let planted = plant(&mut albums, 1);
         assert_eq!((planted.swapped.len(), planted.doubled.len()), (20, 10));
         assert_eq!(albums.len(), 110);
+        let mut moved = 0;
         for album in &albums {
             let of = |(file, _): &&(String, Option<Face>)| !file.starts_with(&album.name[..3]);
             let wrong: Vec<_> = album.photos.iter().filter(of).collect();
             assert!(wrong.len() <= 1);
+            moved += wrong.len();
             for (file, _) in wrong {
                 assert!(
                     planted
@@ -230,5 +232,6 @@ mod tests {
                 );
             }
         }
+        assert_eq!(moved, 20);
     }
 }
