@@ -7,6 +7,7 @@ mod bad_input;
 mod crash;
 mod described;
 mod enrolment;
+mod events;
 mod jobs;
 mod keys;
 mod main_job;
