@@ -49,7 +49,8 @@ pub struct Ledger {
     pub answered: AtomicU64,
     /// Photographs that timed out, that Muster failed on, or whose client hung up.
     pub failed: AtomicU64,
-    latencies: Mutex<VecDeque<Duration>>,
+    /// Each with the time of the answer, oldest first.
+    latencies: Mutex<VecDeque<(Instant, Duration)>>,
     workers: Mutex<WorkersCpu>,
 }
 
@@ -57,8 +58,17 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct WorkersCpu {
     total_ms: f64,
-    /// What each one's own count was, and when.
-    last: HashMap<String, (f64, Instant)>,
+    last: HashMap<String, WorkerSeen>,
+}
+
+/// One worker, as its last reply left it.
+#[derive(Debug)]
+struct WorkerSeen {
+    /// Its own count.
+    io_ms: f64,
+    at: Instant,
+    /// Its replies so far.
+    answered: u64,
 }
 
 impl Ledger {
@@ -69,13 +79,32 @@ impl Ledger {
             .lock()
             .expect("no code panics while it holds these");
         let now = Instant::now();
-        match workers.last.insert(cpu.instance, (cpu.io_ms, now)) {
-            Some((before, _)) => workers.total_ms += (cpu.io_ms - before).max(0.0),
+        let before = workers.last.remove(&cpu.instance);
+        match &before {
+            Some(before) => workers.total_ms += (cpu.io_ms - before.io_ms).max(0.0),
             // What it took to start is no request's.
             None => workers
                 .last
-                .retain(|_, (_, at)| now.duration_since(*at) < WORKER_MEMORY),
+                .retain(|_, seen| now.duration_since(seen.at) < WORKER_MEMORY),
         }
+        let seen = WorkerSeen {
+            io_ms: cpu.io_ms,
+            at: now,
+            answered: before.map_or(0, |before| before.answered) + 1,
+        };
+        workers.last.insert(cpu.instance, seen);
+    }
+
+    /// How many replies came from each worker that was heard from of late.
+    pub fn answered_by(&self) -> HashMap<String, u64> {
+        let workers = self
+            .workers
+            .lock()
+            .expect("no code panics while it holds these");
+        let counts = workers.last.iter();
+        counts
+            .map(|(instance, seen)| (instance.clone(), seen.answered))
+            .collect()
     }
 
     /// Processor time that the workers spent on everything but inference, as far as replies said.
@@ -95,17 +124,28 @@ impl Ledger {
         if latencies.len() == LATENCIES {
             latencies.pop_front();
         }
-        latencies.push_back(latency);
+        latencies.push_back((Instant::now(), latency));
     }
 
     /// The given percentiles (0 to 1) of the last answers; `None` before the first.
     pub fn percentiles<const N: usize>(&self, wanted: [f64; N]) -> Option<[Duration; N]> {
+        self.percentiles_within(wanted, Duration::MAX)
+    }
+
+    /// The same of the last answers that are no older than `span`; `None` where there are none.
+    pub fn percentiles_within<const N: usize>(
+        &self,
+        wanted: [f64; N],
+        span: Duration,
+    ) -> Option<[Duration; N]> {
         let mut sorted: Vec<Duration> = self
             .latencies
             .lock()
             .expect("no code panics while it holds these")
             .iter()
-            .copied()
+            .rev()
+            .take_while(|(at, _)| at.elapsed() <= span)
+            .map(|(_, latency)| *latency)
             .collect();
         sorted.sort_unstable();
         let last = sorted.len().checked_sub(1)?;

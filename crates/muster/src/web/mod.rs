@@ -1,12 +1,14 @@
 //! The web role: the HTTP contract, in front of the queue.
 
 mod dispatch;
+mod events;
 mod exchange;
 mod extract;
 mod gallery;
 mod guard;
 mod jobs;
 mod openapi;
+mod page;
 mod people;
 mod problem;
 mod rate;
@@ -19,6 +21,7 @@ mod upload;
 mod verify;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +46,7 @@ use crate::backend::{Backend, Role};
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
 use dispatch::{Dispatcher, Parts};
+use events::Events;
 use guard::{Access, guarded};
 use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
@@ -75,6 +79,9 @@ struct App {
     cutoff: Option<f32>,
     model: Arc<str>,
     examiner: gallery::Examiner,
+    events: Events,
+    /// Where the sample photographs are, if there is such a place.
+    models_dir: Option<PathBuf>,
     /// `/openapi.json`.
     document: Bytes,
     started: Instant,
@@ -135,20 +142,30 @@ pub async fn run(
     ));
     let access = access(&settings, &backend).await?;
     let (routes, document) = table(&settings);
+    let submitted = replica.ledger.subscribe();
+    let dispatcher = Dispatcher::start(
+        Parts {
+            backend: backend.clone(),
+            gallery: gallery.clone(),
+            replies: Arc::clone(&replies),
+            timeout: request_timeout,
+            max_waiting: settings.max_waiting,
+            max_instances: settings.max_instances(),
+            backlog: replica.ledger,
+        },
+        &tasks,
+        &stop,
+    );
     let app = App {
-        dispatcher: Dispatcher::start(
-            Parts {
-                backend: backend.clone(),
-                gallery: gallery.clone(),
-                replies: Arc::clone(&replies),
-                timeout: request_timeout,
-                max_waiting: settings.max_waiting,
-                max_instances: settings.max_instances(),
-                backlog: replica.ledger,
-            },
+        events: Events::start(
+            backend.clone(),
+            dispatcher.clone(),
+            submitted,
             &tasks,
-            &stop,
+            // A page that stays open must not hold up the stop.
+            shutdown.clone(),
         ),
+        dispatcher,
         backend,
         gallery,
         memory: UploadMemory::new(settings.max_upload_memory_bytes),
@@ -162,6 +179,7 @@ pub async fn run(
         cutoff: settings.cutoff,
         model: model.into(),
         examiner: gallery::Examiner::new(&settings, embedder),
+        models_dir: settings.models_dir().ok(),
         document,
         started: Instant::now(),
     };
@@ -244,6 +262,7 @@ fn admin_routes() -> OpenApiRouter<App> {
         .routes(routes!(status::status))
         .routes(routes!(gallery::calibration))
         .routes(routes!(gallery::health))
+        .routes(routes!(events::events))
 }
 
 /// What anybody may ask.
@@ -253,6 +272,10 @@ fn open_routes() -> OpenApiRouter<App> {
         .routes(routes!(status::readyz))
         .routes(routes!(openapi::openapi))
         .routes(routes!(openapi::docs))
+        .routes(routes!(page::index))
+        .routes(routes!(page::asset))
+        .routes(routes!(page::samples))
+        .routes(routes!(page::sample))
 }
 
 /// Every route with its description: the router and the document are both made of this, so a route

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Json;
 use axum::extract::State;
 use muster_fleet::Instance;
@@ -10,9 +11,9 @@ use object_store::ObjectStoreExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::AppState;
 use super::openapi::problem_responses;
 use super::problem::{ApiError, Code};
-use super::{App, AppState};
 use crate::aws;
 use crate::backend::Backend;
 use crate::controller::FleetStatus;
@@ -118,7 +119,9 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
         .counts()
         .await
         .map_err(queue_failed)?;
-    let fleet = fleet(&app).await?;
+    let fleet = fleet(&app.backend).await.map_err(|error| {
+        ApiError::internal("the fleet's status could not be read", error.as_ref())
+    })?;
     let report = fleet.report;
     let ledger = app.dispatcher.ledger();
     let milliseconds = |latency: Duration| latency.as_secs_f64() * 1e3;
@@ -169,15 +172,16 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
 }
 
 /// What the controller last published; all zero where no controller ever ran on this store.
-async fn fleet(app: &App) -> Result<FleetStatus, ApiError> {
-    let failed = |error| ApiError::internal("the fleet's status could not be read", &error);
-    let bytes = match app.backend.state.get(&Backend::fleet_status()).await {
-        Ok(found) => found.bytes().await.map_err(failed)?,
+///
+/// # Errors
+/// When the store does not answer, or holds something else there.
+pub async fn fleet(backend: &Backend) -> anyhow::Result<FleetStatus> {
+    let bytes = match backend.state.get(&Backend::fleet_status()).await {
+        Ok(found) => found.bytes().await?,
         Err(object_store::Error::NotFound { .. }) => return Ok(FleetStatus::default()),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(error.into()),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::internal("the fleet's status is not JSON", &error))
+    serde_json::from_slice(&bytes).context("read the fleet's status, which is not JSON")
 }
 
 /// Say that this process answers

@@ -8,6 +8,7 @@ mod crash;
 mod decisions;
 mod described;
 mod enrolment;
+mod events;
 mod jobs;
 mod keys;
 mod main_job;
