@@ -136,6 +136,9 @@ pub struct Settings {
     pub retention_s: f64,
     /// How objects are named: `request` or `filename`.
     pub object_keys: ObjectKeys,
+    /// Where traces are exported to by OTLP; where OpenTelemetry's own variables say when unset, and
+    /// nowhere if they do not.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// How the idle time before the fleet shrinks is found.
@@ -196,6 +199,7 @@ impl Default for Settings {
             one_person_once: true,
             retention_s: 3600.0,
             object_keys: ObjectKeys::Request,
+            otlp_endpoint: None,
         }
     }
 }

@@ -26,6 +26,7 @@ mod recognize;
 mod signals;
 mod simulate;
 mod status;
+mod traces;
 mod up;
 mod verify;
 mod web;

@@ -45,6 +45,8 @@ use crate::api_keys::{KeyStore, Scope};
 use crate::backend::{Backend, Role};
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
+use crate::logging;
+use crate::traces::Traces;
 use dispatch::{Dispatcher, Parts};
 use events::Events;
 use guard::{Access, guarded};
@@ -100,6 +102,8 @@ pub async fn run(
     let address = listener
         .local_addr()
         .context("read the listener's address")?;
+    logging::identify("replica.id", &replica.id);
+    let traces = Traces::start(&settings, "muster-web", &replica.id)?;
     let backend = Backend::open(&settings, Role::Web).await?;
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -152,6 +156,7 @@ pub async fn run(
             max_waiting: settings.max_waiting,
             max_instances: settings.max_instances(),
             backlog: replica.ledger,
+            traces: traces.clone(),
         },
         &tasks,
         &stop,
@@ -189,7 +194,7 @@ pub async fn run(
         header_timeout: seconds(settings.header_timeout_s),
         header_bytes: settings.max_header_bytes,
     };
-    let router = router(routes, app, access, &settings.cors_origins);
+    let router = router(routes, app, access, traces.clone(), &settings.cors_origins);
     let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
         shutdown.cancelled().await;
@@ -206,6 +211,7 @@ pub async fn run(
     if let Err(error) = replies.remove().await {
         tracing::warn!(error = %crate::Chain(&error), "the reply queue was not removed");
     }
+    traces.stop().await;
     tracing::info!("the web tier has stopped");
     Ok(())
 }
@@ -296,7 +302,13 @@ fn table(settings: &Settings) -> (Router<App>, Bytes) {
     (router, json.into())
 }
 
-fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> Router {
+fn router(
+    routes: Router<App>,
+    app: App,
+    access: Access,
+    traces: Traces,
+    origins: &[Origin],
+) -> Router {
     let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -308,7 +320,7 @@ fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> 
         origins => router.layer(cors(origins)),
     };
     router
-        .layer(middleware::from_fn(exchange::identify))
+        .layer(middleware::from_fn_with_state(traces, exchange::identify))
         .with_state(app)
 }
 
