@@ -15,6 +15,11 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+/// The field that names a worker.
+pub const INSTANCE: &str = "instance.id";
+/// The field that names a web tier.
+pub const REPLICA: &str = "replica.id";
+
 /// What this process is called, and by which field.
 static PROCESS: OnceLock<(&'static str, String)> = OnceLock::new();
 
@@ -52,7 +57,8 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        if let Some((_, id)) = PROCESS.get() {
+        // Workers write to their parent's terminal; a web tier has its own.
+        if let Some((INSTANCE, id)) = PROCESS.get() {
             write!(writer, "{id} ")?;
         }
         self.0.format_event(context, writer, event)

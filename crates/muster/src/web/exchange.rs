@@ -15,6 +15,8 @@ use crate::traces::Traces;
 
 /// The header that carries the id, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header that carries the client's trace.
+pub const TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
 /// Longest id that is taken from a client.
 const MAX_ID_CHARS: usize = 128;
 
@@ -49,7 +51,7 @@ pub async fn identify(State(traces): State<Traces>, mut request: Request, next: 
     );
     request
         .headers_mut()
-        .insert(TRACEPARENT, header(&trace.to_string()));
+        .insert(TRACE, header(&trace.to_string()));
     let answer = header(&id);
     let answering = CURRENT.scope(id, next.run(request));
     let mut response = answering.instrument(span.clone()).await;
@@ -77,7 +79,7 @@ pub fn trace(headers: &HeaderMap) -> TraceParent {
 }
 
 fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
-    headers.get(TRACEPARENT)?.to_str().ok()?.parse().ok()
+    headers.get(TRACE)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ pub async fn run(
     let address = listener
         .local_addr()
         .context("read the listener's address")?;
-    logging::identify("replica.id", &replica.id);
+    logging::identify(logging::REPLICA, &replica.id);
     let traces = Traces::start(&settings, "muster-web", &replica.id)?;
     let backend = Backend::open(&settings, Role::Web).await?;
     let tasks = TaskTracker::new();
@@ -335,6 +335,7 @@ fn cors(origins: &[Origin]) -> CorsLayer {
             header::CONTENT_TYPE,
             guard::API_KEY,
             exchange::REQUEST_ID,
+            exchange::TRACE,
         ])
         .expose_headers([header::LOCATION, header::RETRY_AFTER, exchange::REQUEST_ID])
         .max_age(PREFLIGHT)

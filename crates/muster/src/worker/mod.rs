@@ -111,7 +111,7 @@ pub async fn run(
         (Some(instance), _) => instance.id.clone(),
         (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
     };
-    logging::identify("instance.id", &id);
+    logging::identify(logging::INSTANCE, &id);
     let traces = Traces::start(&settings, "muster-worker", &id)?;
     let installation = Installation::open(&settings.models_dir()?)?;
     let judge = Judge::new(&settings, installation.embedder());
