@@ -7,6 +7,7 @@ mod extract;
 mod gallery;
 mod guard;
 mod jobs;
+mod metrics;
 mod openapi;
 mod page;
 mod people;
@@ -48,6 +49,7 @@ use crate::live_gallery::LiveGallery;
 use dispatch::{Dispatcher, Parts};
 use events::Events;
 use guard::{Access, guarded};
+use metrics::Metrics;
 use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
 use serve::{ConnectionLimits, serve};
@@ -80,6 +82,7 @@ struct App {
     model: Arc<str>,
     examiner: gallery::Examiner,
     events: Events,
+    metrics: Metrics,
     /// Where the sample photographs are, if there is such a place.
     models_dir: Option<PathBuf>,
     /// `/openapi.json`.
@@ -143,6 +146,7 @@ pub async fn run(
     let access = access(&settings, &backend).await?;
     let (routes, document) = table(&settings);
     let submitted = replica.ledger.subscribe();
+    let metrics = Metrics::new(settings.price_per_hour);
     let dispatcher = Dispatcher::start(
         Parts {
             backend: backend.clone(),
@@ -152,6 +156,7 @@ pub async fn run(
             max_waiting: settings.max_waiting,
             max_instances: settings.max_instances(),
             backlog: replica.ledger,
+            metrics: metrics.clone(),
         },
         &tasks,
         &stop,
@@ -165,6 +170,7 @@ pub async fn run(
             // A page that stays open must not hold up the stop.
             shutdown.clone(),
         ),
+        metrics,
         dispatcher,
         backend,
         gallery,
@@ -260,6 +266,7 @@ fn enroll_routes() -> OpenApiRouter<App> {
 fn admin_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(status::status))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(gallery::calibration))
         .routes(routes!(gallery::health))
         .routes(routes!(events::events))
@@ -308,6 +315,7 @@ fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> 
         origins => router.layer(cors(origins)),
     };
     router
+        .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
         .layer(middleware::from_fn(exchange::identify))
         .with_state(app)
 }
