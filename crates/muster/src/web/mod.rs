@@ -1,5 +1,6 @@
 //! The web role: the HTTP contract, in front of the queue.
 
+mod audit;
 mod dispatch;
 mod events;
 mod exchange;
@@ -43,9 +44,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api_keys::{KeyStore, Scope};
+use crate::audit::AuditLog;
 use crate::backend::{Backend, Role};
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
+use audit::{Auditor, audited};
 use dispatch::{Dispatcher, Parts};
 use events::Events;
 use guard::{Access, guarded};
@@ -144,6 +147,7 @@ pub async fn run(
         stop.clone(),
     ));
     let access = access(&settings, &backend).await?;
+    let state = Arc::clone(&backend.state);
     let (routes, document) = table(&settings);
     let submitted = replica.ledger.subscribe();
     let metrics = Metrics::new(settings.price_per_hour);
@@ -195,7 +199,8 @@ pub async fn run(
         header_timeout: seconds(settings.header_timeout_s),
         header_bytes: settings.max_header_bytes,
     };
-    let router = router(routes, app, access, &settings.cors_origins);
+    let auditor = Auditor::start(AuditLog::new(state), &tasks, stop.clone());
+    let router = router(routes, app, access, auditor, &settings.cors_origins);
     let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
         shutdown.cancelled().await;
@@ -290,8 +295,8 @@ fn open_routes() -> OpenApiRouter<App> {
 fn routes() -> OpenApiRouter<App> {
     openapi::document()
         .merge(guarded(Scope::Recognize, recognize_routes()))
-        .merge(guarded(Scope::Enroll, enroll_routes()))
-        .merge(guarded(Scope::Admin, admin_routes()))
+        .merge(guarded(Scope::Enroll, audited(enroll_routes())))
+        .merge(guarded(Scope::Admin, audited(admin_routes())))
         .merge(open_routes())
 }
 
@@ -303,12 +308,19 @@ fn table(settings: &Settings) -> (Router<App>, Bytes) {
     (router, json.into())
 }
 
-fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> Router {
+fn router(
+    routes: Router<App>,
+    app: App,
+    access: Access,
+    auditor: Auditor,
+    origins: &[Origin],
+) -> Router {
     let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         // Every body is read through `upload`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
+        .layer(Extension(auditor))
         .layer(Extension(access));
     let router = match origins {
         [] => router,
