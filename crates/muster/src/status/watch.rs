@@ -253,14 +253,11 @@ fn line(sample: &Sample) -> String {
     )
 }
 
-/// The time of day, as it is here.
+/// The time of day, in UTC, as the logs have it.
 fn clock(at_ms: u64) -> String {
     let at = i64::try_from(at_ms).ok().map(Timestamp::from_millisecond);
     match at {
-        Some(Ok(at)) => at
-            .to_zoned(TimeZone::system())
-            .strftime("%H:%M:%S")
-            .to_string(),
+        Some(Ok(at)) => at.to_zoned(TimeZone::UTC).strftime("%H:%M:%SZ").to_string(),
         _ => "?".to_owned(),
     }
 }
