@@ -469,7 +469,7 @@ struct Observed(Durations);
 
 impl EncodeMetric for Observed {
     fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
-        let bounds = BOUNDS_S.into_iter().chain([f64::MAX]);
+        let bounds = BOUNDS_S.into_iter().chain([f64::INFINITY]);
         let classes: Vec<_> = bounds.zip(self.0.classes).collect();
         encoder.encode_histogram::<NoLabelSet>(self.0.sum_s, self.0.count(), &classes, None)
     }

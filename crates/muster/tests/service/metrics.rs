@@ -105,7 +105,7 @@ async fn what_happens_is_told_to_prometheus() {
             after.get(&format!("muster_stage_duration_seconds_count{labels}")),
             1.0
         );
-        let last = format!("muster_stage_duration_seconds_bucket{{le=\"+Inf\",stage=\"{stage}\"}}");
+        let last = format!("muster_stage_duration_seconds_bucket{{stage=\"{stage}\",le=\"+Inf\"}}");
         assert_eq!(after.get(&last), 1.0);
     }
     assert_eq!(
@@ -127,6 +127,12 @@ async fn what_happens_is_told_to_prometheus() {
     assert!(launched >= 1.0);
     assert_eq!(after.get("muster_fleet_boot_seconds_count"), launched);
     assert!(after.get("muster_fleet_boot_seconds_sum") > 0.0);
+    let last = after.get("muster_fleet_boot_seconds_bucket{le=\"+Inf\"}");
+    assert_eq!(last, launched);
+    assert!(
+        !after.text.contains("e+"),
+        "no bound is a number beyond use"
+    );
     assert_eq!(after.get("muster_fleet_drains_total"), launched);
     assert!(after.get("muster_scale_out_seconds_count") >= 1.0);
     assert!(after.get("muster_plans_total{decision=\"launch\"}") >= 1.0);
