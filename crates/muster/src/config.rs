@@ -139,6 +139,8 @@ pub struct Settings {
     /// Where traces are exported to by OTLP; where OpenTelemetry's own variables say when unset, and
     /// nowhere if they do not.
     pub otlp_endpoint: Option<String>,
+    /// What an instance costs an hour, in US dollars; its cost is not told when unset.
+    pub price_per_hour: Option<f64>,
 }
 
 /// How the idle time before the fleet shrinks is found.
@@ -200,6 +202,7 @@ impl Default for Settings {
             retention_s: 3600.0,
             object_keys: ObjectKeys::Request,
             otlp_endpoint: None,
+            price_per_hour: None,
         }
     }
 }
@@ -288,6 +291,12 @@ impl Settings {
             anyhow::ensure!(
                 (0.0..=1e9).contains(&value),
                 "{name} is {value}: it must be between 0 and 1e9 seconds"
+            );
+        }
+        if let Some(price) = self.price_per_hour {
+            anyhow::ensure!(
+                (0.0..=1e6).contains(&price),
+                "price_per_hour is {price}: it must be between 0 and 1e6 dollars"
             );
         }
         anyhow::ensure!(

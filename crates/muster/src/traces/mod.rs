@@ -24,8 +24,8 @@ use crate::config::{QueueKind, Settings};
 
 /// How long the end of a process waits for its last spans to be taken.
 const FLUSH: Duration = Duration::from_secs(2);
-/// What load balancers and their like ask again and again: no trace is begun for it.
-const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+/// What load balancers and Prometheus ask again and again: no trace is begun for it.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// What `service.name` begins with where the operator has set none.
 const UNNAMED: &str = "unknown_service";
 

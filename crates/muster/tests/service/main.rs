@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod audit;
 mod aws;
 mod bad_input;
 mod crash;
@@ -13,6 +14,7 @@ mod jobs;
 mod keys;
 mod logs;
 mod main_job;
+mod metrics;
 mod people;
 mod several;
 mod support;
