@@ -105,7 +105,7 @@ async fn logs_say_which_process_and_request_and_nothing_of_anybody() {
     // What fails is logged with its cause, which knows paths.
     break_store(&data, "output");
     let unstored = service.call_as("see-2", Method::POST, "/v1/recognize", Some(photo(&second)));
-    assert_eq!(unstored.await.status, 504);
+    assert!(unstored.await.status >= 500);
     let job = service.call_as("job-1", Method::POST, "/v1/jobs", Some(photo(&second)));
     assert_eq!(job.await.status, 202);
     until("workers have given up on something", async || {
