@@ -24,6 +24,9 @@ const SAME_FACE_OVERLAP: f32 = 0.3;
 /// Detections kept before overlapping ones are merged; OpenCV's default for this model.
 const MAX_CANDIDATES: usize = 5_000;
 
+/// The name of YuNet's input.
+const INPUT: &str = "input";
+
 /// The pixels between two cells of each of YuNet's three grids.
 const STRIDES: [usize; 3] = [8, 16, 32];
 
@@ -230,15 +233,16 @@ impl Grids {
         input: InputSize,
     ) -> Result<Self, EngineError> {
         let side = i64::from(input.side());
-        let session = engine.compile(source, [1, 3, side, side])?;
+        let session = engine.compile(source, INPUT, [1, 3, side, side])?;
         let grids = Self {
             session,
             side: input.side() as usize,
         };
         for stride in STRIDES {
             if grids.outputs(stride).is_err() {
-                return Err(source
-                    .unsuitable("YuNet's outputs cls, obj, bbox and kps at strides 8, 16, 32"));
+                return Err(source.unsuitable(
+                    "YuNet's outputs cls, obj, bbox and kps at strides 8, 16, 32 were expected",
+                ));
             }
         }
         Ok(grids)

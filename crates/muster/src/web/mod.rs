@@ -109,7 +109,9 @@ pub async fn run(
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
     let manifest = models::Manifest::embedded().context("read the manifest")?;
-    let embedder = manifest.embedder().context("find the embedder's entry")?;
+    let profile = manifest.profile(&settings.profile);
+    let embedder = profile.and_then(|profile| manifest.embedder(profile));
+    let embedder = embedder.with_context(|| format!("there is no profile {}", settings.profile))?;
     let model = embedder.name.clone();
     gallery.expect_model(&model).await?;
     // Last: a start that fails leaves no queue behind.
