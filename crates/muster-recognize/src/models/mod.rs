@@ -10,6 +10,7 @@ mod fetch;
 mod install;
 mod manifest;
 mod onnx;
+mod own;
 mod package;
 mod prepare;
 mod verify;
@@ -26,6 +27,7 @@ use crate::recognizer::ModelFiles;
 pub use entry::{Alignment, Calibration, ColourOrder, Detector, Embedder, Input, Placement};
 pub use install::{Installed, Progress, install};
 pub use manifest::{DEFAULT_PROFILE, Manifest, Person, Profile, Samples};
+pub use own::OWN_MANIFEST;
 pub use package::{Build, BuildKind, Client, InstalledFile, Package, Preparation, Role, Target};
 pub use prepare::{PrepareError, dequantise};
 pub use verify::FileState;
@@ -147,6 +149,27 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An operator's manifest is wrong.
+    #[error("the models' manifest {} is wrong: {reason}", path.display())]
+    OwnManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An operator's own model is not there, or not the one that was stated.
+    #[error("the file of the model {name}, {}, {}", path.display(), match state {
+        FileState::Missing => "is missing: put it there, or correct `file` in the models' manifest",
+        _ => "has another hash: put the right file there, or correct `sha256` in the models' manifest",
+    })]
+    OwnModel {
+        /// The embedder.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// What became of it.
+        state: FileState,
+    },
     /// A file or folder could not be used.
     #[error("could not {doing} {}", path.display())]
     Io {
@@ -224,7 +247,7 @@ pub struct Listed {
     /// The one profile that needs it; absent where every installation has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// Name and version of the package that it comes from.
+    /// Name and version of the package that it comes from; of an operator's own model the file.
     pub package: String,
     /// SPDX licence expression.
     pub licence: String,
@@ -244,7 +267,15 @@ impl Installation {
     /// [`ModelError::NotInstalled`], or [`ModelError::Altered`] when a file is missing or has
     /// another size.
     pub fn open(root: &Path) -> Result<Self, ModelError> {
-        Self::open_of(Manifest::embedded()?, root, env::consts::ARCH)
+        Self::open_with(Manifest::embedded()?, root)
+    }
+
+    /// As [`Self::open`], of a manifest that an operator's own models were added to.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(manifest: Manifest, root: &Path) -> Result<Self, ModelError> {
+        Self::open_of(manifest, root, env::consts::ARCH)
     }
 
     fn open_of(manifest: Manifest, root: &Path, arch: &str) -> Result<Self, ModelError> {
@@ -422,7 +453,8 @@ impl Installation {
     pub fn verify(&self) -> Result<(), ModelError> {
         self.verify_where(|package, _| {
             package.profile.is_none() || self.part_folder(package.profile.as_deref()).is_dir()
-        })
+        })?;
+        self.verify_own(self.embedder())
     }
 
     /// Hashes the files of the profile's detector and embedder only.
@@ -431,7 +463,20 @@ impl Installation {
     /// As [`Self::verify`].
     pub fn verify_models(&self) -> Result<(), ModelError> {
         let models = self.manifest.model_files(&self.profile);
-        self.verify_where(|_, file| models.contains(&file.to.as_str()))
+        self.verify_where(|_, file| models.contains(&file.to.as_str()))?;
+        self.verify_own(self.embedder())
+    }
+
+    /// Hashes the file of an operator's own embedder.
+    fn verify_own(&self, embedder: &Embedder) -> Result<(), ModelError> {
+        match own_state(embedder) {
+            None | Some(FileState::Intact) => Ok(()),
+            Some(state) => Err(ModelError::OwnModel {
+                name: embedder.name.clone(),
+                path: PathBuf::from(&embedder.file),
+                state,
+            }),
+        }
     }
 
     fn verify_part(&self, part: Option<&str>) -> Result<(), ModelError> {
@@ -473,16 +518,17 @@ impl Installation {
     }
 }
 
-/// Lists what belongs in `root` and hashes what is there of it, installed or not.
-///
-/// # Errors
-/// [`ModelError::Manifest`] only.
-pub fn list(root: &Path) -> Result<Vec<Listed>, ModelError> {
-    Ok(list_of(&Installation::at(
-        Manifest::embedded()?,
-        root,
-        env::consts::ARCH,
-    )))
+/// What became of the file of an operator's own embedder; `None` for one that is installed.
+fn own_state(embedder: &Embedder) -> Option<FileState> {
+    let hash = embedder.sha256.as_deref()?;
+    Some(verify::state(Path::new(&embedder.file), hash))
+}
+
+/// Lists what belongs in `root`, and an operator's own models, and hashes what is there of it,
+/// installed or not.
+#[must_use]
+pub fn list(manifest: Manifest, root: &Path) -> Vec<Listed> {
+    list_of(&Installation::at(manifest, root, env::consts::ARCH))
 }
 
 fn list_of(installation: &Installation) -> Vec<Listed> {
@@ -537,6 +583,22 @@ fn list_of(installation: &Installation) -> Vec<Listed> {
             (FileState::Altered, _) | (_, FileState::Altered) => FileState::Altered,
             _ => FileState::Intact,
         };
+    }
+    for embedder in &manifest.embedders {
+        let Some(state) = own_state(embedder) else {
+            continue;
+        };
+        rows.push(Listed {
+            name: embedder.name.clone(),
+            role: Role::Embedder,
+            profile: Some(embedder.name.clone()),
+            package: embedder.file.clone(),
+            licence: embedder.licence.clone(),
+            bytes: Path::new(&embedder.file)
+                .metadata()
+                .map_or(0, |file| file.len()),
+            state,
+        });
     }
     rows
 }
