@@ -12,6 +12,7 @@ mod events;
 mod jobs;
 mod keys;
 mod main_job;
+mod own_model;
 mod people;
 mod several;
 mod support;
