@@ -23,7 +23,6 @@ use muster_jobs::{
     Recognition, Reply, Request, TimingMs, WorkerCpu, now_ms,
 };
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
-use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Analysis;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
@@ -113,7 +112,7 @@ pub async fn run(
     };
     logging::identify(logging::INSTANCE, &id);
     let traces = Traces::start(&settings, "muster-worker", &id)?;
-    let installation = Installation::open(&settings.models_dir()?)?;
+    let installation = settings.installation()?;
     let judge = Judge::new(&settings, installation.embedder());
     // The models load while the stores and queues are opened.
     let inference = Inference::start(installation, &settings)?;
