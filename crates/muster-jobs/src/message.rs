@@ -16,8 +16,6 @@ pub const MESSAGE_VERSION: u32 = 4;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
-/// The message attribute that carries the trace, as W3C Trace Context names it.
-const TRACEPARENT: &str = "traceparent";
 
 /// A message's attributes, by name.
 pub type Attributes = BTreeMap<String, String>;
@@ -150,7 +148,7 @@ impl Request {
             .get(REPLY_TO)
             .ok_or(MessageError::NoReplyQueue)?
             .clone();
-        if let Some(trace) = attributes.get(TRACEPARENT).and_then(|t| t.parse().ok()) {
+        if let Some(trace) = TraceParent::of_message(attributes) {
             request.trace = trace;
         }
         Ok(request)
@@ -161,7 +159,7 @@ impl Request {
         let body = serde_json::to_string(self).expect("a request has only string keys");
         let attributes = [
             (REPLY_TO.to_owned(), self.reply_to.clone()),
-            (TRACEPARENT.to_owned(), self.trace.to_string()),
+            self.trace.to_attribute(),
         ];
         (body, attributes.into())
     }
@@ -178,6 +176,7 @@ pub fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TRACEPARENT;
 
     fn request() -> Request {
         Request {

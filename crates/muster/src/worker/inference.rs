@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -25,7 +25,7 @@ pub enum InferenceError {
 
 struct Job {
     photo: Bytes,
-    reply: oneshot::Sender<Result<Analysis, RecognizeError>>,
+    reply: oneshot::Sender<Result<(Analysis, Instant), RecognizeError>>,
 }
 
 /// A handle to the inference thread.
@@ -77,7 +77,7 @@ impl Inference {
             .context("the inference thread ended while it loaded the models")?
     }
 
-    /// Analyses one photograph when it is its turn.
+    /// Analyses one photograph when it is its turn, and says when that ended.
     ///
     /// A photograph that the models work on for longer than `limit` ends the process: the thread
     /// can not be interrupted, and the queue hands the request to another worker.
@@ -86,7 +86,7 @@ impl Inference {
         photo: Bytes,
         limit: Duration,
         drain: &CancellationToken,
-    ) -> Result<Analysis, InferenceError> {
+    ) -> Result<(Analysis, Instant), InferenceError> {
         let turn = tokio::select! {
             biased;
             () = drain.cancelled() => return Err(InferenceError::Draining),
@@ -100,7 +100,7 @@ impl Inference {
             fatal("the inference thread is gone");
         }
         match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(Ok(analysis))) => Ok(analysis),
+            Ok(Ok(Ok(analyzed))) => Ok(analyzed),
             Ok(Ok(Err(RecognizeError::Image(error)))) => {
                 Err(InferenceError::Refused(image_failure(&error)))
             }
@@ -173,7 +173,8 @@ fn serve(
     };
     let _ = loaded.send(Ok(installation.embedder().name.clone()));
     while let Some(Job { photo, reply }) = jobs.blocking_recv() {
-        let _ = reply.send(recognizer.analyze(&photo));
+        let analyzed = recognizer.analyze(&photo);
+        let _ = reply.send(analyzed.map(|analysis| (analysis, Instant::now())));
     }
 }
 
