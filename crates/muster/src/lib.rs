@@ -6,6 +6,7 @@ mod api_keys;
 mod aws;
 mod backend;
 mod bench;
+mod catalogue;
 pub mod cli;
 mod client;
 mod config;

@@ -66,6 +66,15 @@ pub enum ModelError {
         /// Those that there are.
         known: Vec<String>,
     },
+    /// No such embedder.
+    #[error(
+        "the embedder {name} is in no manifest of this machine: add its entry, as `models.toml` had it \
+         (docs/MODELS.md)"
+    )]
+    UnknownEmbedder {
+        /// What was asked for.
+        name: String,
+    },
     /// A profile's own models were not installed.
     #[error(
         "the models of the profile {profile} are not installed in {}: run `{}`",
@@ -412,6 +421,24 @@ impl Installation {
         self.manifest
             .embedder(&self.profile)
             .expect("a parsed manifest has the profile's embedder")
+    }
+
+    /// An embedder of any profile, whose file has been hashed.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownEmbedder`], [`ModelError::ProfileNotInstalled`], or that its file is not
+    /// what it should be.
+    pub fn other_embedder(&self, name: &str) -> Result<EmbedderModel, ModelError> {
+        let profiles = self.manifest.profiles.iter();
+        let profile = profiles
+            .clone()
+            .find(|profile| profile.embedder == name)
+            .ok_or_else(|| ModelError::UnknownEmbedder {
+                name: name.to_owned(),
+            })?;
+        let installation = self.clone().with_profile(&profile.name)?;
+        installation.verify_models()?;
+        Ok(installation.model_files().embedder)
     }
 
     /// The file of the profile's face detector.

@@ -33,7 +33,6 @@ use axum::{Router, extract::State, middleware};
 use bytes::Bytes;
 use muster_recognize::decode::DecodeLimits;
 use muster_recognize::gallery::Gallery;
-use muster_recognize::models::Manifest;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -77,9 +76,10 @@ struct App {
     input_is_bucket: bool,
     /// The operator's cutoff, where there is one.
     cutoff: Option<f32>,
-    model: Arc<str>,
     /// What is known of each model.
-    manifest: Arc<Manifest>,
+    catalogue: Catalogue,
+    /// Looks whether the gallery's model is to change.
+    model_changes: Arc<Notify>,
     examiner: gallery::Examiner,
     events: Events,
     /// Where the sample photographs are, if there is such a place.
@@ -110,12 +110,8 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
-    let manifest = Arc::new(settings.manifest().context("read the manifest")?);
-    let profile = manifest.profile(&settings.profile);
-    let embedder = profile.and_then(|profile| manifest.embedder(profile));
-    let embedder = embedder.with_context(|| format!("there is no profile {}", settings.profile))?;
-    let model = embedder.name.clone();
-    gallery.expect_model(&model).await?;
+    let catalogue = Catalogue::open(&settings)?;
+    gallery.held(|gallery| catalogue.expect(gallery)).await?;
     // Last: a start that fails leaves no queue behind.
     let replies = backend.replies(&replica.id).await?;
     // Buckets have lifecycle rules of their own.
@@ -181,9 +177,9 @@ pub async fn run(
         deletes_when_old: settings.input_store.is_none() && settings.output_store.is_none(),
         input_is_bucket: settings.input_store.is_some(),
         cutoff: settings.cutoff,
-        model: model.into(),
-        examiner: gallery::Examiner::new(&settings, embedder),
-        manifest,
+        examiner: gallery::Examiner::new(&settings, catalogue.clone()),
+        catalogue,
+        model_changes: Arc::default(),
         models_dir: settings.models_dir().ok(),
         document,
         started: Instant::now(),
