@@ -161,7 +161,10 @@ mod tests {
         assert_eq!(catalogue.find("slow"), None);
         assert_eq!(catalogue.to_embed(&gallery("sface")), ["sface"]);
         catalogue.set_next(Some("fr_feature".to_owned()));
-        assert_eq!(catalogue.to_embed(&gallery("sface")), ["sface", "fr_feature"]);
+        assert_eq!(
+            catalogue.to_embed(&gallery("sface")),
+            ["sface", "fr_feature"]
+        );
     }
 
     #[test]

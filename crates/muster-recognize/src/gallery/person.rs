@@ -229,8 +229,14 @@ impl Person {
 
     /// What that model has not made an embedding of, with the place of the face in its photograph.
     pub fn lacking(&self, model: &str) -> impl Iterator<Item = (Source, u32)> {
-        let faces = self.faces.iter().filter(move |face| face.embeddings.by(model).is_none());
-        let denials = self.denials.iter().filter(move |denial| denial.embeddings.by(model).is_none());
+        let faces = self
+            .faces
+            .iter()
+            .filter(move |face| face.embeddings.by(model).is_none());
+        let denials = self
+            .denials
+            .iter()
+            .filter(move |denial| denial.embeddings.by(model).is_none());
         let faces = faces.map(|face| (Source::Face(face.id), face.face));
         faces.chain(denials.map(|denial| (Source::Denial(denial.id), denial.face)))
     }

@@ -7,6 +7,7 @@ mod extract;
 mod gallery;
 mod guard;
 mod jobs;
+mod model_change;
 mod openapi;
 mod page;
 mod people;
@@ -42,6 +43,7 @@ use utoipa_axum::routes;
 
 use crate::api_keys::{KeyStore, Scope};
 use crate::backend::{Backend, Role};
+use crate::catalogue::Catalogue;
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
 use dispatch::{Dispatcher, Parts};
@@ -79,7 +81,7 @@ struct App {
     /// What is known of each model.
     catalogue: Catalogue,
     /// Looks whether the gallery's model is to change.
-    model_changes: Arc<Notify>,
+    model_changes: model_change::Progress,
     examiner: gallery::Examiner,
     events: Events,
     /// Where the sample photographs are, if there is such a place.
@@ -147,6 +149,7 @@ pub async fn run(
         Parts {
             backend: backend.clone(),
             gallery: gallery.clone(),
+            catalogue: catalogue.clone(),
             replies: Arc::clone(&replies),
             timeout: request_timeout,
             max_waiting: settings.max_waiting,
@@ -179,11 +182,12 @@ pub async fn run(
         cutoff: settings.cutoff,
         examiner: gallery::Examiner::new(&settings, catalogue.clone()),
         catalogue,
-        model_changes: Arc::default(),
+        model_changes: model_change::Progress::default(),
         models_dir: settings.models_dir().ok(),
         document,
         started: Instant::now(),
     };
+    tasks.spawn(model_change::run(app.clone(), stop.clone()));
     tracing::info!(%address, "the web tier listens");
     let limits = ConnectionLimits {
         connections: settings.max_connections,
@@ -263,6 +267,8 @@ fn admin_routes() -> OpenApiRouter<App> {
         .routes(routes!(status::status))
         .routes(routes!(gallery::calibration))
         .routes(routes!(gallery::health))
+        .routes(routes!(model_change::show, model_change::begin))
+        .routes(routes!(model_change::forget))
         .routes(routes!(events::events))
 }
 

@@ -129,8 +129,16 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
         Some(latencies) => latencies.map(|latency| Some(milliseconds(latency))),
         None => [None, None],
     };
-    let (people, faces, version) = app
-        .with_gallery(|gallery| (gallery.people_count(), gallery.faces(), gallery.version()))
+    let (people, faces, version, model) = app
+        .with_gallery(|gallery| {
+            let (people, faces) = (gallery.people_count(), gallery.faces());
+            (
+                people,
+                faces,
+                gallery.version(),
+                app.catalogue.model_of(gallery),
+            )
+        })
         .await?;
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION"),
@@ -162,7 +170,7 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
             faces,
             version,
         },
-        model: app.model.to_string(),
+        model,
         failures: aws::failures(),
         cpu_s: CpuView {
             web: cpu::runtime_time().map(|used| used.as_secs_f64()),

@@ -12,6 +12,7 @@ mod events;
 mod jobs;
 mod keys;
 mod main_job;
+mod model_change;
 mod own_model;
 mod people;
 mod several;

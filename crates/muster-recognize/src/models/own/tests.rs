@@ -1,4 +1,3 @@
-
 //! Manifests of an operator's, and a model that a test writes.
 
 use std::fs;
