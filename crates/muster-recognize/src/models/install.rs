@@ -302,9 +302,12 @@ fn place(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, ModelError> {
     let prepared = match &file.prepare {
-        Some(Preparation::Dequantise { input }) => {
+        Some(preparation) => {
             progress(Progress::Preparing { file: &file.to });
-            let done = prepare::dequantise(bytes, input);
+            let done = match preparation {
+                Preparation::Dequantise { input } => prepare::dequantise(bytes, input),
+                Preparation::Flush { below } => prepare::flush(bytes, *below),
+            };
             Some(done.map_err(|source| ModelError::Prepare {
                 member: file.from.clone(),
                 source,

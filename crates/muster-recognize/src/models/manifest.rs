@@ -417,7 +417,7 @@ mod tests {
             (
                 "impostor_std = 0.088",
                 "impostor_std = 0.0",
-                "the calibration",
+                "its calibration",
             ),
             (
                 "dequantise = { input",

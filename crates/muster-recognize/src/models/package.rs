@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A pinned package.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
     /// Name in its registry.
@@ -54,7 +54,7 @@ pub enum Role {
 }
 
 /// One archive of a package.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Build {
     /// The archive's format.
@@ -99,7 +99,7 @@ pub struct Target {
 }
 
 /// A file that is installed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstalledFile {
     /// The archive's member.
@@ -115,13 +115,18 @@ pub struct InstalledFile {
 }
 
 /// What is done to a file before it is installed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Preparation {
     /// [`super::prepare::dequantise`].
     Dequantise {
         /// The graph input that stays.
         input: String,
+    },
+    /// [`super::prepare::flush`].
+    Flush {
+        /// Weights nearer to zero than this become zero.
+        below: f32,
     },
 }
 
