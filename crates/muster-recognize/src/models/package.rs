@@ -123,7 +123,7 @@ pub enum Preparation {
         /// The graph input that stays.
         input: String,
     },
-    /// [`super::prepare::flush`].
+    /// Vanishing weights become zero: a processor computes with them slowly.
     Flush {
         /// Weights nearer to zero than this become zero.
         below: f32,

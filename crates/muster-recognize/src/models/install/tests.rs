@@ -94,7 +94,7 @@ impl Shelf {
              [[profile]]\nname='swift'\ndetector='d'\nembedder='s'\n\
              [samples]\ngroup='samples/b.jpg'\n"
                 .to_owned(),
-            format!("[[detector]]\nname='d'\ntitle='D'\nlicence='MIT'\nfile='m/d.onnx'\n"),
+            "[[detector]]\nname='d'\ntitle='D'\nlicence='MIT'\nfile='m/d.onnx'\n".to_owned(),
             input("input", 320, "bgr"),
             embedder("e"),
             embedder("s"),
