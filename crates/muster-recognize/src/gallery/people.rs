@@ -166,8 +166,8 @@ impl Gallery {
             Change::Remove(_) => true,
             Change::UseModel(_) => false,
             Change::Put(person) => self.people.get(&person.id).is_some_and(|before| {
-                let mut sources = before.sources();
-                sources.any(|source| !person.sources().any(|kept| kept == source))
+                let mut before = before.kept();
+                before.any(|made| !person.kept().any(|kept| kept == made))
             }),
         }
     }
@@ -390,8 +390,16 @@ mod tests {
         assert_eq!(nearest(&gallery, &[1.0, 0.0, 0.0]), "1");
         gallery.apply(6, Change::UseModel("sface".to_owned()));
         assert_eq!(nearest(&gallery, &[1.0, 0.0]), "0");
-        let bare = people[0].faces[0].embeddings.clone().without("other");
-        assert!(bare.by("other").is_none() && bare.by("sface").is_some());
+        let mut bare = people[0].clone();
+        assert!(!gallery.forgets(&Change::Put(bare.clone())));
+        for (_, embeddings) in bare.embeddings_mut() {
+            *embeddings = embeddings.clone().without("other");
+        }
+        assert_eq!(
+            bare.faces[0].embeddings,
+            Embeddings::of("sface", Embedding::normalise(&[1.0, 0.0]).unwrap())
+        );
+        assert!(gallery.forgets(&Change::Put(bare)));
     }
 
     #[test]

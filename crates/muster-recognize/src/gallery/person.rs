@@ -227,6 +227,24 @@ impl Person {
         faces.chain(denials.map(|denial| Source::Denial(denial.id)))
     }
 
+    /// Every embedding that is kept, by what it was made of and the model.
+    pub fn kept(&self) -> impl Iterator<Item = (Source, &str)> {
+        let faces = self.faces.iter();
+        let faces = faces.flat_map(|face| {
+            face.embeddings
+                .iter()
+                .map(|(by, _)| (Source::Face(face.id), by))
+        });
+        let denials = self.denials.iter();
+        let denials = denials.flat_map(|denial| {
+            denial
+                .embeddings
+                .iter()
+                .map(|(by, _)| (Source::Denial(denial.id), by))
+        });
+        faces.chain(denials)
+    }
+
     /// What that model has not made an embedding of, with the place of the face in its photograph.
     pub fn lacking(&self, model: &str) -> impl Iterator<Item = (Source, u32)> {
         let faces = self

@@ -260,8 +260,6 @@ pub async fn forget(
             printable(&model)
         )));
     }
-    // The log's older objects still hold them.
-    app.gallery.compact().await.map_err(gallery_failed)?;
     Ok(Json(Forgotten { model, people }))
 }
 

@@ -123,11 +123,13 @@ pub async fn run(
             anyhow::Ok(catalogue.model_of(gallery))
         })
         .await?;
-    // Before a request is taken that could not be answered.
-    tokio::task::spawn_blocking(move || installation.other_embedder(&model))
-        .await
-        .context("verify the gallery's model")?
-        .context("the gallery's model is not installed here")?;
+    if model != installation.embedder().name {
+        // Before a request is taken that could not be answered.
+        tokio::task::spawn_blocking(move || installation.other_embedder(&model))
+            .await
+            .context("verify the gallery's model")?
+            .context("find the gallery's model")?;
+    }
     let remote = backend.sdk.is_some();
     let in_hand = if remote { IN_HAND_REMOTE } else { IN_HAND };
     let tasks = TaskTracker::new();
