@@ -7,6 +7,8 @@
 //! store, and what is done in the gallery. So any replica goes on where another was killed, and several
 //! at one time do nothing worse than some faces twice.
 
+mod store;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
 use muster_recognize::gallery::{Change, Embeddings, Gallery, Person, PersonId, Source};
-use object_store::{ObjectStoreExt, PutPayload};
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,7 @@ use super::upload::stored_photo;
 use super::{App, AppState, printable};
 use crate::backend::Backend;
 use crate::pauses;
+use store::{Begun, NotEmbedded, store_failed};
 
 /// Photographs that are embedded anew at one time: they share the queue with everybody's.
 const IN_FLIGHT: usize = 2;
@@ -43,26 +46,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The cosine, by the gallery's own model, below which the face that is found in a kept photograph now
 /// is another than was enrolled from it. One photograph's face is itself by far more than that.
 const SAME_FACE: f32 = 0.5;
-
-/// A change that is under way, as it stands in the state store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Begun {
-    to: String,
-    started_at_ms: u64,
-}
-
-/// A face that the next model made no embedding of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct NotEmbedded {
-    /// Whose face it is.
-    #[schema(value_type = uuid::Uuid)]
-    person_id: PersonId,
-    /// The face's id, or the denial's.
-    #[schema(value_type = uuid::Uuid)]
-    id: String,
-    /// Why there is none.
-    reason: String,
-}
 
 /// Wakes the work, and tells what it stumbled over. Cheap to clone.
 #[derive(Clone, Default)]
@@ -162,18 +145,12 @@ pub async fn begin(State(app): AppState, request: Request) -> Result<Response, A
     if current == to {
         end(&app, None).await?;
     } else {
-        forget_not_embedded(&app).await?;
+        store::forget_not_embedded(&app).await?;
         let begun = Begun {
             to: to.clone(),
             started_at_ms: now_ms(),
         };
-        let body = serde_json::to_vec(&begun).expect("a change has only string keys");
-        let key = Backend::model_change();
-        app.backend
-            .state
-            .put(&key, PutPayload::from(body))
-            .await
-            .map_err(store_failed)?;
+        store::write(&app, &begun).await?;
         app.catalogue.set_next(Some(to));
         app.model_changes.say(None);
         under_way = !finish(&app, &begun, &HashSet::new()).await?;
@@ -223,7 +200,10 @@ pub async fn forget(
             printable(&model)
         ))
     };
-    if read(&app).await?.is_some_and(|begun| begun.to == model) {
+    if store::read(&app)
+        .await?
+        .is_some_and(|begun| begun.to == model)
+    {
         return Err(in_use());
     }
     let mut people = 0;
@@ -282,8 +262,8 @@ fn known(app: &App, name: &str) -> Result<String, ApiError> {
 }
 
 async fn view(app: &App) -> Result<ModelView, ApiError> {
-    let begun = read(app).await?;
-    let not_embedded = not_embedded(app).await?;
+    let begun = store::read(app).await?;
+    let not_embedded = store::not_embedded(app).await?;
     let without: HashSet<&str> = not_embedded.iter().map(|face| face.id.as_str()).collect();
     let (model, kept, change) = app
         .with_gallery(|gallery| {
@@ -381,13 +361,13 @@ enum Step {
 
 /// Goes through the whole gallery once, and changes the model if nothing was left to do.
 async fn step(app: &App) -> Result<Step, ApiError> {
-    let begun = read(app).await?;
+    let begun = store::read(app).await?;
     app.catalogue
         .set_next(begun.as_ref().map(|begun| begun.to.clone()));
     let Some(begun) = begun else {
         return Ok(Step::Nothing);
     };
-    let without = not_embedded(app).await?;
+    let without = store::not_embedded(app).await?;
     let without: HashSet<String> = without.into_iter().map(|face| face.id).collect();
     if finish(app, &begun, &without).await? {
         return Ok(Step::Done);
@@ -408,7 +388,7 @@ async fn step(app: &App) -> Result<Step, ApiError> {
             })
             .await?;
         for person in page {
-            if read(app).await?.as_ref() != Some(&begun) {
+            if store::read(app).await?.as_ref() != Some(&begun) {
                 return Ok(Step::Done);
             }
             worked |= embed(app, &begun, person, &without).await?;
@@ -485,13 +465,7 @@ async fn embed(
                 id: name(*source),
                 reason: reason.clone(),
             };
-            let body = serde_json::to_vec(&lost).expect("it has only string keys");
-            let key = Backend::not_embedded().join(lost.id.as_str());
-            app.backend
-                .state
-                .put(&key, PutPayload::from(body))
-                .await
-                .map_err(store_failed)?;
+            store::write_not_embedded(app, &lost).await?;
         }
     }
     let by = |source: Source| {
@@ -600,75 +574,15 @@ async fn finish(app: &App, begun: &Begun, without: &HashSet<String>) -> Result<b
 
 /// Ends the change that is under way, if it is this one.
 async fn end(app: &App, only: Option<&Begun>) -> Result<(), ApiError> {
-    if let (Some(only), Some(there)) = (only, read(app).await?)
+    if let (Some(only), Some(there)) = (only, store::read(app).await?)
         && *only != there
     {
         return Ok(());
     }
-    match app.backend.state.delete(&Backend::model_change()).await {
-        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-        Err(error) => return Err(store_failed(error)),
-    }
+    store::remove(app).await?;
     app.catalogue.set_next(None);
     app.model_changes.say(None);
     Ok(())
-}
-
-async fn read(app: &App) -> Result<Option<Begun>, ApiError> {
-    let found = match app.backend.state.get(&Backend::model_change()).await {
-        Ok(found) => found.bytes().await.map_err(store_failed)?,
-        Err(object_store::Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(store_failed(error)),
-    };
-    serde_json::from_slice(&found)
-        .map(Some)
-        .map_err(|error| ApiError::internal("a change of the model could not be read", &error))
-}
-
-/// What the last change, or the one that is under way, made no embedding of.
-async fn not_embedded(app: &App) -> Result<Vec<NotEmbedded>, ApiError> {
-    let state = &app.backend.state;
-    let listed: Vec<_> = state
-        .list(Some(&Backend::not_embedded()))
-        .try_collect()
-        .await
-        .map_err(store_failed)?;
-    let mut found = Vec::with_capacity(listed.len());
-    for object in listed {
-        let bytes = match state.get(&object.location).await {
-            Ok(there) => there.bytes().await.map_err(store_failed)?,
-            Err(object_store::Error::NotFound { .. }) => continue,
-            Err(error) => return Err(store_failed(error)),
-        };
-        let face = serde_json::from_slice(&bytes);
-        found.push(face.map_err(|error| {
-            ApiError::internal("a face that was not embedded could not be read", &error)
-        })?);
-    }
-    Ok(found)
-}
-
-async fn forget_not_embedded(app: &App) -> Result<(), ApiError> {
-    let state = &app.backend.state;
-    let listed: Vec<_> = state
-        .list(Some(&Backend::not_embedded()))
-        .try_collect()
-        .await
-        .map_err(store_failed)?;
-    for object in listed {
-        match state.delete(&object.location).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(store_failed(error)),
-        }
-    }
-    Ok(())
-}
-
-fn store_failed(error: object_store::Error) -> ApiError {
-    ApiError::internal(
-        "the state of a change of the model could not be kept",
-        &error,
-    )
 }
 
 fn gallery_failed(error: muster_recognize::gallery::GalleryError) -> ApiError {
