@@ -41,8 +41,8 @@ use store::{Begun, NotEmbedded, store_failed};
 const IN_FLIGHT: usize = 2;
 /// People whose faces are looked through at one time.
 const PAGE: usize = 64;
-/// How soon a replica notices a change that another one began.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How soon a replica notices a change that another one began, and works on it too.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The cosine, by the gallery's own model, below which the face that is found in a kept photograph now
 /// is another than was enrolled from it. One photograph's face is itself by far more than that.
 const SAME_FACE: f32 = 0.5;
