@@ -1,4 +1,7 @@
-//! The gallery in memory: who is enrolled, and who is nearest to a probe.
+//! The gallery: who is enrolled, and who is nearest to a probe.
+//!
+//! Most people stand in segments ([`super::segment`]), which are used where they are; those who
+//! changed since the segments were written are in memory and take precedence.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -6,8 +9,10 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
+use super::index::{self, EXACT_UP_TO, Flat, Place};
+use super::parts::{self, Part};
 use super::person::{Change, Person, PersonId};
-use crate::embed::{Embedding, cosine};
+use crate::embed::Embedding;
 
 /// A person near a probe.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,15 +33,27 @@ pub(super) struct Standing {
     pub migrating_to: Option<String>,
 }
 
-/// Everyone enrolled, at one version.
+/// What a gallery was read from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Base {
+    /// The number of the manifest; 0 before the first.
+    pub sequence: u64,
+    /// The version that the segments were written at.
+    pub version: u64,
+    pub parts: Vec<Part>,
+}
+
+/// Everyone enrolled, at one version. Cheap to clone: the segments are shared.
 #[derive(Clone, Debug, Default)]
 pub struct Gallery {
     version: u64,
     standing: Standing,
-    people: BTreeMap<PersonId, Person>,
+    base: Base,
+    /// Those who changed since; nobody of them is alive in a part.
+    recent: BTreeMap<PersonId, Person>,
     names: HashMap<String, PersonId>,
     external_ids: HashMap<String, PersonId>,
-    index: Index,
+    flat: Flat,
 }
 
 impl PartialEq for Gallery {
@@ -44,68 +61,19 @@ impl PartialEq for Gallery {
     fn eq(&self, other: &Self) -> bool {
         self.version == other.version
             && self.standing == other.standing
-            && self.people == other.people
-    }
-}
-
-/// Every embedding that probes are compared with, one after the other in memory: a search reads it
-/// front to back.
-#[derive(Clone, Debug, Default)]
-struct Index {
-    values: Vec<f32>,
-    /// Whose each is and how many values it has; a person's stand together.
-    rows: Vec<(PersonId, usize)>,
-}
-
-impl Index {
-    fn add(&mut self, person: &Person, model: &str) {
-        for face in &person.faces {
-            let Some(embedding) = face.embeddings.by(model) else {
-                continue;
-            };
-            let values = embedding.as_slice();
-            self.values.extend_from_slice(values);
-            self.rows.push((person.id, values.len()));
-        }
-    }
-
-    /// Calls `found` with each person's greatest similarity to the probe.
-    fn search(&self, probe: &Embedding, mut found: impl FnMut(PersonId, f32)) {
-        let mut rest = self.values.as_slice();
-        let mut best: Option<(PersonId, f32)> = None;
-        for &(person, length) in &self.rows {
-            let (values, after) = rest.split_at(length);
-            rest = after;
-            let similarity = cosine(values, probe.as_slice());
-            best = Some(match best {
-                Some((same, before)) if same == person => (same, before.max(similarity)),
-                Some((other, before)) => {
-                    found(other, before);
-                    (person, similarity)
-                }
-                None => (person, similarity),
-            });
-        }
-        if let Some((person, similarity)) = best {
-            found(person, similarity);
-        }
+            && self.people().eq(other.people())
     }
 }
 
 impl Gallery {
-    /// The gallery of these people, as it was at that version.
-    pub(super) fn restore(version: u64, standing: Standing, people: Vec<Person>) -> Self {
-        let mut gallery = Self {
-            version,
+    /// The gallery as it was written into segments.
+    pub(super) fn restore(standing: Standing, base: Base) -> Self {
+        Self {
+            version: base.version,
             standing,
+            base,
             ..Self::default()
-        };
-        for person in people {
-            gallery.name(&person);
-            gallery.people.insert(person.id, person);
         }
-        gallery.rebuild_index();
-        gallery
     }
 
     /// The gallery of these people, matched by that model: version 1.
@@ -114,24 +82,34 @@ impl Gallery {
             model: Some(model.to_owned()),
             migrating_to: None,
         };
-        Self::restore(1, standing, people)
+        let mut gallery = Self {
+            version: 1,
+            standing,
+            ..Self::default()
+        };
+        for person in people {
+            gallery.name(&person);
+            gallery.recent.insert(person.id, person);
+        }
+        gallery.index_recent();
+        gallery
     }
 
     /// Applies the change that leads to `version`.
     pub(super) fn apply(&mut self, version: u64, change: Change) {
+        let forgets = self.forgets(&change);
         self.version = version;
         match change {
-            Change::Put(person) => self.put(person),
+            Change::Put(person) => self.put(person, forgets),
             Change::Remove(id) => {
-                if let Some(person) = self.people.remove(&id) {
-                    self.unname(&person);
-                    self.rebuild_index();
+                if self.take(id, forgets).is_some() {
+                    self.index_recent();
                 }
             }
             Change::Migrate { to } => self.standing.migrating_to = Some(to),
             Change::Embed(made) => {
                 for made in made {
-                    let Some(person) = self.people.get_mut(&made.person) else {
+                    let Some(mut person) = self.take(made.person, false) else {
                         continue;
                     };
                     let mut all = person.embeddings_mut();
@@ -140,43 +118,67 @@ impl Gallery {
                             embeddings.put(model, embedding.clone());
                         }
                     }
+                    drop(all);
+                    self.name(&person);
+                    self.recent.insert(person.id, person);
                 }
+                self.index_recent();
             }
             Change::CutOver { to } => {
                 self.standing.migrating_to = None;
                 self.standing.model = Some(to);
-                self.rebuild_index();
+                self.base.parts = parts::rebuild(&self.base.parts, self.model(), |_| ());
+                self.index_recent();
             }
             Change::Forget { model } => {
                 if self.standing.migrating_to.as_ref() == Some(&model) {
                     self.standing.migrating_to = None;
                 }
-                for person in self.people.values_mut() {
+                let forget = |person: &mut Person| {
                     for (_, embeddings) in person.embeddings_mut() {
                         embeddings.forget(&model);
                     }
-                }
+                };
+                self.recent.values_mut().for_each(forget);
+                self.base.parts = parts::rebuild(&self.base.parts, self.model(), forget);
+                self.index_recent();
             }
         }
     }
 
-    fn put(&mut self, person: Person) {
+    fn put(&mut self, person: Person, forgets: bool) {
         if self.standing.model.is_none() {
             let mut made = person.faces.iter().flat_map(|face| face.embeddings.iter());
             self.standing.model = made.next().map(|(model, _)| model.to_owned());
         }
-        let id = person.id;
-        let before = self.people.remove(&id);
-        if let Some(before) = &before {
-            self.unname(before);
-        }
+        let was_recent = self.recent.contains_key(&person.id);
+        self.take(person.id, forgets);
         self.name(&person);
-        self.people.insert(id, person);
-        if before.is_some() {
-            self.rebuild_index();
-        } else if let Some(model) = &self.standing.model {
-            self.index.add(&self.people[&id], model);
+        if was_recent {
+            self.recent.insert(person.id, person);
+            self.index_recent();
+        } else {
+            if let Some(model) = &self.standing.model {
+                self.flat.add(&person, model);
+            }
+            self.recent.insert(person.id, person);
         }
+    }
+
+    /// Takes a person out of wherever they stand. The recent index is not changed.
+    fn take(&mut self, id: PersonId, forget: bool) -> Option<Person> {
+        let recent = self.recent.remove(&id);
+        if let Some(person) = &recent {
+            self.names.remove(&person.name);
+            if let Some(external_id) = &person.external_id {
+                self.external_ids.remove(external_id);
+            }
+        }
+        let standing = recent.or_else(|| self.person_of_parts(id));
+        for part in &mut self.base.parts {
+            part.bury(id, forget);
+        }
+        standing
     }
 
     fn name(&mut self, person: &Person) {
@@ -186,18 +188,11 @@ impl Gallery {
         }
     }
 
-    fn unname(&mut self, person: &Person) {
-        self.names.remove(&person.name);
-        if let Some(external_id) = &person.external_id {
-            self.external_ids.remove(external_id);
-        }
-    }
-
-    fn rebuild_index(&mut self) {
-        self.index = Index::default();
+    fn index_recent(&mut self) {
+        self.flat = Flat::default();
         if let Some(model) = &self.standing.model {
-            for person in self.people.values() {
-                self.index.add(person, model);
+            for person in self.recent.values() {
+                self.flat.add(person, model);
             }
         }
     }
@@ -206,7 +201,7 @@ impl Gallery {
     pub(super) fn forgets(&self, change: &Change) -> bool {
         match change {
             Change::Remove(_) | Change::Forget { .. } => true,
-            Change::Put(person) => self.people.get(&person.id).is_some_and(|before| {
+            Change::Put(person) => self.person(person.id).is_some_and(|before| {
                 before.embeddings().any(|(source, _)| {
                     let mut kept = person.embeddings();
                     !kept.any(|(still, _)| still == source)
@@ -218,6 +213,15 @@ impl Gallery {
 
     pub(super) fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    pub(super) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The segments that this version of the gallery needs; those that are not stored have no id.
+    pub(super) fn compacted(&self) -> Vec<Part> {
+        parts::compact(&self.base.parts, self.recent.values(), self.model())
     }
 
     /// How many changes led here.
@@ -237,60 +241,123 @@ impl Gallery {
 
     /// Everyone, in the order of enrolment.
     pub fn people(&self) -> impl Iterator<Item = Cow<'_, Person>> {
-        self.people.values().map(Cow::Borrowed)
+        self.after(None)
     }
 
     /// Those enrolled after that person, or from the first on, `limit` at most.
     pub fn page(&self, after: Option<PersonId>, limit: usize) -> Vec<Cow<'_, Person>> {
+        self.after(after).take(limit).collect()
+    }
+
+    fn after(&self, after: Option<PersonId>) -> impl Iterator<Item = Cow<'_, Person>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let people = self.people.range((from, Bound::Unbounded)).take(limit);
-        people.map(|(_, person)| Cow::Borrowed(person)).collect()
+        let mut recent = self.recent.range((from, Bound::Unbounded)).peekable();
+        let first = |part: &Part| match after.map(|after| part.segment.position(after)) {
+            Some((position, found)) => part.next(position + u32::from(found)),
+            None => part.next(0),
+        };
+        // Each part's next person.
+        let mut heads: Vec<Option<u32>> = self.base.parts.iter().map(first).collect();
+        std::iter::from_fn(move || {
+            let parts = self.base.parts.iter().zip(&heads).enumerate();
+            let ids = parts.filter_map(|(n, (part, head))| Some((part.segment.id((*head)?), n)));
+            let standing = ids.min();
+            match (standing, recent.peek()) {
+                (Some((id, n)), other) if other.is_none_or(|(other, _)| id < **other) => {
+                    let part = &self.base.parts[n];
+                    let position = heads[n]?;
+                    heads[n] = part.next(position + 1);
+                    Some(Cow::Owned(part.segment.person(position)))
+                }
+                _ => recent.next().map(|(_, person)| Cow::Borrowed(person)),
+            }
+        })
     }
 
     /// How many people there are.
     pub fn people_count(&self) -> usize {
-        self.people.len()
+        self.recent.len() + self.base.parts.iter().map(Part::count).sum::<usize>()
     }
 
     /// The person of that id.
     pub fn person(&self, id: PersonId) -> Option<Cow<'_, Person>> {
-        self.people.get(&id).map(Cow::Borrowed)
+        match self.recent.get(&id) {
+            Some(person) => Some(Cow::Borrowed(person)),
+            None => self.person_of_parts(id).map(Cow::Owned),
+        }
+    }
+
+    fn person_of_parts(&self, id: PersonId) -> Option<Person> {
+        let mut parts = self.base.parts.iter();
+        parts.find_map(|part| Some(part.segment.person(part.position(id)?)))
     }
 
     /// The person of that name.
     pub fn named(&self, name: &str) -> Option<Cow<'_, Person>> {
-        self.person(*self.names.get(name)?)
+        if let Some(id) = self.names.get(name) {
+            return self.person(*id);
+        }
+        self.base.parts.iter().find_map(|part| {
+            let mut living = part
+                .segment
+                .named(name)
+                .filter(|at| !part.dead.contains(at));
+            let person = living.find_map(|at| {
+                let person = part.segment.person(at);
+                (person.name == name).then_some(person)
+            });
+            person.map(Cow::Owned)
+        })
     }
 
     /// The person whom the operator gave that id.
     pub fn external(&self, external_id: &str) -> Option<Cow<'_, Person>> {
-        self.person(*self.external_ids.get(external_id)?)
+        if let Some(id) = self.external_ids.get(external_id) {
+            return self.person(*id);
+        }
+        self.base.parts.iter().find_map(|part| {
+            let found = part.segment.external(external_id);
+            let mut living = found.filter(|at| !part.dead.contains(at));
+            let person = living.find_map(|at| {
+                let person = part.segment.person(at);
+                (person.external_id.as_deref() == Some(external_id)).then_some(person)
+            });
+            person.map(Cow::Owned)
+        })
     }
 
     /// How many faces all people have together.
     pub fn faces(&self) -> usize {
-        self.people.values().map(|person| person.faces.len()).sum()
+        let recent: usize = self.recent.values().map(|person| person.faces.len()).sum();
+        recent + self.base.parts.iter().map(Part::faces).sum::<usize>()
     }
 
     /// The `count` people nearest to the probe, nearest first, each by their nearest face.
     ///
-    /// Exact: every enrolled face is compared, in O(faces x dimensions).
+    /// Every face is compared as long as there are 20,000 or fewer. Beyond, those are whose codes
+    /// of a quarter of a byte a dimension promise the most; the similarities are exact all the
+    /// same. `cargo bench --workspace --bench gallery` measures how often the nearest is found.
     pub fn nearest(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
-        let mut nearest: Vec<(PersonId, f32)> = Vec::with_capacity(count + 1);
-        self.index.search(probe, |person, similarity| {
-            let place = nearest.partition_point(|(_, nearer)| *nearer >= similarity);
-            if place < count {
-                nearest.insert(place, (person, similarity));
-                nearest.truncate(count);
-            }
-        });
-        nearest
-            .into_iter()
-            .map(|(id, similarity)| Candidate {
-                person: Cow::Borrowed(&self.people[&id]),
-                similarity,
-            })
-            .collect()
+        self.nearest_of(probe, count, EXACT_UP_TO)
+    }
+
+    /// The same by comparing every face, however many there are: what [`Gallery::nearest`] is
+    /// measured against.
+    pub fn nearest_exactly(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
+        self.nearest_of(probe, count, usize::MAX)
+    }
+
+    fn nearest_of(&self, probe: &Embedding, count: usize, exact: usize) -> Vec<Candidate<'_>> {
+        let parts = &self.base.parts;
+        let nearest = index::nearest(parts, &self.flat, probe, count, exact).into_iter();
+        let candidate = |(place, similarity)| Candidate {
+            person: match place {
+                Place::Recent(id) => Cow::Borrowed(&self.recent[&id]),
+                Place::Part(part, at) => Cow::Owned(parts[usize::from(part)].segment.person(at)),
+            },
+            similarity,
+        };
+        nearest.map(candidate).collect()
     }
 }
 
@@ -351,8 +418,12 @@ mod tests {
             for candidate in found {
                 prop_assert_eq!(candidate.similarity, best(&candidate.person));
             }
-            let people = gallery.people().map(Cow::into_owned).collect();
-            let restored = Gallery::restore(gallery.version(), gallery.standing.clone(), people);
+            let base = Base {
+                sequence: 1,
+                version: gallery.version(),
+                parts: gallery.compacted(),
+            };
+            let restored = Gallery::restore(gallery.standing.clone(), base);
             prop_assert_eq!(&restored, &gallery);
             prop_assert_eq!(gallery.nearest(&probe, count).len(),
                 restored.nearest(&probe, count).len());

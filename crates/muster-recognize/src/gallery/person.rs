@@ -45,6 +45,18 @@ uuid_newtype! {
     /// An enrolled person's identity.
     PersonId
 }
+impl PersonId {
+    /// The identity's bytes, which sort as the identities do.
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
+    /// The identity of these bytes.
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
 uuid_newtype! {
     /// One enrolled face's identity; its kept photograph has the same name.
     FaceId
