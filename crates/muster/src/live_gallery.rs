@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use muster_recognize::gallery::{Change, Gallery, GalleryError, GalleryStore};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// How long what was removed may stay mapped on a machine that has no request to look for.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The gallery in memory, and the store that it follows. Cheap to clone.
 #[derive(Clone)]
@@ -71,7 +76,17 @@ impl LiveGallery {
         Ok(look(&copy.gallery))
     }
 
-    /// Makes a change durable, as [`GalleryStore::append`] does.
+    /// A copy of its own that knows whatever was changed before this call, for looks that take
+    /// long: others are not kept waiting.
+    ///
+    /// # Errors
+    /// [`GalleryError`].
+    pub async fn copy(&self) -> Result<Gallery, GalleryError> {
+        self.newest(Gallery::clone).await
+    }
+
+    /// Makes a change durable, as [`GalleryStore::append`] does. Others look and change meanwhile,
+    /// where what was changed has to be written into segments.
     ///
     /// # Errors
     /// [`GalleryError`].
@@ -80,7 +95,37 @@ impl LiveGallery {
         decide: impl FnMut(&Gallery) -> Result<Change, E>,
     ) -> Result<Result<(), E>, GalleryError> {
         let mut copy = self.copy.lock().await;
-        self.store.append(&mut copy.gallery, decide).await
+        let written = match self.store.write(&mut copy.gallery, decide).await? {
+            Ok(true) => copy.gallery.clone(),
+            Ok(false) => return Ok(Ok(())),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        drop(copy);
+        self.store.compact(&written).await?;
+        drop(written);
+        self.let_go().await?;
+        Ok(Ok(()))
+    }
+
+    /// Takes over the newest segments and lets go of those that were deleted.
+    async fn let_go(&self) -> Result<(), GalleryError> {
+        let mut copy = self.copy.lock().await;
+        self.store.sync(&mut copy.gallery).await
+    }
+
+    /// Follows the store until the stop, so that what was removed goes from this machine although
+    /// no request asks for it.
+    pub async fn follow(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
+            }
+            if let Err(error) = self.let_go().await {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the gallery could not be brought up to date");
+            }
+        }
     }
 
     /// Completes a removal that a crash cut off before the embeddings were gone.
@@ -88,7 +133,9 @@ impl LiveGallery {
     /// # Errors
     /// [`GalleryError`].
     pub async fn compact(&self) -> Result<(), GalleryError> {
-        let copy = self.copy.lock().await;
-        self.store.compact(&copy.gallery).await
+        let written = self.copy.lock().await.gallery.clone();
+        self.store.compact(&written).await?;
+        drop(written);
+        self.let_go().await
     }
 }

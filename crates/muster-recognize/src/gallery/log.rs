@@ -21,6 +21,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 
 use self::objects::{Entry, Manifest, Objects, SegmentOf};
@@ -38,6 +40,8 @@ const CHANGES_PER_MANIFEST: u64 = 64;
 /// So many of the changes that a manifest covers keep their place, emptied, so that a writer who
 /// has not seen them yet collides with them instead of writing one that nobody reads.
 const CHANGES_KEPT_EMPTY: u64 = 32;
+/// Objects that are fetched or deleted at one time.
+const CALLS_IN_FLIGHT: usize = 8;
 /// How often a reader or writer that others keep overtaking tries before it gives up.
 const MAX_ATTEMPTS: u32 = 50;
 /// The wait between such attempts grows to this.
@@ -113,8 +117,8 @@ impl fmt::Debug for GalleryStore {
 }
 
 impl GalleryStore {
-    /// The gallery whose objects stand below `prefix`, and below names that begin with it.
-    /// Segments are held in memory, see [`GalleryStore::cached`].
+    /// The gallery whose objects stand below `prefix`, its segments held in memory; see
+    /// [`GalleryStore::cached`].
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Self {
         Self {
             objects: Objects::new(store, prefix),
@@ -214,30 +218,43 @@ impl GalleryStore {
         manifest: Manifest,
         before: &Base,
     ) -> Result<Option<Gallery>, GalleryError> {
-        let mut parts = Vec::with_capacity(manifest.segments.len());
-        for SegmentOf { id, dead } in manifest.segments {
-            let known = before.parts.iter();
-            let known = known.filter(|part| part.id.as_ref() == Some(&id));
-            let segment = match known.map(|part| Arc::clone(&part.segment)).next() {
-                Some(known) => known,
-                None => match self.segment(&id).await? {
-                    Some(segment) => Arc::new(segment),
-                    None => return Ok(None),
-                },
-            };
-            parts.push(Part {
-                segment,
-                id: Some(id),
-                dead: dead.into_iter().collect(),
-                forget: false,
-            });
+        let mut opening: Vec<BoxFuture<'_, _>> = Vec::new();
+        for segment in manifest.segments {
+            opening.push(self.part(segment, before).boxed());
         }
+        let opening = futures::stream::iter(opening).buffered(CALLS_IN_FLIGHT);
+        let parts: Vec<Option<Part>> = opening.try_collect().await?;
+        let Some(parts) = parts.into_iter().collect() else {
+            return Ok(None);
+        };
         let base = Base {
             sequence: manifest.sequence,
             version: manifest.version,
             parts,
         };
         Ok(Some(Gallery::restore(manifest.standing, base)))
+    }
+
+    async fn part(
+        &self,
+        SegmentOf { id, dead }: SegmentOf,
+        before: &Base,
+    ) -> Result<Option<Part>, GalleryError> {
+        let mut known = before.parts.iter();
+        let known = known.find(|part| part.id.as_ref() == Some(&id));
+        let segment = match known {
+            Some(part) => Arc::clone(&part.segment),
+            None => match self.segment(&id).await? {
+                Some(segment) => Arc::new(segment),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Part {
+            segment,
+            id: Some(id),
+            dead: dead.into_iter().collect(),
+            forget: false,
+        }))
     }
 
     async fn segment(&self, id: &str) -> Result<Option<Segment>, GalleryError> {

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
-use super::{CHANGES_KEPT_EMPTY, FORMAT, GalleryError, MAX_ATTEMPTS, back_off};
+use super::{CALLS_IN_FLIGHT, CHANGES_KEPT_EMPTY, FORMAT, GalleryError, MAX_ATTEMPTS, back_off};
 use crate::gallery::people::Standing;
 use crate::gallery::person::Change;
 use crate::gallery::segment::{Bytes, Segment};
@@ -80,8 +81,8 @@ impl Objects {
         Self {
             store,
             changes: Path::from(prefix),
-            manifests: Path::from(format!("{prefix}-manifests")),
-            segments: Path::from(format!("{prefix}-segments")),
+            manifests: Path::from(prefix).join("manifests"),
+            segments: Path::from(prefix).join("segments"),
         }
     }
 
@@ -269,38 +270,43 @@ impl Objects {
             self.put(&announcement, Some(manifest), mode).await?;
         }
         let empty = body::<Change>(None);
-        for meta in among {
+        let mut tidying: Vec<BoxFuture<'_, _>> = Vec::new();
+        for meta in &among {
             match parse(&meta.location) {
                 // The newest change stays, so that a writer who has not seen it collides with it.
                 Some((version, Entry::Change)) if version < manifest.version => {
                     if version + CHANGES_KEPT_EMPTY < manifest.version {
-                        self.delete(&meta.location).await?;
+                        tidying.push(self.delete(&meta.location).boxed());
                     } else if meta.size != empty.len() as u64 {
-                        let mode = PutMode::Overwrite;
-                        self.put::<Change>(&meta.location, None, mode).await?;
+                        tidying.push(self.empty_change(&meta.location).boxed());
                     }
                 }
                 Some((_, Entry::Announcement(sequence))) if sequence < manifest.sequence => {
-                    self.delete(&meta.location).await?;
+                    tidying.push(self.delete(&meta.location).boxed());
                 }
                 _ => {}
             }
         }
+        at_once(tidying).await
+    }
+
+    async fn empty_change(&self, key: &Path) -> Result<(), GalleryError> {
+        self.put::<Change>(key, None, PutMode::Overwrite).await?;
         Ok(())
     }
 
     async fn forget_segments(&self, manifest: &Manifest) -> Result<(), GalleryError> {
-        for meta in self.list(&self.segments).await? {
+        let stored = self.list(&self.segments).await?;
+        let superfluous = stored.iter().filter(|meta| {
             let name = meta.location.filename();
             let Some(id) = name.and_then(|name| name.strip_suffix(".segment")) else {
-                continue;
+                return false;
             };
             let of_this_or_before = sequence_of(id).is_some_and(|of| of <= manifest.sequence);
-            if of_this_or_before && !manifest.segments.iter().any(|named| named.id == id) {
-                self.delete(&meta.location).await?;
-            }
-        }
-        Ok(())
+            of_this_or_before && !manifest.segments.iter().any(|named| named.id == id)
+        });
+        let deleting = superfluous.map(|meta| self.delete(&meta.location).boxed());
+        at_once(deleting.collect()).await
     }
 
     async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, GalleryError> {
@@ -313,6 +319,12 @@ impl Objects {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Runs them, some at the same time, until one fails.
+async fn at_once(calls: Vec<BoxFuture<'_, Result<(), GalleryError>>>) -> Result<(), GalleryError> {
+    let calls = futures::stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT);
+    calls.try_collect().await
 }
 
 fn body<T: Serialize>(content: Option<&T>) -> Vec<u8> {

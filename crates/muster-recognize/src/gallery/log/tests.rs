@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -168,13 +167,13 @@ async fn a_crash_after_any_step_of_a_compaction_changes_nothing() {
         assert!(left.iter().all(|(_, has)| !has), "{left:?}");
         let manifests = left
             .iter()
-            .filter(|(key, _)| key.starts_with("gallery-manifests/"));
+            .filter(|(key, _)| key.starts_with("gallery/manifests/"));
         assert_eq!(manifests.count(), 1);
         store.sync(&mut late).await.unwrap();
         let named = late.base().parts.len();
         let segments = left
             .iter()
-            .filter(|(key, _)| key.starts_with("gallery-segments/"));
+            .filter(|(key, _)| key.starts_with("gallery/segments/"));
         assert_eq!(segments.count(), named, "{left:?}");
     }
 }

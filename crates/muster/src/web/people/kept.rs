@@ -80,18 +80,15 @@ async fn sweep_once(
         return Ok(0);
     }
     // The gallery is read after the listing: whatever was listed and is enrolled is in it.
+    let gallery = gallery.copy().await?;
     let known: HashSet<Path> = gallery
-        .newest(|gallery| {
-            let people = gallery.people();
-            people
-                .flat_map(|person| {
-                    let sources: Vec<Source> = person.embeddings().map(|(s, _)| s).collect();
-                    sources
-                })
-                .map(Backend::kept)
-                .collect()
+        .people()
+        .flat_map(|person| {
+            let sources: Vec<Source> = person.embeddings().map(|(s, _)| s).collect();
+            sources
         })
-        .await?;
+        .map(Backend::kept)
+        .collect();
     let mut deleted = 0;
     for location in listed.iter().filter(|location| !known.contains(*location)) {
         match enrolled.delete(location).await {
