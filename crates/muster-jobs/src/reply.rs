@@ -107,7 +107,7 @@ pub struct TimingMs {
     pub queue: f64,
     /// Reading the photograph from the object store.
     pub fetch: f64,
-    /// JPEG, PNG or WebP to upright RGB.
+    /// The photograph's bytes to upright RGB.
     pub decode: f64,
     /// Finding the faces.
     pub detect: f64,
@@ -189,7 +189,7 @@ pub enum FailureCode {
     /// The photograph is damaged.
     #[serde(rename = "image.unreadable")]
     ImageUnreadable,
-    /// Not a JPEG, PNG or WebP.
+    /// Not a picture of a kind that is taken: JPEG, PNG, WebP, GIF, BMP or TIFF.
     #[serde(rename = "image.unsupported")]
     ImageUnsupported,
     /// Too many bytes or pixels.

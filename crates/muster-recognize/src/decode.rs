@@ -7,12 +7,25 @@
 mod header;
 mod jpeg;
 mod raster;
+mod tiff;
 mod upright;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::metadata::Orientation;
+
+/// The kinds of picture that are taken, for sentences to their senders.
+pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
+
+/// Endings of the names of files that are taken, in lower case, without the dot.
+pub const EXTENSIONS: &[&str] = &[
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff",
+];
+
+/// Endings of the names of photographs that are not taken, but refused with a hint how to convert
+/// them.
+pub const REFUSED_EXTENSIONS: &[&str] = &["heic", "heif", "hif", "avif"];
 
 /// A decoded photograph.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,8 +47,9 @@ impl fmt::Debug for Photo {
 
 /// What a picture may cost before it is refused.
 ///
-/// Decoding takes at most about 11 bytes a pixel at its peak (16-bit PNG with alpha; progressive
-/// JPEG takes 9, an ordinary JPEG 3), so `max_pixels` bounds the memory of one decode.
+/// Decoding takes at most about 14 bytes a pixel at its peak (16-bit TIFF as CMYK; a 16-bit PNG
+/// with alpha takes 11, a progressive JPEG 9, an ordinary JPEG 3), so `max_pixels` bounds the memory
+/// of one decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// The largest file, in bytes.
@@ -63,6 +77,13 @@ pub enum Format {
     Png,
     /// Lossy or lossless WebP; of an animation, its first frame.
     WebP,
+    /// GIF; of an animation, its first frame.
+    Gif,
+    /// BMP of 1 to 32 bits a pixel, plain or run-length coded.
+    Bmp,
+    /// TIFF of whole numbers up to 16 bits a sample: grey, RGB, palette, CMYK, or YCbCr in JPEG;
+    /// plain or compressed by PackBits, LZW, Deflate or JPEG; of several pages, the first.
+    Tiff,
 }
 
 impl Format {
@@ -72,6 +93,9 @@ impl Format {
             Self::Jpeg => "image/jpeg",
             Self::Png => "image/png",
             Self::WebP => "image/webp",
+            Self::Gif => "image/gif",
+            Self::Bmp => "image/bmp",
+            Self::Tiff => "image/tiff",
         }
     }
 }
@@ -82,6 +106,9 @@ impl fmt::Display for Format {
             Self::Jpeg => "JPEG",
             Self::Png => "PNG",
             Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
         })
     }
 }
@@ -102,13 +129,15 @@ pub struct Header {
 #[non_exhaustive]
 pub enum ImageError {
     /// There are no bytes.
-    #[error("the picture is empty: send the bytes of a JPEG, PNG or WebP file")]
+    #[error("the picture is empty: send the bytes of a {} file", ACCEPTED)]
     Empty,
     /// The bytes are something else, or a rare kind that is not taken.
-    #[error("the file is {found}: send a JPEG, PNG or WebP picture")]
+    #[error("the file is {found}: {remedy}")]
     Unsupported {
         /// What was found, with its article.
         found: &'static str,
+        /// What its sender can do.
+        remedy: &'static str,
     },
     /// The picture is of a kind that is taken, but damaged or cut short.
     #[error(
@@ -163,7 +192,7 @@ impl ImageError {
 
 /// Reads the kind and size of a picture and holds them against the limits, without decoding it.
 ///
-/// It is cheap (headers are walked, nothing is allocated) and meant for refusing early; a picture
+/// It is cheap (headers are walked, next to nothing is allocated) and meant for refusing early; a picture
 /// that passes can still prove [`ImageError::Unreadable`] in [`decode`].
 ///
 /// # Errors
@@ -191,7 +220,7 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, ImageError> 
 
 /// Decodes a picture to upright RGB.
 ///
-/// The EXIF orientation is applied; transparency is laid over white, since the colour under a
+/// The orientation of EXIF, and of TIFF's own field, is applied; transparency is laid over white, since the colour under a
 /// transparent pixel is arbitrary; colour profiles are ignored; 16-bit samples are rounded to 8.
 ///
 /// # Errors
@@ -203,6 +232,9 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Photo, ImageError> 
         Format::Jpeg => jpeg::decode(bytes, &header),
         Format::Png => raster::decode_png(bytes, &header),
         Format::WebP => raster::decode_webp(bytes, &header),
+        Format::Gif => raster::decode_gif(bytes, &header),
+        Format::Bmp => raster::decode_bmp(bytes, &header),
+        Format::Tiff => tiff::decode(bytes, &header),
     }));
     let (rgb, orientation) = decoded
         .unwrap_or_else(|_| Err(ImageError::unreadable(header.format, "the decoder gave up")))?;
@@ -215,6 +247,11 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Photo, ImageError> 
         orientation,
     ))
 }
+
+/// The remedy for what is a picture of a kind that is taken, but a rare variety.
+const RARE: &str = "save it anew as an ordinary JPEG or PNG and send that";
+/// The remedy for a camera's raw data.
+const RAW: &str = "develop it, or export it as JPEG, and send that";
 
 /// Pixels as stored (RGB, `width * height * 3` bytes) and how they are to be turned.
 type Stored = (Vec<u8>, Orientation);

@@ -13,7 +13,7 @@ use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, ImageBuffer, ImageEncoder, Luma, LumaA, Rgb, RgbImage, Rgba,
 };
-use muster_recognize::decode::{DecodeLimits, Format, ImageError, Photo, decode, probe};
+use muster_recognize::decode::{ACCEPTED, DecodeLimits, Format, ImageError, Photo, decode, probe};
 use proptest::prelude::*;
 
 const QUARTERS: [[u8; 3]; 4] = [[200, 40, 40], [40, 160, 60], [50, 60, 190], [180, 170, 150]];
@@ -302,28 +302,41 @@ fn damage_in_the_middle_of_a_jpeg_is_refused_where_it_shows() {
 
 #[test]
 fn other_kinds_are_named() {
-    let cases: [(&[u8], &str); 11] = [
-        (b"GIF89a\x01\0\x01\0", "GIF"),
+    let cases: [(&[u8], &str, &str); 15] = [
+        (b"%PDF-1.7\n", "PDF", "convert it to JPEG"),
         (
-            b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x02\0\0\0\x02\0\0\0\x01\0",
-            "BMP",
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+            "HEIC",
+            "heif-convert",
         ),
-        (b"II*\0\x08\0\0\0", "TIFF"),
-        (b"%PDF-1.7\n", "PDF"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
-        (b"\0\0\0\x1cftypisom\0\0\0\0", "video"),
-        (b"PK\x03\x04\x14\0", "ZIP"),
-        (b"<!doctype html><title>not found</title>", "text"),
-        ("Grüße, kein Bild".as_bytes(), "text"),
-        (b"\x01\x02\x03\x04", "not a picture"),
+        (
+            b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic",
+            "HEIC",
+            "heif-convert",
+        ),
+        (b"\0\0\0\x14ftypmif1\0\0\0\0mif1", "HEIF", "heif-convert"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF", "avifdec"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF", "avifdec"),
+        (b"\0\0\0\x1cftypisom\0\0\0\0", "video", ACCEPTED),
+        (b"\0\0\0\x18ftypcrx \0\0\0\x01", "camera raw", "JPEG"),
+        (b"PK\x03\x04\x14\0", "ZIP", ACCEPTED),
+        (b"II\x2b\0\x08\0\0\0", "BigTIFF", "JPEG"),
+        (b"<!doctype html><title>not found</title>", "text", ACCEPTED),
+        ("Grüße, kein Bild".as_bytes(), "text", ACCEPTED),
+        (b"BMI is 21", "text", ACCEPTED),
+        (
+            b"BM, a text longer than any header of a bitmap",
+            "text",
+            ACCEPTED,
+        ),
+        (b"\x01\x02\x03\x04", "not a picture", ACCEPTED),
     ];
-    for (bytes, kind) in cases {
+    for (bytes, kind, remedy) in cases {
         let refused = decode(bytes, &limits()).unwrap_err();
         let message = refused.to_string();
         assert_eq!(refused.code(), "image.unsupported", "{message}");
         assert!(
-            message.contains(kind) && message.contains("send a JPEG, PNG or WebP"),
+            message.contains(kind) && message.contains(remedy),
             "{message}"
         );
         assert!(!message.contains('\n'));

@@ -8,10 +8,11 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use muster_jobs::FileName;
+use muster_recognize::decode::ACCEPTED;
 use serde_json::json;
 
 use crate::client::{Client, Enrolled, Service, file_name};
-use crate::photos::photos_in;
+use crate::photos::photos_to_enrol_in;
 use crate::progress;
 
 /// Arguments of `muster enroll`.
@@ -168,10 +169,10 @@ fn gather(sources: &[String]) -> anyhow::Result<BTreeMap<String, Vec<PathBuf>>> 
                     .with_context(|| format!("read the folder {source}"))?
                     .path();
                 if path.is_dir() {
-                    let photos = photos_in(&path)?;
+                    let photos = photos_to_enrol_in(&path)?;
                     anyhow::ensure!(
                         !photos.is_empty(),
-                        "{} has no photographs: put JPEG, PNG or WebP files there",
+                        "{} has no photographs: put {ACCEPTED} files there",
                         path.display()
                     );
                     people.entry(file_name(&path)).or_default().extend(photos);
@@ -199,7 +200,13 @@ mod tests {
     #[test]
     fn folders_and_pairs_make_people() {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["Anna/2.jpg", "Anna/1.png", "Anna/notes.txt", "Ben/x.webp"] {
+        for file in [
+            "Anna/2.jpg",
+            "Anna/1.png",
+            "Anna/notes.txt",
+            "Ben/x.webp",
+            "Ben/y.HEIC",
+        ] {
             let path = folder.path().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, b"x").unwrap();
@@ -207,7 +214,7 @@ mod tests {
         let pair = format!("Carl={}", folder.path().join("Ben/x.webp").display());
         let people = gather(&[folder.path().display().to_string(), pair]).unwrap();
         let sizes: Vec<_> = people.iter().map(|(n, f)| (n.as_str(), f.len())).collect();
-        assert_eq!(sizes, [("Anna", 2), ("Ben", 1), ("Carl", 1)]);
+        assert_eq!(sizes, [("Anna", 2), ("Ben", 2), ("Carl", 1)]);
         assert!(people["Anna"][0].ends_with("1.png"));
         assert!(
             gather(&["nowhere".into()])

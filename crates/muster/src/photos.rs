@@ -6,18 +6,31 @@ use anyhow::Context;
 use bytes::Bytes;
 use image::{RgbImage, imageops};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use muster_recognize::decode::{DecodeLimits, decode};
+use muster_recognize::decode::{DecodeLimits, EXTENSIONS, REFUSED_EXTENSIONS, decode};
 
-/// File name extensions of photographs, in lower case.
-const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp"];
 /// Quality of the JPEGs that are made, 1 to 100, with the chroma halved both ways as cameras do.
 const QUALITY: u8 = 85;
 
-/// Every photograph below a folder, by its extension, in order of the paths.
+/// Every photograph below a folder that can be decoded, by its extension, in order of the paths.
 ///
 /// # Errors
 /// When a folder can not be read.
 pub fn photos_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    files_in(folder, |extension| EXTENSIONS.contains(&extension))
+}
+
+/// Every photograph below a folder, those included that the service refuses by name: whoever
+/// enrols a telephone's folder is to be told of them, not left to miss them.
+///
+/// # Errors
+/// When a folder can not be read.
+pub fn photos_to_enrol_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    files_in(folder, |extension| {
+        EXTENSIONS.contains(&extension) || REFUSED_EXTENSIONS.contains(&extension)
+    })
+}
+
+fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -32,7 +45,7 @@ pub fn photos_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             } else if path
                 .extension()
                 .and_then(|extension| extension.to_str())
-                .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()))
+                .is_some_and(|extension| wanted(&extension.to_ascii_lowercase()))
             {
                 found.push(path);
             }

@@ -1,6 +1,6 @@
-//! Magic bytes and picture sizes, read without decoding and without allocating.
+//! Magic bytes and picture sizes, read without decoding.
 
-use super::{Format, Header, ImageError};
+use super::{Format, Header, ImageError, RARE, RAW, tiff};
 
 const PNG_MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
 
@@ -12,10 +12,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         (Format::Png, png_size(bytes))
     } else if is_webp(bytes) {
         (Format::WebP, webp_size(bytes)?)
+    } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
+        (Format::Gif, gif_size(bytes)?)
+    } else if is_bmp(bytes) {
+        (Format::Bmp, bmp_size(bytes)?)
+    } else if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
+        (Format::Tiff, tiff::size(bytes)?)
     } else {
-        return Err(ImageError::Unsupported {
-            found: kind_of(bytes),
-        });
+        let (found, remedy) = kind_of(bytes);
+        return Err(ImageError::Unsupported { found, remedy });
     };
     match size {
         Some((width, height)) if width > 0 && height > 0 => Ok(Header {
@@ -85,6 +90,7 @@ fn jpeg_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
                 if precision != 8 {
                     return Err(ImageError::Unsupported {
                         found: "a JPEG with 12 bits a sample",
+                        remedy: RARE,
                     });
                 }
                 let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
@@ -94,6 +100,7 @@ fn jpeg_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
             0xC3..=0xCF => {
                 return Err(ImageError::Unsupported {
                     found: "a JPEG of a rare kind (lossless, hierarchical or arithmetic-coded)",
+                    remedy: RARE,
                 });
             }
             0xD9 | 0xDA => return Ok(None),
@@ -204,26 +211,140 @@ fn little_endian(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
     )
 }
 
-/// Names what the bytes are instead of a picture that is taken.
-fn kind_of(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
-        [b'B', b'M', ..] if bytes.len() > 26 => "a BMP picture",
-        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF or camera raw picture",
-        [b'%', b'P', b'D', b'F', ..] => "a PDF document",
-        [b'8', b'B', b'P', b'S', ..] => "a Photoshop picture",
-        [0xFF, 0x0A, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => "a JPEG XL picture",
-        [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] => "a JPEG 2000 picture",
-        [b'P', b'K', 3, 4, ..] => "a ZIP archive",
-        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.get(..4) {
-            Some(b"avif" | b"avis") => "an AVIF picture",
-            Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1") => {
-                "a HEIC picture"
+/// Reads the canvas of a GIF, having checked that the first frame is no larger.
+fn gif_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
+    let canvas = little_endian(bytes, 6, 2).zip(little_endian(bytes, 8, 2));
+    let (Some((width, height)), Some((frame_width, frame_height))) = (canvas, gif_frame(bytes))
+    else {
+        return Ok(None);
+    };
+    if frame_width > width || frame_height > height {
+        return Err(ImageError::unreadable(
+            Format::Gif,
+            "a frame is larger than the picture",
+        ));
+    }
+    Ok(canvas)
+}
+
+/// Reads the size of a GIF's first frame, past the palette and the extensions before it.
+fn gif_frame(bytes: &[u8]) -> Option<(u32, u32)> {
+    let palette = |flags: u8| match flags & 0x80 {
+        0 => 0,
+        _ => 3 << ((flags & 7) + 1),
+    };
+    let mut at = 13 + palette(*bytes.get(10)?);
+    loop {
+        match bytes.get(at)? {
+            0x2C => {
+                return little_endian(bytes, at + 5, 2).zip(little_endian(bytes, at + 7, 2));
             }
-            _ => "a video or another ISO media file",
-        },
-        _ if is_text(&bytes[..bytes.len().min(512)]) => "text, not a picture",
-        _ => "not a picture of a known kind",
+            0x21 => {
+                at += 2;
+                loop {
+                    let length = usize::from(*bytes.get(at)?);
+                    at += 1 + length;
+                    if length == 0 {
+                        break;
+                    }
+                }
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Tells a BMP by its header's length too: two letters begin many a text.
+fn is_bmp(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"BM")
+        && match little_endian(bytes, 14, 4) {
+            Some(length) => (12..=124).contains(&length),
+            None => !is_text(bytes),
+        }
+}
+
+fn bmp_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
+    let rare = Err(ImageError::Unsupported {
+        found: "a BMP of a rare kind",
+        remedy: RARE,
+    });
+    match little_endian(bytes, 14, 4) {
+        Some(12) => Ok(little_endian(bytes, 18, 2).zip(little_endian(bytes, 20, 2))),
+        Some(40 | 52 | 56 | 108 | 124) => {
+            let (Some(width), Some(height), Some(compression)) = (
+                little_endian(bytes, 18, 4),
+                little_endian(bytes, 22, 4),
+                little_endian(bytes, 30, 4),
+            ) else {
+                return Ok(None);
+            };
+            if compression > 3 {
+                return rare;
+            }
+            // A negative height tells that the top row comes first.
+            Ok(Some((width, height.cast_signed().unsigned_abs())))
+        }
+        Some(_) => rare,
+        None => Ok(None),
+    }
+}
+
+/// What to do with any other file.
+const ANYTHING_ELSE: &str = "send a JPEG, PNG, WebP, GIF, BMP or TIFF picture";
+const HEIC: &str = "convert it to JPEG and send that (an iPhone takes JPEGs after Settings, Camera, \
+     Formats, Most Compatible; `heif-convert photo.heic photo.jpg` converts what was taken)";
+const AVIF: &str =
+    "convert it to PNG or JPEG, with `avifdec photo.avif photo.png` for example, and send that";
+const CONVERT: &str = "convert it to JPEG or PNG and send that";
+
+/// Names what the bytes are instead of a picture that is taken, and what to do about it.
+fn kind_of(bytes: &[u8]) -> (&'static str, &'static str) {
+    match bytes {
+        [b'I', b'I', 43, 0, ..] | [b'M', b'M', 0, 43, ..] => ("a BigTIFF picture", CONVERT),
+        [b'I', b'I', b'U', 0, ..] | [b'I', b'I', b'R', b'O' | b'S', ..] => {
+            ("a camera raw picture", RAW)
+        }
+        _ if bytes.starts_with(b"FUJIFILMCCD-RAW") => ("a camera raw picture", RAW),
+        [b'%', b'P', b'D', b'F', ..] => ("a PDF document", CONVERT),
+        [b'8', b'B', b'P', b'S', ..] => ("a Photoshop picture", CONVERT),
+        [0xFF, 0x0A, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => {
+            ("a JPEG XL picture", CONVERT)
+        }
+        [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] => ("a JPEG 2000 picture", CONVERT),
+        [b'P', b'K', 3, 4, ..] => ("a ZIP archive", ANYTHING_ELSE),
+        [a, b, c, d, b'f', b't', b'y', b'p', ..] => {
+            let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            iso_media(&bytes[..length.clamp(8, 256).min(bytes.len())])
+        }
+        _ if is_text(&bytes[..bytes.len().min(512)]) => ("text, not a picture", ANYTHING_ELSE),
+        _ => ("not a picture of a known kind", ANYTHING_ELSE),
+    }
+}
+
+/// Names an ISO media file by its brands: the major one, then those that it says it is compatible
+/// with, for the general `mif1` stands before AVIF as before HEIC.
+fn iso_media(brands: &[u8]) -> (&'static str, &'static str) {
+    let brands = || {
+        brands
+            .get(8..)
+            .unwrap_or_default()
+            .as_chunks::<4>()
+            .0
+            .iter()
+    };
+    let has = |names: &[&[u8; 4]]| brands().any(|brand| names.contains(&brand));
+    if has(&[b"avif", b"avis"]) {
+        ("an AVIF picture", AVIF)
+    } else if has(&[
+        b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
+    ]) {
+        ("a HEIC picture", HEIC)
+    } else if has(&[b"mif1", b"msf1", b"mif2", b"miaf"]) {
+        ("a HEIF picture", HEIC)
+    } else if has(&[b"crx "]) {
+        ("a camera raw picture", RAW)
+    } else {
+        ("a video or another ISO media file", ANYTHING_ELSE)
     }
 }
 

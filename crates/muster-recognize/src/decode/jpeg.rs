@@ -5,7 +5,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
-use super::{Format, Header, ImageError, Stored, header, orientation};
+use super::{Format, Header, ImageError, RARE, Stored, header, orientation, raster};
 
 /// Scans of a progressive picture that are taken; encoders write about ten, and each costs a pass
 /// over all the pixels.
@@ -41,7 +41,7 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError
     }
     decoder.decode_into(&mut samples).map_err(refuse)?;
     let rgb = if plain_inks {
-        inks_to_rgb(&samples)
+        raster::inks_to_rgb(&samples)
     } else {
         samples
     };
@@ -71,24 +71,11 @@ impl Layout {
     }
 }
 
-/// Turns CMYK, 255 for full ink, into RGB.
-fn inks_to_rgb(samples: &[u8]) -> Vec<u8> {
-    let light = |ink: u8, black: u8| {
-        let product = u32::from(255 - ink) * u32::from(255 - black);
-        ((product + 127) / 255) as u8
-    };
-    samples
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .flat_map(|&[c, m, y, k]| [light(c, k), light(m, k), light(y, k)])
-        .collect()
-}
-
 fn refuse(error: DecodeErrors) -> ImageError {
     match error {
         DecodeErrors::Unsupported(_) => ImageError::Unsupported {
             found: "a JPEG of a rare kind",
+            remedy: RARE,
         },
         DecodeErrors::FormatStatic(reason) => unreadable(reason),
         DecodeErrors::ExhaustedData => unreadable("it ends in the middle"),

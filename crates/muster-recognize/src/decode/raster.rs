@@ -1,7 +1,9 @@
-//! PNG and WebP by the `image` crate, brought to 8-bit RGB.
+//! PNG, WebP, GIF and BMP by the `image` crate, brought to 8-bit RGB.
 
 use std::io::Cursor;
 
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, Limits};
@@ -28,6 +30,20 @@ pub(super) fn decode_webp(bytes: &[u8], header: &Header) -> Result<Stored, Image
     pixels(decoder, header)
 }
 
+/// Decodes a GIF's first frame, laid on its canvas, to RGB.
+pub(super) fn decode_gif(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
+    let decoder =
+        GifDecoder::new(Cursor::new(bytes)).map_err(|error| refuse(Format::Gif, &error))?;
+    pixels(decoder, header)
+}
+
+/// Decodes a BMP to RGB.
+pub(super) fn decode_bmp(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
+    let decoder =
+        BmpDecoder::new(Cursor::new(bytes)).map_err(|error| refuse(Format::Bmp, &error))?;
+    pixels(decoder, header)
+}
+
 fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, ImageError> {
     if decoder.dimensions() != (header.width, header.height) {
         return Err(ImageError::unreadable(header.format, "it states two sizes"));
@@ -43,23 +59,23 @@ fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, Ima
     let rgb = match color {
         ColorType::Rgb8 => samples,
         ColorType::L8 => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
-        ColorType::La8 => over_white(samples.as_chunks::<2>().0, |&[grey, alpha]| {
+        ColorType::La8 => all_over_white(samples.as_chunks::<2>().0, |&[grey, alpha]| {
             ([grey; 3], alpha)
         }),
-        ColorType::Rgba8 => over_white(samples.as_chunks::<4>().0, |&[r, g, b, alpha]| {
+        ColorType::Rgba8 => all_over_white(samples.as_chunks::<4>().0, |&[r, g, b, alpha]| {
             ([r, g, b], alpha)
         }),
         ColorType::L16 => eight_bits(&samples).flat_map(|grey| [grey; 3]).collect(),
         ColorType::Rgb16 => eight_bits(&samples).collect(),
         ColorType::La16 => {
             let eight: Vec<u8> = eight_bits(&samples).collect();
-            over_white(eight.as_chunks::<2>().0, |&[grey, alpha]| {
+            all_over_white(eight.as_chunks::<2>().0, |&[grey, alpha]| {
                 ([grey; 3], alpha)
             })
         }
         ColorType::Rgba16 => {
             let eight: Vec<u8> = eight_bits(&samples).collect();
-            over_white(eight.as_chunks::<4>().0, |&[r, g, b, alpha]| {
+            all_over_white(eight.as_chunks::<4>().0, |&[r, g, b, alpha]| {
                 ([r, g, b], alpha)
             })
         }
@@ -73,26 +89,47 @@ fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, Ima
     Ok((rgb, orientation(exif.as_deref())))
 }
 
-fn over_white<P>(pixels: &[P], split: impl Fn(&P) -> ([u8; 3], u8)) -> Vec<u8> {
+fn all_over_white<P>(pixels: &[P], split: impl Fn(&P) -> ([u8; 3], u8)) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(pixels.len() * 3);
     for pixel in pixels {
         let (color, alpha) = split(pixel);
-        let alpha = u32::from(alpha);
-        rgb.extend(
-            color.map(|sample| {
-                ((u32::from(sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-            }),
-        );
+        rgb.extend(color.map(|sample| over_white(sample, alpha)));
     }
     rgb
 }
 
+/// Lays one sample of the given opacity over white.
+pub(super) fn over_white(sample: u8, alpha: u8) -> u8 {
+    let alpha = u32::from(alpha);
+    ((u32::from(sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// Turns CMYK, 255 for full ink, into RGB.
+pub(super) fn inks_to_rgb(samples: &[u8]) -> Vec<u8> {
+    let light = |ink: u8, black: u8| {
+        let product = u32::from(255 - ink) * u32::from(255 - black);
+        ((product + 127) / 255) as u8
+    };
+    samples
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .flat_map(|&[c, m, y, k]| [light(c, k), light(m, k), light(y, k)])
+        .collect()
+}
+
 /// Rounds 16-bit samples, in the machine's byte order, to 8 bits.
 fn eight_bits(samples: &[u8]) -> impl Iterator<Item = u8> {
-    samples.as_chunks::<2>().0.iter().map(|&sample| {
-        let sample = u32::from(u16::from_ne_bytes(sample));
-        ((sample * 255 + 32_767) / 65_535) as u8
-    })
+    samples
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|&sample| rounded(u16::from_ne_bytes(sample)))
+}
+
+/// Rounds a 16-bit sample to 8 bits.
+pub(super) fn rounded(sample: u16) -> u8 {
+    ((u32::from(sample) * 255 + 32_767) / 65_535) as u8
 }
 
 fn refuse(format: Format, error: &image::ImageError) -> ImageError {

@@ -414,7 +414,7 @@ mod tests {
             expected.sort_by(|a, b| b.total_cmp(a));
             expected.truncate(count);
             let found = gallery.nearest(&probe, count);
-            prop_assert_eq!(found.iter().map(|c| c.similarity).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(found.iter().map(|c| c.similarity).collect::<Vec<_>>(), expected.clone());
             for candidate in found {
                 prop_assert_eq!(candidate.similarity, best(&candidate.person));
             }
@@ -428,6 +428,9 @@ mod tests {
             prop_assert_eq!(gallery.nearest(&probe, count).len(),
                 restored.nearest(&probe, count).len());
             for gallery in [&gallery, &restored] {
+                let shortlisted = gallery.nearest_of(&probe, count, 0);
+                let similarities = shortlisted.iter().map(|c| c.similarity);
+                prop_assert_eq!(similarities.collect::<Vec<_>>(), expected.clone());
                 for (n, (person, removed)) in all.iter().zip(&removed).enumerate() {
                     let expected = (!removed).then_some(person.id);
                     prop_assert_eq!(gallery.named(&person.name).map(|p| p.id), expected);

@@ -27,6 +27,8 @@ pub(super) enum On {
     State,
     /// The gallery in the state store.
     Gallery,
+    /// The photographs of enrolled faces, in the state store.
+    Enrolled,
     /// What the controller knows, in the state store.
     Status,
     /// The request queue.
@@ -95,9 +97,10 @@ macro_rules! policies {
 }
 
 policies! {
-    Web PutPhotographs Input: "s3:PutObject";
+    Web KeepPhotographs Input: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web ReadResults Output: "s3:GetObject";
     Web KeepGallery Gallery: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
+    Web KeepEnrolled Enrolled: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web KeepStatus Status: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web ListStores Input: "s3:ListBucket";
     Web ListStores Output: "s3:ListBucket";

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use muster_jobs::{GALLERY_PREFIX, STATUS_PREFIX};
+use muster_jobs::{ENROLLED_PREFIX, GALLERY_PREFIX, STATUS_PREFIX};
 use object_store::path::Path;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
@@ -42,7 +42,11 @@ pub(super) async fn state(context: &Context<'_>) -> Found {
     let tried = async {
         let mut bucket = Bucket::open(context, place)?;
         let listed = bucket.list(On::State).await?;
-        for (on, part) in [(On::Gallery, GALLERY_PREFIX), (On::Status, STATUS_PREFIX)] {
+        for (on, part) in [
+            (On::Gallery, GALLERY_PREFIX),
+            (On::Enrolled, ENROLLED_PREFIX),
+            (On::Status, STATUS_PREFIX),
+        ] {
             let key = Path::from_iter([part, &*bucket.name]);
             let put = bucket.put(on, &key, PutMode::Create).await?;
             let mut tried = bucket.get(on, &key, listed).await;

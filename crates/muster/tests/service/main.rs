@@ -5,4 +5,5 @@ mod aws;
 mod bad_input;
 mod crash;
 mod main_job;
+mod people;
 mod support;

@@ -225,7 +225,7 @@ async fn what_is_denied_is_named_with_its_statement() {
             "web",
             "GetObject",
             denied,
-            "ReadResults KeepGallery KeepStatus",
+            "KeepPhotographs ReadResults KeepGallery KeepEnrolled KeepStatus",
         ),
         ("controller", "ListObjectsV2", denied, "ListState"),
         ("controller", "PutObject", denied, "KeepStatus"),
