@@ -8,11 +8,17 @@ MUSTER := target/release/muster
 # Where the project's own scripts install what only tests need.
 TOOLS := .muster/tools
 MOTO := $(TOOLS)/moto/bin/moto_server
+SCHEMATHESIS := $(TOOLS)/schemathesis/bin/schemathesis
+# The built page, which the binary's build takes in.
+PAGE := page/dist/files/index.html
+PAGE_TOOLS := page/node_modules/.package-lock.json
+PAGE_SOURCES := $(shell find page/src page/index.html page/*.json page/*.mjs page/*.ts -type f)
+NPM := $(shell command -v npm)
 # What `make simulate` replays.
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
-.PHONY: help run demo build models test test-servers lint lint-templates fmt bench simulate bundle \
-    clean
+.PHONY: help run demo build page models test test-page test-servers lint lint-page lint-templates fmt \
+    bench simulate bundle clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,24 +29,51 @@ run: build models ## Start Muster on 127.0.0.1:8000, enrol and recognise the sam
 demo: build models ## The same, and exit
 	scripts/demo
 
-build: ## Build the release binary
+build: page ## Build the release binary, with the page
 	cargo build --release --locked
+
+ifneq ($(NPM),)
+page: $(PAGE) ## Build the page
+
+$(PAGE): $(PAGE_TOOLS) $(PAGE_SOURCES)
+	npm --prefix page run build
+
+$(PAGE_TOOLS): page/package.json page/package-lock.json page/.npmrc
+	npm --prefix page ci
+	touch $@
+
+lint-page: $(PAGE_TOOLS) ## Check the page's types
+	npm --prefix page run check
+
+test-page: models $(PAGE_TOOLS) ## Test the page in Chromium
+	npm --prefix page test
+else
+page lint-page test-page:
+	@echo "SKIPPED $@: npm is not here (the page needs Node.js 20.19 or newer); Muster works without its page"
+	@[[ -z "$${CI:-}" ]]
+endif
 
 models: build ## Install the pinned runtime, models and sample photographs
 	$(MUSTER) models install
 
 test: models test-servers ## Run every test
-	MUSTER_MOTO="$(CURDIR)/$(MOTO)" cargo test --release --locked --workspace
+	MUSTER_MOTO="$(CURDIR)/$(MOTO)" MUSTER_SCHEMATHESIS="$(CURDIR)/$(SCHEMATHESIS)" \
+	    cargo test --release --locked --workspace
+	$(MAKE) test-page
 
-test-servers: $(MOTO) ## Install the servers that tests run against
+test-servers: $(MOTO) $(SCHEMATHESIS) ## Install what tests run against and with
 
 $(MOTO): crates/muster-testbed/moto-requirements.txt
-	rm -rf $(TOOLS)/moto
-	python3 -m venv $(TOOLS)/moto
-	$(TOOLS)/moto/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+$(SCHEMATHESIS): crates/muster-testbed/schemathesis-requirements.txt
+
+# One Python environment for each, so that their pins do not meet.
+$(MOTO) $(SCHEMATHESIS):
+	rm -rf $(abspath $(@D)/..)
+	python3 -m venv $(abspath $(@D)/..)
+	$(@D)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
-lint: ## Check formatting, lints and documentation
+lint: lint-page ## Check formatting, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
@@ -70,4 +103,4 @@ bundle: build models ## Pack the archive that instances on AWS unpack, into dist
 	scripts/bundle
 
 clean: ## Remove what was built and installed below this folder
-	rm -rf target .muster dist
+	rm -rf target .muster dist page/dist/files page/node_modules

@@ -1,6 +1,7 @@
 //! File names as clients send them: data to be echoed, never a path.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Longest kept name once percent-encoded, in bytes: file systems take 255 for one component, and
 /// the object store adds a suffix of its own while it writes.
@@ -12,7 +13,7 @@ const MAX_EXTENSION_BYTES: usize = 12;
 ///
 /// Folders are cut off (`../../etc/passwd` is `passwd`), control characters become `_`, and an
 /// over-long name is shortened before its extension. The result is never empty, `.` or `..`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(from = "String", into = "String")]
 pub struct FileName(String);
 

@@ -6,12 +6,16 @@ use crate::{FileName, RequestId};
 
 /// Where uploaded photographs stand.
 pub const INPUT_PREFIX: &str = "input";
+/// Below which the input store lists the jobs: requests that were accepted and that nobody waits for.
+pub const JOBS_PREFIX: &str = "jobs";
 /// Where results stand.
 pub const OUTPUT_PREFIX: &str = "output";
 /// Where the enrolled people stand.
 pub const GALLERY_PREFIX: &str = "gallery";
 /// Where the photographs of enrolled faces are kept.
 pub const ENROLLED_PREFIX: &str = "enrolled";
+/// Where the API keys stand.
+pub const KEYS_PREFIX: &str = "keys";
 /// Where the controller says how the fleet fares.
 pub const STATUS_PREFIX: &str = "status";
 
@@ -46,6 +50,18 @@ impl ObjectKeys {
     }
 }
 
+/// The components of the key whose object says that a request is a job. It has no content.
+///
+/// It stands in the input store, below [`JOBS_PREFIX`], and goes when the photograph goes. Ids sort
+/// by the time of submission, and so do these keys.
+pub fn job(id: RequestId, file: &FileName) -> [String; 3] {
+    [
+        JOBS_PREFIX.to_owned(),
+        id.to_string(),
+        file.as_str().to_owned(),
+    ]
+}
+
 /// The request that owns the object whose key begins with `first_component`, if any.
 pub fn owned_by(first_component: &str) -> Option<RequestId> {
     first_component.parse().ok()
@@ -69,6 +85,7 @@ mod tests {
         );
         assert_eq!(ObjectKeys::Filename.input(id, &file), ["anna.b.jpg"]);
         assert_eq!(ObjectKeys::Filename.output(id, &file), ["anna.b"]);
+        assert_eq!(job(id, &file), ["jobs", &id.to_string(), "anna.b.jpg"]);
         assert_eq!(owned_by(&id.to_string()), Some(id));
         assert_eq!(owned_by("anna.jpg"), None);
     }

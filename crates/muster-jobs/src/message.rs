@@ -6,12 +6,13 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{FileName, TraceParent};
 
 /// The format that this build writes, and the only one it reads.
-pub const MESSAGE_VERSION: u32 = 3;
+pub const MESSAGE_VERSION: u32 = 4;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
@@ -22,7 +23,9 @@ const TRACEPARENT: &str = "traceparent";
 pub type Attributes = BTreeMap<String, String>;
 
 /// One request's identity: a UUIDv7, so that ids sort by the time of submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(transparent)]
 pub struct RequestId(Uuid);
 
@@ -63,9 +66,9 @@ impl FromStr for RequestId {
 pub enum Purpose {
     /// Find every face and match it against the gallery.
     Recognize,
-    /// Find every face and answer the embeddings of the largest, or of the one that is asked for.
+    /// Find every face and answer the embedding of one.
     Embed {
-        /// Which face, counted from 0 in the order of an answer, largest first.
+        /// Which face, counted from 0 in the order of an answer; the largest where it is not said.
         face: Option<u32>,
     },
 }
@@ -88,9 +91,9 @@ pub struct Request {
     pub input_etag: Option<String>,
     /// The gallery's version that the answer must know at least; 0 where nobody was ever enrolled.
     pub gallery_version: u64,
-    /// The model to embed with; the gallery's own where there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
+    /// Whether nobody waits for the reply: what is stored is all that the client gets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub job: bool,
     /// When the web tier sent this, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
     /// Name of the queue to answer on.
@@ -184,7 +187,7 @@ mod tests {
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
             gallery_version: 7,
-            model: None,
+            job: false,
             sent_at_ms: now_ms(),
             reply_to: "replies-1".into(),
             trace: TraceParent::new(),
@@ -197,6 +200,13 @@ mod tests {
         let (body, mut attributes) = sent.to_message();
         assert_eq!(Request::from_message(&body, &attributes).unwrap(), sent);
         attributes.remove(TRACEPARENT);
+        let job = Request {
+            job: true,
+            ..sent.clone()
+        };
+        let (job_body, job_attributes) = job.to_message();
+        let read = Request::from_message(&job_body, &job_attributes).unwrap();
+        assert!(read.job && !body.contains("job"));
         let traceless = Request::from_message(&body, &attributes).unwrap();
         assert_ne!(traceless.trace, sent.trace);
         assert!(matches!(
@@ -223,7 +233,9 @@ mod tests {
             Request::from_message(&other, &attributes),
             Err(MessageError::Version { found: 1 })
         ));
-        for garbage in ["", "hello", "{}", "{\"version\":3}", "[3]"] {
+        let empty = format!("{{\"version\":{MESSAGE_VERSION}}}");
+        let list = format!("[{MESSAGE_VERSION}]");
+        for garbage in ["", "hello", "{}", &empty, &list] {
             assert!(matches!(
                 Request::from_message(garbage, &attributes),
                 Err(MessageError::Malformed(_))

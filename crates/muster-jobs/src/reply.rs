@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::message::check_version;
 use crate::{FileName, MESSAGE_VERSION, MessageError, RequestId};
 
 /// Width and height in pixels of the EXIF-upright photograph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageSize {
     /// Pixels across.
     pub width: u32,
@@ -17,7 +18,7 @@ pub struct ImageSize {
 }
 
 /// An axis-aligned box in pixels of the EXIF-upright photograph.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceBox {
     /// Left edge.
     pub x: f32,
@@ -30,7 +31,7 @@ pub struct FaceBox {
 }
 
 /// What was decided of one face.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The face is the named person's.
@@ -42,7 +43,7 @@ pub enum Decision {
 }
 
 /// An enrolled person, by id and name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PersonRef {
     /// The person's id, a UUID.
     pub id: String,
@@ -51,7 +52,7 @@ pub struct PersonRef {
 }
 
 /// A person who was considered for a face.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Candidate {
     /// Who.
     pub person: PersonRef,
@@ -59,21 +60,22 @@ pub struct Candidate {
     pub similarity: f32,
 }
 
-/// What was measured of a face.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// How fit a face is to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceQuality {
-    /// The shorter side of the face's box, in pixels of the photograph.
-    pub face_px: f32,
-    /// How much detail the face has, against its contrast.
+    /// Side of the square that is cut out for the embedder, in pixels of the photograph.
+    pub size_px: f32,
+    /// How much of the differences between neighbouring pixels another blurring would take away,
+    /// 0 to 1.
     pub sharpness: f32,
-    /// Mean luma of the face, 0 to 255.
+    /// Mean brightness of the face's inner part, 0 to 255.
     pub brightness: f32,
-    /// How far the head is turned away: 0 frontal, 1 in profile.
-    pub turn: f32,
+    /// How far it is turned to a side, in degrees, about.
+    pub turn_deg: f32,
 }
 
 /// One face of a photograph and what was decided of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceReport {
     /// Where the face is.
     #[serde(rename = "box")]
@@ -86,22 +88,24 @@ pub struct FaceReport {
     pub decision: Decision,
     /// Who it is, where the decision is `match`.
     pub person: Option<PersonRef>,
-    /// Cosine similarity to the best candidate; `null` where nobody is enrolled.
+    /// Cosine similarity to the person, or to the best candidate; `null` without one.
     pub similarity: Option<f32>,
-    /// How much more similar the best candidate is than the next; `null` without a next.
+    /// How much more similar that one is than the next who comes into question; `null` without a
+    /// next.
     pub margin: Option<f32>,
     /// The similarity from which on a face is a person's.
     pub cutoff: Option<f32>,
+    /// How fit the face is to be compared.
+    #[serde(default)]
+    pub quality: Option<FaceQuality>,
     /// The nearest people, best first.
     pub candidates: Vec<Candidate>,
-    /// Why it is not a match, naming the measured and the required value.
+    /// Why it is not simply the nearest person's, naming the measured and the required value.
     pub reasons: Vec<String>,
-    /// How fit the face is.
-    pub quality: FaceQuality,
 }
 
 /// Milliseconds that a request spent in each stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TimingMs {
     /// From the web tier's send to the worker's receive, by the two machines' clocks.
     pub queue: f64,
@@ -134,7 +138,7 @@ impl TimingMs {
 }
 
 /// The result of recognising one photograph.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recognition {
     /// The request that this answers.
     pub request_id: RequestId,
@@ -158,33 +162,33 @@ impl Recognition {
     }
 }
 
-/// One face with its embedding.
+/// The embedding of one face of a photograph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Embedded {
+    /// Name of the model that made it: embeddings of two models do not compare.
+    pub model: String,
+    /// How many faces the photograph shows.
+    pub found: u32,
+    /// The face that was asked for; `None` where the photograph shows no such face.
+    pub face: Option<EmbeddedFace>,
+}
+
+/// A face with its embedding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmbeddedFace {
-    /// The embedding, little-endian `f32`, base64.
-    pub embedding: String,
     /// Where the face is.
     #[serde(rename = "box")]
     pub bounds: FaceBox,
     /// The detector's score, 0 to 1.
     pub confidence: f32,
-    /// How fit the face is.
+    /// Little-endian `f32`, base64.
+    pub embedding: String,
+    /// How fit it is to be compared.
     pub quality: FaceQuality,
 }
 
-/// The faces of a photograph with their embeddings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Embedded {
-    /// Name of the model that made them: embeddings of two models do not compare.
-    pub model: String,
-    /// How many faces the photograph shows.
-    pub found: u32,
-    /// The largest faces, largest first; or the one that was asked for, where there is one.
-    pub faces: Vec<EmbeddedFace>,
-}
-
 /// Stable codes of what can be wrong with a request, as the HTTP contract has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub enum FailureCode {
     /// The photograph is damaged.
     #[serde(rename = "image.unreadable")]
@@ -201,6 +205,9 @@ pub enum FailureCode {
     /// Several faces where one is needed.
     #[serde(rename = "face.multiple")]
     FaceMultiple,
+    /// The face is too small, blurred, dark or turned away to be enrolled.
+    #[serde(rename = "face.unfit")]
+    FaceUnfit,
     /// Another upload of the same file name replaced the photograph before it was read.
     #[serde(rename = "input.replaced")]
     InputReplaced,
@@ -213,7 +220,7 @@ pub enum FailureCode {
 }
 
 /// A refusal or failure, ready to be shown to the client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// The stable code.
     pub code: FailureCode,
@@ -227,11 +234,11 @@ pub struct Failure {
 pub enum Outcome {
     /// The photograph was recognised.
     Recognized(Box<Recognition>),
-    /// The photograph's faces were embedded.
+    /// A face of the photograph was embedded.
     Embedded(Embedded),
     /// It was refused, or failed.
     Failed(Failure),
-    /// The result is too large for a queue: it stands in the output store, as
+    /// The result is too large for a queue, or stood there before: it is in the output store, as
     /// [`ObjectKeys::Request`](crate::ObjectKeys::Request) names it.
     Stored,
 }
@@ -314,9 +321,9 @@ mod tests {
             similarity: person.map(|_| 0.7),
             margin: None,
             cutoff: None,
+            quality: None,
             candidates: vec![],
             reasons: vec![],
-            quality: FaceQuality::default(),
         }
     }
 

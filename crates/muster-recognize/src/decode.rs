@@ -47,7 +47,7 @@ impl fmt::Debug for Photo {
 
 /// What a picture may cost before it is refused.
 ///
-/// Decoding takes at most about 14 bytes a pixel at its peak (16-bit TIFF as CMYK; a 16-bit PNG
+/// Decoding takes at most about 16 bytes a pixel at its peak (a planar 16-bit TIFF as CMYK; a 16-bit PNG
 /// with alpha takes 11, a progressive JPEG 9, an ordinary JPEG 3), so `max_pixels` bounds the memory
 /// of one decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! A threshold is never judged on the pairs it was chosen on: each fold is scored with the
 //! threshold that is best on all the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -324,45 +324,41 @@ pub fn subject(analysis: &Analysis) -> Option<&Face> {
         .max_by(|a, b| prominence(a).total_cmp(&prominence(b)))
 }
 
-/// Analyses each photograph of `pairs` once, one thread a recognizer, and scores the pairs.
+/// Analyses photographs, one thread a recognizer, and answers of each the face that it is of.
 ///
 /// `progress` is called with the number of photographs done so far, from any of the threads.
 ///
 /// # Errors
 ///
 /// [`EvaluateError`] for the first photograph that cannot be read or analysed.
-pub fn evaluate_pairs(
+pub fn subjects(
     recognizers: &mut [Recognizer],
-    images: &Path,
-    pairs: &[Pair],
+    photos: &[PathBuf],
     progress: impl Fn(usize) + Sync,
-) -> Result<PairsReport, EvaluateError> {
-    let mut found: BTreeMap<&PhotoRef, Option<Embedding>> = pairs
-        .iter()
-        .flat_map(|pair| [&pair.first, &pair.second])
-        .map(|at| (at, None))
-        .collect();
-    let photos = found.len();
-    let queue = Mutex::new((found.iter_mut(), 0));
-    let started = Instant::now();
+) -> Result<Vec<Option<Face>>, EvaluateError> {
+    let mut found: Vec<Option<Face>> = vec![None; photos.len()];
+    let queue = Mutex::new((photos.iter().zip(&mut found), 0));
     let work = |recognizer: &mut Recognizer| -> Result<(), EvaluateError> {
         loop {
-            let (photo, embedding) = {
+            let (path, face) = {
                 let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                 match queue.0.next() {
                     Some(next) => next,
                     None => return Ok(()),
                 }
             };
-            let path = photo.path(images);
-            let bytes = std::fs::read(&path).map_err(|source| EvaluateError::Read {
-                path: path.clone(),
+            let path = || path.clone();
+            let bytes = std::fs::read(path()).map_err(|source| EvaluateError::Read {
+                path: path(),
                 source,
             })?;
             let analysis = recognizer
                 .analyze(&bytes)
-                .map_err(|source| EvaluateError::Analyze { path, source })?;
-            *embedding = subject(&analysis).map(|face| face.embedding.clone());
+                .map_err(|source| EvaluateError::Analyze {
+                    path: path(),
+                    source,
+                })?;
+            *face = subject(&analysis).cloned();
             let done = {
                 let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                 queue.1 += 1;
@@ -386,7 +382,31 @@ pub fn evaluate_pairs(
                 Err(panic) => std::panic::resume_unwind(panic),
             })
     })?;
-    let images_per_s = photos as f64 / started.elapsed().as_secs_f64();
+    Ok(found)
+}
+
+/// Analyses each photograph of `pairs` once, one thread a recognizer, and scores the pairs.
+///
+/// `progress` is called with the number of photographs done so far, from any of the threads.
+///
+/// # Errors
+///
+/// [`EvaluateError`] for the first photograph that cannot be read or analysed.
+pub fn evaluate_pairs(
+    recognizers: &mut [Recognizer],
+    images: &Path,
+    pairs: &[Pair],
+    progress: impl Fn(usize) + Sync,
+) -> Result<PairsReport, EvaluateError> {
+    let both = pairs.iter().flat_map(|pair| [&pair.first, &pair.second]);
+    let photos: BTreeSet<&PhotoRef> = both.collect();
+    let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(images)).collect();
+    let started = Instant::now();
+    let faces = subjects(recognizers, &paths, progress)?;
+    let images_per_s = paths.len() as f64 / started.elapsed().as_secs_f64();
+    let embeddings = faces.into_iter().map(|face| Some(face?.embedding));
+    let found: BTreeMap<&PhotoRef, Option<Embedding>> =
+        photos.into_iter().zip(embeddings).collect();
 
     let embedding = |photo: &PhotoRef| found.get(photo).and_then(Option::as_ref);
     let scored: Vec<_> = pairs

@@ -68,7 +68,7 @@ pub struct StageTimes {
     pub decode: Duration,
     /// Finding the faces, every look together.
     pub detect: Duration,
-    /// Aligning, all faces together.
+    /// Aligning and measuring the quality, all faces together.
     pub align: Duration,
     /// Embedding, all faces together.
     pub embed: Duration,
@@ -92,7 +92,7 @@ pub struct Face {
     pub landmarks: [[f32; 2]; 5],
     /// The detector's score, from the cutoff to 1.
     pub confidence: f32,
-    /// How fit it is to be recognised.
+    /// How fit it is to be compared.
     pub quality: Quality,
     /// Who it looks like.
     pub embedding: Embedding,
@@ -194,12 +194,10 @@ impl Recognizer {
         timing.detect = lap();
         let mut faces = Vec::with_capacity(found.faces.len());
         for seen in found.faces {
-            self.aligner.align(
-                photo,
-                &seen.landmarks,
-                &seen.bounds,
-                self.embedder.input_mut()?,
-            );
+            let aligned = self.embedder.input_mut()?;
+            self.aligner
+                .align(photo, &seen.landmarks, &seen.bounds, aligned);
+            let quality = Quality::of(&seen.landmarks, &seen.bounds, aligned);
             timing.align += lap();
             let embedding = self.embedder.embed()?;
             timing.embed += lap();
@@ -207,10 +205,7 @@ impl Recognizer {
                 bounds: seen.bounds,
                 landmarks: seen.landmarks,
                 confidence: seen.confidence,
-                quality: Quality {
-                    face_px: seen.bounds.width.min(seen.bounds.height),
-                    ..Quality::default()
-                },
+                quality,
                 embedding,
             });
         }

@@ -440,7 +440,11 @@ fn varieties_that_are_not_taken_are_named() {
         (fields(2, 1, 2, 9, 8), "rare colours"),
     ];
     for (fields, found) in cases {
-        let refused = probe(&tiff(false, &[strip.clone()], &fields), &limits()).unwrap_err();
+        let refused = probe(
+            &tiff(false, std::slice::from_ref(&strip), &fields),
+            &limits(),
+        )
+        .unwrap_err();
         let message = refused.to_string();
         assert_eq!(refused.code(), "image.unsupported", "{message}");
         assert!(
@@ -588,7 +592,7 @@ fn wholes() -> Vec<Vec<u8>> {
             std::slice::from_ref(&pixels),
             &fields(24, 24, 1, 1, 16),
         ),
-        tiff(true, &[pixels.clone()], &palette),
+        tiff(true, std::slice::from_ref(&pixels), &palette),
         tiff(
             true,
             &[

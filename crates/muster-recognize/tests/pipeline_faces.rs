@@ -7,6 +7,7 @@
     reason = "the functions that only tests call fail as tests do"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Cursor;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use image::{DynamicImage, ImageFormat, RgbImage};
 use muster_recognize::decode::Photo;
 use muster_recognize::engine::EngineError;
 use muster_recognize::models::{Installation, default_root};
+use muster_recognize::quality::{Measure, Requirements};
 use muster_recognize::recognizer::{
     Analysis, Face, ModelFiles, Options, RecognizeError, Recognizer,
 };
@@ -342,4 +344,103 @@ fn what_is_at_fault_is_told() {
         load(other_library),
         EngineError::OtherLibraryLoaded { .. }
     ));
+}
+
+/// What the manifest says of strangers is what the sample photographs show: faces of different
+/// people, of one photograph left out, since they share its light.
+#[test]
+fn the_shipped_calibration_is_that_of_the_sample_photographs() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let mut named: Vec<(String, Face)> = Vec::new();
+    for (name, photograph) in installed.photographs() {
+        named.push((name, installed.main_face(&photograph)));
+    }
+    let group = installed.group();
+    let group = installed.analyze(&group).faces;
+    let people = named.iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+    let people = people.len() + group.len();
+    let strangers = named.iter().enumerate().flat_map(|(n, (name, face))| {
+        let others = named[..n].iter().filter(move |(other, _)| other != name);
+        let others = others.map(|(_, other)| other).chain(&group);
+        others.map(|other| f64::from(face.embedding.cosine(&other.embedding)))
+    });
+    let similarities: Vec<f64> = strangers.collect();
+    let count = similarities.len() as f64;
+    let mean = similarities.iter().sum::<f64>() / count;
+    let squares = similarities.iter().map(|value| (value - mean).powi(2));
+    let deviation = (squares.sum::<f64>() / count).sqrt();
+    let shipped = installed
+        .installation
+        .embedder()
+        .calibration
+        .clone()
+        .unwrap();
+    eprintln!(
+        "{count} pairs of {people} people: mean {mean:.4}, standard deviation {deviation:.4}"
+    );
+    assert_eq!(people, shipped.people as usize);
+    assert!((mean - f64::from(shipped.impostor_mean)).abs() < 5e-3);
+    assert!((deviation - f64::from(shipped.impostor_std)).abs() < 5e-3);
+}
+
+/// A photograph whose main face is `size` pixels, as [`Quality::size_px`] measures it.
+fn sized(installed: &mut Installed, photograph: &DynamicImage, size: f32) -> DynamicImage {
+    let scale = size / installed.main_face(photograph).quality.size_px;
+    let scaled = |side: u32| (side as f32 * scale) as u32;
+    let (width, height) = (scaled(photograph.width()), scaled(photograph.height()));
+    photograph.resize_exact(width, height, FilterType::Triangle)
+}
+
+#[test]
+fn what_a_real_photograph_lacks_is_said() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    let (enrolment, naming) = (Requirements::for_enrolment(), Requirements::for_match());
+    for (name, photograph) in installed.photographs() {
+        let mut lacking = |photograph: &DynamicImage, required: &Requirements| {
+            let quality = installed.main_face(photograph).quality;
+            let lacks = required.lacking(&quality);
+            let measures: Vec<Measure> = lacks.iter().map(|lack| lack.measure).collect();
+            (measures, quality)
+        };
+        let dark = |share: f32| {
+            let mut dark = photograph.resize(600, 600, FilterType::Triangle).to_rgb8();
+            for value in dark.iter_mut() {
+                *value = (f32::from(*value) * share) as u8;
+            }
+            DynamicImage::ImageRgb8(dark)
+        };
+        let (none, as_it_is) = lacking(&photograph, &enrolment);
+        assert_eq!(none, [], "{name}: {as_it_is:?}");
+        let (measures, quality) = lacking(&dark(0.12), &enrolment);
+        assert_eq!(measures, [Measure::Brightness], "{name}: {quality:?}");
+        assert_eq!(lacking(&dark(0.12), &naming).0, [], "{name}: {quality:?}");
+
+        // From here on of one size, so that a blur is the same for all.
+        let middle = sized(&mut installed, &photograph, 224.0);
+        let small = sized(&mut installed, &photograph, 40.0);
+        let tiny = sized(&mut installed, &photograph, 16.0);
+        let mut lacking = |photograph: &DynamicImage, required: &Requirements| {
+            let quality = installed.main_face(photograph).quality;
+            let lacks = required.lacking(&quality);
+            lacks.iter().map(|lack| lack.measure).collect::<Vec<_>>()
+        };
+        assert_eq!(lacking(&small, &enrolment), [Measure::Size], "{name}");
+        assert_eq!(lacking(&small, &naming), [], "{name}");
+        assert_eq!(lacking(&tiny, &naming), [Measure::Size], "{name}");
+        assert_eq!(
+            lacking(&middle.blur(6.0), &enrolment),
+            [Measure::Sharpness],
+            "{name}"
+        );
+        assert_eq!(lacking(&middle.blur(6.0), &naming), [], "{name}");
+        assert_eq!(
+            lacking(&middle.blur(12.0), &naming),
+            [Measure::Sharpness],
+            "{name}"
+        );
+    }
 }

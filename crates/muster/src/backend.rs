@@ -7,8 +7,8 @@ use anyhow::Context;
 use aws_config::SdkConfig;
 use futures::TryStreamExt;
 use muster_jobs::{
-    ENROLLED_PREFIX, FileName, GALLERY_PREFIX, INPUT_PREFIX, OUTPUT_PREFIX, ObjectKeys, Purpose,
-    RequestId, STATUS_PREFIX,
+    ENROLLED_PREFIX, FileName, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, OUTPUT_PREFIX,
+    ObjectKeys, Purpose, RequestId, STATUS_PREFIX,
 };
 use muster_queue::{
     OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
@@ -23,7 +23,7 @@ use crate::aws;
 use crate::config::{FleetKind, QueueKind, S3Url, Settings, seconds};
 
 /// How long a message that nobody takes is kept.
-const RETENTION: Duration = Duration::from_secs(24 * 3600);
+pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// How long a report is kept: one that is older says nothing. The least that SQS takes.
 const REPORT_RETENTION: Duration = Duration::from_secs(60);
 
@@ -255,6 +255,27 @@ impl Backend {
         Path::from(id.to_string())
     }
 
+    /// Where it is said that a request is a job, in the input store.
+    pub fn job_key(id: RequestId, file: &FileName) -> Path {
+        muster_jobs::job(id, file).into_iter().collect()
+    }
+
+    /// Below which it is said that a request is a job, whatever its file is called.
+    pub fn of_job(id: RequestId) -> Path {
+        Path::from_iter([JOBS_PREFIX, &id.to_string()])
+    }
+
+    /// Below which all jobs are.
+    pub fn jobs() -> Path {
+        Path::from(JOBS_PREFIX)
+    }
+
+    /// What sorts after everything of this job, and before everything of the next.
+    pub fn after_job(id: RequestId) -> Path {
+        // A zero is what comes next to a slash.
+        Path::from_iter([JOBS_PREFIX.to_owned(), format!("{id}0")])
+    }
+
     /// Where the controller keeps what it has learned, in the state store.
     pub fn learned() -> Path {
         Path::from_iter([STATUS_PREFIX, "learned.json"])
@@ -273,6 +294,20 @@ fn segments(settings: &Settings) -> anyhow::Result<SegmentCache> {
         .with_context(|| format!("make the folder {} for the gallery", folder.display()))?;
     restrict(&settings.data_dir)?;
     Ok(opened)
+}
+
+/// The state store alone, for a command that works on it.
+///
+/// # Errors
+/// Names the folder or bucket that can not be used.
+pub async fn state_store(settings: &Settings) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let Some(place) = &settings.state_store else {
+        return Ok(Arc::new(local(settings)?.with_fsync(true)));
+    };
+    let sdk = aws::sdk_config(settings).await?;
+    let store = aws::bucket(&sdk, place)?;
+    look_into(&*store, place).await?;
+    Ok(store)
 }
 
 /// The objects in the data folder.

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 
 use crate::config::{Overrides, Settings};
 use crate::{
-    bench, controller, doctor, enroll, eval, models, profile, recognize, signals, simulate, status,
-    up, web, worker,
+    api_keys, bench, controller, doctor, enroll, eval, gallery, models, profile, recognize,
+    signals, simulate, status, up, verify, web, worker,
 };
 
 /// An elastic face-recognition service: a photograph in, a name out
@@ -34,12 +34,18 @@ enum Command {
     Worker(WorkerArgs),
     /// Run the controller alone; its workers are its children
     Controller(Overrides),
+    /// Make, list or revoke API keys
+    Keys(api_keys::KeysArgs),
     /// Install, list or verify the models
     Models(models::ModelsArgs),
     /// Enrol people: one folder a person below DIR, or NAME=FILE pairs
     Enroll(enroll::EnrollArgs),
     /// Recognise photographs
     Recognize(recognize::RecognizeArgs),
+    /// Say whether two photographs show the same person
+    Verify(verify::VerifyArgs),
+    /// Show how well a service's people are told apart, and which of their faces are likely wrong
+    Gallery(gallery::GalleryArgs),
     /// Show how a running service fares
     Status(status::StatusArgs),
     /// Measure a service under load, beside the figures of the system it came from
@@ -97,9 +103,15 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let settings = settings(&overrides)?;
             controller::run(settings, config, None, signals::shutdown()?).await?;
         }
+        Command::Keys(args) => {
+            let settings = settings(args.overrides())?;
+            api_keys::run(args, &settings).await?;
+        }
         Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
         Command::Enroll(args) => return enroll::run(args).await,
         Command::Recognize(args) => return recognize::run(args).await,
+        Command::Verify(args) => return verify::run(args).await,
+        Command::Gallery(args) => gallery::run(args).await?,
         Command::Status(args) => status::run(args).await?,
         Command::Bench(args) => {
             return bench::run(args, &settings(&Overrides::default())?, config).await;

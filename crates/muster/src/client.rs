@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use muster_jobs::Recognition;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
@@ -22,6 +23,24 @@ pub struct Service {
     /// The service's address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     pub url: String,
+    /// An API key of the service, where it wants one
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "MUSTER_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Option<String>,
+}
+
+impl Service {
+    /// A client of it.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Client::new(&self.url, self.api_key.as_deref())
+    }
 }
 
 /// A connection pool to one service. Cheap to clone.
@@ -34,10 +53,19 @@ pub struct Client {
 /// An enrolled person, as the service lists them.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Enrolled {
+    /// The person's id.
+    pub id: String,
     /// The person's name.
     pub name: String,
     /// The person's faces.
-    pub faces: Vec<Value>,
+    pub faces: Vec<EnrolledFace>,
+}
+
+/// One face of an enrolled person.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EnrolledFace {
+    /// Name of the photograph that it is from.
+    pub file: String,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +77,8 @@ struct PeoplePage {
 /// A problem that the service answered with.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
     /// The stable code.
     pub code: String,
     /// One sentence.
@@ -56,6 +86,9 @@ pub struct Problem {
     /// Photographs of an enrolment that are at fault.
     #[serde(default)]
     pub refused: Vec<Refused>,
+    /// After which time to try again, where the service said so.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }
 
 /// A photograph that can not be enrolled.
@@ -74,12 +107,20 @@ impl Client {
     /// A client of the service at `url`.
     ///
     /// # Errors
-    /// When the address is not a URL.
-    pub fn new(url: &str) -> anyhow::Result<Self> {
+    /// When the address is not a URL, or the key no key.
+    pub fn new(url: &str, api_key: Option<&str>) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
         reqwest::Url::parse(&url)
             .with_context(|| format!("{url} is not a URL: write it as http://HOST:PORT"))?;
+        let mut headers = HeaderMap::new();
+        if let Some(key) = api_key {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {key}"))
+                .context("the API key has characters that no key has: copy it again")?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
         let http = reqwest::Client::builder()
+            .default_headers(headers)
             .timeout(TIMEOUT)
             .tcp_nodelay(true)
             .build()
@@ -140,6 +181,21 @@ impl Client {
         }
     }
 
+    /// The person of that name, if there is one.
+    ///
+    /// # Errors
+    /// When the service can not be reached or answers with a problem.
+    pub async fn person_named(&self, name: &str) -> anyhow::Result<Option<Enrolled>> {
+        let mut url = reqwest::Url::parse(&self.at("/v1/people")).context("the service's URL")?;
+        let query = [("limit", "1000"), ("name", name.trim())];
+        url.query_pairs_mut().extend_pairs(query);
+        let path = url.as_str()[self.url.len()..].to_owned();
+        let page = self.get(&path).await?;
+        let page: PeoplePage = serde_json::from_value(page).context("read the list of people")?;
+        let is_it = |person: &Enrolled| person.name == name.trim();
+        Ok(page.people.into_iter().find(is_it))
+    }
+
     /// Enrols a person.
     ///
     /// # Errors
@@ -149,11 +205,21 @@ impl Client {
         name: &str,
         photos: &[(String, Bytes)],
     ) -> anyhow::Result<Answer<Enrolled>> {
-        let mut form = Form::new().text("name", name.to_owned());
-        for (file, bytes) in photos {
-            form = form.part("image", part(file, bytes));
-        }
-        self.post("/v1/people", form).await
+        let form = Form::new().text("name", name.to_owned());
+        self.post("/v1/people", with_photos(form, photos)).await
+    }
+
+    /// Adds faces to a person who is enrolled.
+    ///
+    /// # Errors
+    /// When the service can not be reached.
+    pub async fn add_faces(
+        &self,
+        person: &str,
+        photos: &[(String, Bytes)],
+    ) -> anyhow::Result<Answer<Enrolled>> {
+        let path = format!("/v1/people/{person}/faces");
+        self.post(&path, with_photos(Form::new(), photos)).await
     }
 
     /// Recognises one photograph.
@@ -172,6 +238,15 @@ impl Client {
         .await
     }
 
+    /// Compares the largest faces of two photographs.
+    ///
+    /// # Errors
+    /// When the service can not be reached.
+    pub async fn verify(&self, photos: [(String, Bytes); 2]) -> anyhow::Result<Answer<Value>> {
+        self.post("/v1/verify", with_photos(Form::new(), &photos))
+            .await
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, form: Form) -> anyhow::Result<Answer<T>> {
         let response = self
             .http
@@ -188,8 +263,19 @@ fn part(file: &str, bytes: &Bytes) -> Part {
     Part::stream(reqwest::Body::from(bytes.clone())).file_name(file.to_owned())
 }
 
+fn with_photos(form: Form, photos: &[(String, Bytes)]) -> Form {
+    photos.iter().fold(form, |form, (file, bytes)| {
+        form.part("image", part(file, bytes))
+    })
+}
+
 async fn answer<T: DeserializeOwned>(response: Response) -> anyhow::Result<Answer<T>> {
     let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
     let body = response.bytes().await.context("read the answer")?;
     if status.is_success() {
         return Ok(Ok(
@@ -197,7 +283,10 @@ async fn answer<T: DeserializeOwned>(response: Response) -> anyhow::Result<Answe
         ));
     }
     match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => Ok(Err(problem)),
+        Ok(problem) => Ok(Err(Problem {
+            retry_after,
+            ..problem
+        })),
         Err(_) if status == StatusCode::NOT_FOUND => bail!("this is not a Muster service (404)"),
         Err(_) => bail!("the service answered {status} without saying why"),
     }

@@ -2,6 +2,7 @@
 //!
 //! Read once, here; the roles get what they use as arguments. Unknown keys are errors.
 
+mod origin;
 mod places;
 
 use std::net::SocketAddr;
@@ -13,20 +14,22 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use muster_fleet::{KeepAlive, Policy};
 use muster_jobs::ObjectKeys;
+use muster_recognize::calibration::DEFAULT_TARGET;
 use muster_recognize::decode::DecodeLimits;
 use serde::{Deserialize, Serialize};
 
+pub use origin::Origin;
 pub use places::{Ec2Settings, FleetKind, QueueKind, S3Url};
 
 /// The file read where none is named.
 pub const DEFAULT_FILE: &str = "muster.toml";
 /// `MUSTER_*` variables that belong to the command line or the build, not to the settings.
-const NOT_SETTINGS: &[&str] = &["config", "log", "moto"];
+const NOT_SETTINGS: &[&str] = &["api_key", "config", "log", "moto", "schemathesis"];
 
 /// What is expected of this machine's workers until they were seen: they load their models in half
 /// a second, and take 30 to 100 ms for a photograph with one face.
 const EXPECTED_BOOT: Duration = Duration::from_millis(600);
-const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
+pub const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
 /// Where a worker costs nothing, the machine is used rather than the wait that the objective allows:
 /// a wait of no more than this, about a photograph's time, is aimed at.
 const FREE_WAIT: Duration = Duration::from_millis(50);
@@ -74,6 +77,10 @@ pub struct Settings {
     pub models_dir: Option<PathBuf>,
     /// Address that the web tier listens on.
     pub listen: SocketAddr,
+    /// Whether every call wants an API key; unset, unless the web tier listens on loopback.
+    pub require_keys: Option<bool>,
+    /// Origins, as `https://app.example.org`, whose pages may call the web tier; none by default.
+    pub cors_origins: Vec<Origin>,
     /// Instances kept even without work.
     pub min_instances: u32,
     /// Instances never exceeded; the number of cores, or 15 on EC2, when unset.
@@ -98,18 +105,32 @@ pub struct Settings {
     pub processing_timeout_s: f64,
     /// Receives after which a request goes to the dead-letter queue.
     pub max_receives: u32,
+    /// Connections to the web tier at one time; more wait until one ends.
+    pub max_connections: usize,
+    /// How long a connection may take from one answer, or its beginning, to the end of the next
+    /// request's headers.
+    pub header_timeout_s: f64,
+    /// Longest line and headers of a request; longer ones are answered 431.
+    pub max_header_bytes: usize,
     /// Requests that may wait for their answer at one time; more are answered 429.
     pub max_waiting: usize,
+    /// Requests on the queue from which on no further job is taken; more are answered 429.
+    pub max_jobs: usize,
     /// Memory that uploads may take at one time; more are answered 429.
     pub max_upload_memory_bytes: usize,
     /// Largest photograph taken.
     pub max_image_bytes: usize,
     /// Most pixels taken, width times height.
     pub max_image_pixels: u64,
-    /// Most photographs taken in one enrolment.
+    /// Most photographs taken in one request.
     pub max_images: usize,
-    /// Cosine similarity from which on a face is a person's; the model's own when unset.
+    /// The share of strangers that may be taken for somebody: the cutoff follows from it, from the
+    /// gallery's size and from how alike the people in it are.
+    pub target_fpir: f64,
+    /// Cosine similarity from which on a face is a person's, in place of what `target_fpir` gives.
     pub cutoff: Option<f32>,
+    /// Whether a person is given to one face of a photograph at most.
+    pub one_person_once: bool,
     /// How long photographs and results are kept on this machine. A bucket has lifecycle rules of
     /// its own.
     pub retention_s: f64,
@@ -148,6 +169,8 @@ impl Default for Settings {
             ec2: Ec2Settings::default(),
             models_dir: None,
             listen: ([127, 0, 0, 1], 8000).into(),
+            require_keys: None,
+            cors_origins: Vec::new(),
             min_instances: 0,
             max_instances: None,
             target_wait_s: 1.0,
@@ -159,12 +182,18 @@ impl Default for Settings {
             visibility_timeout_s: 10.0,
             processing_timeout_s: 30.0,
             max_receives: 4,
+            max_connections: 4000,
+            header_timeout_s: 75.0,
+            max_header_bytes: 32 << 10,
             max_waiting: 2000,
+            max_jobs: 10_000,
             max_upload_memory_bytes: 256 << 20,
             max_image_bytes: limits.max_bytes,
             max_image_pixels: limits.max_pixels,
             max_images: 50,
+            target_fpir: DEFAULT_TARGET,
             cutoff: None,
+            one_person_once: true,
             retention_s: 3600.0,
             object_keys: ObjectKeys::Request,
         }
@@ -244,6 +273,7 @@ impl Settings {
             ("keep_alive_max_s", self.keep_alive_max_s),
             ("drain_timeout_s", self.drain_timeout_s),
             ("request_timeout_s", self.request_timeout_s),
+            ("header_timeout_s", self.header_timeout_s),
             ("visibility_timeout_s", self.visibility_timeout_s),
             ("processing_timeout_s", self.processing_timeout_s),
             ("retention_s", self.retention_s),
@@ -271,12 +301,24 @@ impl Settings {
             ("max_instances", self.max_instances() as usize),
             ("max_receives", self.max_receives as usize),
             ("max_waiting", self.max_waiting),
+            ("max_connections", self.max_connections),
+            ("max_jobs", self.max_jobs),
             ("max_images", self.max_images),
             ("max_image_bytes", self.max_image_bytes),
             ("max_upload_memory_bytes", self.max_upload_memory_bytes),
         ] {
             anyhow::ensure!(value >= 1, "{name} is 0: it must be at least 1");
         }
+        anyhow::ensure!(
+            (4096..=1 << 20).contains(&self.max_header_bytes),
+            "max_header_bytes is {}: it must be between 4096 and 1048576",
+            self.max_header_bytes
+        );
+        anyhow::ensure!(
+            self.header_timeout_s >= 1.0,
+            "header_timeout_s is {}: it must be at least 1",
+            self.header_timeout_s
+        );
         anyhow::ensure!(
             self.min_instances <= self.max_instances(),
             "min_instances is {} and max_instances {}: the least can not be more than the most",
@@ -316,6 +358,12 @@ impl Settings {
                  this machine; set queues = \"sqs\""
             );
         }
+        anyhow::ensure!(
+            (1e-9..=0.5).contains(&self.target_fpir),
+            "target_fpir is {}: it must be between 1e-9 and 0.5, where 0.001 is one stranger in a \
+             thousand",
+            self.target_fpir
+        );
         if let Some(cutoff) = self.cutoff {
             anyhow::ensure!(
                 (-1.0..=1.0).contains(&cutoff),
@@ -323,6 +371,12 @@ impl Settings {
             );
         }
         Ok(())
+    }
+
+    /// Whether every call wants an API key.
+    pub fn require_keys(&self) -> bool {
+        self.require_keys
+            .unwrap_or_else(|| !self.listen.ip().is_loopback())
     }
 
     /// Whether anything is kept or launched elsewhere than on this machine.
@@ -445,12 +499,16 @@ mod tests {
             ("listen = \"nowhere\"", "listen"),
             ("min_instances = 9\nmax_instances = 2", "min_instances"),
             ("cutoff = 2.0", "cutoff"),
+            ("target_fpir = 0.0", "target_fpir"),
             ("object_keys = \"hash\"", "hash"),
             ("input_store = \"bucket\"", "s3://bucket"),
             (
                 "input_store = \"s3://one\"\nstate_store = \"s3://one/state\"",
                 "one must not lie in the other",
             ),
+            ("cors_origins = [\"*\"]", "https://"),
+            ("cors_origins = [\"https://a.example/app\"]", "https://"),
+            ("max_header_bytes = 100", "max_header_bytes"),
             ("[ec2]\nspot = true", "spot"),
             ("fleet = \"ec2\"", "input_store is not set"),
         ] {

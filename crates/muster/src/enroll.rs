@@ -1,19 +1,29 @@
 //! `muster enroll`: people from folders or from NAME=FILE pairs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
+use futures::{StreamExt, stream};
+use indicatif::ProgressBar;
 use muster_jobs::FileName;
 use muster_recognize::decode::ACCEPTED;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::client::{Client, Enrolled, Service, file_name};
+use crate::client::{Answer, Client, Enrolled, Service, file_name};
 use crate::photos::photos_to_enrol_in;
-use crate::progress;
+use crate::{pauses, progress};
+
+/// Photographs of a person in one form.
+const PHOTOS_A_FORM: usize = 10;
+/// People enrolled at one time.
+const AT_ONCE: usize = 4;
+/// How long a form is sent again while the service is busy or away.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Arguments of `muster enroll`.
 #[derive(Debug, Args)]
@@ -30,13 +40,32 @@ pub struct EnrollArgs {
 
 /// What became of one person.
 #[derive(Debug)]
-enum Fate {
-    Enrolled { faces: usize },
-    AlreadyEnrolled,
-    Refused { reason: String },
+struct Report {
+    name: String,
+    fate: Fate,
+    refused: Vec<RefusedPhoto>,
 }
 
-/// Enrols everyone; people who are enrolled already are left as they are.
+#[derive(Debug)]
+enum Fate {
+    /// Enrolled now, with so many faces.
+    Enrolled(usize),
+    /// Enrolled before; so many faces were added.
+    Extended(usize),
+    /// Enrolled before, and every photograph that is fit is one of their faces.
+    AlreadyEnrolled,
+    /// Not enrolled, or no longer added to.
+    Refused(String),
+}
+
+#[derive(Debug)]
+struct RefusedPhoto {
+    file: String,
+    reason: String,
+}
+
+/// Enrols everyone. Photographs that are a person's faces already, by their file names, are left out,
+/// so that an enrolment that was cut off goes on where it stopped when it is run again.
 ///
 /// The exit code says whether every person is enrolled now and no photograph was refused.
 ///
@@ -44,114 +73,210 @@ enum Fate {
 /// When a source can not be read or the service can not be reached.
 pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
     let people = gather(&args.sources)?;
-    let client = Client::new(&args.service.url)?;
-    let known: Vec<String> = client
+    let client = args.service.client()?;
+    let mut known: HashMap<String, Enrolled> = client
         .people()
         .await?
         .into_iter()
-        .map(|person| person.name)
+        .map(|person| (person.name.clone(), person))
         .collect();
-    let bar = progress::bar(people.len(), "enrolling");
-    let mut fates = Vec::new();
-    let mut refused_photos = Vec::new();
-    for (name, files) in people {
-        let fate = if known.contains(&name) {
-            Fate::AlreadyEnrolled
-        } else {
-            enroll_one(&client, &name, &files, &mut refused_photos).await?
-        };
-        fates.push((name, fate));
-        bar.inc(1);
+    let bar = progress::bar(people.values().map(Vec::len).sum(), "enrolling");
+    let (client, bar) = (&client, &bar);
+    let enrolments = people.into_iter().map(|(name, files)| {
+        let known = known.remove(name.trim());
+        async move { enroll_person(client, name, &files, known, bar).await }
+    });
+    let mut enrolments = stream::iter(enrolments).buffer_unordered(AT_ONCE);
+    let mut reports = Vec::new();
+    let mut cut_off = None;
+    while let Some(report) = enrolments.next().await {
+        match report {
+            Ok(report) => reports.push(report),
+            Err(error) => {
+                cut_off = Some(error);
+                break;
+            }
+        }
     }
     bar.finish_and_clear();
-    report(&args, &fates, &refused_photos);
-    let complete = refused_photos.is_empty()
-        && !fates
-            .iter()
-            .any(|(_, fate)| matches!(fate, Fate::Refused { .. }));
-    Ok(if complete {
+    reports.sort_by(|a, b| a.name.cmp(&b.name));
+    print(&reports, args.json);
+    if let Some(error) = cut_off {
+        return Err(error.context("enrolment stopped: run it again, and it goes on from here"));
+    }
+    let complete =
+        |report: &Report| report.refused.is_empty() && !matches!(report.fate, Fate::Refused { .. });
+    Ok(if reports.iter().all(complete) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Enrols with what photographs are fit; those that are not are added to `refused`.
-async fn enroll_one(
+/// Enrols with what photographs are fit, those that are not being reported.
+async fn enroll_person(
+    client: &Client,
+    name: String,
+    files: &[PathBuf],
+    mut known: Option<Enrolled>,
+    bar: &ProgressBar,
+) -> anyhow::Result<Report> {
+    let before = known.is_some();
+    let mut added = 0;
+    let mut refused = Vec::new();
+    let mut refusal = None;
+    let named = named(files);
+    'forms: for form in named.chunks(PHOTOS_A_FORM) {
+        let mut photos = Vec::new();
+        for (file, path) in form {
+            if is_face_of(known.as_ref(), file) {
+                continue;
+            }
+            match tokio::fs::read(path).await {
+                Ok(bytes) => photos.push((file.clone(), Bytes::from(bytes))),
+                Err(error) => refused.push(RefusedPhoto {
+                    file: file.clone(),
+                    reason: format!("{} can not be read: {error}", path.display()),
+                }),
+            }
+        }
+        while !photos.is_empty() {
+            let problem = match send(client, &name, known.as_ref(), &photos).await? {
+                Ok(person) => {
+                    added += photos.len();
+                    known = Some(person);
+                    break;
+                }
+                Err(problem) => problem,
+            };
+            let left = photos.len();
+            if problem.code == "person.exists" && known.is_none() {
+                // Another wrote at the same time, or the answer to an attempt was lost.
+                known = client.person_named(&name).await?;
+                photos.retain(|(file, _)| !is_face_of(known.as_ref(), file));
+                if known.is_some() {
+                    continue;
+                }
+            }
+            photos.retain(|(file, _)| !problem.refused.iter().any(|r| r.file == *file));
+            if photos.len() == left {
+                refusal = Some(problem.detail);
+                break 'forms;
+            }
+            refused.extend(problem.refused.into_iter().map(|r| RefusedPhoto {
+                file: r.file,
+                reason: r.detail,
+            }));
+        }
+        bar.inc(form.len() as u64);
+    }
+    let fate = match (refusal, before, added) {
+        (Some(reason), ..) => Fate::Refused(reason),
+        (None, false, 0) if known.is_none() => {
+            Fate::Refused("no photograph is fit for enrolment".to_owned())
+        }
+        (None, _, 0) => Fate::AlreadyEnrolled,
+        (None, true, faces) => Fate::Extended(faces),
+        (None, false, faces) => Fate::Enrolled(faces),
+    };
+    Ok(Report {
+        name,
+        fate,
+        refused,
+    })
+}
+
+/// Sends one form, again and again while the service is busy or away for a moment.
+async fn send(
     client: &Client,
     name: &str,
-    files: &[PathBuf],
-    refused: &mut Vec<(String, String)>,
-) -> anyhow::Result<Fate> {
-    let mut photos = Vec::new();
-    for file in files {
-        let bytes = std::fs::read(file)
-            .with_context(|| format!("read the photograph {}", file.display()))?;
-        // As the service will name it in a refusal, and unlike the others.
-        let mut name = FileName::from_client(&file_name(file)).as_str().to_owned();
-        if photos.iter().any(|(other, _)| *other == name) {
-            name = format!("{}-{name}", photos.len());
-        }
-        photos.push((name, Bytes::from(bytes)));
-    }
+    known: Option<&Enrolled>,
+    photos: &[(String, Bytes)],
+) -> anyhow::Result<Answer<Enrolled>> {
+    let begun = Instant::now();
+    let mut failures = 0;
     loop {
-        let problem = match client.enroll(name, &photos).await? {
-            Ok(Enrolled { faces, .. }) => return Ok(Fate::Enrolled { faces: faces.len() }),
-            Err(problem) => problem,
+        let answer = match known {
+            None => client.enroll(name, photos).await,
+            Some(person) => client.add_faces(&person.id, photos).await,
         };
-        let before = photos.len();
-        photos.retain(|(file, _)| !problem.refused.iter().any(|refusal| refusal.file == *file));
-        let unfit = before - photos.len();
-        if unfit == 0 {
-            return Ok(Fate::Refused {
-                reason: problem.detail,
-            });
+        let wait = match &answer {
+            Ok(Err(problem)) if problem.status == 429 => problem.retry_after,
+            // A photograph that workers failed on is named.
+            Ok(Err(problem)) if problem.status >= 500 && problem.refused.is_empty() => None,
+            Err(_) => None,
+            _ => return answer,
+        };
+        failures += 1;
+        let wait = wait.unwrap_or_else(|| pauses::after(failures));
+        // After a lost answer the faces may be there already.
+        let may_be_there = !matches!(&answer, Ok(Err(problem)) if problem.status == 429);
+        if begun.elapsed() + wait > PATIENCE {
+            return answer;
         }
-        refused.extend(
-            problem
-                .refused
-                .into_iter()
-                .map(|r| (format!("{name}/{}", r.file), r.detail)),
-        );
-        if photos.is_empty() {
-            return Ok(Fate::Refused {
-                reason: "no photograph is fit for enrolment".to_owned(),
-            });
+        tokio::time::sleep(wait).await;
+        if may_be_there && let Some(person) = client.person_named(name).await.unwrap_or(None) {
+            let sent = |(file, _): &(String, Bytes)| is_face_of(Some(&person), file);
+            if photos.iter().all(sent) {
+                return Ok(Ok(person));
+            }
         }
     }
 }
 
-fn report(args: &EnrollArgs, fates: &[(String, Fate)], refused: &[(String, String)]) {
-    if args.json {
-        let people: Vec<_> = fates
-            .iter()
-            .map(|(name, fate)| match fate {
-                Fate::Enrolled { faces } => {
-                    json!({ "name": name, "state": "enrolled", "faces": faces })
-                }
-                Fate::AlreadyEnrolled => json!({ "name": name, "state": "already_enrolled" }),
-                Fate::Refused { reason } => {
-                    json!({ "name": name, "state": "refused", "reason": reason })
-                }
+fn is_face_of(person: Option<&Enrolled>, file: &str) -> bool {
+    person.is_some_and(|person| person.faces.iter().any(|face| face.file == file))
+}
+
+/// Photographs with the names that the service will know them by, each one's own.
+fn named(files: &[PathBuf]) -> Vec<(String, &Path)> {
+    let mut named: Vec<(String, &Path)> = Vec::new();
+    for path in files {
+        let mut name = FileName::from_client(&file_name(path)).as_str().to_owned();
+        if named.iter().any(|(other, _)| *other == name) {
+            name = format!("{}-{name}", named.len());
+        }
+        named.push((name, path));
+    }
+    named
+}
+
+fn print(reports: &[Report], as_json: bool) {
+    if as_json {
+        let people: Vec<_> = reports.iter().map(in_json).collect();
+        let refused = reports.iter().flat_map(|report| {
+            report.refused.iter().map(|photo| {
+                let file = format!("{}/{}", report.name, photo.file);
+                json!({ "file": file, "reason": photo.reason })
             })
-            .collect();
-        let refused: Vec<_> = refused
-            .iter()
-            .map(|(file, reason)| json!({ "file": file, "reason": reason }))
-            .collect();
+        });
+        let refused: Vec<_> = refused.collect();
         println!("{}", json!({ "people": people, "refused_photos": refused }));
         return;
     }
-    for (name, fate) in fates {
+    for Report { name, fate, .. } in reports {
         match fate {
-            Fate::Enrolled { faces: 1 } => println!("{name}: enrolled with 1 face"),
-            Fate::Enrolled { faces } => println!("{name}: enrolled with {faces} faces"),
+            Fate::Enrolled(1) => println!("{name}: enrolled with 1 face"),
+            Fate::Enrolled(faces) => println!("{name}: enrolled with {faces} faces"),
+            Fate::Extended(1) => println!("{name}: 1 face added"),
+            Fate::Extended(faces) => println!("{name}: {faces} faces added"),
             Fate::AlreadyEnrolled => println!("{name}: already enrolled, left as it is"),
-            Fate::Refused { reason } => println!("{name}: refused: {reason}"),
+            Fate::Refused(reason) => println!("{name}: refused: {reason}"),
         }
     }
-    for (file, reason) in refused {
-        println!("{file}: refused: {reason}");
+    for Report { name, refused, .. } in reports {
+        for RefusedPhoto { file, reason } in refused {
+            println!("{name}/{file}: refused: {reason}");
+        }
+    }
+}
+
+fn in_json(Report { name, fate, .. }: &Report) -> Value {
+    match fate {
+        Fate::Enrolled(faces) => json!({ "name": name, "state": "enrolled", "faces": faces }),
+        Fate::Extended(faces) => json!({ "name": name, "state": "extended", "faces": faces }),
+        Fate::AlreadyEnrolled => json!({ "name": name, "state": "already_enrolled" }),
+        Fate::Refused(reason) => json!({ "name": name, "state": "refused", "reason": reason }),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `cli` is the front door: each command is one arm there and one module here.
 
+mod api_keys;
 mod aws;
 mod backend;
 mod bench;
@@ -13,6 +14,7 @@ pub mod cpu;
 mod doctor;
 mod enroll;
 mod eval;
+mod gallery;
 mod live_gallery;
 pub mod logging;
 mod models;
@@ -25,6 +27,7 @@ mod signals;
 mod simulate;
 mod status;
 mod up;
+mod verify;
 mod web;
 mod worker;
 

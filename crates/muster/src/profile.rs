@@ -15,13 +15,12 @@ use serde_json::json;
 use crate::config::Settings;
 use crate::photos::{Variation, open, photos_in, square_jpeg};
 use crate::progress;
+use crate::worker::Judge;
 
 /// Photographs that are run before the measured ones.
 const WARM_UP: usize = 5;
 /// People in the gallery that is matched against, one synthetic face each.
 const GALLERY_PEOPLE: usize = 1000;
-/// Candidates that are asked for, as the worker does.
-const CANDIDATES: usize = 5;
 
 /// Arguments of `muster profile`.
 #[derive(Debug, Args)]
@@ -56,10 +55,9 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         ..Options::default()
     };
     let mut recognizer = Recognizer::load(&installation.model_files(), options)?;
-    let gallery = {
-        let embedder = installation.embedder();
-        synthetic_gallery(&embedder.name, embedder.dimensions)
-    };
+    let embedder = installation.embedder();
+    let gallery = synthetic_gallery(&embedder.name, embedder.dimensions);
+    let judge = Judge::new(settings, embedder);
 
     let mut totals = Vec::new();
     let mut raws = Vec::new();
@@ -72,9 +70,7 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         let begun = Instant::now();
         let analysis = recognizer.analyze(bytes)?;
         let matching = Instant::now();
-        for face in &analysis.faces {
-            std::hint::black_box(gallery.nearest(&face.embedding, CANDIDATES));
-        }
+        std::hint::black_box(judge.decide(&analysis.faces, &gallery));
         let matched = matching.elapsed();
         let total = begun.elapsed();
         let raw = recognizer.run_models_alone(&analysis)?;

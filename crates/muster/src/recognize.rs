@@ -9,7 +9,7 @@ use clap::Args;
 use muster_jobs::{Decision, FaceReport, Recognition};
 use serde_json::json;
 
-use crate::client::{Client, Problem, Service, file_name};
+use crate::client::{Problem, Service, file_name};
 
 /// Arguments of `muster recognize`.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub struct RecognizeArgs {
 /// # Errors
 /// When a photograph can not be read or the service can not be reached.
 pub async fn run(args: RecognizeArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.service.url)?;
+    let client = args.service.client()?;
     let width = args
         .files
         .iter()

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::client::{Client, Service};
+use crate::client::Service;
 
 /// Arguments of `muster status`.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct StatusArgs {
 /// # Errors
 /// When the service can not be reached.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let status = Client::new(&args.service.url)?.get("/v1/status").await?;
+    let status = args.service.client()?.get("/v1/status").await?;
     if args.json {
         println!("{status}");
         return Ok(());

@@ -405,7 +405,7 @@ fn palette(directory: &Directory<'_>) -> Result<Vec<[u8; 3]>, ImageError> {
         .field(COLOR_MAP)
         .filter(|field| field.width == 2)
         .map_or_else(Vec::new, |field| field.numbers().collect());
-    if map.is_empty() || map.len() % 3 != 0 {
+    if map.is_empty() || !map.len().is_multiple_of(3) {
         return Err(ImageError::unreadable(
             Format::Tiff,
             "its palette is missing",

@@ -10,17 +10,12 @@ use super::person::{Person, PersonId};
 use super::segment::Segment;
 use super::shortlist::Shortlist;
 use crate::embed::{Embedding, cosine, cosine_le};
+use crate::template;
 
 /// So many vectors are compared one by one, in 1 to 2 ms.
 pub(super) const EXACT_UP_TO: usize = 20_000;
 /// How many vectors are compared after the codes were looked through.
 pub(super) const SHORTLIST: usize = 1024;
-
-/// The vectors that stand for a person when probes are compared.
-pub(super) fn rows<'a>(person: &'a Person, model: &'a str) -> impl Iterator<Item = &'a Embedding> {
-    let faces = person.faces.iter();
-    faces.filter_map(move |face| face.embeddings.by(model))
-}
 
 /// Every vector of some people, one after the other in memory: a search reads it front to back.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +27,7 @@ pub(super) struct Flat {
 
 impl Flat {
     pub fn add(&mut self, person: &Person, model: &str) {
-        for row in rows(person, model) {
+        for row in template::rows(person, model) {
             let values = row.as_slice();
             self.values.extend_from_slice(values);
             self.rows.push((person.id, values.len()));
@@ -121,6 +116,7 @@ impl<'a> Best<'a> {
 pub(super) fn nearest(
     parts: &[impl Living],
     recent: &Flat,
+    model: &str,
     probe: &Embedding,
     count: usize,
     exact_up_to: usize,
@@ -130,36 +126,33 @@ pub(super) fn nearest(
         found: Vec::with_capacity(count + 1),
     };
     recent.search(probe, &mut nearest);
-    let rows: usize = parts.iter().map(|part| part.segment().rows()).sum();
-    let same = |segment: &Segment| segment.rows() == 0 || segment.dimension() == probe.dimension();
-    if rows + recent.len() <= exact_up_to || !parts.iter().all(|part| same(part.segment())) {
-        for (number, part) in parts.iter().enumerate() {
-            let segment = part.segment();
-            let mut best = Best::new(&mut nearest);
-            for position in 0..segment.people() as u32 {
-                if part.alive(position) {
-                    for row in segment.rows_of(position) {
-                        let similarity = cosine_le(segment.row(row), probe.as_slice());
-                        best.take(Place::Part(number as u16, position), similarity);
-                    }
-                }
-            }
-            best.finish();
+    let mut rows = recent.len();
+    let mut coded = true;
+    for (number, part) in (0..).zip(parts) {
+        let segment = part.segment();
+        if segment.model() != model {
+            by_record(number, part, model, probe, &mut nearest);
+        } else if segment.rows() > 0 {
+            rows += segment.rows();
+            coded &= segment.dimension() == probe.dimension();
+        }
+    }
+    let compared = || {
+        let parts = (0u16..).zip(parts);
+        parts.filter(|(_, part)| part.segment().model() == model)
+    };
+    if rows <= exact_up_to || !coded {
+        for (number, part) in compared() {
+            by_row(number, part, probe, &mut nearest);
         }
         return nearest.found;
     }
     let table = Coder::new(probe.dimension()).table(probe.as_slice());
     let mut list = Shortlist::new(SHORTLIST.max(count));
-    for (number, part) in parts.iter().enumerate() {
+    for (number, part) in compared() {
         let segment = part.segment();
         let alive = |row| part.alive(segment.row_person(row));
-        list.look(
-            number as u16,
-            segment.codes(),
-            segment.rows(),
-            &table,
-            &alive,
-        );
+        list.look(number, segment.codes(), segment.rows(), &table, &alive);
     }
     let mut best = Best::new(&mut nearest);
     for (number, row) in list.finish() {
@@ -170,8 +163,10 @@ pub(super) fn nearest(
     best.finish();
     // Whoever was found by one row may have a nearer one that was not shortlisted.
     for (place, similarity) in &mut nearest.found {
-        if let Place::Part(number, position) = *place {
-            let segment = parts[usize::from(number)].segment();
+        if let Place::Part(number, position) = *place
+            && let segment = parts[usize::from(number)].segment()
+            && segment.model() == model
+        {
             for row in segment.rows_of(position) {
                 *similarity = similarity.max(cosine_le(segment.row(row), probe.as_slice()));
             }
@@ -179,4 +174,36 @@ pub(super) fn nearest(
     }
     nearest.found.sort_by(|a, b| b.1.total_cmp(&a.1));
     nearest.found
+}
+
+/// Compares every row of a part.
+fn by_row(number: u16, part: &impl Living, probe: &Embedding, nearest: &mut Nearest) {
+    let segment = part.segment();
+    let mut best = Best::new(nearest);
+    for position in (0..segment.people() as u32).filter(|at| part.alive(*at)) {
+        for row in segment.rows_of(position) {
+            let similarity = cosine_le(segment.row(row), probe.as_slice());
+            best.take(Place::Part(number, position), similarity);
+        }
+    }
+    best.finish();
+}
+
+/// Compares a part whose rows are another model's, until the next compaction writes it anew: by the
+/// people's records.
+fn by_record(
+    number: u16,
+    part: &impl Living,
+    model: &str,
+    probe: &Embedding,
+    nearest: &mut Nearest,
+) {
+    let segment = part.segment();
+    for position in (0..segment.people() as u32).filter(|at| part.alive(*at)) {
+        let person = segment.person(position);
+        let rows = template::rows(&person, model);
+        if let Some(similarity) = template::similarity(&rows, probe) {
+            nearest.take(Place::Part(number, position), similarity);
+        }
+    }
 }

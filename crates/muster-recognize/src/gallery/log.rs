@@ -10,7 +10,8 @@
 //! Manifest `s` is created only if it does not exist yet, and follows manifest `s - 1`: of two who
 //! compact at the same time one wins. It is announced as `<n>.snapshot-<s>.json` among the changes,
 //! so that a reader finds everything with one listing. A segment's name begins with the number of
-//! the first manifest that names it, so that nobody deletes what another is about to name.
+//! the first manifest that names it, so that nobody deletes what another is about to name. Segments
+//! and manifests stand apart from the changes, which are listed with every request.
 //!
 //! Invariant: the newest announced manifest and the changes after its version make the gallery,
 //! whichever step a crash cut off.
@@ -232,7 +233,7 @@ impl GalleryStore {
             version: manifest.version,
             parts,
         };
-        Ok(Some(Gallery::restore(manifest.standing, base)))
+        Ok(Some(Gallery::restore(manifest.model, base)))
     }
 
     async fn part(
@@ -370,7 +371,7 @@ impl GalleryStore {
     /// Stores the segments that this version of the gallery needs.
     async fn write_segments(&self, gallery: &Gallery) -> Result<Manifest, GalleryError> {
         let sequence = gallery.base().sequence + 1;
-        let (version, standing) = (gallery.version(), gallery.standing().clone());
+        let (version, model) = (gallery.version(), gallery.model().map(str::to_owned));
         let gallery = gallery.clone();
         let parts = tokio::task::spawn_blocking(move || gallery.compacted());
         let parts = parts
@@ -400,7 +401,7 @@ impl GalleryStore {
         Ok(Manifest {
             sequence,
             version,
-            standing,
+            model,
             segments,
         })
     }

@@ -14,7 +14,6 @@ pub use cache::SegmentCache;
 pub use log::{GalleryError, GalleryStore};
 pub use people::{Candidate, Gallery};
 pub use person::{
-    Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Reembedded,
-    Source,
+    Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Source,
 };
 pub use segment::SegmentError;

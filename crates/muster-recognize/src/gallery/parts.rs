@@ -11,7 +11,7 @@ use super::segment::Segment;
 /// A segment holds up to this many faces: what a removal has to write again, about 12 MB at 128
 /// dimensions.
 pub(super) const FACES_PER_SEGMENT: usize = 16_384;
-/// A segment of which more than one in so many people are gone is written again.
+/// A segment is written again when more than one in so many of its people are gone.
 const DEAD_SHARE: usize = 4;
 
 /// A segment and who of it still counts.
@@ -89,8 +89,10 @@ impl Part {
         (position..self.segment.people() as u32).find(|position| self.alive(*position))
     }
 
-    fn worn(&self) -> bool {
-        self.forget || self.dead.len() * DEAD_SHARE > self.segment.people()
+    fn worn(&self, model: Option<&str>) -> bool {
+        self.forget
+            || self.dead.len() * DEAD_SHARE > self.segment.people()
+            || self.segment.model() != model.unwrap_or_default()
     }
 }
 
@@ -111,7 +113,7 @@ impl Group<'_> {
 
     fn build(self, model: Option<&str>) -> Option<Part> {
         if let ([part], []) = (&*self.parts, &*self.recent)
-            && !part.worn()
+            && !part.worn(model)
         {
             return Some(Part::clone(part));
         }
@@ -169,21 +171,4 @@ fn join(groups: &mut Vec<Group<'_>>) {
         let newer = groups.pop().expect("there are two");
         groups.last_mut().expect("there is one").join(newer);
     }
-}
-
-/// The same people in parts of another model, or without what was forgotten in their records.
-pub(super) fn rebuild(
-    parts: &[Part],
-    model: Option<&str>,
-    change: impl Fn(&mut Person),
-) -> Vec<Part> {
-    let rebuilt = parts.iter().filter(|part| part.count() > 0).map(|part| {
-        let people = part.people().map(|(_, position)| {
-            let mut person = part.segment.person(position);
-            change(&mut person);
-            Cow::Owned(person)
-        });
-        Part::fresh(Segment::build(model, people.collect()))
-    });
-    rebuilt.collect()
 }

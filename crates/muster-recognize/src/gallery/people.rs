@@ -4,10 +4,9 @@
 //! changed since the segments were written are in memory and take precedence.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Bound;
-
-use serde::{Deserialize, Serialize};
 
 use super::index::{self, EXACT_UP_TO, Flat, Place};
 use super::parts::{self, Part};
@@ -21,16 +20,6 @@ pub struct Candidate<'a> {
     pub person: Cow<'a, Person>,
     /// Cosine similarity between the probe and this person's nearest face.
     pub similarity: f32,
-}
-
-/// What a gallery knows beside its people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Standing {
-    /// The model whose embeddings are compared; `None` until somebody is enrolled.
-    pub model: Option<String>,
-    /// The model that faces are being re-embedded for.
-    pub migrating_to: Option<String>,
 }
 
 /// What a gallery was read from.
@@ -47,7 +36,8 @@ pub(super) struct Base {
 #[derive(Clone, Debug, Default)]
 pub struct Gallery {
     version: u64,
-    standing: Standing,
+    /// The model whose embeddings are compared; `None` until somebody is enrolled.
+    model: Option<String>,
     base: Base,
     /// Those who changed since; nobody of them is alive in a part.
     recent: BTreeMap<PersonId, Person>,
@@ -60,17 +50,17 @@ impl PartialEq for Gallery {
     /// Whether both have the same people at the same version.
     fn eq(&self, other: &Self) -> bool {
         self.version == other.version
-            && self.standing == other.standing
+            && self.model == other.model
             && self.people().eq(other.people())
     }
 }
 
 impl Gallery {
     /// The gallery as it was written into segments.
-    pub(super) fn restore(standing: Standing, base: Base) -> Self {
+    pub(super) fn restore(model: Option<String>, base: Base) -> Self {
         Self {
             version: base.version,
-            standing,
+            model,
             base,
             ..Self::default()
         }
@@ -78,13 +68,9 @@ impl Gallery {
 
     /// The gallery of these people, matched by that model: version 1.
     pub fn of(model: &str, people: Vec<Person>) -> Self {
-        let standing = Standing {
-            model: Some(model.to_owned()),
-            migrating_to: None,
-        };
         let mut gallery = Self {
             version: 1,
-            standing,
+            model: Some(model.to_owned()),
             ..Self::default()
         };
         for person in people {
@@ -102,83 +88,43 @@ impl Gallery {
         match change {
             Change::Put(person) => self.put(person, forgets),
             Change::Remove(id) => {
-                if self.take(id, forgets).is_some() {
+                if self.take(id, forgets) {
                     self.index_recent();
                 }
-            }
-            Change::Migrate { to } => self.standing.migrating_to = Some(to),
-            Change::Embed(made) => {
-                for made in made {
-                    let Some(mut person) = self.take(made.person, false) else {
-                        continue;
-                    };
-                    let mut all = person.embeddings_mut();
-                    if let Some((_, embeddings)) = all.find(|(source, _)| *source == made.source) {
-                        for (model, embedding) in made.embeddings.iter() {
-                            embeddings.put(model, embedding.clone());
-                        }
-                    }
-                    drop(all);
-                    self.name(&person);
-                    self.recent.insert(person.id, person);
-                }
-                self.index_recent();
-            }
-            Change::CutOver { to } => {
-                self.standing.migrating_to = None;
-                self.standing.model = Some(to);
-                self.base.parts = parts::rebuild(&self.base.parts, self.model(), |_| ());
-                self.index_recent();
-            }
-            Change::Forget { model } => {
-                if self.standing.migrating_to.as_ref() == Some(&model) {
-                    self.standing.migrating_to = None;
-                }
-                let forget = |person: &mut Person| {
-                    for (_, embeddings) in person.embeddings_mut() {
-                        embeddings.forget(&model);
-                    }
-                };
-                self.recent.values_mut().for_each(forget);
-                self.base.parts = parts::rebuild(&self.base.parts, self.model(), forget);
-                self.index_recent();
             }
         }
     }
 
     fn put(&mut self, person: Person, forgets: bool) {
-        if self.standing.model.is_none() {
+        if self.model.is_none() {
             let mut made = person.faces.iter().flat_map(|face| face.embeddings.iter());
-            self.standing.model = made.next().map(|(model, _)| model.to_owned());
+            self.model = made.next().map(|(model, _)| model.to_owned());
         }
-        let was_recent = self.recent.contains_key(&person.id);
-        self.take(person.id, forgets);
+        let was_recent = self.take(person.id, forgets);
         self.name(&person);
+        if let Some(model) = self.model.as_deref().filter(|_| !was_recent) {
+            self.flat.add(&person, model);
+        }
+        self.recent.insert(person.id, person);
         if was_recent {
-            self.recent.insert(person.id, person);
             self.index_recent();
-        } else {
-            if let Some(model) = &self.standing.model {
-                self.flat.add(&person, model);
-            }
-            self.recent.insert(person.id, person);
         }
     }
 
-    /// Takes a person out of wherever they stand. The recent index is not changed.
-    fn take(&mut self, id: PersonId, forget: bool) -> Option<Person> {
-        let recent = self.recent.remove(&id);
-        if let Some(person) = &recent {
-            self.names.remove(&person.name);
-            if let Some(external_id) = &person.external_id {
-                self.external_ids.remove(external_id);
-            }
-        }
-        let standing = recent.or_else(|| self.person_of_parts(id));
+    /// Takes a person out of wherever they stand, and says whether that was among the recent ones,
+    /// whose index is not changed.
+    fn take(&mut self, id: PersonId, forget: bool) -> bool {
         for part in &mut self.base.parts {
             part.bury(id, forget);
         }
-        standing
+        let Some(person) = self.recent.remove(&id) else {
+            return false;
+        };
+        self.names.remove(&person.name);
+        if let Some(external_id) = &person.external_id {
+            self.external_ids.remove(external_id);
+        }
+        true
     }
 
     fn name(&mut self, person: &Person) {
@@ -190,7 +136,7 @@ impl Gallery {
 
     fn index_recent(&mut self) {
         self.flat = Flat::default();
-        if let Some(model) = &self.standing.model {
+        if let Some(model) = &self.model {
             for person in self.recent.values() {
                 self.flat.add(person, model);
             }
@@ -200,19 +146,12 @@ impl Gallery {
     /// Whether after the change something must be gone that older objects of the log still hold.
     pub(super) fn forgets(&self, change: &Change) -> bool {
         match change {
-            Change::Remove(_) | Change::Forget { .. } => true,
+            Change::Remove(_) => true,
             Change::Put(person) => self.person(person.id).is_some_and(|before| {
-                before.embeddings().any(|(source, _)| {
-                    let mut kept = person.embeddings();
-                    !kept.any(|(still, _)| still == source)
-                })
+                let mut sources = before.sources();
+                sources.any(|source| !person.sources().any(|kept| kept == source))
             }),
-            Change::Migrate { .. } | Change::Embed(_) | Change::CutOver { .. } => false,
         }
-    }
-
-    pub(super) fn standing(&self) -> &Standing {
-        &self.standing
     }
 
     pub(super) fn base(&self) -> &Base {
@@ -231,47 +170,93 @@ impl Gallery {
 
     /// The model whose embeddings are compared; `None` until somebody is enrolled.
     pub fn model(&self) -> Option<&str> {
-        self.standing.model.as_deref()
-    }
-
-    /// The model that faces are being re-embedded for, while a migration is under way.
-    pub fn migrating_to(&self) -> Option<&str> {
-        self.standing.migrating_to.as_deref()
+        self.model.as_deref()
     }
 
     /// Everyone, in the order of enrolment.
     pub fn people(&self) -> impl Iterator<Item = Cow<'_, Person>> {
-        self.after(None)
+        self.people_at(self.places(None))
+    }
+
+    /// Every so-manieth of everyone, from the first on.
+    pub fn every(&self, step: usize) -> impl Iterator<Item = Cow<'_, Person>> {
+        self.people_at(self.places(None).step_by(step))
     }
 
     /// Those enrolled after that person, or from the first on, `limit` at most.
     pub fn page(&self, after: Option<PersonId>, limit: usize) -> Vec<Cow<'_, Person>> {
-        self.after(after).take(limit).collect()
+        self.people_at(self.places(after).take(limit)).collect()
     }
 
-    fn after(&self, after: Option<PersonId>) -> impl Iterator<Item = Cow<'_, Person>> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut recent = self.recent.range((from, Bound::Unbounded)).peekable();
-        let first = |part: &Part| match after.map(|after| part.segment.position(after)) {
-            Some((position, found)) => part.next(position + u32::from(found)),
-            None => part.next(0),
-        };
-        // Each part's next person.
-        let mut heads: Vec<Option<u32>> = self.base.parts.iter().map(first).collect();
-        std::iter::from_fn(move || {
-            let parts = self.base.parts.iter().zip(&heads).enumerate();
-            let ids = parts.filter_map(|(n, (part, head))| Some((part.segment.id((*head)?), n)));
-            let standing = ids.min();
-            match (standing, recent.peek()) {
-                (Some((id, n)), other) if other.is_none_or(|(other, _)| id < **other) => {
-                    let part = &self.base.parts[n];
-                    let position = heads[n]?;
-                    heads[n] = part.next(position + 1);
-                    Some(Cow::Owned(part.segment.person(position)))
-                }
-                _ => recent.next().map(|(_, person)| Cow::Borrowed(person)),
+    /// Everyone with what the gallery's model made of their faces, in the order of enrolment.
+    pub fn embeddings(&self) -> impl Iterator<Item = (PersonId, Vec<Embedding>)> {
+        let model = self.model().unwrap_or_default();
+        self.places(None).map(move |place| match place {
+            Place::Part(part, at) if self.part(part).segment.model() == model => {
+                let segment = &self.part(part).segment;
+                (segment.id(at), segment.embeddings(at).collect())
+            }
+            place => {
+                let person = self.person_at(place);
+                (person.id, person.embeddings(model).cloned().collect())
             }
         })
+    }
+
+    /// Where the people stand who were enrolled after that one, in the order of enrolment.
+    fn places(&self, after: Option<PersonId>) -> impl Iterator<Item = Place> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut recent = self.recent.range((from, Bound::Unbounded));
+        let mut next_recent = move || Some(Reverse((*recent.next()?.0, None)));
+        let next_of = |number: u16, position: u32| {
+            let part = self.part(number);
+            let position = part.next(position)?;
+            Some(Reverse((
+                part.segment.id(position),
+                Some((number, position)),
+            )))
+        };
+        // The next of each part and of the recent ones.
+        let mut heads: BinaryHeap<_> = (0..self.base.parts.len() as u16)
+            .filter_map(|number| {
+                let part = &self.part(number).segment;
+                let first = after.map_or(0, |after| {
+                    let (position, found) = part.position(after);
+                    position + u32::from(found)
+                });
+                next_of(number, first)
+            })
+            .chain(next_recent())
+            .collect();
+        std::iter::from_fn(move || {
+            let Reverse((id, standing)) = heads.pop()?;
+            heads.extend(match standing {
+                Some((number, position)) => next_of(number, position + 1),
+                None => next_recent(),
+            });
+            Some(match standing {
+                Some((number, position)) => Place::Part(number, position),
+                None => Place::Recent(id),
+            })
+        })
+    }
+
+    fn people_at(
+        &self,
+        places: impl Iterator<Item = Place>,
+    ) -> impl Iterator<Item = Cow<'_, Person>> {
+        places.map(|place| self.person_at(place))
+    }
+
+    fn person_at(&self, place: Place) -> Cow<'_, Person> {
+        match place {
+            Place::Recent(id) => Cow::Borrowed(&self.recent[&id]),
+            Place::Part(part, at) => Cow::Owned(self.part(part).segment.person(at)),
+        }
+    }
+
+    fn part(&self, number: u16) -> &Part {
+        &self.base.parts[usize::from(number)]
     }
 
     /// How many people there are.
@@ -332,11 +317,12 @@ impl Gallery {
         recent + self.base.parts.iter().map(Part::faces).sum::<usize>()
     }
 
-    /// The `count` people nearest to the probe, nearest first, each by their nearest face.
+    /// The `count` people nearest to the probe, nearest first, each by the nearest of the faces that
+    /// stand for them ([`template::rows`]).
     ///
     /// Every face is compared as long as there are 20,000 or fewer. Beyond, those are whose codes
     /// of a quarter of a byte a dimension promise the most; the similarities are exact all the
-    /// same. `cargo bench --workspace --bench gallery` measures how often the nearest is found.
+    /// same. `make bench-gallery` measures how often the nearest is found.
     pub fn nearest(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
         self.nearest_of(probe, count, EXACT_UP_TO)
     }
@@ -348,207 +334,18 @@ impl Gallery {
     }
 
     fn nearest_of(&self, probe: &Embedding, count: usize, exact: usize) -> Vec<Candidate<'_>> {
-        let parts = &self.base.parts;
-        let nearest = index::nearest(parts, &self.flat, probe, count, exact).into_iter();
-        let candidate = |(place, similarity)| Candidate {
-            person: match place {
-                Place::Recent(id) => Cow::Borrowed(&self.recent[&id]),
-                Place::Part(part, at) => Cow::Owned(parts[usize::from(part)].segment.person(at)),
-            },
-            similarity,
+        let Some(model) = self.model() else {
+            return Vec::new();
         };
-        nearest.map(candidate).collect()
+        let parts = &self.base.parts;
+        let nearest = index::nearest(parts, &self.flat, model, probe, count, exact);
+        let candidates = nearest.into_iter().map(|(place, similarity)| Candidate {
+            person: self.person_at(place),
+            similarity,
+        });
+        candidates.collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::gallery::{Denial, DenialId, Embeddings, EnrolledFace, Reembedded, Source};
-
-    /// A person whose faces have these directions, in five dimensions.
-    fn person(number: usize, directions: &[Vec<f32>]) -> Person {
-        let face = |values: &Vec<f32>| {
-            let embedding = Embedding::normalise(values).unwrap();
-            EnrolledFace::new(String::new(), Embeddings::of("sface", embedding), 0)
-        };
-        Person {
-            external_id: Some(format!("key-{number}")),
-            ..Person::new(number.to_string(), directions.iter().map(face).collect(), 0)
-        }
-    }
-
-    fn direction() -> impl Strategy<Value = Vec<f32>> {
-        prop::collection::vec(-1.0f32..1.0, 5).prop_filter("a direction", |values| {
-            values.iter().any(|value| value.abs() > 0.01)
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn the_nearest_are_those_of_a_full_comparison(
-            people in prop::collection::vec(prop::collection::vec(direction(), 1..4), 0..12),
-            removed in prop::collection::vec(any::<bool>(), 12),
-            probe in direction(),
-            count in 1usize..6,
-        ) {
-            let mut gallery = Gallery::default();
-            let all: Vec<Person> =
-                people.iter().enumerate().map(|(n, faces)| person(n, faces)).collect();
-            for (n, person) in all.iter().enumerate() {
-                gallery.apply(n as u64 + 1, Change::Put(person.clone()));
-            }
-            for (person, removed) in all.iter().zip(&removed) {
-                if *removed {
-                    gallery.apply(gallery.version() + 1, Change::Remove(person.id));
-                }
-            }
-            let probe = Embedding::normalise(&probe).unwrap();
-            let best = |person: &Person| {
-                let faces = person.faces.iter();
-                faces.map(|face| face.embeddings.by("sface").unwrap().cosine(&probe)).fold(-1.0, f32::max)
-            };
-            let mut expected: Vec<f32> = gallery.people().map(|person| best(&person)).collect();
-            expected.sort_by(|a, b| b.total_cmp(a));
-            expected.truncate(count);
-            let found = gallery.nearest(&probe, count);
-            prop_assert_eq!(found.iter().map(|c| c.similarity).collect::<Vec<_>>(), expected.clone());
-            for candidate in found {
-                prop_assert_eq!(candidate.similarity, best(&candidate.person));
-            }
-            let base = Base {
-                sequence: 1,
-                version: gallery.version(),
-                parts: gallery.compacted(),
-            };
-            let restored = Gallery::restore(gallery.standing.clone(), base);
-            prop_assert_eq!(&restored, &gallery);
-            prop_assert_eq!(gallery.nearest(&probe, count).len(),
-                restored.nearest(&probe, count).len());
-            for gallery in [&gallery, &restored] {
-                let shortlisted = gallery.nearest_of(&probe, count, 0);
-                let similarities = shortlisted.iter().map(|c| c.similarity);
-                prop_assert_eq!(similarities.collect::<Vec<_>>(), expected.clone());
-                for (n, (person, removed)) in all.iter().zip(&removed).enumerate() {
-                    let expected = (!removed).then_some(person.id);
-                    prop_assert_eq!(gallery.named(&person.name).map(|p| p.id), expected);
-                    let key = format!("key-{n}");
-                    prop_assert_eq!(gallery.external(&key).map(|p| p.id), expected);
-                }
-            }
-        }
-
-        #[test]
-        fn pages_together_are_everyone(count in 0usize..20, limit in 1usize..7) {
-            let mut gallery = Gallery::default();
-            for n in 0..count {
-                gallery.apply(n as u64 + 1, Change::Put(person(n, &[vec![1.0; 5]])));
-            }
-            let mut seen = Vec::new();
-            loop {
-                let page = gallery.page(seen.last().copied(), limit);
-                if page.is_empty() {
-                    break;
-                }
-                seen.extend(page.iter().map(|person| person.id));
-            }
-            let everyone: Vec<_> = gallery.people().map(|person| person.id).collect();
-            prop_assert_eq!(seen, everyone);
-        }
-    }
-
-    #[test]
-    fn a_renamed_person_is_found_by_the_new_name_alone() {
-        let mut gallery = Gallery::default();
-        let mut anna = person(1, &[vec![1.0, 0.0]]);
-        gallery.apply(1, Change::Put(anna.clone()));
-        anna.name = "Anna".to_owned();
-        anna.external_id = None;
-        gallery.apply(2, Change::Put(anna.clone()));
-        assert_eq!(gallery.named("Anna").map(|p| p.id), Some(anna.id));
-        assert_eq!(
-            (gallery.named("1"), gallery.external("key-1")),
-            (None, None)
-        );
-    }
-
-    #[test]
-    fn a_migration_changes_what_is_compared_only_at_the_cut_over() {
-        let mut gallery = Gallery::default();
-        let mut anna = person(1, &[vec![1.0, 0.0]]);
-        let denied = Embeddings::of("sface", Embedding::normalise(&[0.9, 0.1]).unwrap());
-        anna.denials.push(Denial {
-            id: DenialId::new(),
-            request_id: String::new(),
-            face: 0,
-            embeddings: denied,
-            at_ms: 0,
-        });
-        gallery.apply(1, Change::Put(anna.clone()));
-        assert_eq!(gallery.model(), Some("sface"));
-        let to = || "other".to_owned();
-        gallery.apply(2, Change::Migrate { to: to() });
-        let made = Embedding::normalise(&[0.0, 0.0, 1.0]).unwrap();
-        let reembedded = |source| Reembedded {
-            person: anna.id,
-            source,
-            embeddings: Embeddings::of("other", made.clone()),
-        };
-        let sources: Vec<Source> = anna.embeddings().map(|(source, _)| source).collect();
-        assert_eq!(sources.len(), 2);
-        let gone = Reembedded {
-            person: PersonId::new(),
-            ..reembedded(sources[0])
-        };
-        let all = sources
-            .iter()
-            .map(|source| reembedded(*source))
-            .chain([gone]);
-        gallery.apply(3, Change::Embed(all.collect()));
-        let similarity =
-            |gallery: &Gallery, probe: &Embedding| gallery.nearest(probe, 1)[0].similarity;
-        let old = Embedding::normalise(&[1.0, 0.0]).unwrap();
-        assert_eq!(similarity(&gallery, &old), 1.0);
-        assert_eq!(gallery.migrating_to(), Some("other"));
-        gallery.apply(4, Change::CutOver { to: to() });
-        assert_eq!(
-            (gallery.model(), gallery.migrating_to()),
-            (Some("other"), None)
-        );
-        assert_eq!(similarity(&gallery, &made), 1.0);
-        assert_eq!(similarity(&gallery, &old), 0.0, "another model's");
-        gallery.apply(
-            5,
-            Change::CutOver {
-                to: "sface".to_owned(),
-            },
-        );
-        assert_eq!(similarity(&gallery, &old), 1.0, "the way back");
-        let forget = Change::Forget { model: to() };
-        assert!(gallery.forgets(&forget));
-        gallery.apply(6, forget);
-        let left = gallery.person(anna.id).unwrap().into_owned();
-        assert!(
-            left.embeddings()
-                .all(|(_, made)| made.by("other").is_none())
-        );
-    }
-
-    #[test]
-    fn a_change_forgets_when_it_drops_a_face_or_a_person() {
-        let mut gallery = Gallery::default();
-        let anna = person(1, &[vec![1.0, 0.0], vec![0.0, 1.0]]);
-        assert!(!gallery.forgets(&Change::Put(anna.clone())));
-        gallery.apply(1, Change::Put(anna.clone()));
-        let mut fewer = anna.clone();
-        fewer.faces.pop();
-        assert!(gallery.forgets(&Change::Put(fewer)));
-        let mut more = anna.clone();
-        more.faces
-            .push(person(2, &[vec![1.0, 1.0]]).faces.remove(0));
-        assert!(!gallery.forgets(&Change::Put(more)));
-        assert!(gallery.forgets(&Change::Remove(anna.id)));
-    }
-}
+mod tests;

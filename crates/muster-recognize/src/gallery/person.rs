@@ -46,12 +46,17 @@ uuid_newtype! {
     PersonId
 }
 impl PersonId {
-    /// The identity's bytes, which sort as the identities do.
+    /// The half of the id in which people who were enrolled at one time differ.
+    pub(crate) fn random_half(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+
+    /// The id's bytes, which sort as the ids do.
     pub(super) fn to_bytes(self) -> [u8; 16] {
         self.0.into_bytes()
     }
 
-    /// The identity of these bytes.
+    /// The id of these bytes.
     pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
@@ -66,7 +71,7 @@ uuid_newtype! {
     DenialId
 }
 
-/// The embeddings of one face by the name of the model that made each. Those of two models do not
+/// The embeddings of one face by the name of the model that made each: those of two models do not
 /// compare.
 ///
 /// In JSON each is its little-endian `f32` values, base64.
@@ -86,13 +91,13 @@ impl Embeddings {
     }
 
     /// Adds or replaces a model's embedding.
-    pub fn put(&mut self, model: &str, embedding: Embedding) {
+    pub(super) fn put(&mut self, model: &str, embedding: Embedding) {
         self.0.insert(model.to_owned(), embedding);
     }
 
-    /// Forgets a model's embedding.
-    pub fn forget(&mut self, model: &str) {
-        self.0.remove(model);
+    /// Takes a model's embedding out.
+    pub(super) fn take(&mut self, model: &str) -> Option<Embedding> {
+        self.0.remove(model)
     }
 
     /// Each model's name and embedding, by name.
@@ -141,25 +146,25 @@ pub struct EnrolledFace {
     /// The client's name of the photograph.
     pub file: String,
     /// Which of the photograph's faces it is, counted from 0, largest first.
-    #[serde(default)]
     pub face: u32,
     /// Who it looks like, to each model.
     pub embeddings: Embeddings,
     /// How fit it was when it was enrolled.
-    pub quality: Quality,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
     /// When it was enrolled, in milliseconds since the Unix epoch.
     pub enrolled_at_ms: u64,
 }
 
 impl EnrolledFace {
-    /// A fresh face, the largest of its photograph, of which nothing was measured.
+    /// A fresh face, the largest of its photograph.
     pub fn new(file: String, embeddings: Embeddings, enrolled_at_ms: u64) -> Self {
         Self {
             id: FaceId::new(),
             file,
             face: 0,
             embeddings,
-            quality: Quality::default(),
+            quality: None,
             enrolled_at_ms,
         }
     }
@@ -221,45 +226,35 @@ impl Person {
         }
     }
 
-    /// The embeddings of every face and denial, whoever's face it is.
-    pub fn embeddings_mut(&mut self) -> impl Iterator<Item = (Source, &mut Embeddings)> {
-        let faces = self.faces.iter_mut();
-        let denials = self.denials.iter_mut();
-        faces
-            .map(|face| (Source::Face(face.id), &mut face.embeddings))
-            .chain(denials.map(|d| (Source::Denial(d.id), &mut d.embeddings)))
+    /// Everything of the person that an embedding was made of.
+    pub fn sources(&self) -> impl Iterator<Item = Source> {
+        let faces = self.faces.iter().map(|face| Source::Face(face.id));
+        let denials = self.denials.iter();
+        faces.chain(denials.map(|denial| Source::Denial(denial.id)))
     }
 
-    /// The same, to look at.
-    pub fn embeddings(&self) -> impl Iterator<Item = (Source, &Embeddings)> {
-        let faces = self.faces.iter();
-        let denials = self.denials.iter();
-        faces
-            .map(|face| (Source::Face(face.id), &face.embeddings))
-            .chain(denials.map(|d| (Source::Denial(d.id), &d.embeddings)))
+    /// What that model made of the person's faces, in the order of enrolment.
+    pub fn embeddings(&self, model: &str) -> impl Iterator<Item = &Embedding> {
+        self.faces
+            .iter()
+            .filter_map(move |face| face.embeddings.by(model))
+    }
+
+    /// How alike the probe and the likest of the denied faces are, to that model; `None` where
+    /// nothing was denied.
+    pub fn nearest_denial(&self, model: &str, probe: &Embedding) -> Option<f32> {
+        let denied = self.denials.iter().filter_map(|d| d.embeddings.by(model));
+        denied.map(|denied| denied.cosine(probe)).reduce(f32::max)
     }
 }
 
 /// What an embedding was made of: the kept photograph has this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// An enrolled face.
     Face(FaceId),
     /// A denied face.
     Denial(DenialId),
-}
-
-/// A model's embedding of something that is in the gallery already.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reembedded {
-    /// Whose it is.
-    pub person: PersonId,
-    /// What it was made of.
-    pub source: Source,
-    /// The one embedding, under its model's name.
-    pub embeddings: Embeddings,
 }
 
 /// One step from a gallery's version to the next.
@@ -270,22 +265,4 @@ pub enum Change {
     Put(Person),
     /// The person and all their faces are gone.
     Remove(PersonId),
-    /// Re-embedding for that model begins; until the cut-over the gallery answers as before.
-    Migrate {
-        /// The model's name.
-        to: String,
-    },
-    /// Some faces have an embedding more. Those that are gone meanwhile are passed over.
-    Embed(Vec<Reembedded>),
-    /// From here on the gallery matches by that model; embeddings of others are kept for the way
-    /// back.
-    CutOver {
-        /// The model's name.
-        to: String,
-    },
-    /// A migration is given up, or the way back is: that model's embeddings are gone.
-    Forget {
-        /// The model's name.
-        model: String,
-    },
 }

@@ -7,28 +7,20 @@
 //!
 //! Invariant: bytes that [`Segment::verify`] accepted once do not change.
 
+mod build;
+mod layout;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::codes::{BLOCK, Coder};
-use super::index::rows;
+use self::layout::{
+    CHECKED, Counts, ENTRY, Entry, HEADER, KEY, LAYOUT, MAGIC, Sections, u32_at, u64_at,
+};
 use super::person::{Person, PersonId};
 use crate::embed::Embedding;
-
-const MAGIC: [u8; 8] = *b"MUSTERSG";
-/// The layout that this build writes, and the only one it reads.
-const LAYOUT: u32 = 1;
-const HEADER: usize = 128;
-const ALIGNMENT: usize = 64;
-/// Of the header, what its own check covers.
-const CHECKED: usize = 80;
-/// Id, place and length of the record, first vector, vectors, first row, rows, faces.
-const ENTRY: usize = 16 + 8 + 6 * 4;
-/// Hash and position.
-const KEY: usize = 8 + 4;
 
 /// Why bytes are no segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,74 +47,6 @@ struct Record<'a> {
     without: Vec<u32>,
 }
 
-/// Where the sections are, and how many there is of everything.
-#[derive(Clone, Debug)]
-struct Sections {
-    dimension: usize,
-    people: usize,
-    faces: usize,
-    rows: usize,
-    model: Range<usize>,
-    entries: Range<usize>,
-    names: Range<usize>,
-    external_ids: Range<usize>,
-    row_vectors: Range<usize>,
-    row_people: Range<usize>,
-    codes: Range<usize>,
-    vectors: Range<usize>,
-    records: Range<usize>,
-}
-
-impl Sections {
-    /// The sections of these sizes, and the length of the whole. `None` where it overflows.
-    fn new(counts: &Counts) -> Option<(Self, usize)> {
-        let mut end = HEADER;
-        let mut section = |length: Option<usize>| {
-            let start = end.checked_next_multiple_of(ALIGNMENT)?;
-            end = start.checked_add(length?)?;
-            Some(start..end)
-        };
-        let count = |count: u32| count as usize;
-        let dimension = count(counts.dimension);
-        let row = dimension.checked_mul(4)?;
-        let blocks = match dimension {
-            0 => 0,
-            _ => count(counts.rows)
-                .div_ceil(BLOCK)
-                .checked_mul(Coder::block_bytes(dimension))?,
-        };
-        let sections = Self {
-            dimension,
-            people: count(counts.people),
-            faces: count(counts.faces),
-            rows: count(counts.rows),
-            model: section(Some(count(counts.model)))?,
-            entries: section(count(counts.people).checked_mul(ENTRY))?,
-            names: section(count(counts.people).checked_mul(KEY))?,
-            external_ids: section(count(counts.external_ids).checked_mul(KEY))?,
-            row_vectors: section(count(counts.rows).checked_mul(4))?,
-            row_people: section(count(counts.rows).checked_mul(4))?,
-            codes: section(Some(blocks))?,
-            vectors: section(count(counts.vectors).checked_mul(row))?,
-            records: section(usize::try_from(counts.records).ok())?,
-        };
-        Some((sections, end))
-    }
-}
-
-/// How many there is of everything, as the header says it.
-#[derive(Default)]
-struct Counts {
-    people: u32,
-    faces: u32,
-    vectors: u32,
-    rows: u32,
-    dimension: u32,
-    model: u32,
-    external_ids: u32,
-    records: u64,
-}
-
 /// The bytes of a segment, in memory or mapped from a file.
 #[derive(Debug)]
 pub(super) enum Bytes {
@@ -144,19 +68,6 @@ impl Bytes {
 pub(super) struct Segment {
     bytes: Bytes,
     sections: Sections,
-}
-
-/// One person's places in a segment.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    id: PersonId,
-    record_at: u64,
-    record_length: u32,
-    vectors_at: u32,
-    vectors: u32,
-    rows_at: u32,
-    rows: u32,
-    faces: u32,
 }
 
 impl Segment {
@@ -215,122 +126,15 @@ impl Segment {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Writes people, who must be ascending by id, so that `model` compares them.
-    pub fn build(model: Option<&str>, people: Vec<Cow<'_, Person>>) -> Self {
-        let model = model.unwrap_or_default();
-        let embedding = |face: usize, person: &Person| {
-            let embedding = person.faces[face].embeddings.by(model);
-            embedding.map(Embedding::dimension)
-        };
-        let dimension = people
-            .iter()
-            .find_map(|person| (0..person.faces.len()).find_map(|face| embedding(face, person)));
-        let dimension = dimension.unwrap_or(0);
-        let mut counts = Counts {
-            people: people.len() as u32,
-            dimension: dimension as u32,
-            model: model.len() as u32,
-            ..Counts::default()
-        };
-        let mut entries = Vec::with_capacity(people.len() * ENTRY);
-        let (mut names, mut external_ids) = (Vec::new(), Vec::new());
-        let (mut row_vectors, mut row_people) = (Vec::<u32>::new(), Vec::<u32>::new());
-        let mut vectors: Vec<Embedding> = Vec::new();
-        let mut records = Vec::new();
-        for (position, person) in people.into_iter().enumerate() {
-            let position = position as u32;
-            names.push((hash(&person.name), position));
-            if let Some(external_id) = &person.external_id {
-                external_ids.push((hash(external_id), position));
-            }
-            let (first_vector, first_row) = (vectors.len(), row_vectors.len());
-            let compared = rows(&person, model);
-            let mut compared: Vec<Embedding> = compared.cloned().collect();
-            compared.retain(|row| row.dimension() == dimension);
-            let mut person = person.into_owned();
-            let mut without = Vec::new();
-            for (face, enrolled) in person.faces.iter_mut().enumerate() {
-                match enrolled.embeddings.by(model) {
-                    Some(made) if made.dimension() == dimension => {
-                        vectors.push(made.clone());
-                        enrolled.embeddings.forget(model);
-                    }
-                    _ => without.push(face as u32),
-                }
-            }
-            let faces = vectors.len() - first_vector;
-            for row in compared {
-                let same = vectors[first_vector..]
-                    .iter()
-                    .position(|vector| *vector == row);
-                let vector = same.map_or(vectors.len(), |same| first_vector + same);
-                if same.is_none() {
-                    vectors.push(row);
-                }
-                row_vectors.push(vector as u32);
-                row_people.push(position);
-            }
-            let record_at = records.len();
-            let entry = Entry {
-                id: person.id,
-                record_at: record_at as u64,
-                record_length: 0,
-                vectors_at: first_vector as u32,
-                vectors: faces as u32,
-                rows_at: first_row as u32,
-                rows: (row_vectors.len() - first_row) as u32,
-                faces: person.faces.len() as u32,
-            };
-            let record = Record {
-                person: Cow::Owned(person),
-                without,
-            };
-            serde_json::to_writer(&mut records, &record).expect("a person has only string keys");
-            let record_length = (records.len() - record_at) as u32;
-            counts.faces += entry.faces;
-            Entry {
-                record_length,
-                ..entry
-            }
-            .write(&mut entries);
-        }
-        counts.vectors = vectors.len() as u32;
-        counts.rows = row_vectors.len() as u32;
-        counts.external_ids = external_ids.len() as u32;
-        counts.records = records.len() as u64;
-        let (sections, length) = Sections::new(&counts).expect("what fits into memory fits");
-        let mut bytes = vec![0; length];
-        let mut put =
-            |at: &Range<usize>, content: &[u8]| bytes[at.clone()].copy_from_slice(content);
-        put(&sections.model, model.as_bytes());
-        put(&sections.entries, &entries);
-        put(&sections.names, &keys(names));
-        put(&sections.external_ids, &keys(external_ids));
-        put(&sections.row_vectors, &little_endian(&row_vectors));
-        put(&sections.row_people, &little_endian(&row_people));
-        if dimension > 0 {
-            let rows = row_vectors
-                .iter()
-                .map(|row| vectors[*row as usize].as_slice());
-            put(&sections.codes, &Coder::new(dimension).code(rows));
-        }
-        for (vector, at) in vectors
-            .iter()
-            .zip(sections.vectors.clone().step_by(4 * dimension.max(1)))
-        {
-            put(&(at..at + 4 * dimension), &vector.to_bytes());
-        }
-        put(&sections.records, &records);
-        let digest = Sha256::digest(&bytes[HEADER..]);
-        let header = header(&counts, length, &digest);
-        bytes[..HEADER].copy_from_slice(&header);
-        let bytes = Bytes::Held(bytes);
-        Self { bytes, sections }
-    }
-
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.as_slice()
+    }
+
+    /// The model whose embeddings the rows are; empty where there was none.
+    pub fn model(&self) -> &str {
+        let model = self.section(&self.sections.model);
+        std::str::from_utf8(model).expect("the bytes were verified, and were a name")
     }
 
     /// How many people there are.
@@ -417,19 +221,25 @@ impl Segment {
         let record: Record =
             serde_json::from_slice(record).expect("every byte was verified when it was fetched");
         let mut person = record.person.into_owned();
-        let model = self.section(&self.sections.model);
-        let model = std::str::from_utf8(model).expect("the bytes were verified");
-        let mut vectors = entry.vectors_at..entry.vectors_at + entry.vectors;
-        for (face, enrolled) in person.faces.iter_mut().enumerate() {
-            if record.without.contains(&(face as u32)) {
-                continue;
+        let mut made = self.embeddings(position);
+        for (face, enrolled) in (0..).zip(&mut person.faces) {
+            if !record.without.contains(&face)
+                && let Some(embedding) = made.next()
+            {
+                enrolled.embeddings.put(self.model(), embedding);
             }
-            let Some(vector) = vectors.next() else { break };
-            let embedding = Embedding::from_bytes(self.vector(vector).as_flattened());
-            let embedding = embedding.expect("the bytes were verified, and were an embedding");
-            enrolled.embeddings.put(model, embedding);
         }
         person
+    }
+
+    /// What the segment's model made of the faces of the person at a position, in the order of
+    /// enrolment.
+    pub fn embeddings(&self, position: u32) -> impl Iterator<Item = Embedding> {
+        let entry = self.entry(position);
+        (entry.vectors_at..entry.vectors_at + entry.vectors).map(|vector| {
+            let embedding = Embedding::from_bytes(self.vector(vector).as_flattened());
+            embedding.expect("the bytes were verified, and were an embedding")
+        })
     }
 
     fn vector(&self, vector: u32) -> &[[u8; 4]] {
@@ -448,75 +258,11 @@ impl Segment {
     }
 }
 
-impl Entry {
-    fn write(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.id.to_bytes());
-        to.extend_from_slice(&self.record_at.to_le_bytes());
-        let places = [
-            self.record_length,
-            self.vectors_at,
-            self.vectors,
-            self.rows_at,
-            self.rows,
-            self.faces,
-        ];
-        to.extend_from_slice(&little_endian(&places));
-    }
-
-    fn read(bytes: &[u8]) -> Self {
-        let id: [u8; 16] = std::array::from_fn(|at| bytes[at]);
-        let place = |n: usize| u32_at(bytes, 24 + 4 * n);
-        Self {
-            id: PersonId::from_bytes(id),
-            record_at: u64_at(bytes, 16),
-            record_length: place(0),
-            vectors_at: place(1),
-            vectors: place(2),
-            rows_at: place(3),
-            rows: place(4),
-            faces: place(5),
-        }
-    }
-}
-
-fn header(counts: &Counts, length: usize, digest: &[u8]) -> [u8; HEADER] {
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend_from_slice(&MAGIC);
-    let fields = [
-        LAYOUT,
-        counts.people,
-        counts.faces,
-        counts.vectors,
-        counts.rows,
-        counts.dimension,
-        counts.model,
-        counts.external_ids,
-    ];
-    header.extend_from_slice(&little_endian(&fields));
-    header.extend_from_slice(&counts.records.to_le_bytes());
-    header.extend_from_slice(digest);
-    let check = Sha256::digest(&header);
-    header.extend_from_slice(&check[..8]);
-    header.extend_from_slice(&(length as u64).to_le_bytes());
-    let mut padded = [0; HEADER];
-    padded[..header.len()].copy_from_slice(&header);
-    padded
-}
-
 /// A hash that stays the same from build to build (FNV-1a, 64 bits).
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-/// Keys ascending by their hash.
-fn keys(mut keys: Vec<(u64, u32)>) -> Vec<u8> {
-    keys.sort_unstable();
-    let bytes = keys
-        .iter()
-        .flat_map(|(hash, position)| hash.to_le_bytes().into_iter().chain(position.to_le_bytes()));
-    bytes.collect()
 }
 
 /// The positions under a hash.
@@ -527,21 +273,6 @@ fn find(keys: &[u8], hash: u64) -> impl Iterator<Item = u32> {
         .iter()
         .take_while(move |key| u64_at(*key, 0) == hash);
     same.map(|key| u32_at(key, 8))
-}
-
-fn little_endian(values: &[u32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
 }
 
 #[cfg(test)]

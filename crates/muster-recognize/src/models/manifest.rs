@@ -84,6 +84,41 @@ pub struct Embedder {
     pub dimensions: usize,
     /// Cosine similarity from which two faces count as one person.
     pub cutoff: f32,
+    /// How alike different people are by this model.
+    pub calibration: Option<Calibration>,
+}
+
+/// How alike the faces of different people are by a model: what a cutoff rests on until a gallery's
+/// own faces tell.
+///
+/// Similarities are cosines, of one photograph to one other.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Their mean.
+    pub impostor_mean: f32,
+    /// Their standard deviation.
+    pub impostor_std: f32,
+    /// How many people were compared: the weight that the two figures have beside a gallery's own.
+    pub people: u32,
+    /// Where the two figures come from.
+    pub source: String,
+}
+
+impl Calibration {
+    /// Tells what is wrong with it.
+    fn check(&self) -> Result<(), &'static str> {
+        if !(-1.0..=1.0).contains(&self.impostor_mean) {
+            return Err("the mean of cosines is between -1 and 1");
+        }
+        if !(self.impostor_std > 0.0 && self.impostor_std <= 1.0) {
+            return Err("the standard deviation is above 0 and at most 1");
+        }
+        if self.source.trim().is_empty() {
+            return Err("its source is not said");
+        }
+        Ok(())
+    }
 }
 
 /// The tensor a model is fed: `[1, 3, height, width]`, each sample `(value - mean) * scale` of a
@@ -324,6 +359,11 @@ impl Manifest {
                 return Err(format!("no package has {missing} for {arch}"));
             }
         }
+        for model in &self.embedders {
+            if let Some(Err(reason)) = model.calibration.as_ref().map(Calibration::check) {
+                return Err(format!("the calibration of {}: {reason}", model.name));
+            }
+        }
         self.detector()
             .ok_or("the profile's detector is not listed")?;
         self.embedder()
@@ -337,7 +377,9 @@ impl Manifest {
             .find(|model| model.name == self.profile.detector)
     }
 
-    pub(super) fn embedder(&self) -> Option<&Embedder> {
+    /// The embedder that the service runs; a manifest that parsed has one.
+    #[must_use]
+    pub fn embedder(&self) -> Option<&Embedder> {
         self.embedders
             .iter()
             .find(|model| model.name == self.profile.embedder)

@@ -22,8 +22,8 @@ use crate::recognizer::ModelFiles;
 
 pub use install::{Installed, Progress, install};
 pub use manifest::{
-    Build, BuildKind, Client, ColourOrder, Detector, Embedder, Input, InstalledFile, Manifest,
-    Package, Person, Preparation, Profile, Role, Samples, Target,
+    Build, BuildKind, Calibration, Client, ColourOrder, Detector, Embedder, Input, InstalledFile,
+    Manifest, Package, Person, Preparation, Profile, Role, Samples, Target,
 };
 pub use prepare::{PrepareError, dequantise};
 pub use verify::FileState;

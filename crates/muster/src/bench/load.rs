@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use muster_jobs::FailureCode;
+use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,9 @@ const WATCH_FULL: Duration = Duration::from_millis(500);
 const WATCH_CLOSELY: Duration = Duration::from_millis(10);
 /// Longest wait for the fleet to reach zero after the last answer.
 const SCALE_IN_LIMIT: Duration = Duration::from_secs(60);
+/// Uploads by which the web tier's HTTP is measured by itself, and at one time.
+const HTTP_ALONE: usize = 1000;
+const HTTP_AT_ONCE: usize = 100;
 /// Separates the parts of the form; no JPEG made here contains it.
 const BOUNDARY: &str = "muster-bench-7f1c9a52d6e84b03";
 
@@ -141,10 +146,11 @@ pub async fn run(
     stop_watching.cancel();
     let (peak, scale_out) = watcher.await.context("watch the fleet")??;
 
-    let used = |whose: &str| {
-        let seconds = |status: &Value| status["cpu_s"][whose].as_f64();
-        Duration::try_from_secs_f64(seconds(&after)? - seconds(&before)?).ok()
+    let http = match apart {
+        true => http_alone(client, &bodies, requests.min(HTTP_ALONE), &after).await?,
+        false => None,
     };
+    let used = |whose: &str| cpu_between(&before, &after, whose);
     let ends = || answers.iter().map(|(_, end, _)| *end);
     let mut raw = Raw {
         requests,
@@ -155,6 +161,7 @@ pub async fn run(
         scale_out: (scale_out, peak),
         scale_in,
         io: (used("web").filter(|_| apart), used("workers")),
+        http,
         ..Raw::default()
     };
     for (latency, _, answer) in &answers {
@@ -178,30 +185,67 @@ pub async fn run(
     Ok(Figures::new(raw))
 }
 
-async fn send(client: &Client, body: &Bytes) -> Answer {
-    let response = client
-        .http()
-        .post(client.at("/v1/recognize"))
-        .header(
-            "content-type",
-            format!("multipart/form-data; boundary={BOUNDARY}"),
-        )
-        .body(body.clone())
-        .send()
-        .await;
-    let response = match response {
-        Ok(response) => response,
-        Err(error) => return Answer::Error(crate::Chain(&error).to_string()),
-    };
+/// Processor time between two statuses, of the web tier or of the workers.
+fn cpu_between(before: &Value, after: &Value, whose: &str) -> Option<Duration> {
+    let seconds = |status: &Value| status["cpu_s"][whose].as_f64();
+    Duration::try_from_secs_f64(seconds(after)? - seconds(before)?).ok()
+}
+
+/// The web tier's processor time for one upload alone: forms of the same size are read to their end,
+/// and refused before anything is stored or queued since they hold no picture.
+async fn http_alone(
+    client: &Client,
+    bodies: &[Bytes],
+    requests: usize,
+    before: &Value,
+) -> anyhow::Result<Option<Duration>> {
+    let spoilt: Vec<Bytes> = bodies.iter().map(without_picture).collect();
+    let refused = FailureCode::ImageUnsupported;
+    let refused = serde_json::to_value(refused).unwrap_or_default();
+    let sends = (0..requests).map(|n| post(client, &spoilt[n % spoilt.len()]));
+    let mut answers = stream::iter(sends).buffer_unordered(HTTP_AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        let (status, answer) = answer.map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        anyhow::ensure!(
+            answer["code"] == refused,
+            "a form without a picture was answered {status}: {answer}"
+        );
+    }
+    let after = client.get("/v1/status").await?;
+    let used = cpu_between(before, &after, "web");
+    Ok(used.map(|used| used.div_f64(requests.max(1) as f64)))
+}
+
+/// The same form with bytes that begin like no picture.
+fn without_picture(form: &Bytes) -> Bytes {
+    let mut form = form.to_vec();
+    let head = form.windows(4).position(|four| four == b"\r\n\r\n");
+    if let Some(head) = head {
+        form[head + 4..]
+            .iter_mut()
+            .take(16)
+            .for_each(|byte| *byte = 0);
+    }
+    form.into()
+}
+
+async fn post(client: &Client, body: &Bytes) -> Result<(StatusCode, Value), String> {
+    let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
+    let request = client.http().post(client.at("/v1/recognize"));
+    let request = request.header("content-type", content_type);
+    let response = request.body(body.clone()).send().await;
+    let response = response.map_err(|error| crate::Chain(&error).to_string())?;
     let status = response.status();
-    let answer: Value = match response
-        .bytes()
-        .await
-        .map(|bytes| serde_json::from_slice(&bytes))
-    {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Answer::Error(format!("{status}: {error}")),
-        Err(error) => return Answer::Error(crate::Chain(&error).to_string()),
+    let bytes = response.bytes().await;
+    let bytes = bytes.map_err(|error| crate::Chain(&error).to_string())?;
+    let answer = serde_json::from_slice(&bytes).map_err(|error| format!("{status}: {error}"))?;
+    Ok((status, answer))
+}
+
+async fn send(client: &Client, body: &Bytes) -> Answer {
+    let (status, answer) = match post(client, body).await {
+        Ok(answer) => answer,
+        Err(reason) => return Answer::Error(reason),
     };
     let no_face = serde_json::to_value(FailureCode::FaceNone).unwrap_or_default();
     if status.is_success() && answer["faces"].is_array() {

@@ -31,6 +31,14 @@ pub struct BenchArgs {
     /// that is started for the measurement]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// An API key with the scope admin, where the service wants one
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "MUSTER_API_KEY",
+        hide_env_values = true
+    )]
+    api_key: Option<String>,
     /// Folder of photographs [default: the installed sample photographs, varied]
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
@@ -68,16 +76,16 @@ pub async fn run(
     );
     let photos = prepare(&args, settings).await?;
     let (client, own) = match &args.url {
-        Some(url) => (Client::new(url)?, None),
+        Some(url) => (Client::new(url, args.api_key.as_deref())?, None),
         None => {
-            let running = Client::new(DEFAULT_URL)?;
+            let running = Client::new(DEFAULT_URL, args.api_key.as_deref())?;
             if running.get("/v1/status").await.is_ok() {
                 eprintln!("measuring the service at {DEFAULT_URL}");
                 (running, None)
             } else {
                 let own = OwnService::start(settings, config).await?;
                 eprintln!("measuring a service that was started for this");
-                (Client::new(&own.url)?, Some(own))
+                (Client::new(&own.url, None)?, Some(own))
             }
         }
     };
@@ -124,6 +132,7 @@ impl OwnService {
         let folder = tempfile::tempdir().context("make a temporary data folder")?;
         let settings = Settings {
             data_dir: folder.path().join("data"),
+            require_keys: Some(false),
             ..settings.clone()
         };
         let listener = web::bind(([127, 0, 0, 1], 0).into()).await?;
@@ -141,7 +150,7 @@ impl OwnService {
             running,
             _folder: folder,
         };
-        let client = Client::new(&own.url)?;
+        let client = Client::new(&own.url, None)?;
         for (name, files) in samples {
             let photo = files.first().context("a sample person has a photograph")?;
             let bytes = std::fs::read(photo)

@@ -26,6 +26,9 @@ pub struct IoCpuMs {
     pub web: Option<f64>,
     /// Of the workers, as far as their replies said.
     pub workers: Option<f64>,
+    /// Of the web tier's, its HTTP alone: what an upload of the same size takes that is refused once
+    /// it is read. The rest of all is storage, queues and messages.
+    pub http: Option<f64>,
 }
 
 /// What a measurement found.
@@ -77,6 +80,8 @@ pub struct Raw {
     pub scale_in: Duration,
     /// Processor time outside the models, of the web tier and of the workers, where it is known.
     pub io: (Option<Duration>, Option<Duration>),
+    /// The web tier's processor time for one upload that goes no further.
+    pub http: Option<Duration>,
 }
 
 impl Figures {
@@ -111,6 +116,7 @@ impl Figures {
             io_cpu_ms: IoCpuMs {
                 web: raw.io.0.map(each),
                 workers: raw.io.1.map(each),
+                http: raw.http.map(|used| round(used.as_secs_f64() * 1e3)),
             },
             first_answer_s: round(raw.answers.0.as_secs_f64()),
             scale_out_s: round(raw.scale_out.0.as_secs_f64()),
@@ -166,6 +172,7 @@ pub fn print(figures: &Figures) {
     if let IoCpuMs {
         web: Some(web),
         workers: Some(workers),
+        http,
     } = figures.io_cpu_ms
     {
         println!(
@@ -173,6 +180,12 @@ pub fn print(figures: &Figures) {
              workers {workers:.2}",
             web + workers
         );
+        if let Some(http) = http {
+            println!(
+                "of which HTTP by itself {http:.2} ms, and storage and queues {:.2} ms",
+                web + workers - http
+            );
+        }
     }
     if figures.no_face > 0 {
         println!(
@@ -200,10 +213,15 @@ mod tests {
             scale_out: (ms(400), 2),
             scale_in: ms(1100),
             io: (None, Some(ms(150))),
+            http: Some(ms(1)),
         });
         assert_eq!(
-            (figures.io_cpu_ms.web, figures.io_cpu_ms.workers),
-            (None, Some(1.5))
+            figures.io_cpu_ms,
+            IoCpuMs {
+                web: None,
+                workers: Some(1.5),
+                http: Some(1.0)
+            }
         );
         assert_eq!((figures.throughput_rps, figures.models_ms), (50.0, 15.0));
         let latency = figures.latency_ms;

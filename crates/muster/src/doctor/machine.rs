@@ -153,8 +153,12 @@ async fn address(settings: &Settings) -> Found {
     if tokio::net::TcpListener::bind(listen).await.is_ok() {
         return Found::Well(format!("{listen} is free"));
     }
-    let running = match Client::new(&format!("http://{listen}")) {
-        Ok(client) => client.get("/v1/status").await.is_ok(),
+    let running = match Client::new(&format!("http://{listen}"), None) {
+        // Which asks for no key.
+        Ok(client) => client
+            .get("/openapi.json")
+            .await
+            .is_ok_and(|document| document["info"]["title"] == "Muster"),
         Err(_) => false,
     };
     if running {

@@ -29,6 +29,8 @@ pub(super) enum On {
     Gallery,
     /// The photographs of enrolled faces, in the state store.
     Enrolled,
+    /// The API keys, in the state store.
+    Keys,
     /// What the controller knows, in the state store.
     Status,
     /// The request queue.
@@ -98,9 +100,10 @@ macro_rules! policies {
 
 policies! {
     Web KeepPhotographs Input: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
-    Web ReadResults Output: "s3:GetObject";
+    Web ReadResults Output: "s3:GetObject" "s3:DeleteObject";
     Web KeepGallery Gallery: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web KeepEnrolled Enrolled: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
+    Web ReadKeys Keys: "s3:GetObject";
     Web KeepStatus Status: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web ListStores Input: "s3:ListBucket";
     Web ListStores Output: "s3:ListBucket";
@@ -128,7 +131,7 @@ policies! {
     Controller StartStopTerminateWorkers Workers: "ec2:StartInstances" "ec2:StopInstances"
         "ec2:TerminateInstances";
     Worker ReadPhotographs Input: "s3:GetObject";
-    Worker PutResults Output: "s3:PutObject";
+    Worker PutResults Output: "s3:PutObject" "s3:DeleteObject";
     Worker ReadGallery Gallery: "s3:GetObject";
     Worker ListStores Input: "s3:ListBucket";
     Worker ListStores State: "s3:ListBucket";

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use muster_jobs::{ENROLLED_PREFIX, GALLERY_PREFIX, STATUS_PREFIX};
+use muster_jobs::{ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX};
 use object_store::path::Path;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
@@ -45,6 +45,7 @@ pub(super) async fn state(context: &Context<'_>) -> Found {
         for (on, part) in [
             (On::Gallery, GALLERY_PREFIX),
             (On::Enrolled, ENROLLED_PREFIX),
+            (On::Keys, KEYS_PREFIX),
             (On::Status, STATUS_PREFIX),
         ] {
             let key = Path::from_iter([part, &*bucket.name]);
@@ -199,18 +200,10 @@ impl<'a> Bucket<'a> {
         Ok(())
     }
 
-    /// Deletes the doctor's object again. Where no part deletes, it may stay.
+    /// Deletes the doctor's object again.
     async fn delete(&mut self, on: On, key: &Path) -> Result<(), Found> {
         let grants = grants(self.context.parts, on, "s3:DeleteObject");
         let deleted = self.store.delete(key).await;
-        if grants.is_empty() {
-            if deleted.is_err() {
-                self.trials.notes.push(format!(
-                    "{key} stays there until the bucket's lifecycle rule removes it"
-                ));
-            }
-            return Ok(());
-        }
         let answer = match &deleted {
             Ok(()) => Ok(()),
             Err(error) => Err(error as _),

@@ -3,12 +3,13 @@
 //! The web tier's own ledger of who waits for which request is here. A reply that nobody waits for
 //! (late, or a duplicate after a visibility timeout) is dropped.
 
+mod unawaited;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use futures::FutureExt;
 use muster_jobs::{
     FileName, MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId,
@@ -16,28 +17,26 @@ use muster_jobs::{
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use muster_recognize::gallery::Gallery;
-use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::STOP_MARGIN;
-use super::problem::ApiError;
+use super::problem::{ApiError, Code};
+use super::rate::Drain;
 use super::upload::Photo;
 use crate::aws;
 use crate::backend::Backend;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
+use unawaited::Since;
 
 /// Latencies kept to answer the percentiles from.
 const LATENCIES: usize = 1000;
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
 
-/// How long a queued request counts as backlog whose client waits no longer: a worker is launched
-/// for it all the same, since its client was promised a result.
-const ABANDONED: Duration = Duration::from_secs(600);
 /// How long the clock of a worker's processor time is remembered after its last reply.
 const WORKER_MEMORY: Duration = Duration::from_secs(600);
 
@@ -50,7 +49,8 @@ pub struct Ledger {
     pub answered: AtomicU64,
     /// Photographs that timed out, that Muster failed on, or whose client hung up.
     pub failed: AtomicU64,
-    latencies: Mutex<VecDeque<Duration>>,
+    /// Each with the time of the answer, oldest first.
+    latencies: Mutex<VecDeque<(Instant, Duration)>>,
     workers: Mutex<WorkersCpu>,
 }
 
@@ -58,8 +58,17 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct WorkersCpu {
     total_ms: f64,
-    /// What each one's own count was, and when.
-    last: HashMap<String, (f64, Instant)>,
+    last: HashMap<String, WorkerSeen>,
+}
+
+/// One worker, as its last reply left it.
+#[derive(Debug)]
+struct WorkerSeen {
+    /// Its own count.
+    io_ms: f64,
+    at: Instant,
+    /// Its replies so far.
+    answered: u64,
 }
 
 impl Ledger {
@@ -70,13 +79,32 @@ impl Ledger {
             .lock()
             .expect("no code panics while it holds these");
         let now = Instant::now();
-        match workers.last.insert(cpu.instance, (cpu.io_ms, now)) {
-            Some((before, _)) => workers.total_ms += (cpu.io_ms - before).max(0.0),
+        let before = workers.last.remove(&cpu.instance);
+        match &before {
+            Some(before) => workers.total_ms += (cpu.io_ms - before.io_ms).max(0.0),
             // What it took to start is no request's.
             None => workers
                 .last
-                .retain(|_, (_, at)| now.duration_since(*at) < WORKER_MEMORY),
+                .retain(|_, seen| now.duration_since(seen.at) < WORKER_MEMORY),
         }
+        let seen = WorkerSeen {
+            io_ms: cpu.io_ms,
+            at: now,
+            answered: before.map_or(0, |before| before.answered) + 1,
+        };
+        workers.last.insert(cpu.instance, seen);
+    }
+
+    /// How many replies came from each worker that was heard from of late.
+    pub fn answered_by(&self) -> HashMap<String, u64> {
+        let workers = self
+            .workers
+            .lock()
+            .expect("no code panics while it holds these");
+        let counts = workers.last.iter();
+        counts
+            .map(|(instance, seen)| (instance.clone(), seen.answered))
+            .collect()
     }
 
     /// Processor time that the workers spent on everything but inference, as far as replies said.
@@ -96,17 +124,28 @@ impl Ledger {
         if latencies.len() == LATENCIES {
             latencies.pop_front();
         }
-        latencies.push_back(latency);
+        latencies.push_back((Instant::now(), latency));
     }
 
     /// The given percentiles (0 to 1) of the last answers; `None` before the first.
     pub fn percentiles<const N: usize>(&self, wanted: [f64; N]) -> Option<[Duration; N]> {
+        self.percentiles_within(wanted, Duration::MAX)
+    }
+
+    /// The same of the last answers that are no older than `span`; `None` where there are none.
+    pub fn percentiles_within<const N: usize>(
+        &self,
+        wanted: [f64; N],
+        span: Duration,
+    ) -> Option<[Duration; N]> {
         let mut sorted: Vec<Duration> = self
             .latencies
             .lock()
             .expect("no code panics while it holds these")
             .iter()
-            .copied()
+            .rev()
+            .take_while(|(at, _)| at.elapsed() <= span)
+            .map(|(_, latency)| *latency)
             .collect();
         sorted.sort_unstable();
         let last = sorted.len().checked_sub(1)?;
@@ -132,32 +171,32 @@ pub struct Parts {
     pub timeout: Duration,
     /// Photographs that may wait at one time.
     pub max_waiting: usize,
+    /// Workers that there may be.
+    pub max_instances: u32,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::Ledger>,
 }
 
-/// What workers are to do with a photograph.
-#[derive(Clone, Debug)]
-pub struct Ask {
+/// What is asked of a worker.
+#[derive(Clone, Copy, Debug)]
+struct Submission {
     purpose: Purpose,
-    /// The model to embed with; the gallery's own where there is none.
-    model: Option<String>,
+    /// Whether nobody waits for the answer.
+    job: bool,
 }
 
-impl Ask {
-    /// Find every face and match it.
-    pub fn recognize() -> Self {
+impl Submission {
+    fn awaited(purpose: Purpose) -> Self {
         Self {
-            purpose: Purpose::Recognize,
-            model: None,
+            purpose,
+            job: false,
         }
     }
 
-    /// Embed the faces, or one of them, with that model.
-    pub fn embed(model: &str, face: Option<u32>) -> Self {
+    fn job() -> Self {
         Self {
-            purpose: Purpose::Embed { face },
-            model: Some(model.to_owned()),
+            purpose: Purpose::Recognize,
+            job: true,
         }
     }
 }
@@ -168,13 +207,17 @@ struct Inner {
     reply_to: String,
     outbox: Outbox,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
-    /// Queued requests whose client waits no longer, and since when; locked within `waiting`.
-    abandoned: Mutex<HashMap<RequestId, Instant>>,
+    /// Requests that nobody waits for here, jobs and those that a client gave up; locked within
+    /// `waiting`.
+    unawaited: Mutex<HashMap<RequestId, Since>>,
     ledger: Ledger,
+    /// How fast the waiting are answered.
+    drain: Mutex<Drain>,
     /// The same for the controller, where it runs in this process.
     backlog: watch::Sender<muster_fleet::Ledger>,
     timeout: Duration,
     max_waiting: usize,
+    max_instances: u32,
 }
 
 /// Removes a request from the waiters however the wait ends, and counts it as failed where that is
@@ -203,6 +246,7 @@ impl Drop for Waiter<'_> {
             &ledger.failed
         };
         ended.fetch_add(1, Ordering::Relaxed);
+        self.inner.drain().ended(self.answered, Instant::now());
         if abandoned {
             // A worker is still needed for it.
             return;
@@ -218,31 +262,15 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
-    /// Keeps a request in the backlog whose client waits no longer; `false` where there are too
-    /// many.
-    fn abandon(&self, id: RequestId) -> bool {
-        let mut abandoned = self.abandoned();
-        let room = abandoned.len() < self.max_waiting;
-        if room {
-            abandoned.insert(id, Instant::now());
-        }
-        room
+    /// How long the waiting will take at the throughput seen of late. Before any was seen, as long
+    /// as a client waits at most: by then each has its answer or has given up.
+    fn drain_time(&self) -> Duration {
+        let seen = self.drain().time(Instant::now());
+        seen.map_or(self.timeout, |time| time.min(self.timeout))
     }
 
-    /// Takes those out of the backlog that nothing was heard of for too long.
-    fn forget_abandoned(&self) {
-        let mut abandoned = self.abandoned();
-        let before = abandoned.len();
-        abandoned.retain(|_, since| since.elapsed() < ABANDONED);
-        let forgotten = (before - abandoned.len()) as u64;
-        if forgotten > 0 {
-            self.backlog
-                .send_modify(|ledger| ledger.answered += forgotten);
-        }
-    }
-
-    fn abandoned(&self) -> MutexGuard<'_, HashMap<RequestId, Instant>> {
-        self.abandoned
+    fn drain(&self) -> MutexGuard<'_, Drain> {
+        self.drain
             .lock()
             .expect("no code panics while it holds these")
     }
@@ -267,11 +295,13 @@ impl Dispatcher {
             reply_to: parts.replies.name().to_owned(),
             outbox,
             waiting: Mutex::default(),
-            abandoned: Mutex::default(),
+            unawaited: Mutex::default(),
             ledger: Ledger::default(),
+            drain: Mutex::new(Drain::new(Instant::now())),
             backlog: parts.backlog,
             timeout: parts.timeout,
             max_waiting: parts.max_waiting,
+            max_instances: parts.max_instances,
         });
         // They end when nobody can send any more; a connection that was cut may hold on for longer.
         for batching in [sending.boxed(), deleting.boxed()] {
@@ -316,28 +346,20 @@ impl Dispatcher {
     pub async fn run(
         &self,
         photo: Photo,
-        ask: Ask,
+        purpose: Purpose,
         trace: TraceParent,
     ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let begun = Instant::now();
         let id = RequestId::new();
-        let purpose = ask.purpose;
         let key = inner.backend.input_key(purpose, id, &photo.file);
         let (reply, replied) = oneshot::channel();
         {
             let mut waiting = inner.waiting();
-            if waiting.len() >= inner.max_waiting {
-                return Err(ApiError::overloaded(
-                    format!(
-                        "{} photographs wait already, the most that are taken: try again later",
-                        inner.max_waiting
-                    ),
-                    self.drain_time(waiting.len()).as_secs().max(1),
-                ));
-            }
+            self.room_for(1, waiting.len())?;
             waiting.insert(id, reply);
         }
+        inner.drain().begun(Instant::now());
         let mut waiter = Waiter {
             inner,
             id,
@@ -348,7 +370,7 @@ impl Dispatcher {
         inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
         inner.backlog.send_modify(|ledger| ledger.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, &key, photo, ask, trace, replied, &mut waiter.queued)
+            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
             .await;
         if let Ok(outcome) = &outcome {
             waiter.answered = true;
@@ -372,46 +394,80 @@ impl Dispatcher {
         Ok(outcome)
     }
 
-    /// Roughly how long the waiting ones will take, by the median latency of late.
-    fn drain_time(&self, waiting: usize) -> Duration {
-        let ledger = &self.inner.ledger;
-        let median = ledger
-            .percentiles([0.5])
-            .map_or(Duration::from_secs(1), |[p50]| p50);
-        median
-            .min(self.inner.timeout)
-            .max(Duration::from_millis(waiting as u64))
+    /// Refuses so many photographs where not all of them may wait.
+    ///
+    /// # Errors
+    /// 429 with the time after which to try again.
+    pub fn check_room(&self, photos: usize) -> Result<(), ApiError> {
+        self.room_for(photos, self.waiting())
+    }
+
+    fn room_for(&self, photos: usize, waiting: usize) -> Result<(), ApiError> {
+        let most = self.inner.max_waiting;
+        if waiting + photos <= most {
+            return Ok(());
+        }
+        Err(ApiError::overloaded(
+            format!("{waiting} photographs wait already, of {most} that may: try again later"),
+            self.inner.drain_time(),
+        ))
     }
 
     async fn submit_and_wait(
         &self,
         id: RequestId,
-        key: &Path,
         photo: Photo,
-        ask: Ask,
+        purpose: Purpose,
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
         queued: &mut bool,
     ) -> Result<Outcome, ApiError> {
+        let deadline = tokio::time::Instant::now() + self.inner.timeout;
+        let file = photo.file.clone();
+        self.submit(id, photo, Submission::awaited(purpose), trace, deadline)
+            .await?;
+        *queued = true;
+        match tokio::time::timeout_at(deadline, replied).await {
+            Ok(Ok(reply)) => match reply.outcome {
+                Outcome::Stored => self.read_stored(id, &file).await,
+                outcome => Ok(outcome),
+            },
+            Ok(Err(_)) => Err(ApiError::new(
+                Code::Stopping,
+                "this Muster is stopping: send the photograph again",
+            )),
+            Err(_) => Err(self.timed_out(id, purpose)),
+        }
+    }
+
+    /// Stores the photograph, and then puts the request on the queue.
+    async fn submit(
+        &self,
+        id: RequestId,
+        photo: Photo,
+        Submission { purpose, job }: Submission,
+        trace: TraceParent,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), ApiError> {
         let inner = &*self.inner;
-        let deadline = tokio::time::Instant::now() + inner.timeout;
         let late = |_| {
             let waited = inner.timeout.as_secs_f64();
             let detail = format!(
                 "the photograph could not be stored and queued within {waited:.0} s: send it again \
                  later"
             );
-            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+            ApiError::new(Code::Timeout, detail)
         };
+        let key = inner.backend.input_key(purpose, id, &photo.file);
         let looks = async {
             tokio::join!(
                 inner
                     .backend
                     .input
-                    .put(key, PutPayload::from_bytes(photo.bytes)),
+                    .put(&key, PutPayload::from_bytes(photo.bytes)),
                 // An embedding matches nobody.
                 async {
-                    match ask.purpose {
+                    match purpose {
                         Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
                         Purpose::Embed { .. } => Ok(0),
                     }
@@ -428,14 +484,14 @@ impl Dispatcher {
         let request = Request {
             version: MESSAGE_VERSION,
             id,
-            purpose: ask.purpose,
+            purpose,
             file: photo.file,
-            input_etag: match inner.backend.layout(ask.purpose) {
+            input_etag: match inner.backend.layout(purpose) {
                 ObjectKeys::Request => None,
                 ObjectKeys::Filename => stored.e_tag,
             },
             gallery_version,
-            model: ask.model,
+            job,
             sent_at_ms: now_ms(),
             reply_to: inner.reply_to.clone(),
             trace,
@@ -446,34 +502,26 @@ impl Dispatcher {
             .await
             .map_err(late)?
             .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
-        *queued = true;
-        match tokio::time::timeout_at(deadline, replied).await {
-            Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_large(id, &request.file).await,
-                outcome => Ok(outcome),
-            },
-            Ok(Err(_)) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "stopping",
-                "this Muster is stopping: send the photograph again",
-            )),
-            Err(_) => Err(self.timed_out(id, ask.purpose)),
-        }
+        Ok(())
     }
 
-    /// Reads a result that was too large for the queue.
-    async fn read_large(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
+    /// Reads a result that a reply only points to: one that was too large for the queue, or that
+    /// stood there before.
+    async fn read_stored(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
         let backend = &self.inner.backend;
-        let failed = |error| ApiError::internal("a large result could not be read", &error);
+        let failed = |error| ApiError::internal("a stored result could not be read", &error);
         let found = backend
             .output
             .get(&backend.large_output_key(id, file))
             .await
             .map_err(failed)?;
         let bytes = found.bytes().await.map_err(failed)?;
+        if let Ok(failure) = serde_json::from_slice(&bytes) {
+            return Ok(Outcome::Failed(failure));
+        }
         serde_json::from_slice(&bytes)
             .map(Outcome::Recognized)
-            .map_err(|error| ApiError::internal("a large result is not JSON", &error))
+            .map_err(|error| ApiError::internal("a stored result is not JSON", &error))
     }
 
     /// The error for a client that waited in vain, with the place of the later result if there is
@@ -483,7 +531,7 @@ impl Dispatcher {
         let waited = inner.timeout.as_secs_f64();
         let error = |rest: &str| {
             let detail = format!("no answer within {waited:.0} s; {rest}");
-            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail)
+            ApiError::new(Code::Timeout, detail)
         };
         match (purpose, inner.backend.keys) {
             (Purpose::Recognize, ObjectKeys::Request) => {
@@ -525,7 +573,7 @@ async fn listen(
                 continue;
             }
         };
-        inner.forget_abandoned();
+        inner.forget_unawaited();
         for message in received {
             match Reply::from_json(&message.body) {
                 Ok(mut reply) => {
@@ -536,8 +584,8 @@ async fn listen(
                     if let Some(waiter) = waiting.remove(&reply.id) {
                         // A client that hung up this moment needs no reply.
                         let _ = waiter.send(reply);
-                    } else if inner.abandoned().remove(&reply.id).is_some() {
-                        inner.backlog.send_modify(|ledger| ledger.answered += 1);
+                    } else {
+                        inner.settle_unawaited(&reply);
                     }
                 }
                 Err(error) => {

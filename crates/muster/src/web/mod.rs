@@ -1,41 +1,62 @@
 //! The web role: the HTTP contract, in front of the queue.
 
 mod dispatch;
+mod events;
+mod exchange;
+mod extract;
+mod gallery;
+mod guard;
+mod jobs;
+mod openapi;
+mod page;
 mod people;
 mod problem;
+mod rate;
 mod recognize;
 mod report;
 mod retention;
+mod serve;
 mod status;
 mod upload;
+mod verify;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use axum::extract::{DefaultBodyLimit, OriginalUri};
-use axum::http::{Method, StatusCode};
+use axum::extract::{DefaultBodyLimit, Extension, OriginalUri};
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Router, extract::State};
+use axum::{Router, extract::State, middleware};
+use bytes::Bytes;
 use muster_recognize::decode::DecodeLimits;
 use muster_recognize::gallery::Gallery;
 use muster_recognize::models;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::api_keys::{KeyStore, Scope};
 use crate::backend::{Backend, Role};
-use crate::config::{Settings, seconds};
+use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
 use dispatch::{Dispatcher, Parts};
-use problem::ApiError;
+use events::Events;
+use guard::{Access, guarded};
+use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
+use serve::{ConnectionLimits, serve};
 use upload::UploadMemory;
 
 /// Time that connections get beyond the request timeout before a stop cuts them.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
+/// How long a browser may keep what it was told of another origin's calls.
+const PREFLIGHT: Duration = Duration::from_secs(600);
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -48,7 +69,21 @@ struct App {
     max_images: usize,
     request_timeout: Duration,
     retention: Duration,
+    /// Requests on the queue from which on no job is taken.
+    max_jobs: usize,
+    /// Whether photographs and results are deleted by Muster when they are old.
+    deletes_when_old: bool,
+    /// Whether photographs are in a bucket, which lists in the order of its keys.
+    input_is_bucket: bool,
+    /// The operator's cutoff, where there is one.
+    cutoff: Option<f32>,
     model: Arc<str>,
+    examiner: gallery::Examiner,
+    events: Events,
+    /// Where the sample photographs are, if there is such a place.
+    models_dir: Option<PathBuf>,
+    /// `/openapi.json`.
+    document: Bytes,
     started: Instant,
 }
 
@@ -73,8 +108,11 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
+    let manifest = models::Manifest::embedded().context("read the manifest")?;
+    let embedder = manifest.embedder().context("find the embedder's entry")?;
+    let model = embedder.name.clone();
+    gallery.expect_model(&model).await?;
     // Last: a start that fails leaves no queue behind.
-    let model = models::Manifest::embedded().context("read the manifest")?;
     let replies = backend.replies(&replica.id).await?;
     // Buckets have lifecycle rules of their own.
     let swept = [
@@ -103,19 +141,32 @@ pub async fn run(
         replica.reporting,
         stop.clone(),
     ));
+    let access = access(&settings, &backend).await?;
+    let (routes, document) = table(&settings);
+    let submitted = replica.ledger.subscribe();
+    let dispatcher = Dispatcher::start(
+        Parts {
+            backend: backend.clone(),
+            gallery: gallery.clone(),
+            replies: Arc::clone(&replies),
+            timeout: request_timeout,
+            max_waiting: settings.max_waiting,
+            max_instances: settings.max_instances(),
+            backlog: replica.ledger,
+        },
+        &tasks,
+        &stop,
+    );
     let app = App {
-        dispatcher: Dispatcher::start(
-            Parts {
-                backend: backend.clone(),
-                gallery: gallery.clone(),
-                replies: Arc::clone(&replies),
-                timeout: request_timeout,
-                max_waiting: settings.max_waiting,
-                backlog: replica.ledger,
-            },
+        events: Events::start(
+            backend.clone(),
+            dispatcher.clone(),
+            submitted,
             &tasks,
-            &stop,
+            // A page that stays open must not hold up the stop.
+            shutdown.clone(),
         ),
+        dispatcher,
         backend,
         gallery,
         memory: UploadMemory::new(settings.max_upload_memory_bytes),
@@ -123,19 +174,30 @@ pub async fn run(
         max_images: settings.max_images,
         request_timeout,
         retention: seconds(settings.retention_s),
-        model: model.profile.embedder.into(),
+        max_jobs: settings.max_jobs,
+        deletes_when_old: settings.input_store.is_none() && settings.output_store.is_none(),
+        input_is_bucket: settings.input_store.is_some(),
+        cutoff: settings.cutoff,
+        model: model.into(),
+        examiner: gallery::Examiner::new(&settings, embedder),
+        models_dir: settings.models_dir().ok(),
+        document,
         started: Instant::now(),
     };
     tracing::info!(%address, "the web tier listens");
-    let serve = axum::serve(listener, router(app))
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-        .into_future();
+    let limits = ConnectionLimits {
+        connections: settings.max_connections,
+        header_timeout: seconds(settings.header_timeout_s),
+        header_bytes: settings.max_header_bytes,
+    };
+    let router = router(routes, app, access, &settings.cors_origins);
+    let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(request_timeout + STOP_MARGIN).await;
     };
     tokio::select! {
-        served = serve => served.context("serve HTTP")?,
+        () = serve => {}
         () = overdue => tracing::warn!("connections were cut after the request timeout"),
     }
     stop.cancel();
@@ -149,6 +211,19 @@ pub async fn run(
     Ok(())
 }
 
+/// Whom the web tier lets in; says so where that is nobody yet.
+async fn access(settings: &Settings, backend: &Backend) -> anyhow::Result<Access> {
+    let keys = KeyStore::new(Arc::clone(&backend.state));
+    let required = settings.require_keys();
+    if required && !keys.any().await? {
+        tracing::warn!(
+            "API keys are required and there is none: every call is answered 401. Make one with \
+             `muster keys create --name NAME --scope admin`, with the same configuration"
+        );
+    }
+    Ok(Access::new(keys, required))
+}
+
 /// Binds the web tier's address.
 ///
 /// # Errors
@@ -159,47 +234,99 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn router(app: App) -> Router {
-    Router::new()
-        .route("/", post(recognize::plain))
-        .route("/v1/recognize", post(recognize::json))
-        .route("/v1/jobs/{id}", get(recognize::job))
-        .route("/v1/people", get(people::list).post(people::create))
-        .route(
-            "/v1/people/{id}",
-            get(people::show)
-                .patch(people::change)
-                .delete(people::remove),
-        )
-        .route(
-            "/v1/people/{id}/faces",
-            get(people::faces::list).post(people::faces::add),
-        )
-        .route(
-            "/v1/people/{id}/faces/{face}",
-            axum::routing::delete(people::faces::remove),
-        )
-        .route(
-            "/v1/people/{id}/faces/{face}/photo",
-            get(people::faces::photo),
-        )
-        .route("/v1/people/{id}/merge", post(people::merge))
-        .route(
-            "/v1/people/{id}/denials",
-            get(people::denials::list).post(people::denials::add),
-        )
-        .route(
-            "/v1/people/{id}/denials/{denial}",
-            axum::routing::delete(people::denials::remove),
-        )
-        .route("/v1/status", get(status::status))
-        .route("/healthz", get(status::healthz))
-        .route("/readyz", get(status::readyz))
+/// What is asked with a photograph.
+fn recognize_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(recognize::plain))
+        .routes(routes!(recognize::json))
+        .routes(routes!(verify::verify))
+        .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::show, jobs::remove))
+}
+
+/// The people, read and written.
+fn enroll_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(people::list, people::create))
+        .routes(routes!(people::show, people::change, people::remove))
+        .routes(routes!(people::merge))
+        .routes(routes!(people::faces::list, people::faces::add))
+        .routes(routes!(people::faces::remove))
+        .routes(routes!(people::faces::photo))
+        .routes(routes!(people::denials::list, people::denials::add))
+        .routes(routes!(people::denials::remove))
+}
+
+/// The operator's own.
+fn admin_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(status::status))
+        .routes(routes!(gallery::calibration))
+        .routes(routes!(gallery::health))
+        .routes(routes!(events::events))
+}
+
+/// What anybody may ask.
+fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(status::healthz))
+        .routes(routes!(status::readyz))
+        .routes(routes!(openapi::openapi))
+        .routes(routes!(openapi::docs))
+        .routes(routes!(page::index))
+        .routes(routes!(page::asset))
+        .routes(routes!(page::samples))
+        .routes(routes!(page::sample))
+}
+
+/// Every route with its description: the router and the document are both made of this, so a route
+/// that is not described can not be served.
+fn routes() -> OpenApiRouter<App> {
+    openapi::document()
+        .merge(guarded(Scope::Recognize, recognize_routes()))
+        .merge(guarded(Scope::Enroll, enroll_routes()))
+        .merge(guarded(Scope::Admin, admin_routes()))
+        .merge(open_routes())
+}
+
+/// The routes, and the document as JSON.
+fn table(settings: &Settings) -> (Router<App>, Bytes) {
+    let (router, mut document) = routes().split_for_parts();
+    openapi::finish(&mut document, settings);
+    let json = serde_json::to_vec(&document).expect("a document has only string keys");
+    (router, json.into())
+}
+
+fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> Router {
+    let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         // Every body is read through `upload`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
+        .layer(Extension(access));
+    let router = match origins {
+        [] => router,
+        origins => router.layer(cors(origins)),
+    };
+    router
+        .layer(middleware::from_fn(exchange::identify))
         .with_state(app)
+}
+
+/// Pages of these origins may call the API, with a key that they have: cookies play no part.
+fn cors(origins: &[Origin]) -> CorsLayer {
+    let origins = origins.iter().map(|origin| origin.header().clone());
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            guard::API_KEY,
+            exchange::REQUEST_ID,
+        ])
+        .expose_headers([header::LOCATION, header::RETRY_AFTER, exchange::REQUEST_ID])
+        .max_age(PREFLIGHT)
 }
 
 async fn no_such_path(OriginalUri(uri): OriginalUri) -> Response {
@@ -208,8 +335,7 @@ async fn no_such_path(OriginalUri(uri): OriginalUri) -> Response {
 
 async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Response {
     ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method.not_allowed",
+        Code::MethodNotAllowed,
         format!("{method} is not taken at {}", printable(uri.path())),
     )
     .into_response()
@@ -255,8 +381,7 @@ impl App {
             .await
             .map_err(|_| {
                 ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "request.timeout",
+                    Code::RequestTimeout,
                     "the upload took too long: send less at a time, or over a faster line",
                 )
             })?

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::TryStreamExt;
-use muster_jobs::owned_by;
+use muster_jobs::{JOBS_PREFIX, owned_by};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,17 @@ async fn delete_before(
 ) -> Result<u64, object_store::Error> {
     let mut deleted = 0;
     let listing = objects.list_with_delimiter(None).await?;
-    for folder in listing.common_prefixes {
+    let jobs = Path::from(JOBS_PREFIX);
+    let mut folders = listing.common_prefixes;
+    if folders.contains(&jobs) {
+        folders.extend(
+            objects
+                .list_with_delimiter(Some(&jobs))
+                .await?
+                .common_prefixes,
+        );
+    }
+    for folder in folders {
         let submitted = folder
             .filename()
             .and_then(owned_by)
@@ -104,6 +114,7 @@ mod tests {
         let id = RequestId::new();
         let keys = [
             format!("input/{id}/a.jpg"),
+            format!("input/jobs/{id}/a.jpg"),
             "input/b.jpg".to_owned(),
             "gallery/1.json".to_owned(),
         ];
@@ -117,9 +128,10 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let hour = Duration::from_secs(3600);
         assert_eq!(delete_before(&input, now - hour).await.unwrap(), 0);
-        assert_eq!(delete_before(&input, now + hour).await.unwrap(), 2);
+        assert_eq!(delete_before(&input, now + hour).await.unwrap(), 3);
         let left: Vec<_> = objects.list(None).try_collect().await.unwrap();
         assert_eq!(left.len(), 1);
         assert!(!folder.path().join("input").join(id.to_string()).exists());
+        assert!(!folder.path().join("input/jobs").exists());
     }
 }

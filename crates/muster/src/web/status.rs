@@ -3,22 +3,114 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use muster_fleet::Instance;
 use object_store::ObjectStoreExt;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::problem::ApiError;
-use super::{App, AppState};
+use super::AppState;
+use super::openapi::problem_responses;
+use super::problem::{ApiError, Code};
 use crate::aws;
 use crate::backend::Backend;
 use crate::controller::FleetStatus;
 use crate::cpu;
 
-/// `GET /v1/status`.
-pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
+/// How the service fares.
+#[derive(Serialize, ToSchema)]
+pub struct StatusView {
+    /// Muster's version.
+    version: &'static str,
+    uptime_s: f64,
+    queue: QueueStatus,
+    fleet: FleetView,
+    requests: RequestsView,
+    latency_ms: LatencyView,
+    gallery: GalleryView,
+    /// The embedder's name.
+    model: String,
+    /// Of stores and queues, since this process started, by what they mean.
+    #[schema(value_type = std::collections::HashMap<String, u64>)]
+    failures: serde_json::Map<String, serde_json::Value>,
+    cpu_s: CpuView,
+}
+
+/// How many requests there are.
+#[derive(Serialize, ToSchema)]
+struct QueueStatus {
+    /// That wait for a worker.
+    visible: u64,
+    /// That a worker has.
+    in_flight: u64,
+    /// That were set aside.
+    dead_letter: u64,
+}
+
+/// What the controller last saw and decided; all zero where none ever ran.
+#[derive(Serialize, ToSchema)]
+struct FleetView {
+    pending: u32,
+    running: u32,
+    draining: u32,
+    min: u32,
+    max: u32,
+    /// Why the fleet is as it is.
+    reason: String,
+    #[schema(value_type = Vec<Object>)]
+    instances: Vec<Instance>,
+    /// Milliseconds since the Unix epoch.
+    observed_at_ms: u64,
+}
+
+/// Photographs, since this process started.
+#[derive(Serialize, ToSchema)]
+struct RequestsView {
+    accepted: u64,
+    answered: u64,
+    /// That timed out, that Muster failed on, or whose client hung up.
+    failed: u64,
+    /// That wait for their answer.
+    waiting: usize,
+}
+
+/// Of the last 1000 answers; `null` before the first.
+#[derive(Serialize, ToSchema)]
+struct LatencyView {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+/// The gallery.
+#[derive(Serialize, ToSchema)]
+struct GalleryView {
+    people: usize,
+    faces: usize,
+    version: u64,
+}
+
+/// Processor time outside the models: storage, queues, messages, and this replica's HTTP.
+#[derive(Serialize, ToSchema)]
+struct CpuView {
+    web: Option<f64>,
+    workers: f64,
+}
+
+problem_responses! {
+    /// A store or a queue does not answer.
+    Unready: NotReady;
+}
+
+/// Say how the service fares
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    tag = "service",
+    responses((status = 200, description = "How it fares.", body = StatusView))
+)]
+pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> {
     let queue_failed = |error| ApiError::internal("the queue could not be counted", &error);
     let requests = app.backend.requests.counts().await.map_err(queue_failed)?;
     let dead = app
@@ -27,8 +119,10 @@ pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
         .counts()
         .await
         .map_err(queue_failed)?;
-    let fleet = fleet(&app).await?;
-    let report = &fleet.report;
+    let fleet = fleet(&app.backend).await.map_err(|error| {
+        ApiError::internal("the fleet's status could not be read", error.as_ref())
+    })?;
+    let report = fleet.report;
     let ledger = app.dispatcher.ledger();
     let milliseconds = |latency: Duration| latency.as_secs_f64() * 1e3;
     let [p50, p99] = match ledger.percentiles([0.5, 0.99]) {
@@ -38,70 +132,83 @@ pub async fn status(State(app): AppState) -> Result<Response, ApiError> {
     let (people, faces, version) = app
         .with_gallery(|gallery| (gallery.people_count(), gallery.faces(), gallery.version()))
         .await?;
-    Ok(Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_s": app.started.elapsed().as_secs_f64(),
-        "queue": {
-            "visible": requests.visible,
-            "in_flight": requests.in_flight,
-            "dead_letter": dead.visible + dead.in_flight,
+    Ok(Json(StatusView {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: app.started.elapsed().as_secs_f64(),
+        queue: QueueStatus {
+            visible: requests.visible,
+            in_flight: requests.in_flight,
+            dead_letter: dead.visible + dead.in_flight,
         },
-        "fleet": {
-            "pending": report.pending,
-            "running": report.running,
-            "draining": report.draining,
-            "min": report.min,
-            "max": report.max,
-            "reason": report.reason,
-            "instances": report.instances,
-            "observed_at_ms": fleet.observed_at_ms,
+        fleet: FleetView {
+            pending: report.pending,
+            running: report.running,
+            draining: report.draining,
+            min: report.min,
+            max: report.max,
+            reason: report.reason,
+            instances: report.instances,
+            observed_at_ms: fleet.observed_at_ms,
         },
-        "requests": {
-            "accepted": ledger.accepted.load(Ordering::Relaxed),
-            "answered": ledger.answered.load(Ordering::Relaxed),
-            "failed": ledger.failed.load(Ordering::Relaxed),
-            "waiting": app.dispatcher.waiting(),
+        requests: RequestsView {
+            accepted: ledger.accepted.load(Ordering::Relaxed),
+            answered: ledger.answered.load(Ordering::Relaxed),
+            failed: ledger.failed.load(Ordering::Relaxed),
+            waiting: app.dispatcher.waiting(),
         },
-        "latency_ms": { "p50": p50, "p99": p99 },
-        "gallery": { "people": people, "faces": faces, "version": version },
-        "model": &*app.model,
-        // Of stores and queues, since this process started.
-        "failures": aws::failures(),
-        // Outside the models: storage, queues, messages, and this replica's HTTP.
-        "cpu_s": {
-            "web": cpu::runtime_time().map(|used| used.as_secs_f64()),
-            "workers": ledger.workers_io().as_secs_f64(),
+        latency_ms: LatencyView { p50, p99 },
+        gallery: GalleryView {
+            people,
+            faces,
+            version,
+        },
+        model: app.model.to_string(),
+        failures: aws::failures(),
+        cpu_s: CpuView {
+            web: cpu::runtime_time().map(|used| used.as_secs_f64()),
+            workers: ledger.workers_io().as_secs_f64(),
         },
     }))
-    .into_response())
 }
 
 /// What the controller last published; all zero where no controller ever ran on this store.
-async fn fleet(app: &App) -> Result<FleetStatus, ApiError> {
-    let failed = |error| ApiError::internal("the fleet's status could not be read", &error);
-    let bytes = match app.backend.state.get(&Backend::fleet_status()).await {
-        Ok(found) => found.bytes().await.map_err(failed)?,
+///
+/// # Errors
+/// When the store does not answer, or holds something else there.
+pub async fn fleet(backend: &Backend) -> anyhow::Result<FleetStatus> {
+    let bytes = match backend.state.get(&Backend::fleet_status()).await {
+        Ok(found) => found.bytes().await?,
         Err(object_store::Error::NotFound { .. }) => return Ok(FleetStatus::default()),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(error.into()),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::internal("the fleet's status is not JSON", &error))
+    serde_json::from_slice(&bytes).context("read the fleet's status, which is not JSON")
 }
 
-/// `GET /healthz`: this process answers.
+/// Say that this process answers
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "service",
+    responses((status = 200, description = "`ok`", body = String, content_type = "text/plain"))
+)]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: requests can be stored, queued and looked up.
+/// Say whether requests can be stored, queued and looked up
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "service",
+    responses(
+        (status = 200, description = "`ok`", body = String, content_type = "text/plain"),
+        Unready,
+    )
+)]
 pub async fn readyz(State(app): AppState) -> Result<&'static str, ApiError> {
     let unready = |what: &str, error: &(dyn std::error::Error + 'static)| {
         tracing::warn!(error = %crate::Chain(error), "not ready: {what}");
-        ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not_ready",
-            format!("{what} does not answer"),
-        )
+        ApiError::new(Code::NotReady, format!("{what} does not answer"))
     };
     app.backend
         .requests

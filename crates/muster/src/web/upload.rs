@@ -3,25 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use bytes::{Bytes, BytesMut};
 use muster_jobs::{Failure, FailureCode, FileName};
 use muster_recognize::decode::{self, DecodeLimits};
 use serde::de::DeserializeOwned;
 
-use super::problem::ApiError;
+use super::problem::{ApiError, Code, Refused};
 use crate::worker::image_failure;
 
 /// A refused body is read to its end up to this size, so that the client gets to read the answer
 /// instead of a reset connection.
 const MAX_DRAINED_BYTES: usize = 256 << 20;
+/// What an upload takes about, and gives its memory back after.
+const UPLOAD_TIME: Duration = Duration::from_secs(1);
 /// Longest text field, in bytes: enough for any name.
-const MAX_TEXT_BYTES: usize = 4096;
+pub const MAX_TEXT_BYTES: usize = 4096;
 /// Longest JSON body, in bytes.
-const MAX_JSON_BYTES: usize = 64 << 10;
+pub const MAX_JSON_BYTES: usize = 64 << 10;
 /// Most fields in a form besides the photographs.
 const MAX_OTHER_FIELDS: usize = 16;
 
@@ -63,7 +66,7 @@ impl Taken {
         if before + bytes > self.memory.limit {
             return Err(ApiError::overloaded(
                 "too many photographs are being uploaded at this moment: try again shortly",
-                1,
+                UPLOAD_TIME,
             ));
         }
         Ok(())
@@ -89,6 +92,9 @@ pub struct FormRules<'a> {
     pub text_fields: &'a [&'static str],
     /// Each photograph's limits.
     pub limits: &'a DecodeLimits,
+    /// Whether a photograph that is not to be taken is refused by itself, in [`Form::refused`],
+    /// rather than with the whole form.
+    pub apart: bool,
 }
 
 /// One uploaded photograph, recognised as one by its first bytes only.
@@ -107,6 +113,8 @@ pub struct Photo {
 pub struct Form {
     /// The photographs.
     pub photos: Vec<Photo>,
+    /// Those that were refused by themselves: which of all photographs, its name, and why.
+    pub refused: Vec<(usize, FileName, ApiError)>,
     texts: BTreeMap<&'static str, String>,
 }
 
@@ -157,31 +165,38 @@ async fn read_fields(
 ) -> Result<Form, ApiError> {
     let mut form_bytes = 0;
     let mut photos = Vec::new();
+    let mut refused = Vec::new();
     let mut texts = BTreeMap::new();
     let mut others = 0;
     while let Some(mut field) = multipart.next_field().await.map_err(unreadable)? {
         let field_name = field.name().unwrap_or_default().to_owned();
         if rules.photo_fields.contains(&field_name.as_str()) {
-            if photos.len() == rules.max_photos {
+            if photos.len() + refused.len() == rules.max_photos {
                 return Err(match rules.max_photos {
                     1 => ApiError::bad_request(format!(
                         "the form has several fields {field_name}: send one photograph a request"
                     )),
                     most => ApiError::new(
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        "image.too_many",
+                        Code::ImageTooMany,
                         format!("the form has more than {most} photographs: send fewer at a time"),
                     ),
                 });
             }
             let file = FileName::from_client(field.file_name().unwrap_or("photo"));
             let mut taken = memory.start();
-            let bytes = read_photo(&mut field, &file, rules.limits, &mut taken).await?;
+            let read = read_photo(&mut field, &file, rules.limits, &mut taken).await?;
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(error) if rules.apart => {
+                    refused.push((photos.len() + refused.len(), file, error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             form_bytes += bytes.len();
             if form_bytes > memory.limit {
                 return Err(ApiError::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "image.too_large",
+                    Code::ImageTooLarge,
                     format!(
                         "the photographs have more than {} bytes together: send fewer at a time",
                         memory.limit
@@ -215,21 +230,31 @@ async fn read_fields(
             read_text(&mut field).await?;
         }
     }
-    if photos.len() < rules.min_photos {
-        return Err(ApiError::bad_request(format!(
-            "the form has no field {}: put the photograph there",
-            rules.photo_fields[0]
-        )));
+    let count = photos.len() + refused.len();
+    if count < rules.min_photos {
+        let field = rules.photo_fields[0];
+        return Err(ApiError::bad_request(match rules.min_photos {
+            1 => format!("the form has no field {field}: put the photograph there"),
+            least => format!(
+                "the form has {count} photographs in fields {field}, and {least} are needed: send \
+                 them in one form"
+            ),
+        }));
     }
-    Ok(Form { photos, texts })
+    Ok(Form {
+        photos,
+        refused,
+        texts,
+    })
 }
 
+/// Reads a photograph; the inner error says why it is not to be taken.
 async fn read_photo(
     field: &mut Field<'_>,
     file: &FileName,
     limits: &DecodeLimits,
     taken: &mut Taken,
-) -> Result<Bytes, ApiError> {
+) -> Result<Result<Bytes, ApiError>, ApiError> {
     let mut bytes = BytesMut::new();
     let mut excess = 0;
     while let Some(chunk) = field.chunk().await.map_err(unreadable)? {
@@ -258,11 +283,11 @@ async fn read_photo(
         decode::probe(&bytes, limits).map_err(|error| image_failure(&error))
     };
     match probed {
-        Ok(_) => Ok(bytes),
+        Ok(_) => Ok(Ok(bytes)),
         Err(mut failure) => {
             failure.detail = format!("{}: {}", file.as_str(), failure.detail);
             let refused = refusal(file, &failure);
-            Err(ApiError::from(failure).with("refused", vec![refused]))
+            Ok(Err(ApiError::from(failure).with("refused", vec![refused])))
         }
     }
 }
@@ -296,8 +321,7 @@ pub async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ApiEr
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !matches!(kind, "application/json" | "application/merge-patch+json") {
         return Err(ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "request.unsupported",
+            Code::RequestUnsupported,
             "the body is not application/json: send JSON, and say so in Content-Type",
         ));
     }
@@ -305,8 +329,7 @@ pub async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ApiEr
         .await
         .map_err(|_| {
             ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "request.too_large",
+                Code::RequestTooLarge,
                 format!("the body was cut short, or has more than {MAX_JSON_BYTES} bytes"),
             )
         })?;
@@ -316,7 +339,12 @@ pub async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ApiEr
 
 /// How a refusal of several photographs names each of them.
 pub fn refusal(file: &FileName, failure: &Failure) -> serde_json::Value {
-    serde_json::json!({ "file": file.as_str(), "code": failure.code, "detail": failure.detail })
+    let refused = Refused {
+        file: file.as_str().to_owned(),
+        code: failure.code,
+        detail: failure.detail.clone(),
+    };
+    serde_json::to_value(refused).expect("only string keys")
 }
 
 async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {
@@ -325,8 +353,7 @@ async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > MAX_TEXT_BYTES {
             return Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "request.too_large",
+                Code::RequestTooLarge,
                 format!(
                     "a text field of the form has more than {MAX_TEXT_BYTES} bytes: shorten it"
                 ),

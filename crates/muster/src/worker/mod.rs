@@ -25,7 +25,8 @@ use muster_jobs::{
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Analysis;
-use object_store::{GetOptions, ObjectStoreExt, PutPayload};
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +37,7 @@ use crate::config::{FleetKind, Settings, seconds};
 use crate::cpu;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
+pub use decide::Judge;
 pub use inference::image_failure;
 use inference::{Inference, InferenceError};
 use replies::Replies;
@@ -48,8 +50,6 @@ const IN_HAND_REMOTE: usize = 6;
 /// Bytes of a reply that go over the queue; a larger result is pointed to. SQS took 256 KiB for long,
 /// and servers that speak its protocol may still.
 const MAX_REPLY_BYTES: usize = 200 << 10;
-/// Embeddings in one answer, so that it always fits a queue.
-const MAX_EMBEDDED: usize = 8;
 /// One long poll on this machine; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
 /// The same across a network, where a drain waits for its end: a service that does not notice that
@@ -109,7 +109,7 @@ pub async fn run(
         (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
     };
     let installation = Installation::open(&settings.models_dir()?)?;
-    let cutoff = settings.cutoff.unwrap_or(installation.embedder().cutoff);
+    let judge = Judge::new(&settings, installation.embedder());
     // The models load while the stores and queues are opened.
     let inference = Inference::start(installation, &settings)?;
     let backend = Backend::open(&settings, Role::Worker).await?;
@@ -117,6 +117,7 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     let model = inference.ready().await?;
+    gallery.expect_model(&model).await?;
     let remote = backend.sdk.is_some();
     let in_hand = if remote { IN_HAND_REMOTE } else { IN_HAND };
     let tasks = TaskTracker::new();
@@ -130,7 +131,7 @@ pub async fn run(
         receipts,
         id: id.clone(),
         model,
-        cutoff,
+        judge,
         max_receives: settings.max_receives,
         processing_timeout: seconds(settings.processing_timeout_s),
         visibility_timeout: seconds(settings.visibility_timeout_s),
@@ -244,7 +245,7 @@ struct Worker {
     receipts: Deleter,
     id: String,
     model: String,
-    cutoff: f32,
+    judge: Judge,
     max_receives: u32,
     processing_timeout: Duration,
     visibility_timeout: Duration,
@@ -281,7 +282,7 @@ impl Worker {
             }
         };
         let outcome = {
-            let work = self.answer(&request, &message);
+            let work = self.answer_or_persist(&request, &message);
             let keep = self.keep_invisible(&receipt);
             tokio::select! {
                 outcome = work => outcome,
@@ -339,6 +340,36 @@ impl Worker {
                 .await;
             if let Err(error) = one(extended) {
                 tracing::warn!(error = %crate::Chain(&error), "a visibility timeout was not extended");
+            }
+        }
+    }
+
+    /// Answers; a job that the queue would soon set aside by itself, without an outcome, is held for
+    /// as long as a store or a queue fails.
+    async fn answer_or_persist(
+        &self,
+        request: &Request,
+        message: &Received,
+    ) -> Result<Answered, HandleError> {
+        let mut failures = 0;
+        loop {
+            let error = match self.answer(request, message).await {
+                Err(error) if request.job && message.receive_count >= self.max_receives => error,
+                outcome => return outcome,
+            };
+            failures += 1;
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            if failures == 1 {
+                tracing::error!(
+                    request.id = %request.id,
+                    receive_count = message.receive_count,
+                    error = %crate::Chain(&error),
+                    "a job could not be answered and is tried again"
+                );
+            }
+            tokio::select! {
+                () = self.drain.cancelled() => return Err(error),
+                () = tokio::time::sleep(pauses::after(failures)) => {}
             }
         }
     }
@@ -448,10 +479,7 @@ impl Worker {
         let faces = self
             .gallery
             .at_least(request.gallery_version, |gallery| {
-                let faces = analysis.faces.iter();
-                faces
-                    .map(|face| decide::report(face, gallery, self.cutoff))
-                    .collect()
+                self.judge.decide(&analysis.faces, gallery)
             })
             .await?;
         timing.match_ = millis(begun.elapsed());
@@ -468,26 +496,25 @@ impl Worker {
         })))
     }
 
-    fn embed(&self, analysis: &Analysis, asked: Option<u32>) -> Embedded {
-        let all = &analysis.faces;
-        let wanted = match asked {
-            Some(n) => all.get(n as usize).map_or(&[][..], std::slice::from_ref),
-            None => &all[..all.len().min(MAX_EMBEDDED)],
-        };
-        let faces = wanted.iter().map(|face| EmbeddedFace {
-            embedding: base64::engine::general_purpose::STANDARD.encode(face.embedding.to_bytes()),
-            bounds: decide::face_box(face),
-            confidence: face.confidence,
-            quality: decide::quality(face),
-        });
+    fn embed(&self, analysis: &Analysis, face: Option<u32>) -> Embedded {
+        let asked = analysis.faces.get(face.unwrap_or(0) as usize);
+        let encode = |bytes| base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(bytes);
         Embedded {
             model: self.model.clone(),
-            found: all.len() as u32,
-            faces: faces.collect(),
+            found: analysis.faces.len() as u32,
+            face: asked.map(|face| EmbeddedFace {
+                bounds: decide::face_box(face),
+                confidence: face.confidence,
+                embedding: encode(face.embedding.to_bytes()),
+                quality: decide::face_quality(&face.quality),
+            }),
         }
     }
 
     /// Stores the result, then sends the reply.
+    ///
+    /// A failure never replaces what is stored: an answered request whose deletion was lost may come
+    /// back until it counts as failed. The reply then points to what is there.
     async fn deliver(&self, request: &Request, outcome: Outcome) -> Result<(), HandleError> {
         let mut reply = Reply::new(request.id, request.file.clone(), outcome);
         reply.cpu = cpu::runtime_time().map(|used| WorkerCpu {
@@ -495,13 +522,26 @@ impl Worker {
             io_ms: millis(used),
         });
         let begun = Instant::now();
-        if let Some(body) = stored(&reply, request.purpose, self.backend.keys) {
+        if let Some(body) = stored(&reply, request, self.backend.keys) {
             let key = self.backend.output_key(request.id, &request.file);
-            let put = self.backend.output.put(&key, PutPayload::from(body)).await;
+            let mode = match &reply.outcome {
+                Outcome::Failed(_) => PutMode::Create,
+                _ => PutMode::Overwrite,
+            };
+            let payload = PutPayload::from(body);
+            let put = self
+                .backend
+                .output
+                .put_opts(&key, payload, mode.into())
+                .await;
             match (put, &reply.outcome) {
+                (Ok(_), _) if request.job => self.unless_deleted(request, &key).await?,
                 (Ok(_), _) => {}
+                (Err(object_store::Error::AlreadyExists { .. }), Outcome::Failed(_)) => {
+                    reply.outcome = Outcome::Stored;
+                }
                 // Its client is told at least.
-                (Err(error), Outcome::Failed(_)) => {
+                (Err(error), Outcome::Failed(_)) if !request.job => {
                     aws::failed("a failure could not be stored", &error);
                 }
                 (Err(error), _) => return Err(error.into()),
@@ -534,6 +574,27 @@ impl Worker {
         }
     }
 
+    /// Deletes what was just stored of a job whose photograph was deleted meanwhile: whoever deletes
+    /// a job deletes the photograph first, and the result that is there by then.
+    async fn unless_deleted(
+        &self,
+        request: &Request,
+        stored: &Path,
+    ) -> Result<(), object_store::Error> {
+        let photo = self
+            .backend
+            .input_key(request.purpose, request.id, &request.file);
+        match self.backend.input.head(&photo).await {
+            Ok(_) => return Ok(()),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        match self.backend.output.delete(stored).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Moves a message that can not be read to the dead-letter queue.
     async fn bury(&self, message: &Received) {
         let sent = one(self
@@ -560,9 +621,16 @@ enum Answered {
     NotStarted,
 }
 
-/// What is written to the output object; nothing of embeddings, which are for the gallery alone.
-fn stored(reply: &Reply, purpose: Purpose, keys: ObjectKeys) -> Option<Vec<u8>> {
-    if let Purpose::Embed { .. } = purpose {
+/// What is written to the output object; nothing of embeddings, which are for the gallery alone, and
+/// nothing of a job that was deleted.
+fn stored(reply: &Reply, request: &Request, keys: ObjectKeys) -> Option<Vec<u8>> {
+    if let Purpose::Embed { .. } = request.purpose {
+        return None;
+    }
+    if let Outcome::Failed(failure) = &reply.outcome
+        && failure.code == FailureCode::InputMissing
+        && request.job
+    {
         return None;
     }
     let json = match (&reply.outcome, keys) {
@@ -602,7 +670,7 @@ fn millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use muster_jobs::{Decision, FaceBox, FaceQuality, FaceReport, FileName, RequestId};
+    use muster_jobs::{Decision, FaceBox, FaceReport, FileName, RequestId};
 
     use super::*;
 
@@ -621,9 +689,9 @@ mod tests {
             similarity: None,
             margin: None,
             cutoff: None,
+            quality: None,
             candidates: Vec::new(),
             reasons: vec!["nobody is enrolled".to_owned()],
-            quality: FaceQuality::default(),
         };
         let recognition = Recognition {
             request_id: RequestId::new(),

@@ -29,7 +29,7 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
     png
 }
 
-fn grey_jpeg() -> Vec<u8> {
+pub fn grey_jpeg() -> Vec<u8> {
     let mut bytes = Vec::new();
     let photo = image::RgbImage::from_pixel(300, 300, image::Rgb([127, 127, 127]));
     image::codecs::jpeg::JpegEncoder::new(&mut bytes)
@@ -58,7 +58,7 @@ async fn both(service: &Service, file: &str, bytes: &[u8], status: u16, code: &s
     );
 }
 
-fn assert_problem(answer: &Answer, status: u16, code: &str) {
+pub fn assert_problem(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(answer.headers["content-type"], "application/problem+json");
     let problem = answer.json();
@@ -108,8 +108,8 @@ async fn every_bad_input_gets_its_status_and_the_service_lives_on() {
     .await;
     both(
         &service,
-        "a.gif",
-        b"GIF89a\x01\0\x01\0\0\0\0;",
+        "a.heic",
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
         415,
         "image.unsupported",
     )

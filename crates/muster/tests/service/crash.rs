@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{LIMIT, Service, kill, muster, read, samples, until, workers_on};
@@ -193,6 +194,54 @@ async fn a_request_that_keeps_killing_workers_is_set_aside() {
         service.instances().await == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stored_result_is_not_replaced_by_a_failure() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up(
+        "max_instances = 1\nvisibility_timeout_s = 1.0\nmax_receives = 2\nprocessing_timeout_s = 0.001",
+    )
+    .await;
+    let photo = read(&samples.people[0].1[0]);
+    let objects = service.data.join("objects");
+    let stored = async {
+        let mut id = None;
+        until("the photograph is stored", async || {
+            let mut found = std::fs::read_dir(objects.join("input"))
+                .into_iter()
+                .flatten();
+            id = found.next().map(|entry| entry.unwrap().file_name());
+            id.is_some()
+        })
+        .await;
+        let id = id.unwrap().into_string().unwrap();
+        // As if a worker had answered and its deletion of the request had been lost.
+        let mut result = json!({
+            "request_id": id, "image": { "width": 1, "height": 1 }, "model": "sface",
+            "faces": [{
+                "box": { "x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0 },
+                "landmarks": [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]],
+                "confidence": 0.9, "decision": "unknown", "person": null, "similarity": null,
+                "margin": null, "cutoff": null, "candidates": [], "reasons": ["as stored"],
+            }],
+            "timing_ms": {},
+        });
+        for stage in [
+            "queue", "fetch", "decode", "detect", "align", "embed", "match", "store", "total",
+        ] {
+            result["timing_ms"][stage] = json!(0.0);
+        }
+        let body = result.to_string();
+        let folder = objects.join("output").join(id);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("photo.json"), &body).unwrap();
+        (folder.join("photo.json"), body)
+    };
+    let (answer, (file, body)) = tokio::join!(service.recognize(&photo), stored);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["faces"][0]["reasons"][0], "as stored");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), body);
 }
 
 #[tokio::test]

@@ -1,9 +1,17 @@
 //! End-to-end tests: a real service in real processes, on the sample photographs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod api;
 mod aws;
 mod bad_input;
 mod crash;
+mod decisions;
+mod described;
+mod enrolment;
+mod events;
+mod jobs;
+mod keys;
 mod main_job;
 mod people;
+mod several;
 mod support;

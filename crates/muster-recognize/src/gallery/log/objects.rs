@@ -10,9 +10,13 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 use serde::{Deserialize, Serialize};
 
 use super::{CALLS_IN_FLIGHT, CHANGES_KEPT_EMPTY, FORMAT, GalleryError, MAX_ATTEMPTS, back_off};
-use crate::gallery::people::Standing;
 use crate::gallery::person::Change;
 use crate::gallery::segment::{Bytes, Segment};
+
+/// What the name of a manifest ends with.
+const MANIFEST: &str = ".manifest.json";
+/// What the name of a segment ends with.
+const SEGMENT: &str = ".segment";
 
 /// What an object holds; nothing where it was emptied.
 #[derive(Serialize, Deserialize)]
@@ -28,7 +32,8 @@ pub(super) struct Manifest {
     /// Its number: one more than that of the manifest that it follows.
     pub sequence: u64,
     pub version: u64,
-    pub standing: Standing,
+    /// The model whose embeddings are compared.
+    pub model: Option<String>,
     pub segments: Vec<SegmentOf>,
 }
 
@@ -40,6 +45,26 @@ pub(super) struct SegmentOf {
     /// The positions of those who do not count any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dead: Vec<u32>,
+}
+
+impl Manifest {
+    /// Whether it makes that segment or manifest superfluous.
+    fn supersedes(&self, meta: &ObjectMeta) -> bool {
+        if let Some(number) = manifest_number(meta) {
+            return number < self.sequence;
+        }
+        let name = meta.location.filename();
+        name.and_then(|name| name.strip_suffix(SEGMENT))
+            .is_some_and(|id| {
+                let of_this_or_before = sequence_of(id).is_some_and(|of| of <= self.sequence);
+                of_this_or_before && !self.segments.iter().any(|named| named.id == id)
+            })
+    }
+}
+
+fn manifest_number(meta: &ObjectMeta) -> Option<u64> {
+    let name = meta.location.filename()?;
+    name.strip_suffix(MANIFEST)?.parse().ok()
 }
 
 /// An object among the changes.
@@ -66,8 +91,8 @@ pub(in crate::gallery) fn sequence_of(segment_id: &str) -> Option<u64> {
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
     changes: Path,
-    manifests: Path,
-    segments: Path,
+    /// Segments and manifests.
+    standing: Path,
 }
 
 impl fmt::Debug for Objects {
@@ -81,8 +106,7 @@ impl Objects {
         Self {
             store,
             changes: Path::from(prefix),
-            manifests: Path::from(prefix).join("manifests"),
-            segments: Path::from(prefix).join("segments"),
+            standing: Path::from(format!("{prefix}-segments")),
         }
     }
 
@@ -98,11 +122,13 @@ impl Objects {
     }
 
     fn manifest_key(&self, sequence: u64) -> Path {
-        self.manifests.clone().join(format!("{sequence:020}.json"))
+        self.standing
+            .clone()
+            .join(format!("{sequence:020}{MANIFEST}"))
     }
 
     pub fn segment_key(&self, id: &str) -> Path {
-        self.segments.clone().join(format!("{id}.segment"))
+        self.standing.clone().join(format!("{id}{SEGMENT}"))
     }
 
     /// Changes and announcements newer than `version`, ascending.
@@ -235,11 +261,8 @@ impl Objects {
     /// Safe at any time, by any number of processes: only what the newest manifest covers goes.
     pub async fn clean_up(&self) -> Result<(), GalleryError> {
         for attempt in 0..MAX_ATTEMPTS {
-            let manifests = self.list(&self.manifests).await?;
-            let numbers = manifests.iter().filter_map(|meta| {
-                let number = meta.location.filename()?.strip_suffix(".json")?.parse();
-                number.ok()
-            });
+            let standing = self.list(&self.standing).await?;
+            let numbers = standing.iter().filter_map(|meta| manifest_number(meta));
             let Some(newest) = numbers.max() else {
                 return Ok(());
             };
@@ -248,15 +271,9 @@ impl Objects {
                 continue;
             };
             self.announce(&manifest).await?;
-            self.forget_segments(&manifest).await?;
-            let newest = self.manifest_key(newest);
-            for meta in manifests {
-                // The newest number sorts last.
-                if meta.location < newest {
-                    self.delete(&meta.location).await?;
-                }
-            }
-            return Ok(());
+            let superfluous = standing.iter().filter(|meta| manifest.supersedes(meta));
+            let deleting = superfluous.map(|meta| self.delete(&meta.location).boxed());
+            return at_once(deleting.collect()).await;
         }
         Err(GalleryError::Contended)
     }
@@ -293,20 +310,6 @@ impl Objects {
     async fn empty_change(&self, key: &Path) -> Result<(), GalleryError> {
         self.put::<Change>(key, None, PutMode::Overwrite).await?;
         Ok(())
-    }
-
-    async fn forget_segments(&self, manifest: &Manifest) -> Result<(), GalleryError> {
-        let stored = self.list(&self.segments).await?;
-        let superfluous = stored.iter().filter(|meta| {
-            let name = meta.location.filename();
-            let Some(id) = name.and_then(|name| name.strip_suffix(".segment")) else {
-                return false;
-            };
-            let of_this_or_before = sequence_of(id).is_some_and(|of| of <= manifest.sequence);
-            of_this_or_before && !manifest.segments.iter().any(|named| named.id == id)
-        });
-        let deleting = superfluous.map(|meta| self.delete(&meta.location).boxed());
-        at_once(deleting.collect()).await
     }
 
     async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, GalleryError> {

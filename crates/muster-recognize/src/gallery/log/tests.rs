@@ -6,7 +6,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 
 use super::*;
 use crate::embed::Embedding;
-use crate::gallery::{Embeddings, EnrolledFace, Person, PersonId, Reembedded, Source};
+use crate::gallery::{Embeddings, EnrolledFace, Person, PersonId};
 
 fn person(name: &str, direction: usize) -> Person {
     let mut values = vec![0.0; 8];
@@ -167,13 +167,11 @@ async fn a_crash_after_any_step_of_a_compaction_changes_nothing() {
         assert!(left.iter().all(|(_, has)| !has), "{left:?}");
         let manifests = left
             .iter()
-            .filter(|(key, _)| key.starts_with("gallery/manifests/"));
+            .filter(|(key, _)| key.ends_with(".manifest.json"));
         assert_eq!(manifests.count(), 1);
         store.sync(&mut late).await.unwrap();
         let named = late.base().parts.len();
-        let segments = left
-            .iter()
-            .filter(|(key, _)| key.starts_with("gallery/segments/"));
+        let segments = left.iter().filter(|(key, _)| key.ends_with(".segment"));
         assert_eq!(segments.count(), named, "{left:?}");
     }
 }
@@ -357,51 +355,6 @@ async fn the_folder_of_a_machine_holds_what_the_gallery_needs_and_nothing_else()
     objects.put(&key, PutPayload::from(bytes)).await.unwrap();
     let error = store.sync(&mut Gallery::default()).await.unwrap_err();
     assert!(error.to_string().contains(key.as_ref()), "{error}");
-}
-
-#[tokio::test]
-async fn a_migration_goes_through_segments() {
-    let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery");
-    let mut gallery = Gallery::default();
-    let anna = person("Anna", 0);
-    put(&store, &mut gallery, anna.clone()).await;
-    put(&store, &mut gallery, person("Ben", 1)).await;
-    store.compact(&gallery).await.unwrap();
-    let made = Embedding::normalise(&[0.0, 0.6, 0.8]).unwrap();
-    let to = || "other".to_owned();
-    let reembedded = Reembedded {
-        person: anna.id,
-        source: Source::Face(anna.faces[0].id),
-        embeddings: Embeddings::of("other", made.clone()),
-    };
-    for change in [
-        Change::Migrate { to: to() },
-        Change::Embed(vec![reembedded]),
-        Change::CutOver { to: to() },
-    ] {
-        let decide = |_: &Gallery| Ok::<_, ()>(change.clone());
-        store.append(&mut gallery, decide).await.unwrap().unwrap();
-        store.compact(&gallery).await.unwrap();
-    }
-    let forget = Change::Forget {
-        model: "sface".to_owned(),
-    };
-    for gallery in [&mut gallery, &mut Gallery::default()] {
-        store.sync(gallery).await.unwrap();
-        assert_eq!(gallery.model(), Some("other"));
-        let nearest = gallery.nearest(&made, 2);
-        assert_eq!((nearest.len(), nearest[0].person.id), (1, anna.id));
-        let old = nearest[0].person.faces[0].embeddings.by("sface").cloned();
-        assert_eq!(old.as_ref(), anna.faces[0].embeddings.by("sface"));
-    }
-    let decide = |_: &Gallery| Ok::<_, ()>(forget.clone());
-    store.append(&mut gallery, decide).await.unwrap().unwrap();
-    let mut fresh = Gallery::default();
-    store.sync(&mut fresh).await.unwrap();
-    for person in fresh.people() {
-        assert_eq!(person.faces[0].embeddings.by("sface"), None);
-    }
-    assert_eq!(fresh.nearest(&made, 2).len(), 1);
 }
 
 #[tokio::test]

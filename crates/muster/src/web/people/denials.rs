@@ -1,29 +1,33 @@
 //! "This is not that person": faces that are never taken for the person again.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use muster_jobs::{Outcome, now_ms};
-use muster_recognize::gallery::{Denial, DenialId, Embeddings, Person, Source};
+use muster_jobs::{Outcome, Purpose, now_ms};
+use muster_recognize::gallery::{Denial, DenialId, Person, Source};
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::enrolment::{earlier_photo, embedding, model, same_model};
+use super::enrolment::{earlier_photo, embeddings};
 use super::receipt::Receipt;
-use super::{edit, kept, no_such_person, person_id};
+use super::{PersonFull, edit, kept, no_such_person, person_id};
 use crate::backend::Backend;
-use crate::web::dispatch::Ask;
-use crate::web::problem::ApiError;
-use crate::web::recognize::{mismatched, trace};
+use crate::web::exchange::trace;
+use crate::web::extract::Path;
+use crate::web::openapi::{BodyProblems, NotThere, WorkProblems};
+use crate::web::problem::{ApiError, Code};
+use crate::web::recognize::mismatched;
 use crate::web::{AppState, printable};
 
 /// Most denials of one person.
 const MAX_DENIALS: usize = 100;
 
 /// A denial, as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DenialView {
+    #[schema(value_type = uuid::Uuid)]
     id: DenialId,
     /// The request whose answer was denied.
     request_id: String,
@@ -44,13 +48,13 @@ impl From<&Denial> for DenialView {
 }
 
 /// The denials of a person.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Denials {
     denials: Vec<DenialView>,
 }
 
 /// Which answer is wrong.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrongAnswer {
     /// The answer's `request_id`.
@@ -60,7 +64,15 @@ pub struct WrongAnswer {
     face: u32,
 }
 
-/// `GET /v1/people/{id}/denials`.
+/// List what was said not to be a person
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}/denials",
+    operation_id = "list_denials",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "The denials.", body = Denials), NotThere)
+)]
 pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<Denials>, ApiError> {
     let person = person_id(&id)?;
     let denials = |person: &Person| Denials {
@@ -72,8 +84,25 @@ pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<D
         .ok_or_else(|| no_such_person(&id))
 }
 
-/// `POST /v1/people/{id}/denials`: that face of an earlier answer is not this person. It holds from
-/// the next request on, for that face and those that are more like it than like the person.
+/// Say that a face of an earlier answer is not this person
+///
+/// It holds from the next request on, for that face and those that are more like it than like the
+/// person.
+#[utoipa::path(
+    post,
+    path = "/v1/people/{id}/denials",
+    operation_id = "deny",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body = WrongAnswer,
+    responses(
+        (status = 201, description = "It is denied.", body = DenialView),
+        BodyProblems,
+        WorkProblems,
+        PersonFull,
+        NotThere,
+    )
+)]
 pub async fn add(
     State(app): AppState,
     Path(id): Path<String>,
@@ -87,25 +116,28 @@ pub async fn add(
         .ok_or_else(|| no_such_person(&id))?;
     let photo = earlier_photo(&app, &wrong.request_id).await?;
     let (bytes, _taken) = (photo.bytes.clone(), photo.taken.clone());
-    let model = model(&app).await?;
-    let ask = Ask::embed(&model, Some(wrong.face));
-    let embedded = match app.dispatcher.run(photo, ask, trace).await? {
+    let face = Some(wrong.face);
+    let embedded = match app
+        .dispatcher
+        .run(photo, Purpose::Embed { face }, trace)
+        .await?
+    {
         Outcome::Embedded(embedded) => embedded,
         Outcome::Failed(failure) => return Err(failure.into()),
         Outcome::Recognized(_) | Outcome::Stored => return Err(mismatched()),
     };
-    let Some(seen) = embedded.faces.first() else {
+    if wrong.face >= embedded.found {
         return Err(ApiError::not_found(format!(
             "there is no face {} in that photograph, which shows {}: count from 0, as the answer \
              does",
             wrong.face, embedded.found
         )));
-    };
+    }
     let denial = Denial {
         id: DenialId::new(),
         request_id: wrong.request_id.trim().to_owned(),
         face: wrong.face,
-        embeddings: Embeddings::of(&model, embedding(seen)?),
+        embeddings: embeddings(&app, &embedded)?,
         at_ms: now_ms(),
     };
     let key = Backend::kept(Source::Denial(denial.id));
@@ -115,8 +147,7 @@ pub async fn add(
         .await
         .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
     let mut view = DenialView::from(&denial);
-    let denied = edit(&app, &id, |gallery, person| {
-        same_model(gallery, &model)?;
+    let denied = edit(&app, &id, |_, person| {
         let mut known = person.denials.iter();
         if let Some(same) =
             known.find(|known| known.request_id == denial.request_id && known.face == denial.face)
@@ -126,8 +157,7 @@ pub async fn add(
         }
         if person.denials.len() >= MAX_DENIALS {
             return Err(ApiError::new(
-                StatusCode::CONFLICT,
-                "person.full",
+                Code::PersonFull,
                 format!("{MAX_DENIALS} faces are denied already: delete some first"),
             ));
         }
@@ -145,13 +175,27 @@ pub async fn add(
 }
 
 /// What the deletion of a denial answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DenialDeletion {
     deleted: DenialView,
     receipt: Receipt,
 }
 
-/// `DELETE /v1/people/{id}/denials/{denial}`.
+/// Take a denial back
+#[utoipa::path(
+    delete,
+    path = "/v1/people/{id}/denials/{denial}",
+    operation_id = "delete_denial",
+    tag = "people",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The person's id."),
+        ("denial" = uuid::Uuid, Path, description = "The denial's id."),
+    ),
+    responses(
+        (status = 200, description = "What was taken back.", body = DenialDeletion),
+        NotThere,
+    )
+)]
 pub async fn remove(
     State(app): AppState,
     Path((id, denial)): Path<(String, String)>,

@@ -2,24 +2,23 @@
 //! gallery.
 
 use axum::extract::Request;
-use axum::http::StatusCode;
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use muster_jobs::{
-    Embedded, EmbeddedFace, Failure, FailureCode, FileName, Outcome, RequestId, TraceParent, now_ms,
+    Embedded, EmbeddedFace, FaceQuality, Failure, FailureCode, FileName, Outcome, Purpose,
+    RequestId, TraceParent, now_ms,
 };
 use muster_recognize::embed::Embedding;
-use muster_recognize::gallery::{Change, Embeddings, EnrolledFace, FaceId, Gallery, Source};
-use muster_recognize::quality::Quality;
+use muster_recognize::gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
+use muster_recognize::quality::{Quality, Requirements};
 use object_store::{ObjectStoreExt, PutPayload};
 
 use super::{append, printable};
 use crate::backend::Backend;
 use crate::web::App;
-use crate::web::dispatch::Ask;
-use crate::web::problem::ApiError;
+use crate::web::problem::{ApiError, Code};
 use crate::web::recognize::mismatched;
 use crate::web::upload::{Form, FormRules, Photo, refusal, stored_photo};
 
@@ -35,6 +34,7 @@ pub async fn form(
         max_photos: app.max_images,
         text_fields,
         limits: &app.limits,
+        apart: false,
     };
     app.form(request, rules).await
 }
@@ -42,7 +42,6 @@ pub async fn form(
 /// Faces that are fit to be enrolled, with their photographs.
 #[derive(Debug)]
 pub struct Enrolment {
-    model: String,
     faces: Vec<(EnrolledFace, Bytes)>,
 }
 
@@ -80,14 +79,13 @@ impl Enrolment {
                 (vec![earlier_photo(app, &id).await?], Some(face))
             }
         };
-        let model = model(app).await?;
         let runs = photos.into_iter().map(async |photo| {
             let (file, bytes) = (photo.file.clone(), photo.bytes.clone());
             // Accounted for until the photograph is kept.
             let taken = photo.taken.clone();
             let outcome = app
                 .dispatcher
-                .run(photo, Ask::embed(&model, face), trace)
+                .run(photo, Purpose::Embed { face }, trace)
                 .await;
             (file, bytes, taken, outcome)
         });
@@ -95,19 +93,23 @@ impl Enrolment {
         let mut refused = Vec::new();
         for (file, bytes, _taken, outcome) in join_all(runs).await {
             match outcome? {
-                Outcome::Embedded(embedded) => match only_face(&embedded, face, &file) {
-                    Ok(seen) => {
-                        let made = enrolled(&embedded.model, seen, &file, face.unwrap_or(0))?;
+                Outcome::Embedded(embedded) => match unfit(&embedded, face, &file) {
+                    None => {
+                        let file = file.as_str().to_owned();
+                        let mut made =
+                            EnrolledFace::new(file, embeddings(app, &embedded)?, now_ms());
+                        made.face = face.unwrap_or(0);
+                        made.quality = embedded.face.as_ref().map(measured);
                         faces.push((made, bytes));
                     }
-                    Err(failure) => refused.push((file, failure)),
+                    Some(failure) => refused.push((file, failure)),
                 },
                 Outcome::Failed(failure) => refused.push((file, failure)),
                 Outcome::Recognized(_) | Outcome::Stored => return Err(mismatched()),
             }
         }
         let Some((_, first)) = refused.first() else {
-            return Ok(Self { model, faces });
+            return Ok(Self { faces });
         };
         let list: Vec<_> = refused
             .iter()
@@ -127,7 +129,7 @@ impl Enrolment {
     pub async fn append(
         self,
         app: &App,
-        mut decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
+        decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
     ) -> Result<(), ApiError> {
         let kept = self.faces.iter().map(async |(face, bytes)| {
             let key = Backend::kept(Source::Face(face.id));
@@ -137,11 +139,7 @@ impl Enrolment {
         try_join_all(kept)
             .await
             .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
-        let appended = append(app, |gallery| {
-            same_model(gallery, &self.model)?;
-            decide(gallery)
-        })
-        .await;
+        let appended = append(app, decide).await;
         // Whether a change was made whose answer was lost is not known; the sweep will know.
         if let Err(refusal) = appended {
             if !refusal.is_internal() {
@@ -154,34 +152,11 @@ impl Enrolment {
     }
 }
 
-/// The model that new faces are embedded with: the gallery's, or the profile's where nobody is
-/// enrolled yet.
-pub async fn model(app: &App) -> Result<String, ApiError> {
-    app.with_gallery(|gallery| gallery.model().unwrap_or(&app.model).to_owned())
-        .await
-}
-
-/// Refuses embeddings of a model that the gallery has left meanwhile.
-pub fn same_model(gallery: &Gallery, model: &str) -> Result<(), ApiError> {
-    match gallery.model() {
-        Some(other) if other != model => Err(ApiError::new(
-            StatusCode::CONFLICT,
-            "gallery.changed",
-            format!(
-                "the gallery changed its model to {other} while this was being embedded with \
-                 {model}: send it again"
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// The photograph of an earlier request, while it is kept.
 pub async fn earlier_photo(app: &App, id: &str) -> Result<Photo, ApiError> {
     let gone = || {
         ApiError::new(
-            StatusCode::GONE,
-            "input.missing",
+            Code::InputMissing,
             format!(
                 "there is no photograph of the request {} (they are kept for {} s, and not by file \
                  name): send it again",
@@ -204,62 +179,73 @@ pub async fn earlier_photo(app: &App, id: &str) -> Result<Photo, ApiError> {
     }
 }
 
-/// The face to enrol; the error says what the photograph shows instead.
-fn only_face<'a>(
-    embedded: &'a Embedded,
-    asked: Option<u32>,
-    file: &FileName,
-) -> Result<&'a EmbeddedFace, Failure> {
-    let file = file.as_str();
-    let (code, detail) = match (embedded.faces.as_slice(), asked) {
-        ([face], _) => return Ok(face),
-        ([], Some(n)) => (
+/// Why a photograph is not to be enrolled, if it is not.
+fn unfit(embedded: &Embedded, asked: Option<u32>, file: &FileName) -> Option<Failure> {
+    let (file, found) = (file.as_str(), embedded.found);
+    let (code, detail) = match (asked, found) {
+        (None, 1) => return lacking(embedded, file),
+        (Some(n), found) if n < found => return lacking(embedded, file),
+        (Some(n), found) => (
             FailureCode::FaceNone,
             format!(
-                "there is no face {n} in {file}, which shows {}: count from 0, as the answer does",
-                embedded.found
+                "there is no face {n} in {file}, which shows {found}: count from 0, as the answer \
+                 does"
             ),
         ),
-        ([], None) => (
+        (None, 0) => (
             FailureCode::FaceNone,
             format!("no face was found in {file}: enrol a photograph that shows one face"),
         ),
-        (_, _) => (
+        (None, found) => (
             FailureCode::FaceMultiple,
-            format!(
-                "{} faces were found in {file}: enrol a photograph that shows one face",
-                embedded.found
-            ),
+            format!("{found} faces were found in {file}: enrol a photograph that shows one face"),
         ),
     };
-    Err(Failure { code, detail })
+    Some(Failure { code, detail })
 }
 
-fn enrolled(
-    model: &str,
-    seen: &EmbeddedFace,
-    file: &FileName,
-    face: u32,
-) -> Result<EnrolledFace, ApiError> {
-    Ok(EnrolledFace {
-        id: FaceId::new(),
-        file: file.as_str().to_owned(),
-        face,
-        embeddings: Embeddings::of(model, embedding(seen)?),
-        quality: Quality {
-            face_px: seen.quality.face_px,
-            sharpness: seen.quality.sharpness,
-            brightness: seen.quality.brightness,
-            turn: seen.quality.turn,
-        },
-        enrolled_at_ms: now_ms(),
+/// What a face lacks to stand for a person in every comparison to come, if anything.
+fn lacking(embedded: &Embedded, file: &str) -> Option<Failure> {
+    let quality = embedded.face.as_ref().map(measured)?;
+    let lacks = Requirements::for_enrolment().lacking(&quality);
+    let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+    (!lacks.is_empty()).then(|| Failure {
+        code: FailureCode::FaceUnfit,
+        detail: format!(
+            "in {file} {}: enrol a clearer photograph",
+            lacks.join(", and ")
+        ),
     })
 }
 
+fn measured(face: &EmbeddedFace) -> Quality {
+    let FaceQuality {
+        size_px,
+        sharpness,
+        brightness,
+        turn_deg,
+    } = face.quality;
+    Quality {
+        size_px,
+        sharpness,
+        brightness,
+        turn_deg,
+    }
+}
+
 /// The embedding in a worker's answer.
-pub fn embedding(seen: &EmbeddedFace) -> Result<Embedding, ApiError> {
+pub fn embeddings(app: &App, embedded: &Embedded) -> Result<Embeddings, ApiError> {
+    if *embedded.model != *app.model {
+        return Err(mismatched());
+    }
+    let face = embedded.face.as_ref().ok_or_else(mismatched)?;
+    Ok(Embeddings::of(&embedded.model, embedding(face)?))
+}
+
+/// The embedding of a face in a worker's answer.
+pub fn embedding(face: &EmbeddedFace) -> Result<Embedding, ApiError> {
     let bytes = base64::engine::general_purpose::STANDARD
-        .decode(&seen.embedding)
+        .decode(&face.embedding)
         .map_err(|error| ApiError::internal("a worker's embedding is not base64", &error))?;
     Embedding::from_bytes(&bytes)
         .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))

@@ -1,29 +1,43 @@
 //! The faces of one person.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use muster_recognize::decode::{DecodeLimits, probe};
 use muster_recognize::gallery::{FaceId, Person, Source};
 use object_store::ObjectStoreExt;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::enrolment::{self, Enrolment};
 use super::receipt::Receipt;
-use super::{FaceView, PersonView, check_faces, edit, no_such_person, person_id};
+use super::{
+    EnrollProblems, FaceView, FacesForm, PersonFull, PersonView, check_faces, edit, no_such_person,
+    person_id,
+};
 use crate::backend::Backend;
-use crate::web::problem::ApiError;
-use crate::web::recognize::trace;
+use crate::web::exchange::trace;
+use crate::web::extract::Path;
+use crate::web::openapi::{FormProblems, NotThere, WorkProblems, problem_responses};
+use crate::web::problem::{ApiError, Code};
 use crate::web::{AppState, printable};
 
 /// The faces of a person.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Faces {
     faces: Vec<FaceView>,
 }
 
-/// `GET /v1/people/{id}/faces`.
+/// List a person's faces
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}/faces",
+    operation_id = "list_faces",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "The faces.", body = Faces), NotThere)
+)]
 pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<Faces>, ApiError> {
     let person = person_id(&id)?;
     app.with_gallery(|gallery| gallery.person(person).map(|person| faces(&person)))
@@ -38,8 +52,23 @@ fn faces(person: &Person) -> Faces {
     }
 }
 
-/// `POST /v1/people/{id}/faces`: more photographs of an enrolled person, or a face of an earlier
-/// answer.
+/// Enrol more photographs of a person, or a face of an earlier answer
+#[utoipa::path(
+    post,
+    path = "/v1/people/{id}/faces",
+    operation_id = "add_faces",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body(content = FacesForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "The person, with the new faces.", body = PersonView),
+        FormProblems,
+        WorkProblems,
+        EnrollProblems,
+        PersonFull,
+        NotThere,
+    )
+)]
 pub async fn add(
     State(app): AppState,
     Path(id): Path<String>,
@@ -72,16 +101,36 @@ pub async fn add(
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
+problem_responses! {
+    /// A person's last face stays.
+    LastFace: FaceLast;
+}
+
 /// What the deletion of a face answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FaceDeletion {
     deleted: FaceView,
     receipt: Receipt,
 }
 
-/// `DELETE /v1/people/{id}/faces/{face}`: its embedding and its photograph.
+/// Delete a face: its embedding and its photograph
 ///
 /// A person's last face stays: deleting the person says what is meant.
+#[utoipa::path(
+    delete,
+    path = "/v1/people/{id}/faces/{face}",
+    operation_id = "delete_face",
+    tag = "people",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The person's id."),
+        ("face" = uuid::Uuid, Path, description = "The face's id."),
+    ),
+    responses(
+        (status = 200, description = "What was deleted.", body = FaceDeletion),
+        LastFace,
+        NotThere,
+    )
+)]
 pub async fn remove(
     State(app): AppState,
     Path((id, face)): Path<(String, String)>,
@@ -93,8 +142,7 @@ pub async fn remove(
         let place = place.ok_or_else(|| no_such_face(&face))?;
         if person.faces.len() == 1 {
             return Err(ApiError::new(
-                StatusCode::CONFLICT,
-                "face.last",
+                Code::FaceLast,
                 format!(
                     "it is the only face of {}: delete the person, or add another face first",
                     person.name
@@ -112,7 +160,21 @@ pub async fn remove(
     }))
 }
 
-/// `GET /v1/people/{id}/faces/{face}/photo`: the photograph that the face was enrolled from.
+/// Show the photograph that a face was enrolled from
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}/faces/{face}/photo",
+    operation_id = "face_photo",
+    tag = "people",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The person's id."),
+        ("face" = uuid::Uuid, Path, description = "The face's id."),
+    ),
+    responses(
+        (status = 200, description = "The photograph as it was sent.", content_type = "image/*"),
+        NotThere,
+    )
+)]
 pub async fn photo(
     State(app): AppState,
     Path((id, face)): Path<(String, String)>,

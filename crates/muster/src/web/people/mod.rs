@@ -9,16 +9,19 @@ mod receipt;
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use muster_jobs::{FaceQuality, now_ms};
+use muster_jobs::now_ms;
 use muster_recognize::gallery::{Change, EnrolledFace, FaceId, Gallery, Person, PersonId};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::problem::ApiError;
-use super::recognize::trace;
-use super::{App, AppState, printable};
+use super::exchange::trace;
+use super::extract::{Path, Query};
+use super::openapi::{BodyProblems, FormProblems, NotThere, WorkProblems, problem_responses};
+use super::problem::{ApiError, Code};
+use super::{App, AppState, gallery, printable};
 use enrolment::Enrolment;
 use receipt::Receipt;
 
@@ -36,18 +39,19 @@ const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
 /// An enrolled face, as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FaceView {
+    #[schema(value_type = uuid::Uuid)]
     id: FaceId,
     /// The client's name of the photograph.
     file: String,
-    quality: FaceQuality,
     enrolled_at_ms: u64,
 }
 
 /// An enrolled person, as the API shows them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PersonView {
+    #[schema(value_type = uuid::Uuid)]
     id: PersonId,
     name: String,
     external_id: Option<String>,
@@ -61,16 +65,9 @@ pub struct PersonView {
 
 impl From<&EnrolledFace> for FaceView {
     fn from(face: &EnrolledFace) -> Self {
-        let measured = face.quality;
         Self {
             id: face.id,
             file: face.file.clone(),
-            quality: FaceQuality {
-                face_px: measured.face_px,
-                sharpness: measured.sharpness,
-                brightness: measured.brightness,
-                turn: measured.turn,
-            },
             enrolled_at_ms: face.enrolled_at_ms,
         }
     }
@@ -92,12 +89,15 @@ impl From<&Person> for PersonView {
 }
 
 /// Which people are listed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Listing {
     /// Most people on the page, 1 to 1000; 100 where it is not given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// The last person of the page before, as its `next` named it.
+    #[param(value_type = Option<uuid::Uuid>)]
     after: Option<PersonId>,
     /// Only people whose name contains this, in any case.
     name: Option<String>,
@@ -106,10 +106,11 @@ pub struct Listing {
 }
 
 /// One page of the enrolled people.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct People {
     people: Vec<PersonView>,
     /// What to give as `after` for the next page; `null` on the last.
+    #[schema(value_type = Option<uuid::Uuid>)]
     next: Option<PersonId>,
     /// How many people are enrolled, listed or not.
     total: usize,
@@ -117,20 +118,84 @@ pub struct People {
     version: u64,
 }
 
-/// `GET /v1/people`: a page of them, in the order of enrolment.
+/// The form that enrols a person.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents what `create` reads")]
+pub struct PersonForm {
+    /// The name, of no more than 200 characters on one line; unique in the gallery.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// The operator's own key of the person, of no more than 200 characters; unique in the gallery.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    external_id: Option<String>,
+    /// A JSON object of texts: up to 50 entries, keys of 1 to 100 and values of up to 1000
+    /// characters.
+    #[schema(nullable = false)]
+    metadata: Option<String>,
+    /// Photographs that each show this one person.
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    image: (),
+    /// In place of photographs: the `request_id` of an earlier answer.
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// Which face of that answer, counted from 0.
+    #[schema(nullable = false)]
+    face: Option<u32>,
+}
+
+/// The form that enrols more faces of a person.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents what `faces::add` reads")]
+pub struct FacesForm {
+    /// Photographs that each show this one person.
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    image: (),
+    /// In place of photographs: the `request_id` of an earlier answer.
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// Which face of that answer, counted from 0.
+    #[schema(nullable = false)]
+    face: Option<u32>,
+}
+
+problem_responses! {
+    /// What a photograph is refused for at enrolment.
+    EnrollProblems: FaceMultiple FaceUnfit GalleryChanged;
+    /// Another person has the name or the external id.
+    Taken: PersonExists;
+    /// The person has as much as is kept.
+    PersonFull: PersonFull;
+    /// The query is not as expected.
+    BadQuery: RequestInvalid;
+}
+
+/// List the people, a page at a time, in the order of enrolment
+#[utoipa::path(
+    get,
+    path = "/v1/people",
+    operation_id = "list_people",
+    tag = "people",
+    params(Listing),
+    responses((status = 200, description = "A page.", body = People), BadQuery)
+)]
 pub async fn list(
     State(app): AppState,
-    listing: Result<Query<Listing>, axum::extract::rejection::QueryRejection>,
+    Query(listing): Query<Listing>,
 ) -> Result<Json<People>, ApiError> {
-    let Query(listing) = listing.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = listing.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(ApiError::bad_request(format!(
             "limit is {limit}: ask for 1 to {MAX_PAGE} people a page"
         )));
     }
-    app.with_gallery(|gallery| Json(page(gallery, &listing, limit)))
-        .await
+    if listing.name.is_none() {
+        let people = app.with_gallery(|gallery| page(gallery, &listing, limit));
+        return people.await.map(Json);
+    }
+    // Everybody's name is looked at, while others go on.
+    let gallery = app.with_gallery(Gallery::clone).await?;
+    let found = gallery::apart(move || page(&gallery, &listing, limit));
+    found.await.map(Json)
 }
 
 fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
@@ -175,7 +240,15 @@ fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
     }
 }
 
-/// `GET /v1/people/{id}`.
+/// Show a person
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}",
+    operation_id = "show_person",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "The person.", body = PersonView), NotThere)
+)]
 pub async fn show(
     State(app): AppState,
     Path(id): Path<String>,
@@ -191,11 +264,29 @@ pub async fn show(
     .ok_or_else(|| no_such_person(&id))
 }
 
-/// `POST /v1/people`: a name and one or more photographs, each showing that one face; or the
-/// `request_id` of an earlier answer and which `face` of it.
+/// Enrol a person: a name and photographs that each show one face, or a face of an earlier answer
 ///
 /// All photographs are taken or none: a refusal names those found at fault, the first only where a
 /// file is no photograph at all.
+#[utoipa::path(
+    post,
+    path = "/v1/people",
+    operation_id = "enroll",
+    tag = "people",
+    request_body(content = PersonForm, content_type = "multipart/form-data"),
+    responses(
+        (
+            status = 201,
+            description = "The person is enrolled.",
+            body = PersonView,
+            headers(("Location" = String, description = "The person's path.")),
+        ),
+        FormProblems,
+        WorkProblems,
+        EnrollProblems,
+        Taken,
+    )
+)]
 pub async fn create(State(app): AppState, request: Request) -> Result<Response, ApiError> {
     let trace = trace(request.headers());
     let texts = &["name", "external_id", "metadata", "request_id", "face"];
@@ -244,16 +335,19 @@ pub async fn create(State(app): AppState, request: Request) -> Result<Response, 
 }
 
 /// What of a person is to change: a JSON merge patch (RFC 7396).
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
     /// The new name.
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// The new external id; `null` takes it away.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     external_id: Option<Option<String>>,
     /// Entries to set, or with `null` to take away; `null` takes all away.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     metadata: Option<Option<BTreeMap<String, Option<String>>>>,
 }
 
@@ -266,7 +360,21 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-/// `PATCH /v1/people/{id}`: another name, external id or metadata.
+/// Change a person's name, external id or metadata: a JSON merge patch (RFC 7396)
+#[utoipa::path(
+    patch,
+    path = "/v1/people/{id}",
+    operation_id = "change_person",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body = Patch,
+    responses(
+        (status = 200, description = "The person as changed.", body = PersonView),
+        BodyProblems,
+        Taken,
+        NotThere,
+    )
+)]
 pub async fn change(
     State(app): AppState,
     Path(id): Path<String>,
@@ -310,7 +418,15 @@ pub async fn change(
     Ok(Json(PersonView::from(&person)))
 }
 
-/// `DELETE /v1/people/{id}`: the person, every embedding and every kept photograph of theirs.
+/// Delete a person, every embedding and every kept photograph of theirs
+#[utoipa::path(
+    delete,
+    path = "/v1/people/{id}",
+    operation_id = "delete_person",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "Who is gone.", body = Deletion), NotThere)
+)]
 pub async fn remove(
     State(app): AppState,
     Path(id): Path<String>,
@@ -324,12 +440,7 @@ pub async fn remove(
     })
     .await?;
     let removed = removed.ok_or_else(|| no_such_person(&id))?;
-    let receipt = Receipt::of(
-        &app,
-        &removed,
-        removed.embeddings().map(|(source, _)| source),
-    )
-    .await?;
+    let receipt = Receipt::of(&app, &removed, removed.sources()).await?;
     Ok(Json(Deletion {
         deleted: Deleted {
             id: removed.id,
@@ -341,8 +452,9 @@ pub async fn remove(
 }
 
 /// Who is gone.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Deleted {
+    #[schema(value_type = uuid::Uuid)]
     id: PersonId,
     name: String,
     /// How many faces went.
@@ -350,24 +462,39 @@ pub struct Deleted {
 }
 
 /// What a deletion answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Deletion {
     deleted: Deleted,
     receipt: Receipt,
 }
 
 /// Who is to become part of whom.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Merge {
     /// The person whose faces are taken over, and who is gone then.
+    #[schema(value_type = uuid::Uuid)]
     from: PersonId,
 }
 
-/// `POST /v1/people/{id}/merge`: two entries turn out to be one person.
+/// Make one person of two entries
 ///
 /// Faces, denials and metadata are taken over, the other's name is not. It happens in two steps: a
 /// crash between them leaves the faces with both, and the same request completes it.
+#[utoipa::path(
+    post,
+    path = "/v1/people/{id}/merge",
+    operation_id = "merge_people",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body = Merge,
+    responses(
+        (status = 200, description = "The person, with the other's faces.", body = PersonView),
+        BodyProblems,
+        PersonFull,
+        NotThere,
+    )
+)]
 pub async fn merge(
     State(app): AppState,
     Path(id): Path<String>,
@@ -474,8 +601,7 @@ fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), ApiError> {
 fn check_faces(count: usize) -> Result<(), ApiError> {
     if count > MAX_FACES {
         return Err(ApiError::new(
-            StatusCode::CONFLICT,
-            "person.full",
+            Code::PersonFull,
             format!("the person would have {count} faces: {MAX_FACES} are kept, delete some first"),
         ));
     }
@@ -491,8 +617,7 @@ fn not_taken(
 ) -> Result<(), ApiError> {
     let taken = |what: String, person: &Person| {
         ApiError::new(
-            StatusCode::CONFLICT,
-            "person.exists",
+            Code::PersonExists,
             format!(
                 "{what} is enrolled already: add photographs at /v1/people/{}/faces, or choose \
                  another",

@@ -3,6 +3,7 @@
 use muster_jobs::now_ms;
 use muster_recognize::gallery::{Person, PersonId, Source};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::kept;
@@ -10,9 +11,10 @@ use crate::web::App;
 use crate::web::problem::ApiError;
 
 /// The receipt of a deletion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Receipt {
     id: Uuid,
+    #[schema(value_type = uuid::Uuid)]
     person_id: PersonId,
     deleted_at_ms: u64,
     /// The first version of the gallery without what was deleted; what later requests are matched

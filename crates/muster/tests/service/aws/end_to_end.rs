@@ -125,8 +125,8 @@ async fn all_is_stored(installation: &Installation, server: &moto::Server, photo
         installation.bucket(server, "OutBucket"),
     );
     let (inputs, outputs) = (objects(&input).await, objects(&output).await);
-    // One more was enrolled, whose result is the gallery's.
-    assert_eq!(inputs.len(), REQUESTS + 1);
+    // One more was enrolled: its upload is deleted, or kept until it is old where S3 failed then.
+    assert!((REQUESTS..=REQUESTS + 1).contains(&inputs.len()));
     assert_eq!(outputs.len(), REQUESTS);
     for key in outputs.keys() {
         let stored = output.get(key).await.unwrap().bytes().await.unwrap();

@@ -1,16 +1,19 @@
 //! `muster eval`: recognition accuracy by standard protocols.
 
+mod album;
+mod health;
+mod identify;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use muster_recognize::evaluate;
-use muster_recognize::models::Installation;
-use muster_recognize::recognizer::{Options, Recognizer};
 
 use crate::config::Settings;
 use crate::progress;
+use album::Eyes;
 
 /// Arguments of `muster eval`.
 #[derive(Debug, Args)]
@@ -23,6 +26,10 @@ pub struct EvalArgs {
 enum EvalCommand {
     /// Same person or not, by the protocol of Labeled Faces in the Wild
     Pairs(PairsArgs),
+    /// Who is it, among everyone enrolled, and is it anybody
+    Identify(identify::IdentifyArgs),
+    /// Of planted faults in a gallery, how many are found
+    Health(health::HealthArgs),
 }
 
 #[derive(Debug, Args)]
@@ -45,6 +52,8 @@ struct PairsArgs {
 pub fn run(args: EvalArgs, settings: &Settings) -> anyhow::Result<()> {
     match args.command {
         EvalCommand::Pairs(args) => pairs(&args, settings),
+        EvalCommand::Identify(args) => identify::run(&args, settings),
+        EvalCommand::Health(args) => health::run(&args, settings),
     }
 }
 
@@ -53,18 +62,13 @@ fn pairs(args: &PairsArgs, settings: &Settings) -> anyhow::Result<()> {
         .with_context(|| format!("read the pairs {}", args.pairs.display()))?;
     let pairs = evaluate::parse_pairs(&text)
         .with_context(|| format!("read the pairs {}", args.pairs.display()))?;
-    let installation = Installation::open(&settings.models_dir()?)?;
-    installation.verify_models()?;
+    let mut eyes = Eyes::open(settings)?;
     let photos: BTreeSet<_> = pairs
         .iter()
         .flat_map(|pair| [&pair.first, &pair.second])
         .collect();
     let bar = progress::bar(photos.len(), "embedding");
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut recognizers = (0..threads)
-        .map(|_| Recognizer::load(&installation.model_files(), Options::default()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let report = evaluate::evaluate_pairs(&mut recognizers, &args.images, &pairs, |done| {
+    let report = evaluate::evaluate_pairs(eyes.recognizers(), &args.images, &pairs, |done| {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();

@@ -1,0 +1,47 @@
+//! The normal distribution: how much lies beyond a value, and beyond which value how much lies.
+
+use std::f64::consts::SQRT_2;
+
+/// Standard deviations that no share of interest lies beyond: the double's least is at 38.
+const FURTHEST: f64 = 38.0;
+
+/// The share of a standard normal distribution that lies above `z`.
+pub fn above(z: f64) -> f64 {
+    0.5 * libm::erfc(z / SQRT_2)
+}
+
+/// The value above which that share of a standard normal distribution lies.
+pub fn beyond(share: f64) -> f64 {
+    let (mut low, mut high) = (-FURTHEST, FURTHEST);
+    // Halved until neighbouring doubles remain.
+    for _ in 0..64 {
+        let middle = low + (high - low) / 2.0;
+        if above(middle) > share {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_those_of_the_tables() {
+        for (z, share) in [
+            (0.0, 0.5),
+            (1.0, 0.158_655_253_931_457_05),
+            (1.959_963_984_540_054, 0.025),
+            (3.090_232_306_167_813, 0.001),
+            (4.753_424_308_822_899, 1e-6),
+            (5.997_807_015_007_687, 1e-9),
+        ] {
+            assert!((above(z) / share - 1.0).abs() < 1e-9, "above {z}");
+            assert!((beyond(share) - z).abs() < 1e-9, "beyond {share}");
+        }
+        assert!((beyond(0.975) + beyond(0.025)).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,150 @@
+//! Verification: whether two photographs show the same person. Nobody has to be enrolled for it, and
+//! nothing of it is kept.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use futures::future::join_all;
+use muster_jobs::{Embedded, FaceBox, FileName, Outcome, Purpose, RequestId};
+use muster_recognize::embed::Embedding;
+use muster_recognize::models::Manifest;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::exchange::trace;
+use super::openapi::{FormProblems, WorkProblems};
+use super::people::enrolment::embedding;
+use super::problem::ApiError;
+use super::recognize::{mismatched, no_face, rules};
+use super::{App, AppState};
+
+/// Which photograph of the form is meant.
+const PLACES: [&str; 2] = ["first", "second"];
+
+/// The form with the two photographs.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents what `verify` reads")]
+pub struct PairForm {
+    /// The two photographs: JPEG, PNG, WebP, GIF, BMP or TIFF.
+    #[schema(value_type = Vec<String>, min_items = 2, max_items = 2)]
+    image: (),
+}
+
+/// The face of one of the photographs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VerifiedFace {
+    /// The client's name of the photograph.
+    file: FileName,
+    #[serde(rename = "box")]
+    bounds: FaceBox,
+    /// The detector's score, 0 to 1.
+    confidence: f32,
+    /// How many faces the photograph shows; the largest was compared.
+    faces_found: u32,
+}
+
+/// Whether two photographs show the same person.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Verification {
+    request_id: RequestId,
+    /// Whether the similarity reaches the cutoff.
+    same: bool,
+    /// Cosine similarity of the two faces, -1 to 1.
+    similarity: f32,
+    /// The similarity from which on two faces are one person's.
+    cutoff: f32,
+    /// The face of the first photograph, and that of the second.
+    faces: [VerifiedFace; 2],
+    /// The embedder's name.
+    model: String,
+}
+
+/// Say whether two photographs show the same person
+///
+/// The largest face of each is compared. Nobody has to be enrolled, and nothing is kept.
+#[utoipa::path(
+    post,
+    path = "/v1/verify",
+    tag = "recognition",
+    request_body(content = PairForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "Whether they do.", body = Verification),
+        FormProblems,
+        WorkProblems,
+    )
+)]
+pub async fn verify(
+    State(app): AppState,
+    request: Request,
+) -> Result<Json<Verification>, ApiError> {
+    let trace = trace(request.headers());
+    let mut rules = rules(&app, &["image"], PLACES.len());
+    rules.min_photos = PLACES.len();
+    let photos = app.form(request, rules).await?.photos;
+    app.dispatcher.check_room(photos.len())?;
+    let runs = photos.into_iter().map(async |photo| {
+        let file = photo.file.clone();
+        let largest = Purpose::Embed { face: Some(0) };
+        match app.dispatcher.run(photo, largest, trace).await? {
+            Outcome::Embedded(embedded) => Ok((file, embedded)),
+            Outcome::Failed(failure) => Err(failure.into()),
+            Outcome::Recognized(_) | Outcome::Stored => Err(mismatched()),
+        }
+    });
+    let mut seen = Vec::new();
+    for (place, ran) in PLACES.into_iter().zip(join_all(runs).await) {
+        let compared = ran.and_then(|(file, embedded)| compared(file, embedded, place));
+        seen.push(compared.map_err(|error| error.with("photograph", place))?);
+    }
+    let faces: Result<[Compared; 2], _> = seen.try_into();
+    let [one, other] = faces.map_err(|_| mismatched())?;
+    if one.model != other.model {
+        return Err(mismatched());
+    }
+    let similarity = one.embedding.cosine(&other.embedding);
+    let cutoff = cutoff(&app, &one.model)?;
+    Ok(Json(Verification {
+        request_id: RequestId::new(),
+        same: similarity >= cutoff,
+        similarity,
+        cutoff,
+        faces: [one.face, other.face],
+        model: one.model,
+    }))
+}
+
+/// One of the two faces.
+struct Compared {
+    face: VerifiedFace,
+    embedding: Embedding,
+    model: String,
+}
+
+/// The largest face of a photograph.
+fn compared(file: FileName, embedded: Embedded, place: &str) -> Result<Compared, ApiError> {
+    let Some(face) = embedded.face else {
+        let name = format!("the {place} photograph, {}", file.as_str());
+        return Err(no_face(&name));
+    };
+    Ok(Compared {
+        embedding: embedding(&face)?,
+        face: VerifiedFace {
+            file,
+            bounds: face.bounds,
+            confidence: face.confidence,
+            faces_found: embedded.found,
+        },
+        model: embedded.model,
+    })
+}
+
+/// The similarity from which on two faces are one person's: the operator's, or the model's own. One
+/// pair is compared, so that the size of the gallery does not matter.
+fn cutoff(app: &App, model: &str) -> Result<f32, ApiError> {
+    if let Some(cutoff) = app.cutoff {
+        return Ok(cutoff);
+    }
+    let manifest = Manifest::embedded()
+        .map_err(|error| ApiError::internal("the manifest could not be read", &error))?;
+    let embedder = manifest.embedders.iter().find(|known| known.name == model);
+    embedder.map(|known| known.cutoff).ok_or_else(mismatched)
+}

@@ -1,0 +1,196 @@
+//! API keys: who is let in, to what, how often, and until when.
+
+use std::path::Path;
+
+use reqwest::Method;
+use reqwest::multipart::Form;
+use serde_json::Value;
+
+use crate::bad_input::assert_problem;
+use crate::support::{Answer, Service, jpeg, muster, read, samples, until};
+
+/// What `muster keys` prints with `--json`, on a data folder.
+async fn keys(data: &Path, args: &[&str]) -> Value {
+    let output = muster()
+        .args(["keys", "--json"])
+        .args(args)
+        .arg("--data")
+        .arg(data)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Makes a key and returns it.
+pub async fn create(data: &Path, args: &[&str]) -> String {
+    let mut all = vec!["create", "--name", "a test"];
+    all.extend(args);
+    let made = keys(data, &all).await;
+    made["key"].as_str().unwrap().to_owned()
+}
+
+impl Service {
+    /// Asks with a key, or without one.
+    async fn ask(&self, method: Method, path: &str, key: Option<&str>) -> Answer {
+        let mut request = self.http.request(method, self.at(path));
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        Answer::read(request.send().await.unwrap()).await
+    }
+
+    async fn recognize_with(&self, key: Option<&str>, path: &str, photo: &[u8]) -> Answer {
+        let field = if path == "/" { "inputFile" } else { "image" };
+        let form = Form::new().part(field, jpeg("photo.jpg", photo));
+        let mut request = self.http.post(self.at(path)).multipart(form);
+        if let Some(key) = key {
+            request = request.header("x-api-key", key);
+        }
+        Answer::read(request.send().await.unwrap()).await
+    }
+
+    pub async fn status_with(&self, key: &str) -> Value {
+        let answer = self.ask(Method::GET, "/v1/status", Some(key)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+}
+
+#[tokio::test]
+async fn a_key_opens_what_its_scopes_say() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up("require_keys = true\nmax_instances = 1").await;
+    let photo = read(&samples.people[0].1[0]);
+    let recognize = create(&service.data, &["--scope", "recognize"]).await;
+    let enroll = create(&service.data, &["--scope", "enroll"]).await;
+    let both = create(&service.data, &["--scope", "recognize,enroll"]).await;
+    let admin = create(&service.data, &["--scope", "admin"]).await;
+
+    for path in ["/healthz", "/readyz", "/openapi.json", "/docs"] {
+        assert_eq!(service.ask(Method::GET, path, None).await.status, 200);
+    }
+    // (path, keys that open it)
+    let doors = [
+        ("/v1/people", [false, true, true, true]),
+        ("/v1/jobs", [true, false, true, true]),
+        ("/v1/status", [false, false, false, true]),
+    ];
+    for (path, opened) in doors {
+        let refused = service.ask(Method::GET, path, None).await;
+        assert_problem(&refused, 401, "unauthorized");
+        assert!(refused.headers.contains_key("www-authenticate"), "{path}");
+        for (key, opened) in [&recognize, &enroll, &both, &admin].into_iter().zip(opened) {
+            let answer = service.ask(Method::GET, path, Some(key)).await;
+            match opened {
+                true => assert_eq!(answer.status, 200, "{path}: {}", answer.text()),
+                false => assert_problem(&answer, 403, "forbidden"),
+            }
+        }
+    }
+    for (path, key, status) in [
+        ("/v1/recognize", None, 401),
+        ("/v1/recognize", Some(&enroll), 403),
+        ("/v1/recognize", Some(&recognize), 200),
+        ("/", None, 401),
+        ("/", Some(&both), 200),
+    ] {
+        let key = key.map(String::as_str);
+        let answer = service.recognize_with(key, path, &photo).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        if (path, status) == ("/", 401) {
+            assert_eq!(answer.text().lines().count(), 1, "one plain line");
+        }
+    }
+    // The right id with another secret, and what is no key at all.
+    let (id, secret) = admin.rsplit_once('_').unwrap();
+    let other = format!("{id}_{}", "0".repeat(secret.len()));
+    for wrong in [&*other, "muster", "Basic", ""] {
+        let answer = service.ask(Method::GET, "/v1/status", Some(wrong)).await;
+        assert_problem(&answer, 401, "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_soon_and_no_secret_is_kept() {
+    let service = Service::up("require_keys = true\nmax_instances = 1").await;
+    let kept = create(&service.data, &["--scope", "admin"]).await;
+    let lost = create(&service.data, &["--scope", "admin", "--expires", "90d"]).await;
+    assert_eq!(
+        service
+            .ask(Method::GET, "/v1/status", Some(&lost))
+            .await
+            .status,
+        200
+    );
+    let listed = keys(&service.data, &["list"]).await;
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+    let secrets = [&kept, &lost].map(|key| key.rsplit_once('_').unwrap().1.to_owned());
+    let mut files = 0;
+    let objects = service.data.join("objects/keys");
+    for entry in std::fs::read_dir(&objects).unwrap() {
+        let object = String::from_utf8(read(&entry.unwrap().path())).unwrap();
+        files += 1;
+        for secret in &secrets {
+            assert!(!object.contains(secret) && !listed.to_string().contains(secret));
+        }
+    }
+    assert_eq!(files, 2);
+    let id = lost.split('_').nth(1).unwrap();
+    keys(&service.data, &["revoke", id]).await;
+    until("the revoked key is refused", async || {
+        service
+            .ask(Method::GET, "/v1/status", Some(&lost))
+            .await
+            .status
+            == 401
+    })
+    .await;
+    service.status_with(&kept).await;
+}
+
+#[tokio::test]
+async fn a_key_s_rate_is_its_own() {
+    let service = Service::up("require_keys = true\nmax_instances = 1").await;
+    // So slow that no token comes back within the test.
+    let limits = ["--scope", "admin", "--rate-per-s", "0.01", "--burst", "3"];
+    let slow = create(&service.data, &limits).await;
+    let free = create(&service.data, &["--scope", "admin"]).await;
+    for _ in 0..3 {
+        service.status_with(&slow).await;
+    }
+    let refused = service.ask(Method::GET, "/v1/status", Some(&slow)).await;
+    assert_problem(&refused, 429, "rate_limited");
+    let wait: u64 = refused.headers["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((50..=100).contains(&wait), "{wait} s until the next token");
+    for _ in 0..10 {
+        service.status_with(&free).await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_origins_that_are_named_may_call_from_a_page() {
+    let named = "cors_origins = [\"https://app.example.org\"]\nmax_instances = 1";
+    for (toml, origin, allowed) in [
+        ("max_instances = 1", "https://app.example.org", false),
+        (named, "https://app.example.org", true),
+        (named, "https://other.example.org", false),
+    ] {
+        let service = Service::up(toml).await;
+        let preflight = service
+            .http
+            .request(Method::OPTIONS, service.at("/v1/recognize"))
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .send();
+        let answer = Answer::read(preflight.await.unwrap()).await;
+        let header = answer.headers.get("access-control-allow-origin");
+        assert_eq!(header.is_some(), allowed, "{toml} {origin}");
+    }
+}

@@ -1,0 +1,307 @@
+// What the page asks of Muster: types as the API has them, and one way to ask.
+
+export interface Box {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+export interface PersonRef {
+  id: string;
+  name: string;
+}
+
+export interface Candidate {
+  person: PersonRef;
+  similarity: number;
+}
+
+export interface Face {
+  box: Box;
+  confidence: number;
+  decision: "match" | "unknown" | "ambiguous";
+  person: PersonRef | null;
+  similarity: number | null;
+  margin: number | null;
+  cutoff: number | null;
+  candidates: Candidate[];
+  reasons: string[];
+}
+
+export interface Recognition {
+  request_id: string;
+  image: { width: number; height: number };
+  faces: Face[];
+  model: string;
+  timing_ms: Record<string, number>;
+}
+
+export interface EnrolledFace {
+  id: string;
+  file: string;
+  enrolled_at_ms: number;
+}
+
+export interface Person {
+  id: string;
+  name: string;
+  external_id: string | null;
+  metadata: Record<string, string>;
+  faces: EnrolledFace[];
+  denials: number;
+  enrolled_at_ms: number;
+  changed_at_ms: number;
+}
+
+export interface PeoplePage {
+  people: Person[];
+  next: string | null;
+  total: number;
+}
+
+export interface Receipt {
+  id: string;
+  person_id: string;
+  deleted_at_ms: number;
+  gallery_version: number;
+  embeddings: number;
+  photographs: number;
+  photographs_pending: number;
+  uploads_kept_s: number;
+}
+
+export interface Mislabelled {
+  face: string;
+  file: string;
+  person: PersonRef;
+  looks_like: PersonRef;
+  to_own: number;
+  to_other: number;
+}
+
+export interface Pair {
+  first: PersonRef;
+  second: PersonRef;
+  nearest: number;
+}
+
+export interface Weak {
+  face: string;
+  file: string;
+  person: PersonRef;
+  reasons: string[];
+}
+
+export interface Health {
+  mislabelled: Mislabelled[];
+  duplicates: Pair[];
+  confusable: Pair[];
+  weak: Weak[];
+}
+
+export interface Sample {
+  person: string | null;
+  file: string;
+}
+
+export interface Problem {
+  status: number;
+  code: string;
+  detail: string;
+  refused?: { file: string; code: string; detail: string }[];
+}
+
+/** An answer that is no success, with the sentence to show. */
+export class Refusal extends Error {
+  readonly status: number;
+  readonly code: string;
+
+  constructor(status: number, code: string, detail: string) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+const KEY = "muster.key";
+let listener: (() => void) | undefined;
+let asked: { answer: Promise<boolean>; settle: (given: boolean) => void } | undefined;
+
+/** Calls `listen` when a key is needed; it then calls `giveKey` or `keepKey`. */
+export function whenKeyIsNeeded(listen: () => void): void {
+  listener = listen;
+}
+
+export function hasKey(): boolean {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+export function giveKey(key: string): void {
+  sessionStorage.setItem(KEY, key);
+  asked?.settle(true);
+  asked = undefined;
+}
+
+/** Goes on without a key, so that what was asked fails. */
+export function keepKey(): void {
+  asked?.settle(false);
+  asked = undefined;
+}
+
+function askForKey(): Promise<boolean> {
+  if (!asked) {
+    let settle: (given: boolean) => void = () => {};
+    const answer = new Promise<boolean>((resolve) => {
+      settle = resolve;
+    });
+    asked = { answer, settle };
+    listener?.();
+  }
+  return asked.answer;
+}
+
+/** Asks; on 401 once more with each key that the user gives. Throws `Refusal` where it is refused. */
+export async function ask(path: string, init: RequestInit = {}): Promise<Response> {
+  for (;;) {
+    const key = sessionStorage.getItem(KEY);
+    const headers = new Headers(init.headers);
+    if (key) headers.set("authorization", `Bearer ${key}`);
+    let response: Response;
+    try {
+      response = await fetch(path, { ...init, headers });
+    } catch (error) {
+      if (init.signal?.aborted) throw error;
+      throw new Refusal(0, "unreachable", "Muster does not answer: see whether it still runs, and try again.");
+    }
+    if (response.ok) return response;
+    // Another call may have been given a key meanwhile.
+    const given = sessionStorage.getItem(KEY);
+    if (response.status === 401 && ((given !== null && given !== key) || (await askForKey()))) continue;
+    throw await refusal(response);
+  }
+}
+
+async function refusal(response: Response): Promise<Refusal> {
+  let problem: Partial<Problem> = {};
+  try {
+    problem = (await response.json()) as Problem;
+  } catch {
+    // Not Muster itself, but something in between.
+  }
+  const several = problem.refused && problem.refused.length > 1;
+  const detail = several ? problem.refused?.map((one) => one.detail).join(" ") : problem.detail;
+  return new Refusal(
+    response.status,
+    problem.code ?? "unknown",
+    sentence(detail ?? `the answer was ${response.status}, and no more was said: try again.`),
+  );
+}
+
+/** Makes of what the API says a sentence that stands alone. */
+export function sentence(text: string): string {
+  const end = /[.!?…]$/.test(text) ? "" : ".";
+  return text.charAt(0).toUpperCase() + text.slice(1) + end;
+}
+
+export function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function json<T>(path: string, init?: RequestInit): Promise<T> {
+  return (await ask(path, init)).json() as Promise<T>;
+}
+
+function body(method: string, value: unknown): RequestInit {
+  return { method, headers: { "content-type": "application/json" }, body: JSON.stringify(value) };
+}
+
+function form(fields: Record<string, string>, photos: Blob[] = []): FormData {
+  const data = new FormData();
+  for (const [name, value] of Object.entries(fields)) data.append(name, value);
+  for (const photo of photos) data.append("image", photo, photo instanceof File ? photo.name : "photo.jpg");
+  return data;
+}
+
+/** A face of an earlier answer. */
+export interface Seen {
+  request_id: string;
+  face: number;
+}
+
+const seen = (face: Seen) => ({ request_id: face.request_id, face: String(face.face) });
+const person = (id: string) => `/v1/people/${encodeURIComponent(id)}`;
+
+export const recognise = (photo: Blob, signal?: AbortSignal) =>
+  json<Recognition>("/v1/recognize", { method: "POST", body: form({}, [photo]), ...(signal ? { signal } : {}) });
+
+/** What came of one of several photographs. */
+export type Outcome = Recognition | { file: string; problem: Problem };
+
+/** Several photographs in one request: a browser opens few connections. */
+export const recogniseAll = async (photos: Blob[], signal: AbortSignal) =>
+  (await json<{ results: Outcome[] }>("/v1/recognize", { method: "POST", body: form({}, photos), signal })).results;
+
+export function people(query: { name?: string; after?: string; limit?: number }): Promise<PeoplePage> {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) if (value) search.set(name, String(value));
+  return json<PeoplePage>(`/v1/people?${search}`);
+}
+
+export const show = (id: string) => json<Person>(person(id));
+
+export const enrol = (name: string, what: Blob[] | Seen) =>
+  json<Person>("/v1/people", {
+    method: "POST",
+    body: Array.isArray(what) ? form({ name }, what) : form({ name, ...seen(what) }),
+  });
+
+export const addFaces = (id: string, what: Blob[] | Seen) =>
+  json<Person>(`${person(id)}/faces`, {
+    method: "POST",
+    body: Array.isArray(what) ? form({}, what) : form(seen(what)),
+  });
+
+export const rename = (id: string, name: string) => json<Person>(person(id), body("PATCH", { name }));
+
+export const merge = (id: string, from: string) => json<Person>(`${person(id)}/merge`, body("POST", { from }));
+
+export const remove = (id: string) =>
+  json<{ deleted: { name: string; faces: number }; receipt: Receipt }>(person(id), { method: "DELETE" });
+
+export const removeFace = (id: string, face: string) =>
+  json<{ receipt: Receipt }>(`${person(id)}/faces/${encodeURIComponent(face)}`, { method: "DELETE" });
+
+export const deny = (id: string, face: Seen) =>
+  json<unknown>(`${person(id)}/denials`, body("POST", { request_id: face.request_id, face: face.face }));
+
+export const photoPath = (id: string, face: string) => `${person(id)}/faces/${encodeURIComponent(face)}/photo`;
+
+export const samples = async () => (await json<{ samples: Sample[] }>("/samples")).samples;
+
+export async function sampleFile(sample: Sample): Promise<File> {
+  const found = await ask(`/samples/${encodeURIComponent(sample.file)}`);
+  return new File([await found.blob()], sample.file, { type: "image/jpeg" });
+}
+
+/** What the gallery's own examination found; nothing where this Muster has none. */
+export async function health(): Promise<Health | undefined> {
+  try {
+    return await json<Health>("/v1/gallery/health");
+  } catch (error) {
+    if (error instanceof Refusal && error.status === 404) return undefined;
+    throw error;
+  }
+}
+
+/** The person of exactly that name. */
+export async function named(name: string): Promise<Person | undefined> {
+  const wanted = name.trim();
+  let after: string | undefined;
+  for (;;) {
+    const page = await people({ name: wanted, limit: 1000, ...(after ? { after } : {}) });
+    const found = page.people.find((one) => one.name === wanted);
+    if (found || !page.next) return found;
+    after = page.next;
+  }
+}
