@@ -1,5 +1,6 @@
 //! A gallery of many faces, measured beside a comparison with every face.
 //!
+//! `make bench-gallery`, or
 //! `cargo bench --workspace --bench gallery -- --faces 1000000 --per-person 4 --probes 400 --json`
 //!
 //! The identities are synthetic and seeded. An identity is a random direction; each of its faces,
@@ -19,6 +20,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use muster_recognize::calibration::{Cutoff, Shipped};
 use muster_recognize::embed::Embedding;
 use muster_recognize::gallery::{
     Change, Embeddings, EnrolledFace, Gallery, GalleryStore, Person, SegmentCache,
@@ -29,6 +31,11 @@ use serde::{Deserialize, Serialize};
 const DIMENSIONS: usize = 128;
 const MODEL: &str = "synthetic";
 const SEED: u64 = 5;
+/// What the measured cutoff is computed from, beside the gallery.
+const SHIPPED: Shipped = Shipped {
+    cutoff: 0.363,
+    impostors: None,
+};
 /// Who are asked for: as many as an answer may need.
 const CANDIDATES: usize = 5;
 const INSERTS: usize = 200;
@@ -67,6 +74,10 @@ struct Searched {
     recall_at_1_strangers: f64,
     insert_visible_p50_ms: f64,
     insert_visible_max_ms: f64,
+    /// The cutoff, which a worker computes once for each version.
+    cutoff_ms: f64,
+    /// 100 people from the middle on, and how many there are.
+    page_ms: f64,
     removal_ms: f64,
     /// After the searches, with every page that they touched; of it shared is what the files are
     /// mapped to, one copy for all processes of a machine.
@@ -291,7 +302,14 @@ async fn search(folder: &Path, options: &Options) -> Searched {
         assert_eq!(nearest[0].person.id, id, "what was inserted is found");
         last = Some(id);
     }
-    let removed = gallery.people().nth(people / 2).map(Cow::into_owned);
+    let begun = Instant::now();
+    std::hint::black_box(Cutoff::for_target(&gallery, &SHIPPED, 0.001));
+    let cutoff_ms = millis(begun.elapsed());
+    let removed = gallery.every(people / 2).nth(1).map(Cow::into_owned);
+    let begun = Instant::now();
+    let page = gallery.page(removed.as_ref().map(|person| person.id), 100);
+    std::hint::black_box((gallery.people_count(), gallery.faces(), page.len()));
+    let page_ms = millis(begun.elapsed());
     let begun = Instant::now();
     for id in [removed.map(|person| person.id), last]
         .into_iter()
@@ -316,6 +334,8 @@ async fn search(folder: &Path, options: &Options) -> Searched {
         recall_at_1_strangers: hits[1] as f64 / half,
         insert_visible_p50_ms: quantile(&mut visible, 0.5),
         insert_visible_max_ms: greatest,
+        cutoff_ms,
+        page_ms,
         removal_ms,
         resident_bytes: after.0,
         resident_private_bytes: after.1,

@@ -8,8 +8,11 @@ use muster_recognize::gallery::{Change, Gallery, GalleryError, GalleryStore};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// How long what was removed may stay mapped on a machine that has no request to look for.
-const FOLLOW_INTERVAL: Duration = Duration::from_secs(30);
+/// Within so long every running process lets go of what was removed.
+pub const LET_GO_WITHIN: Duration = Duration::from_secs(30);
+/// Time between two looks of a process that has no request to look for.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(25);
+const _: () = assert!(FOLLOW_INTERVAL.as_secs() < LET_GO_WITHIN.as_secs());
 
 /// The gallery in memory, and the store that it follows. Cheap to clone.
 #[derive(Clone)]
@@ -130,10 +133,14 @@ impl LiveGallery {
     /// Follows the store until the stop, so that what was removed goes from this machine although
     /// no request asks for it.
     pub async fn follow(self, stop: CancellationToken) {
+        self.follow_every(FOLLOW_INTERVAL, stop).await;
+    }
+
+    async fn follow_every(self, interval: Duration, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
+                () = tokio::time::sleep(interval) => {}
             }
             if let Err(error) = self.let_go().await {
                 let error: &dyn std::error::Error = &error;
@@ -157,7 +164,8 @@ impl LiveGallery {
 #[cfg(test)]
 mod tests {
     use muster_recognize::embed::Embedding;
-    use muster_recognize::gallery::{Embeddings, EnrolledFace, Person};
+    use muster_recognize::gallery::{Embeddings, EnrolledFace, Person, SegmentCache};
+    use object_store::ObjectStore;
     use object_store::memory::InMemory;
 
     use super::*;
@@ -181,5 +189,42 @@ mod tests {
             error.contains("sface") && error.contains("other"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_process_that_nobody_asks_lets_go_of_what_was_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let live = async |machine: &str| {
+            let cache = SegmentCache::open(folder.path().join(machine)).unwrap();
+            let store = GalleryStore::new(Arc::clone(&objects), "gallery").cached(cache);
+            LiveGallery::load(store).await.unwrap()
+        };
+        let segments = |machine: &str| {
+            let files = std::fs::read_dir(folder.path().join(machine)).unwrap();
+            files.count()
+        };
+        let asked = live("one").await;
+        let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
+        let append = async |change: Change| {
+            let appended = asked.append(|_| Ok::<_, ()>(change.clone()));
+            appended.await.unwrap().unwrap();
+        };
+        append(Change::Put(anna.clone())).await;
+        asked.compact().await.unwrap();
+        let idle = live("two").await;
+        assert_eq!((segments("one"), segments("two")), (1, 1));
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(idle.follow_every(Duration::from_millis(5), stop.clone()));
+        append(Change::Remove(anna.id)).await;
+        assert_eq!(segments("one"), 0);
+        let gone = async {
+            while segments("two") > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LET_GO_WITHIN, gone).await.unwrap();
+        stop.cancel();
+        following.await.unwrap();
     }
 }

@@ -33,6 +33,7 @@ use super::people::{Base, Gallery};
 use super::person::Change;
 use super::segment::{Segment, SegmentError};
 
+pub use self::objects::segments_prefix;
 pub(super) use self::objects::sequence_of;
 
 /// Those who changed are written into segments after this many changes, which bounds what a reader

@@ -87,6 +87,12 @@ pub(in crate::gallery) fn sequence_of(segment_id: &str) -> Option<u64> {
     segment_id.split_once('-')?.0.parse().ok()
 }
 
+/// Below which prefix the segments of a gallery stand whose changes stand below that one: not below
+/// the same, since the changes are listed with every request.
+pub fn segments_prefix(prefix: &str) -> String {
+    format!("{prefix}-segments")
+}
+
 #[derive(Clone)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
@@ -106,7 +112,7 @@ impl Objects {
         Self {
             store,
             changes: Path::from(prefix),
-            standing: Path::from(format!("{prefix}-segments")),
+            standing: Path::from(segments_prefix(prefix)),
         }
     }
 

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutPayload};
 
 use super::*;
 use crate::embed::Embedding;
-use crate::gallery::{Embeddings, EnrolledFace, Person, PersonId};
+use crate::gallery::{Denial, DenialId, Embeddings, EnrolledFace, Person, PersonId};
 
 fn person(name: &str, direction: usize) -> Person {
     let mut values = vec![0.0; 8];
@@ -101,6 +103,61 @@ async fn a_removed_person_is_gone_from_the_store() {
         let left = objects_with(&objects, b"Anna").await;
         assert!(!left.is_empty());
         assert!(left.iter().all(|(_, has)| !has), "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_was_removed_leaves_an_embedding() {
+    for (objects, _folder) in stores() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = SegmentCache::open(folder.path()).unwrap();
+        let store = GalleryStore::new(Arc::clone(&objects), "gallery").cached(cache);
+        let made = |n: u8| Embedding::normalise(&[1.0, f32::from(n), 0.3]).unwrap();
+        let face = |n| EnrolledFace::new(String::new(), Embeddings::of("sface", made(n)), 1);
+        let mut anna = Person::new("Anna".to_owned(), vec![face(1), face(2)], 1);
+        anna.denials.push(Denial {
+            id: DenialId::new(),
+            request_id: String::new(),
+            face: 0,
+            embeddings: Embeddings::of("sface", made(3)),
+            at_ms: 1,
+        });
+        let left = async || {
+            let mut left = Vec::new();
+            for n in 1..=4 {
+                let vector = made(n).to_bytes();
+                let text = STANDARD.encode(&vector).into_bytes();
+                let files = std::fs::read_dir(folder.path()).unwrap();
+                let here = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+                let here: Vec<u8> = here.flatten().collect();
+                for trace in [&*vector, &text] {
+                    let stored = objects_with(&objects, trace).await;
+                    if stored.iter().any(|(_, has)| *has)
+                        || here.windows(trace.len()).any(|window| window == trace)
+                    {
+                        left.push(n);
+                    }
+                }
+            }
+            left.dedup();
+            left
+        };
+        let mut gallery = Gallery::default();
+        put(&store, &mut gallery, anna.clone()).await;
+        let ben = Person::new("Ben".to_owned(), vec![face(4)], 1);
+        put(&store, &mut gallery, ben).await;
+        store.compact(&gallery).await.unwrap();
+        store.sync(&mut gallery).await.unwrap();
+        assert_eq!(left().await, [1, 2, 3, 4]);
+        anna.denials.clear();
+        put(&store, &mut gallery, anna.clone()).await;
+        assert_eq!(left().await, [1, 2, 4]);
+        anna.faces.remove(0);
+        put(&store, &mut gallery, anna.clone()).await;
+        assert_eq!(left().await, [2, 4]);
+        remove(&store, &mut gallery, anna.id).await;
+        assert_eq!(left().await, [4]);
+        assert_eq!(names(&store).await, ["Ben"]);
     }
 }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::gallery::segment::Segment;
 use crate::gallery::{Denial, DenialId, Embeddings, EnrolledFace};
 use crate::template;
 
@@ -65,12 +66,19 @@ proptest! {
         }
         let restored = restored(&gallery);
         prop_assert_eq!(&restored, &gallery);
-        prop_assert_eq!(gallery.nearest(&probe, count).len(),
-            restored.nearest(&probe, count).len());
         for gallery in [&gallery, &restored] {
-            let shortlisted = gallery.nearest_of(&probe, count, 0);
-            let similarities = shortlisted.iter().map(|c| c.similarity);
-            prop_assert_eq!(similarities.collect::<Vec<_>>(), expected.clone());
+            for exact_up_to in [usize::MAX, 0] {
+                let found = gallery.nearest_of(&probe, count, exact_up_to);
+                let similarities = found.iter().map(|c| c.similarity);
+                prop_assert_eq!(similarities.collect::<Vec<_>>(), expected.clone());
+            }
+            let people: Vec<Person> = gallery.people().map(Cow::into_owned).collect();
+            let some: Vec<Person> = gallery.every(count).map(Cow::into_owned).collect();
+            prop_assert!(some.iter().eq(people.iter().step_by(count)));
+            for (person, (id, made)) in people.iter().zip(gallery.embeddings()) {
+                prop_assert_eq!(person.id, id);
+                prop_assert!(person.embeddings("sface").eq(&made));
+            }
             for (n, (person, removed)) in all.iter().zip(&removed).enumerate() {
                 let expected = (!removed).then_some(person.id);
                 prop_assert_eq!(gallery.named(&person.name).map(|p| p.id), expected);
@@ -173,4 +181,64 @@ fn a_change_forgets_when_it_drops_a_face_or_a_person() {
         .push(person(2, &[vec![1.0, 1.0]]).faces.remove(0));
     assert!(!gallery.forgets(&Change::Put(more)));
     assert!(gallery.forgets(&Change::Remove(anna.id)));
+}
+
+#[test]
+fn another_models_segments_are_compared_by_their_records_until_they_are_written_anew() {
+    let made = |values: &[f32]| Embedding::normalise(values).unwrap();
+    let both = |number: usize, sface: &[f32], other: &[f32]| {
+        let mut person = person(number, &[sface.to_vec()]);
+        person.faces[0].embeddings.put("other", made(other));
+        person
+    };
+    let mut people = vec![
+        both(1, &[1.0, 0.0], &[0.0, 0.0, 1.0]),
+        both(2, &[0.0, 1.0], &[0.0, 1.0, 0.0]),
+        person(3, &[vec![0.6, 0.8]]),
+    ];
+    people.sort_by_key(|person| person.id);
+    let segment = Segment::build(Some("sface"), people.iter().map(Cow::Borrowed).collect());
+    let base = Base {
+        sequence: 1,
+        version: 3,
+        parts: vec![Part::fresh(segment)],
+    };
+    let switched = Gallery::restore(Some("other".to_owned()), base);
+    let anew = restored(&switched);
+    assert_eq!(anew.base.parts[0].segment.model(), "other");
+    assert_eq!(anew, switched);
+    for gallery in [&switched, &anew] {
+        for exact_up_to in [usize::MAX, 0] {
+            let nearest = gallery.nearest_of(&made(&[0.0, 0.8, 0.6]), 3, exact_up_to);
+            let found = nearest.iter().map(|c| (&*c.person.name, c.similarity));
+            assert!(found.eq([("2", 0.8), ("1", 0.6)]), "{nearest:?}");
+        }
+    }
+}
+
+/// Directions as they are drawn in `benches/gallery.rs`, by splitmix64.
+fn random_direction(state: &mut u64) -> Vec<f32> {
+    let mut share = || {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..128).map(|_| (0..6).map(|_| share()).sum()).collect()
+}
+
+#[test]
+fn of_fifty_thousand_the_nearest_is_found() {
+    let mut state = 3;
+    let people = (0..50_000).map(|n| person(n, &[random_direction(&mut state)]));
+    let gallery = restored(&Gallery::of("sface", people.collect()));
+    assert!(gallery.base.parts.len() > 3 && gallery.faces() > EXACT_UP_TO);
+    // Probes of nobody, the nearest of whom is but the greatest of many chance similarities.
+    let found = (0..200).filter(|_| {
+        let probe = Embedding::normalise(&random_direction(&mut state)).unwrap();
+        let best = |nearest: Vec<Candidate<'_>>| (nearest[0].person.id, nearest[0].similarity);
+        best(gallery.nearest(&probe, 5)) == best(gallery.nearest_exactly(&probe, 5))
+    });
+    let found = found.count();
+    assert!(found >= 198, "{found} of 200");
 }
