@@ -48,6 +48,8 @@ const CALLS_IN_FLIGHT: usize = 8;
 const MAX_ATTEMPTS: u32 = 50;
 /// The wait between such attempts grows to this.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// Of work on a thread of its own.
+const NOT_CANCELLED: &str = "nobody cancels it, and it does not panic";
 /// The format that this build writes, and the only one it reads.
 const FORMAT: u32 = 3;
 
@@ -247,7 +249,7 @@ impl GalleryStore {
         let segment = match known {
             Some(part) => Arc::clone(&part.segment),
             None => match self.segment(&id).await? {
-                Some(segment) => Arc::new(segment),
+                Some(segment) => segment,
                 None => return Ok(None),
             },
         };
@@ -259,20 +261,25 @@ impl GalleryStore {
         }))
     }
 
-    async fn segment(&self, id: &str) -> Result<Option<Segment>, GalleryError> {
+    async fn segment(&self, id: &str) -> Result<Option<Arc<Segment>>, GalleryError> {
         if let Some(here) = self.cache.as_ref().and_then(|cache| cache.get(id)) {
-            return Ok(Some(here));
+            return Ok(Some(Arc::new(here)));
         }
-        let Some(fetched) = self.objects.segment(id).await? else {
-            return Ok(None);
+        match self.objects.segment(id).await? {
+            Some(fetched) => self.keep(id, Arc::new(fetched)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts a segment into this machine's folder, and gives it back as it is used from here on.
+    async fn keep(&self, id: &str, segment: Arc<Segment>) -> Result<Arc<Segment>, GalleryError> {
+        let Some(cache) = &self.cache else {
+            return Ok(segment);
         };
-        match &self.cache {
-            Some(cache) => {
-                let kept = cache.put(id, fetched.as_slice());
-                kept.map(Some).map_err(|source| failed(cache, source))
-            }
-            None => Ok(Some(fetched)),
-        }
+        let (keeping, id) = (cache.clone(), id.to_owned());
+        let kept = tokio::task::spawn_blocking(move || keeping.put(&id, segment.as_slice()));
+        let kept = kept.await.expect(NOT_CANCELLED);
+        kept.map(Arc::new).map_err(|source| failed(cache, source))
     }
 
     /// Removes from this machine what the manifest does not name.
@@ -375,9 +382,7 @@ impl GalleryStore {
         let (version, model) = (gallery.version(), gallery.model().map(str::to_owned));
         let gallery = gallery.clone();
         let parts = tokio::task::spawn_blocking(move || gallery.compacted());
-        let parts = parts
-            .await
-            .expect("nobody cancels it, and it does not panic");
+        let parts = parts.await.expect(NOT_CANCELLED);
         let mut segments = Vec::with_capacity(parts.len());
         for part in parts {
             let id = match part.id {
@@ -387,10 +392,7 @@ impl GalleryStore {
                     self.objects
                         .put_segment(&id, part.segment.as_slice())
                         .await?;
-                    if let Some(cache) = &self.cache {
-                        let kept = cache.put(&id, part.segment.as_slice());
-                        kept.map_err(|source| failed(cache, source))?;
-                    }
+                    self.keep(&id, part.segment).await?;
                     id
                 }
             };

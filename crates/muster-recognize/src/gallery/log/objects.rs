@@ -9,7 +9,10 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
-use super::{CALLS_IN_FLIGHT, CHANGES_KEPT_EMPTY, FORMAT, GalleryError, MAX_ATTEMPTS, back_off};
+use super::{
+    CALLS_IN_FLIGHT, CHANGES_KEPT_EMPTY, FORMAT, GalleryError, MAX_ATTEMPTS, NOT_CANCELLED,
+    back_off,
+};
 use crate::gallery::person::Change;
 use crate::gallery::segment::{Bytes, Segment};
 
@@ -214,8 +217,11 @@ impl Objects {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let segment = Segment::open(Bytes::Held(bytes.into()));
-        let verified = segment.and_then(|segment| segment.verify().map(|()| segment));
+        let verified = tokio::task::spawn_blocking(move || {
+            let segment = Segment::open(Bytes::Held(bytes.into()))?;
+            segment.verify().map(|()| segment)
+        });
+        let verified = verified.await.expect(NOT_CANCELLED);
         verified.map(Some).map_err(|source| GalleryError::Segment {
             key: key.to_string(),
             source,
