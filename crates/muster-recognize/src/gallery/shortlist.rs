@@ -127,9 +127,10 @@ mod avx2 {
         let chunks = table.chunks.len();
         let (all, _) = blocks.as_chunks::<BLOCK>();
         let tables: Vec<__m256i> = table.chunks.iter().map(|t| bytemuck::cast(*t)).collect();
-        let (nibble, byte) = (_mm256_set1_epi8(15), _mm256_set1_epi16(0xff));
+        let nibble = _mm256_set1_epi8(15);
         for (block, codes) in all.chunks_exact(chunks).enumerate() {
-            // Sums of the rows 0-15 and 16-31, apart for even and odd rows and for both lanes.
+            // Sums of the rows 0-15 and 16-31, each of even rows, with 256 times those of odd rows
+            // on top as far as it fits, and of odd rows alone.
             let mut sums = [_mm256_setzero_si256(); 4];
             for (codes, table) in codes.iter().zip(&tables) {
                 let codes: __m256i = bytemuck::cast(*codes);
@@ -137,10 +138,13 @@ mod avx2 {
                 let second = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
                 let first = _mm256_shuffle_epi8(*table, first);
                 let second = _mm256_shuffle_epi8(*table, second);
-                sums[0] = _mm256_add_epi16(sums[0], _mm256_and_si256(first, byte));
+                sums[0] = _mm256_add_epi16(sums[0], first);
                 sums[1] = _mm256_add_epi16(sums[1], _mm256_srli_epi16(first, 8));
-                sums[2] = _mm256_add_epi16(sums[2], _mm256_and_si256(second, byte));
+                sums[2] = _mm256_add_epi16(sums[2], second);
                 sums[3] = _mm256_add_epi16(sums[3], _mm256_srli_epi16(second, 8));
+            }
+            for even in [0, 2] {
+                sums[even] = _mm256_sub_epi16(sums[even], _mm256_slli_epi16(sums[even + 1], 8));
             }
             let lanes = |first, second| {
                 let low = _mm256_permute2x128_si256(first, second, 0x20);
