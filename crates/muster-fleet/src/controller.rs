@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::{Activity, Follower};
 use crate::fleet::{Fleet, FleetError, Instance, InstanceState};
 use crate::learn::Learned;
 use crate::plan::{Ledger, Observation, Policy, plan};
@@ -47,6 +48,9 @@ pub struct FleetReport {
     pub reason: String,
     /// Every instance.
     pub instances: Vec<Instance>,
+    /// What was done since the controller began.
+    #[serde(default)]
+    pub activity: Activity,
 }
 
 /// What a controller needs to run.
@@ -126,6 +130,7 @@ pub async fn run<F: Fleet>(
     let mut learned = controller.learned.borrow().clone();
     let mut kept = Instant::now();
     let mut back_off = BackOff::default();
+    let mut follower = Follower::default();
     let mut published: Option<(Instant, FleetReport)> = None;
     let mut failures = 0u32;
     let mut counted = None;
@@ -137,6 +142,7 @@ pub async fn run<F: Fleet>(
             &mut counted,
             &mut learned,
             &mut back_off,
+            &mut follower,
         );
         let wake = match looked.await {
             Ok((report, wake)) => {
@@ -263,6 +269,7 @@ async fn step<F: Fleet>(
     counted: &mut Option<(Instant, Counts)>,
     learned: &mut Learned,
     back_off: &mut BackOff,
+    follower: &mut Follower,
 ) -> Result<(FleetReport, Wake), StepError> {
     let counts = count(controller, counted).await?;
     let instances = controller.fleet.instances().await;
@@ -299,21 +306,29 @@ async fn step<F: Fleet>(
     };
     learned.observe(&seen, &controller.policy);
     let made = plan(&seen, learned, &controller.policy);
+    follower.decided(&made);
     if made.launch > 0
         && let Err(error) = controller.fleet.launch(made.launch).await
     {
+        follower.activity.failed_launches += 1;
         let at_least = error.retry_after().unwrap_or_default();
         let why = format!("{:#}", anyhow::Error::new(error));
         tracing::error!(error = why, "a launch failed");
         back_off.why = Some(why);
         back_off.fail(now, at_least);
+    } else if made.launch > 0 {
+        follower.launched(seen.now, made.launch);
     }
     if !made.drain.is_empty() {
         let drained = controller.fleet.drain(&made.drain).await;
         drained.map_err(StepError::Drain)?;
+        follower.activity.drained += made.drain.len() as u64;
     }
+    follower.activity.failed_starts = controller.fleet.failed_starts();
     let instances = controller.fleet.instances().await;
     let instances = instances.map_err(StepError::List)?;
+    let min = controller.policy.min_instances;
+    follower.see(seen.now, &instances, learned.backlog(), min);
     let count = |state| instances.iter().filter(|i| i.state == state).count() as u32;
     let reason = match &back_off.why {
         Some(why) => format!("{} ({why})", made.reason),
@@ -323,10 +338,11 @@ async fn step<F: Fleet>(
         pending: count(InstanceState::Pending),
         running: count(InstanceState::Running),
         draining: count(InstanceState::Draining),
-        min: controller.policy.min_instances,
+        min,
         max: controller.policy.max_instances,
         reason,
         instances,
+        activity: follower.activity.clone(),
     };
     let members = report.pending + report.running + report.draining;
     let idle = learned.backlog() == 0 && report.running == members;

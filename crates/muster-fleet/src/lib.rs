@@ -3,6 +3,7 @@
 //! `observe → plan → apply`: the controller observes the backlog and the fleet, [`plan()`] decides
 //! (a pure function), and the [`Fleet`] does it. Knows nothing of faces or HTTP.
 
+mod activity;
 mod controller;
 mod ec2;
 mod fleet;
@@ -13,6 +14,7 @@ mod plan;
 mod season;
 pub mod simulate;
 
+pub use activity::{Activity, BOUNDS_S, Durations, PlansMade};
 pub use controller::{Controller, FleetReport, run};
 pub use ec2::{Capacity, Change, Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, Heard, Phase, Place};
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};

@@ -17,6 +17,8 @@ pub const GALLERY_PREFIX: &str = "gallery";
 pub const ENROLLED_PREFIX: &str = "enrolled";
 /// Where the API keys stand.
 pub const KEYS_PREFIX: &str = "keys";
+/// Where the audit log stands.
+pub const AUDIT_PREFIX: &str = "audit";
 /// Where the controller says how the fleet fares.
 pub const STATUS_PREFIX: &str = "status";
 

@@ -12,8 +12,8 @@ mod trace;
 
 pub use file_name::FileName;
 pub use keys::{
-    ENROLLED_PREFIX, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, KEYS_PREFIX, OUTPUT_PREFIX,
-    ObjectKeys, STATUS_PREFIX, job, owned_by,
+    AUDIT_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, KEYS_PREFIX,
+    OUTPUT_PREFIX, ObjectKeys, STATUS_PREFIX, job, owned_by,
 };
 pub use message::{Attributes, MESSAGE_VERSION, MessageError, Purpose, Request, RequestId, now_ms};
 pub use reply::{

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::config::{Overrides, Settings};
 use crate::{
-    api_keys, bench, controller, doctor, enroll, eval, gallery, models, profile, recognize,
+    api_keys, audit, bench, controller, doctor, enroll, eval, gallery, models, profile, recognize,
     signals, simulate, status, up, verify, web, worker,
 };
 
@@ -36,6 +36,8 @@ enum Command {
     Controller(Overrides),
     /// Make, list or revoke API keys
     Keys(api_keys::KeysArgs),
+    /// Show who enrolled, changed, deleted or looked at whom, and when
+    Audit(audit::AuditArgs),
     /// Install, list or verify the models
     Models(models::ModelsArgs),
     /// Enrol people: one folder a person below DIR, or NAME=FILE pairs
@@ -106,6 +108,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys(args) => {
             let settings = settings(args.overrides())?;
             api_keys::run(args, &settings).await?;
+        }
+        Command::Audit(args) => {
+            let settings = settings(args.overrides())?;
+            audit::run(args, &settings).await?;
         }
         Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
         Command::Enroll(args) => return enroll::run(args).await,

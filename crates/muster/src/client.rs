@@ -16,6 +16,10 @@ use serde_json::Value;
 
 /// Longest time for one answer, beyond any timeout of the service itself.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest time for what has no end.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Longest event that is taken: five minutes of history have some hundred kilobytes.
+const MAX_EVENT_BYTES: usize = 8 << 20;
 
 /// Which service to talk to.
 #[derive(Clone, Debug, Args)]
@@ -162,6 +166,25 @@ impl Client {
         }
     }
 
+    /// What the service tells of itself from now on.
+    ///
+    /// # Errors
+    /// When the service can not be reached or answers with a problem.
+    pub async fn events(&self) -> anyhow::Result<EventStream> {
+        let request = self.http.get(self.at("/v1/events")).timeout(FOREVER);
+        let response = request.send().await.with_context(|| self.unreachable())?;
+        if !response.status().is_success() {
+            match answer::<Value>(response).await? {
+                Err(problem) => bail!("{}", problem.detail),
+                Ok(_) => bail!("the service tells nothing"),
+            }
+        }
+        Ok(EventStream {
+            response,
+            received: Vec::new(),
+        })
+    }
+
     /// Everyone enrolled, page by page.
     ///
     /// # Errors
@@ -256,6 +279,47 @@ impl Client {
             .await
             .with_context(|| self.unreachable())?;
         answer(response).await
+    }
+}
+
+/// What a service tells, event by event.
+#[derive(Debug)]
+pub struct EventStream {
+    response: Response,
+    received: Vec<u8>,
+}
+
+impl EventStream {
+    /// The next event's name and data; `None` once the service has stopped.
+    ///
+    /// # Errors
+    /// When the connection breaks, or what comes is no event of JSON.
+    pub async fn next(&mut self) -> anyhow::Result<Option<(String, Value)>> {
+        loop {
+            let end = self.received.windows(2).position(|two| two == b"\n\n");
+            if let Some(end) = end {
+                let event: Vec<u8> = self.received.drain(..end + 2).collect();
+                let event = String::from_utf8(event).context("read an event")?;
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+                let (name, data) = field("event: ")
+                    .zip(field("data: "))
+                    .context("read an event")?;
+                let data = serde_json::from_str(data).context("read an event")?;
+                return Ok(Some((name.to_owned(), data)));
+            }
+            if self.received.len() > MAX_EVENT_BYTES {
+                bail!("an event has more than {MAX_EVENT_BYTES} bytes: this is not Muster");
+            }
+            match self
+                .response
+                .chunk()
+                .await
+                .context("the connection broke")?
+            {
+                Some(chunk) => self.received.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
     }
 }
 

@@ -136,6 +136,8 @@ pub struct Settings {
     pub retention_s: f64,
     /// How objects are named: `request` or `filename`.
     pub object_keys: ObjectKeys,
+    /// What an instance costs an hour, in US dollars; its cost is not told when unset.
+    pub price_per_hour: Option<f64>,
 }
 
 /// How the idle time before the fleet shrinks is found.
@@ -196,6 +198,7 @@ impl Default for Settings {
             one_person_once: true,
             retention_s: 3600.0,
             object_keys: ObjectKeys::Request,
+            price_per_hour: None,
         }
     }
 }
@@ -284,6 +287,12 @@ impl Settings {
             anyhow::ensure!(
                 (0.0..=1e9).contains(&value),
                 "{name} is {value}: it must be between 0 and 1e9 seconds"
+            );
+        }
+        if let Some(price) = self.price_per_hour {
+            anyhow::ensure!(
+                (0.0..=1e6).contains(&price),
+                "price_per_hour is {price}: it must be between 0 and 1e6 dollars"
             );
         }
         anyhow::ensure!(

@@ -3,6 +3,7 @@
 //! `cli` is the front door: each command is one arm there and one module here.
 
 mod api_keys;
+mod audit;
 mod aws;
 mod backend;
 mod bench;

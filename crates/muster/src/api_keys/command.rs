@@ -8,6 +8,7 @@ use muster_jobs::now_ms;
 use serde_json::json;
 
 use super::{ApiKey, KeyId, KeyStore, Scope, Token};
+use crate::audit::{Action, AuditLog, Entry, Who};
 use crate::backend;
 use crate::config::{Overrides, Settings};
 
@@ -106,7 +107,9 @@ fn expiry(text: &str) -> Result<Timestamp, String> {
 /// # Errors
 /// When the store can not be used, or there is no such key.
 pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
-    let keys = KeyStore::new(backend::state_store(settings).await?);
+    let state = backend::state_store(settings).await?;
+    let log = AuditLog::new(state.clone());
+    let keys = KeyStore::new(state);
     match args.command {
         KeysCommand::Create(create) => {
             let name = create.name.trim().to_owned();
@@ -133,6 +136,8 @@ pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
                 created_at_ms: now_ms(),
                 expires_at_ms,
             };
+            // First: a key that nobody wrote down must not be there.
+            audit(&log, Action::KeyCreated, &key.id).await?;
             keys.create(&key).await?;
             if args.json {
                 let mut shown = shown(&key);
@@ -164,6 +169,7 @@ pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
             if !keys.revoke(&id).await? {
                 bail!("there is no key {id}: `muster keys list` shows them");
             }
+            audit(&log, Action::KeyRevoked, &id).await?;
             if args.json {
                 println!("{}", json!({ "revoked": id }));
             } else {
@@ -172,6 +178,14 @@ pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+async fn audit(log: &AuditLog, action: Action, key: &KeyId) -> anyhow::Result<()> {
+    let entry = Entry {
+        thing: Some(key.to_string()),
+        ..Entry::now(Who::account(), action)
+    };
+    log.append(&[entry]).await
 }
 
 /// A key without its hash.

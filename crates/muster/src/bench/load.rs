@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::observers;
 use super::report::{Figures, Raw};
 use crate::client::Client;
 use crate::progress;
@@ -97,18 +98,30 @@ enum Answer {
     Error(String),
 }
 
-/// Sends `requests` photographs, `concurrency` at a time, and waits for the fleet to reach zero.
-/// `apart`: whether the service runs in another process than the load.
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Photographs in all.
+    pub requests: usize,
+    /// Photographs at one time.
+    pub concurrency: usize,
+    /// Viewers that look on every other few seconds.
+    pub observers: Option<usize>,
+    /// Whether the service runs in another process than the load.
+    pub apart: bool,
+}
+
+/// Sends the photographs and waits for the fleet to reach zero.
 ///
 /// # Errors
 /// When the service's status can not be read or the fleet does not return to zero.
-pub async fn run(
-    client: &Client,
-    photos: Vec<Bytes>,
-    requests: usize,
-    concurrency: usize,
-    apart: bool,
-) -> anyhow::Result<Figures> {
+pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Result<Figures> {
+    let Load {
+        requests,
+        concurrency,
+        observers,
+        apart,
+    } = load;
     let bodies: Arc<Vec<Bytes>> = Arc::new(photos.iter().map(form).collect());
     let next = Arc::new(AtomicUsize::new(0));
     let bar = progress::bar(requests, "recognising");
@@ -116,6 +129,12 @@ pub async fn run(
     let before = client.get("/v1/status").await?;
     let begun = Instant::now();
     let watcher = tokio::spawn(watch(client.clone(), begun, stop_watching.clone()));
+    let stop_looking = CancellationToken::new();
+    let looking = observers.map(|viewers| {
+        let stop = stop_looking.clone();
+        let phases = observers::look_on(client.clone(), viewers, begun, stop);
+        (viewers, tokio::spawn(phases))
+    });
     let mut senders = JoinSet::new();
     for _ in 0..concurrency.min(requests) {
         let (client, bodies, next, bar) = (
@@ -140,6 +159,18 @@ pub async fn run(
     }
     let answers: Vec<(Duration, Duration, Answer)> =
         senders.join_all().await.into_iter().flatten().collect();
+    stop_looking.cancel();
+    let observed = match looking {
+        None => None,
+        Some((viewers, phases)) => {
+            let phases = phases.await.context("look on")?;
+            let answered = answers
+                .iter()
+                .filter(|(_, _, answer)| !matches!(answer, Answer::Error(_)));
+            let answered: Vec<_> = answered.map(|(latency, end, _)| (*latency, *end)).collect();
+            Some(observers::sort(viewers, &phases, &answered))
+        }
+    };
     let scale_in = until_zero(client, SCALE_IN_LIMIT).await?;
     let after = client.get("/v1/status").await?;
     bar.finish_and_clear();
@@ -162,6 +193,7 @@ pub async fn run(
         scale_in,
         io: (used("web").filter(|_| apart), used("workers")),
         http,
+        observed,
         ..Raw::default()
     };
     for (latency, _, answer) in &answers {

@@ -1,6 +1,7 @@
 //! `muster bench`: a service under load, from zero instances to zero instances.
 
 mod load;
+mod observers;
 mod report;
 
 use std::path::PathBuf;
@@ -51,6 +52,9 @@ pub struct BenchArgs {
     /// Photographs are cut and resized to this many pixels square
     #[arg(long, default_value_t = 512, value_name = "PIXELS")]
     size: u32,
+    /// Have so many viewers and a scraper look on every other four seconds, and compare the latencies
+    #[arg(long, value_name = "N")]
+    observers: Option<usize>,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -116,7 +120,13 @@ async fn measure(
     apart: bool,
 ) -> anyhow::Result<report::Figures> {
     load::until_zero(client, SETTLE).await?;
-    load::run(client, photos, args.requests, args.concurrency, apart).await
+    let load = load::Load {
+        requests: args.requests,
+        concurrency: args.concurrency,
+        observers: args.observers,
+        apart,
+    };
+    load::run(client, photos, load).await
 }
 
 /// Everything on this machine, in this process, in a temporary folder.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::observers::Observed;
+
 /// Milliseconds from sending a photograph to reading its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LatencyMs {
@@ -57,6 +59,9 @@ pub struct Figures {
     pub peak_instances: u64,
     /// From the last answer until no instance was left.
     pub scale_in_s: f64,
+    /// With and without observers, where there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
 }
 
 /// What was measured, as it came.
@@ -82,6 +87,8 @@ pub struct Raw {
     pub io: (Option<Duration>, Option<Duration>),
     /// The web tier's processor time for one upload that goes no further.
     pub http: Option<Duration>,
+    /// With and without observers.
+    pub observed: Option<Observed>,
 }
 
 impl Figures {
@@ -122,6 +129,7 @@ impl Figures {
             scale_out_s: round(raw.scale_out.0.as_secs_f64()),
             peak_instances: raw.scale_out.1,
             scale_in_s: round(raw.scale_in.as_secs_f64()),
+            observed: raw.observed,
         }
     }
 }
@@ -187,6 +195,17 @@ pub fn print(figures: &Figures) {
             );
         }
     }
+    if let Some(observed) = figures.observed {
+        let (watched, alone) = observed.answers;
+        println!(
+            "average latency {:.1} ms with {} viewers and a scraper, {:.1} ms without: {:+.2} % \
+             ({watched} and {alone} answers)",
+            observed.latency_ms,
+            observed.viewers,
+            observed.alone_ms,
+            100.0 * (observed.latency_ms / observed.alone_ms - 1.0)
+        );
+    }
     if figures.no_face > 0 {
         println!(
             "{} photographs were answered that they show no face",
@@ -214,6 +233,7 @@ mod tests {
             scale_in: ms(1100),
             io: (None, Some(ms(150))),
             http: Some(ms(1)),
+            observed: None,
         });
         assert_eq!(
             figures.io_cpu_ms,

@@ -31,6 +31,8 @@ pub(super) enum On {
     Enrolled,
     /// The API keys, in the state store.
     Keys,
+    /// The audit log, in the state store.
+    Audit,
     /// What the controller knows, in the state store.
     Status,
     /// The request queue.
@@ -104,6 +106,7 @@ policies! {
     Web KeepGallery Gallery: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web KeepEnrolled Enrolled: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web ReadKeys Keys: "s3:GetObject";
+    Web AppendAudit Audit: "s3:PutObject";
     Web KeepStatus Status: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web ListStores Input: "s3:ListBucket";
     Web ListStores Output: "s3:ListBucket";

@@ -1,12 +1,12 @@
 //! The buckets: whether they are there, and what may be done in them.
 //!
 //! Everything is tried with one small object of the doctor's own, `doctor-<uuid>`, which is deleted
-//! again where that is allowed.
+//! again where that is allowed; the audit log, with an entry.
 
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use muster_jobs::{ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX};
+use muster_jobs::{AUDIT_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX};
 use muster_recognize::gallery::segments_prefix;
 use object_store::path::Path;
 use object_store::{
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::access::Context;
 use super::policy::{On, grants};
 use super::{Found, Trials};
+use crate::audit::{Action, AuditLog, Entry, Who};
 use crate::aws::{self, Trouble};
 use crate::config::S3Url;
 
@@ -61,6 +62,7 @@ pub(super) async fn state(context: &Context<'_>) -> Found {
             }
             tried?;
         }
+        bucket.audit().await?;
         Ok(bucket.trials.found())
     };
     told(context, place, tried.await).await
@@ -200,6 +202,25 @@ impl<'a> Bucket<'a> {
             Err(error) => Err(error as _),
         };
         self.trials.take(&grants, &self.on(key), answer)?;
+        Ok(())
+    }
+
+    /// Writes an entry into the audit log, where a part does. Nobody may delete it, so it is a real
+    /// one, which says what it is.
+    async fn audit(&mut self) -> Result<(), Found> {
+        let grants = grants(self.context.parts, On::Audit, "s3:PutObject");
+        if grants.is_empty() {
+            return Ok(());
+        }
+        let log = AuditLog::new(Arc::clone(&self.store));
+        let entry = Entry::now(Who::account(), Action::Tried);
+        let appended = log.append(&[entry]).await;
+        let answer = match &appended {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.as_ref()),
+        };
+        let place = format!("{}/{AUDIT_PREFIX}/*", self.place);
+        self.trials.take(&grants, &place, answer)?;
         Ok(())
     }
 

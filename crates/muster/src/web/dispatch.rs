@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::STOP_MARGIN;
+use super::metrics::Metrics;
 use super::problem::{ApiError, Code};
 use super::rate::Drain;
 use super::upload::Photo;
@@ -175,6 +176,8 @@ pub struct Parts {
     pub max_instances: u32,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::Ledger>,
+    /// The same and more, for Prometheus.
+    pub metrics: Metrics,
 }
 
 /// What is asked of a worker.
@@ -211,6 +214,7 @@ struct Inner {
     /// `waiting`.
     unawaited: Mutex<HashMap<RequestId, Since>>,
     ledger: Ledger,
+    metrics: Metrics,
     /// How fast the waiting are answered.
     drain: Mutex<Drain>,
     /// The same for the controller, where it runs in this process.
@@ -297,6 +301,7 @@ impl Dispatcher {
             waiting: Mutex::default(),
             unawaited: Mutex::default(),
             ledger: Ledger::default(),
+            metrics: parts.metrics,
             drain: Mutex::new(Drain::new(Instant::now())),
             backlog: parts.backlog,
             timeout: parts.timeout,
@@ -336,6 +341,18 @@ impl Dispatcher {
     /// Photographs that wait for their reply.
     pub fn waiting(&self) -> usize {
         self.inner.waiting().len()
+    }
+
+    /// The age of the oldest request of this replica that has no answer, jobs and those that a
+    /// client gave up included.
+    pub fn oldest(&self) -> Option<Duration> {
+        let waiting = self.inner.waiting().keys().min().copied();
+        let oldest = waiting
+            .into_iter()
+            .chain(self.inner.oldest_unawaited())
+            .min()?;
+        let now = Duration::from_millis(now_ms());
+        Some(now.saturating_sub(oldest.submitted_at()?))
     }
 
     /// Submits a photograph and waits for its outcome.
@@ -378,6 +395,8 @@ impl Dispatcher {
                 waiter.worked = Some(recognition.timing_ms.inference());
             }
             inner.ledger.note(begun.elapsed());
+            inner.metrics.answered(purpose, begun.elapsed());
+            inner.metrics.worked(outcome);
         }
         drop(waiter);
         if let (Ok(_), Purpose::Embed { .. }) = (&outcome, purpose) {

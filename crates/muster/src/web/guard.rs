@@ -17,6 +17,7 @@ use super::openapi::{self, PLAIN_PATH};
 use super::problem::{ApiError, Code};
 use super::rate::Bucket;
 use crate::api_keys::{ApiKey, KeyId, KeyStore, Scope, Token};
+use crate::audit::Who;
 
 /// The header for a key beside `Authorization`.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -80,8 +81,8 @@ impl Access {
         }
     }
 
-    /// Decides on a request to a route of that scope.
-    async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<(), ApiError> {
+    /// Decides on a request to a route of that scope; says who sent it.
+    async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Who, ApiError> {
         let Some(sent) = sent(headers) else {
             if self.inner.required {
                 return Err(ApiError::new(
@@ -90,7 +91,7 @@ impl Access {
                      `muster keys create` printed",
                 ));
             }
-            return Ok(());
+            return Ok(Who::Anybody);
         };
         let unknown = || {
             ApiError::new(
@@ -130,8 +131,9 @@ impl Access {
                 ),
             ));
         }
+        let who = Who::from(&*key);
         let Some(rate) = key.rate_per_s else {
-            return Ok(());
+            return Ok(who);
         };
         let now = Instant::now();
         let bucket = match &mut known.bucket {
@@ -143,7 +145,8 @@ impl Access {
                 format!("the API key {} may ask {rate} times a second: wait", key.id),
                 wait,
             )
-        })
+        })?;
+        Ok(who)
     }
 
     fn remembered(&self, id: &KeyId) -> Arc<Remembered> {
@@ -206,9 +209,12 @@ pub fn guarded(scope: Scope, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         operation.security = Some(vec![by(openapi::BEARER), by(openapi::HEADER)]);
     }
     routes.route_layer(middleware::from_fn(
-        move |Extension(access): Extension<Access>, request: Request, next: Next| async move {
+        move |Extension(access): Extension<Access>, mut request: Request, next: Next| async move {
             match access.admit(request.headers(), scope).await {
-                Ok(()) => next.run(request).await,
+                Ok(who) => {
+                    request.extensions_mut().insert(who);
+                    next.run(request).await
+                }
                 Err(refusal) => refuse(request, refusal).await,
             }
         },

@@ -1,5 +1,6 @@
 //! The web role: the HTTP contract, in front of the queue.
 
+mod audit;
 mod dispatch;
 mod events;
 mod exchange;
@@ -7,6 +8,7 @@ mod extract;
 mod gallery;
 mod guard;
 mod jobs;
+mod metrics;
 mod openapi;
 mod page;
 mod people;
@@ -42,12 +44,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api_keys::{KeyStore, Scope};
+use crate::audit::AuditLog;
 use crate::backend::{Backend, Role};
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
+use audit::{Auditor, audited};
 use dispatch::{Dispatcher, Parts};
 use events::Events;
 use guard::{Access, guarded};
+use metrics::Metrics;
 use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
 use serve::{ConnectionLimits, serve};
@@ -80,6 +85,7 @@ struct App {
     model: Arc<str>,
     examiner: gallery::Examiner,
     events: Events,
+    metrics: Metrics,
     /// Where the sample photographs are, if there is such a place.
     models_dir: Option<PathBuf>,
     /// `/openapi.json`.
@@ -142,8 +148,10 @@ pub async fn run(
         stop.clone(),
     ));
     let access = access(&settings, &backend).await?;
+    let state = Arc::clone(&backend.state);
     let (routes, document) = table(&settings);
     let submitted = replica.ledger.subscribe();
+    let metrics = Metrics::new(settings.price_per_hour);
     let dispatcher = Dispatcher::start(
         Parts {
             backend: backend.clone(),
@@ -153,6 +161,7 @@ pub async fn run(
             max_waiting: settings.max_waiting,
             max_instances: settings.max_instances(),
             backlog: replica.ledger,
+            metrics: metrics.clone(),
         },
         &tasks,
         &stop,
@@ -166,6 +175,7 @@ pub async fn run(
             // A page that stays open must not hold up the stop.
             shutdown.clone(),
         ),
+        metrics,
         dispatcher,
         backend,
         gallery,
@@ -190,7 +200,8 @@ pub async fn run(
         header_timeout: seconds(settings.header_timeout_s),
         header_bytes: settings.max_header_bytes,
     };
-    let router = router(routes, app, access, &settings.cors_origins);
+    let auditor = Auditor::start(AuditLog::new(state), &tasks, stop.clone());
+    let router = router(routes, app, access, auditor, &settings.cors_origins);
     let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
         shutdown.cancelled().await;
@@ -261,6 +272,7 @@ fn enroll_routes() -> OpenApiRouter<App> {
 fn admin_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(status::status))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(gallery::calibration))
         .routes(routes!(gallery::health))
         .routes(routes!(events::events))
@@ -284,8 +296,8 @@ fn open_routes() -> OpenApiRouter<App> {
 fn routes() -> OpenApiRouter<App> {
     openapi::document()
         .merge(guarded(Scope::Recognize, recognize_routes()))
-        .merge(guarded(Scope::Enroll, enroll_routes()))
-        .merge(guarded(Scope::Admin, admin_routes()))
+        .merge(guarded(Scope::Enroll, audited(enroll_routes())))
+        .merge(guarded(Scope::Admin, audited(admin_routes())))
         .merge(open_routes())
 }
 
@@ -297,18 +309,26 @@ fn table(settings: &Settings) -> (Router<App>, Bytes) {
     (router, json.into())
 }
 
-fn router(routes: Router<App>, app: App, access: Access, origins: &[Origin]) -> Router {
+fn router(
+    routes: Router<App>,
+    app: App,
+    access: Access,
+    auditor: Auditor,
+    origins: &[Origin],
+) -> Router {
     let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         // Every body is read through `upload`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
+        .layer(Extension(auditor))
         .layer(Extension(access));
     let router = match origins {
         [] => router,
         origins => router.layer(cors(origins)),
     };
     router
+        .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
         .layer(middleware::from_fn(exchange::identify))
         .with_state(app)
 }

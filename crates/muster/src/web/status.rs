@@ -1,5 +1,6 @@
 //! How the service fares: `/v1/status`, `/healthz`, `/readyz`.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,13 +8,15 @@ use anyhow::Context;
 use axum::Json;
 use axum::extract::State;
 use muster_fleet::Instance;
+use muster_queue::{Counts, QueueError};
+use muster_recognize::gallery::{Gallery, GalleryError};
 use object_store::ObjectStoreExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::openapi::problem_responses;
 use super::problem::{ApiError, Code};
+use super::{App, AppState};
 use crate::aws;
 use crate::backend::Backend;
 use crate::controller::FleetStatus;
@@ -33,8 +36,7 @@ pub struct StatusView {
     /// The embedder's name.
     model: String,
     /// Of stores and queues, since this process started, by what they mean.
-    #[schema(value_type = std::collections::HashMap<String, u64>)]
-    failures: serde_json::Map<String, serde_json::Value>,
+    failures: HashMap<&'static str, u64>,
     cpu_s: CpuView,
 }
 
@@ -111,17 +113,16 @@ problem_responses! {
     responses((status = 200, description = "How it fares.", body = StatusView))
 )]
 pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> {
+    let look = look(&app).await;
     let queue_failed = |error| ApiError::internal("the queue could not be counted", &error);
-    let requests = app.backend.requests.counts().await.map_err(queue_failed)?;
-    let dead = app
-        .backend
-        .dead_letters
-        .counts()
-        .await
-        .map_err(queue_failed)?;
-    let fleet = fleet(&app.backend).await.map_err(|error| {
+    let (requests, dead) = (look.requests, look.dead);
+    let (requests, dead) = (requests.map_err(queue_failed)?, dead.map_err(queue_failed)?);
+    let fleet = look.fleet.map_err(|error| {
         ApiError::internal("the fleet's status could not be read", error.as_ref())
     })?;
+    let (people, faces, version) = look
+        .gallery
+        .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
     let report = fleet.report;
     let ledger = app.dispatcher.ledger();
     let milliseconds = |latency: Duration| latency.as_secs_f64() * 1e3;
@@ -129,9 +130,6 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
         Some(latencies) => latencies.map(|latency| Some(milliseconds(latency))),
         None => [None, None],
     };
-    let (people, faces, version) = app
-        .with_gallery(|gallery| (gallery.people_count(), gallery.faces(), gallery.version()))
-        .await?;
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.started.elapsed().as_secs_f64(),
@@ -163,12 +161,41 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
             version,
         },
         model: app.model.to_string(),
-        failures: aws::failures(),
+        failures: aws::failures().collect(),
         cpu_s: CpuView {
             web: cpu::runtime_time().map(|used| used.as_secs_f64()),
             workers: ledger.workers_io().as_secs_f64(),
         },
     }))
+}
+
+/// What was seen of the whole deployment at one moment.
+pub struct Look {
+    /// The request queue.
+    pub requests: Result<Counts, QueueError>,
+    /// The dead-letter queue.
+    pub dead: Result<Counts, QueueError>,
+    /// What the controller last published.
+    pub fleet: anyhow::Result<FleetStatus>,
+    /// People, faces and version.
+    pub gallery: Result<(usize, usize, u64), GalleryError>,
+}
+
+/// Looks at everything at the same time.
+pub async fn look(app: &App) -> Look {
+    let sizes = |gallery: &Gallery| (gallery.people_count(), gallery.faces(), gallery.version());
+    let (requests, dead, fleet, gallery) = tokio::join!(
+        app.backend.requests.counts(),
+        app.backend.dead_letters.counts(),
+        fleet(&app.backend),
+        app.gallery.newest(sizes)
+    );
+    Look {
+        requests,
+        dead,
+        fleet,
+        gallery,
+    }
 }
 
 /// What the controller last published; all zero where no controller ever ran on this store.

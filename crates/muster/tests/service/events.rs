@@ -1,10 +1,12 @@
 //! Live events: what the page's Fleet view lives on.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{LIMIT, Service, read, samples, until};
+use crate::support::{LIMIT, Service, muster, read, samples, until};
 
 /// The events of one viewer.
 struct Viewer {
@@ -143,4 +145,23 @@ async fn nothing_is_sampled_while_nobody_looks() {
     })
     .await;
     assert!(rounds <= 2, "{rounds} rounds");
+}
+
+#[tokio::test]
+async fn a_terminal_without_a_page_sees_the_same() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up("").await;
+    let mut command = muster();
+    command.args(["status", "--watch", "--json", "--url", &service.url]);
+    let mut watching = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = async || {
+        let line = tokio::time::timeout(LIMIT, lines.next_line()).await;
+        let line = line.expect("something is told").unwrap().unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()
+    };
+    assert_eq!(next().await["requests"]["answered"], 0);
+    let photo = read(&samples.group);
+    assert_eq!(service.recognize(&photo).await.status, 200);
+    while next().await["requests"]["answered"] != 1 {}
 }

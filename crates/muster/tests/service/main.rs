@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod audit;
 mod aws;
 mod bad_input;
 mod crash;
@@ -12,6 +13,7 @@ mod events;
 mod jobs;
 mod keys;
 mod main_job;
+mod metrics;
 mod people;
 mod several;
 mod support;

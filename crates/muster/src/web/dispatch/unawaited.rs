@@ -105,6 +105,7 @@ impl Inner {
         };
         if let Since::Submitted(_) = since {
             self.ledger.answered.fetch_add(1, Ordering::Relaxed);
+            self.metrics.worked(&reply.outcome);
         }
         self.backlog.send_modify(|ledger| {
             ledger.answered += 1;
@@ -113,6 +114,11 @@ impl Inner {
                 ledger.worked += recognition.timing_ms.inference();
             }
         });
+    }
+
+    /// The oldest of them.
+    pub(super) fn oldest_unawaited(&self) -> Option<RequestId> {
+        self.unawaited().keys().min().copied()
     }
 
     fn unawaited(&self) -> MutexGuard<'_, HashMap<RequestId, Since>> {

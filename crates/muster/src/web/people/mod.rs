@@ -9,7 +9,7 @@ mod receipt;
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use muster_jobs::now_ms;
@@ -17,6 +17,7 @@ use muster_recognize::gallery::{Change, EnrolledFace, FaceId, Gallery, Person, P
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::audit::Whom;
 use super::exchange::trace;
 use super::extract::{Path, Query};
 use super::openapi::{BodyProblems, FormProblems, NotThere, WorkProblems, problem_responses};
@@ -181,21 +182,23 @@ problem_responses! {
 pub async fn list(
     State(app): AppState,
     Query(listing): Query<Listing>,
-) -> Result<Json<People>, ApiError> {
+) -> Result<(Extension<Whom>, Json<People>), ApiError> {
     let limit = listing.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(ApiError::bad_request(format!(
             "limit is {limit}: ask for 1 to {MAX_PAGE} people a page"
         )));
     }
-    if listing.name.is_none() {
-        let people = app.with_gallery(|gallery| page(gallery, &listing, limit));
-        return people.await.map(Json);
-    }
-    // Everybody's name is looked at, while others go on.
-    let gallery = app.with_gallery(Gallery::clone).await?;
-    let found = gallery::apart(move || page(&gallery, &listing, limit));
-    found.await.map(Json)
+    let page = if listing.name.is_none() {
+        let look = |gallery: &Gallery| page(gallery, &listing, limit);
+        app.with_gallery(look).await?
+    } else {
+        // Everybody's name is looked at, while others go on.
+        let gallery = app.with_gallery(Gallery::clone).await?;
+        gallery::apart(move || page(&gallery, &listing, limit)).await?
+    };
+    let shown = page.people.iter().map(|person| person.id).collect();
+    Ok((Extension(Whom(shown)), Json(page)))
 }
 
 fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
@@ -499,7 +502,7 @@ pub async fn merge(
     State(app): AppState,
     Path(id): Path<String>,
     request: Request,
-) -> Result<Json<PersonView>, ApiError> {
+) -> Result<(Extension<Whom>, Json<PersonView>), ApiError> {
     let Merge { from } = app.json(request).await?;
     let into = person_id(&id)?;
     if from == into {
@@ -535,7 +538,7 @@ pub async fn merge(
             .ok_or_else(|| no_such_person(&from.to_string()))
     })
     .await?;
-    Ok(Json(PersonView::from(&person)))
+    Ok((Extension(Whom(vec![from])), Json(PersonView::from(&person))))
 }
 
 fn person_id(id: &str) -> Result<PersonId, ApiError> {

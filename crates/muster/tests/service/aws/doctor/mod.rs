@@ -228,6 +228,12 @@ async fn what_is_denied_is_named_with_its_statement() {
             denied,
             "KeepPhotographs ReadResults KeepGallery KeepEnrolled ReadKeys KeepStatus",
         ),
+        (
+            "web",
+            "PutObject",
+            denied,
+            "KeepPhotographs KeepGallery KeepEnrolled AppendAudit KeepStatus",
+        ),
         ("controller", "ListObjectsV2", denied, "ListState"),
         ("controller", "PutObject", denied, "KeepStatus"),
         ("controller", "DeleteObjects", denied, "KeepStatus"),

@@ -1,5 +1,7 @@
 //! `muster status`: how a running service fares.
 
+mod watch;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -10,9 +12,12 @@ use crate::client::Service;
 pub struct StatusArgs {
     #[command(flatten)]
     service: Service,
-    /// Print the service's own JSON
+    /// Print the service's own JSON; with --watch, a line for each moment
     #[arg(long)]
     json: bool,
+    /// Show it live, until interrupted; where the output is no terminal, a line for each moment
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Prints the status.
@@ -20,7 +25,11 @@ pub struct StatusArgs {
 /// # Errors
 /// When the service can not be reached.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let status = args.service.client()?.get("/v1/status").await?;
+    let client = args.service.client()?;
+    if args.watch {
+        return watch::run(&client, args.json).await;
+    }
+    let status = client.get("/v1/status").await?;
     if args.json {
         println!("{status}");
         return Ok(());
