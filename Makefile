@@ -56,7 +56,8 @@ endif
 models: build ## Install the pinned runtime, models and sample photographs
 	$(MUSTER) models install
 
-test: models test-servers ## Run every test
+test: build test-servers ## Run every test
+	$(MUSTER) models install --all
 	MUSTER_MOTO="$(CURDIR)/$(MOTO)" MUSTER_SCHEMATHESIS="$(CURDIR)/$(SCHEMATHESIS)" \
 	    cargo test --release --locked --workspace
 	$(MAKE) test-page

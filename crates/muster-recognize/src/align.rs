@@ -175,6 +175,28 @@ impl Aligner {
         }
     }
 
+    /// Cuts a face out by its box, upright, widened by `margin` of the `width` and of the `height`
+    /// that it is stretched to: interleaved RGB pixels.
+    ///
+    /// Rounding, and what is left out beyond the photo's edges, are those of `extract_face` of
+    /// facenet-pytorch 2.6 (`models/utils/detect_face.py`): the box becomes whole pixels, by
+    /// leaving out their fractions, and its aspect is not kept. A box without pixels comes out black.
+    ///
+    /// # Panics
+    ///
+    /// When the margin is not below the width and the height.
+    pub fn cut(
+        &mut self,
+        photo: &Photo,
+        bounds: &Bounds,
+        margin: u32,
+        width: u32,
+        height: u32,
+    ) -> &[u8] {
+        let part = widened(bounds, [photo.width, photo.height], margin, [width, height]);
+        self.resampler.resize(photo, &part, width, height)
+    }
+
     /// Shrinks the part of the photo the face lies in until one of its pixels is about one
     /// aligned pixel, averaging what it merges; `None` when the face lies outside the photo.
     fn shrink<'a>(
@@ -225,6 +247,24 @@ impl Aligner {
             },
             to_shrunk,
         ))
+    }
+}
+
+/// The part of a photo that [`Aligner::cut`] cuts out.
+fn widened(bounds: &Bounds, photo: [u32; 2], margin: u32, to: [u32; 2]) -> Bounds {
+    let range = |from: f32, length: f32, photo: u32, to: u32| {
+        let wider = margin as f32 * length / (to - margin) as f32 / 2.0;
+        let low = (from - wider).max(0.0).trunc();
+        let high = (from + length + wider).min(photo as f32).trunc();
+        (low, high - low)
+    };
+    let (x, width) = range(bounds.x, bounds.width, photo[0], to[0]);
+    let (y, height) = range(bounds.y, bounds.height, photo[1], to[1]);
+    Bounds {
+        x,
+        y,
+        width,
+        height,
     }
 }
 
@@ -365,6 +405,47 @@ mod tests {
         let mut out = vec![f32::NAN; 3 * ALIGNED_SIZE * ALIGNED_SIZE];
         Aligner::default().align(photo, landmarks, bounds, &mut out);
         out
+    }
+
+    #[test]
+    fn a_box_is_widened_as_facenet_pytorch_does() {
+        // Its extract_face on these boxes, with image_size 160 and margin 32: a margin of a quarter
+        // of each side (32 / 128), half of it on either end; then cut off at the photo's edges.
+        let face = |x, y, width, height| Bounds {
+            x,
+            y,
+            width,
+            height,
+        };
+        for (seen, cut) in [
+            (
+                face(40.9, 50.9, 80.0, 100.0),
+                face(30.0, 38.0, 100.0, 125.0),
+            ),
+            (face(2.0, 3.0, 80.0, 100.0), face(0.0, 0.0, 92.0, 115.0)),
+            (
+                face(180.0, 120.0, 20.0, 80.0),
+                face(177.0, 110.0, 23.0, 90.0),
+            ),
+        ] {
+            assert_eq!(widened(&seen, [200, 200], 32, [160, 160]), cut, "{seen:?}");
+        }
+        let none = face(40.2, 40.2, 0.1, 0.1);
+        let photo = gradient(200, 200, 1.0);
+        let mut aligner = Aligner::default();
+        assert!(
+            aligner
+                .cut(&photo, &none, 0, 160, 160)
+                .iter()
+                .all(|value| *value == 0)
+        );
+        let whole = aligner.cut(&photo, &face(0.0, 0.0, 200.0, 200.0), 32, 160, 160);
+        // The middle of the photo is in the middle.
+        let middle = &whole[(80 * 160 + 80) * 3..][..2];
+        assert!(
+            middle.iter().all(|value| value.abs_diff(100) <= 1),
+            "{middle:?}"
+        );
     }
 
     proptest! {

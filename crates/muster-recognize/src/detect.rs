@@ -21,8 +21,15 @@ pub const DETECTION_CUTOFF: f32 = 0.8;
 /// for this model.
 const SAME_FACE_OVERLAP: f32 = 0.3;
 
+/// The overlap from which two detections tell of the same landmarks: the measure by which objects
+/// count as found since the PASCAL VOC challenge (Everingham et al. 2010).
+const SAME_LANDMARKS_OVERLAP: f32 = 0.5;
+
 /// Detections kept before overlapping ones are merged; OpenCV's default for this model.
 const MAX_CANDIDATES: usize = 5_000;
+
+/// The name of YuNet's input.
+const INPUT: &str = "input";
 
 /// The pixels between two cells of each of YuNet's three grids.
 const STRIDES: [usize; 3] = [8, 16, 32];
@@ -230,15 +237,16 @@ impl Grids {
         input: InputSize,
     ) -> Result<Self, EngineError> {
         let side = i64::from(input.side());
-        let session = engine.compile(source, [1, 3, side, side])?;
+        let session = engine.compile(source, INPUT, [1, 3, side, side])?;
         let grids = Self {
             session,
             side: input.side() as usize,
         };
         for stride in STRIDES {
             if grids.outputs(stride).is_err() {
-                return Err(source
-                    .unsuitable("YuNet's outputs cls, obj, bbox and kps at strides 8, 16, 32"));
+                return Err(source.unsuitable(
+                    "YuNet's outputs cls, obj, bbox and kps at strides 8, 16, 32 were expected",
+                ));
             }
         }
         Ok(grids)
@@ -312,7 +320,8 @@ fn decode_cell(
     }
 }
 
-/// Keeps of each set of overlapping detections the surest, surest first.
+/// Keeps of each set of overlapping detections the surest, surest first, with the landmarks averaged
+/// over those that overlap it well: several cells see one face, each with an error of its own.
 fn suppress(mut candidates: Vec<Detection>) -> Vec<Detection> {
     candidates.retain(|seen| {
         let Bounds {
@@ -329,15 +338,37 @@ fn suppress(mut candidates: Vec<Detection>) -> Vec<Detection> {
     candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     candidates.truncate(MAX_CANDIDATES);
     let mut kept: Vec<Detection> = Vec::new();
-    for seen in candidates {
+    for seen in &candidates {
         if kept
             .iter()
             .all(|other| other.bounds.overlap(&seen.bounds) <= SAME_FACE_OVERLAP)
         {
-            kept.push(seen);
+            let mut face = *seen;
+            face.landmarks = averaged_landmarks(seen, &candidates);
+            kept.push(face);
         }
     }
     kept
+}
+
+/// The landmarks of the detections that overlap `seen`, which is one of them, averaged by their
+/// scores.
+fn averaged_landmarks(seen: &Detection, candidates: &[Detection]) -> [[f32; 2]; 5] {
+    let mut landmarks = [[0.0; 2]; 5];
+    let mut weight = 0.0;
+    for other in candidates {
+        if other.bounds.overlap(&seen.bounds) > SAME_LANDMARKS_OVERLAP {
+            weight += other.confidence;
+            for (sum, value) in landmarks.iter_mut().zip(&other.landmarks) {
+                sum[0] += other.confidence * value[0];
+                sum[1] += other.confidence * value[1];
+            }
+        }
+    }
+    if weight <= 0.0 {
+        return seen.landmarks;
+    }
+    landmarks.map(|sum| sum.map(|value| value / weight))
 }
 
 /// Fills an input tensor `[1, 3, side, side]`, planar BGR 0-255, with a view's interleaved RGB
@@ -397,7 +428,7 @@ mod tests {
         ) {
             let kept = suppress(seen.clone());
             for (index, face) in kept.iter().enumerate() {
-                prop_assert!(seen.contains(face));
+                prop_assert!(seen.iter().any(|seen| seen.bounds == face.bounds));
                 for other in &kept[index + 1..] {
                     prop_assert!(face.bounds.overlap(&other.bounds) <= SAME_FACE_OVERLAP);
                     prop_assert!(face.confidence >= other.confidence);
@@ -410,7 +441,9 @@ mod tests {
                 };
                 prop_assert!(kept.contains(face) || kept.iter().any(covered));
             }
-            prop_assert_eq!(suppress(kept.clone()), kept);
+            let again = suppress(kept.clone());
+            let places = |faces: &[Detection]| faces.iter().map(|face| face.bounds).collect::<Vec<_>>();
+            prop_assert_eq!(places(&again), places(&kept));
         }
 
         #[test]
@@ -431,6 +464,35 @@ mod tests {
         assert_eq!(suppress(vec![seen]).len(), 1);
         seen.landmarks[3][1] = f32::NAN;
         assert!(suppress(vec![seen]).is_empty());
+    }
+
+    #[test]
+    fn landmarks_are_averaged_over_what_overlaps_well_by_the_scores() {
+        let seen = |x: f32, confidence: f32, at: f32| Detection {
+            bounds: Bounds {
+                x,
+                y: 0.0,
+                width: 100.0,
+                height: 100.0,
+            },
+            landmarks: [[at, 2.0 * at]; 5],
+            confidence,
+        };
+        // The third overlaps the first by less than half, the last not at all.
+        let all = [
+            seen(0.0, 0.9, 10.0),
+            seen(10.0, 0.6, 20.0),
+            seen(40.0, 0.8, 99.0),
+            seen(300.0, 0.8, 50.0),
+        ];
+        let kept = suppress(all.to_vec());
+        assert_eq!((kept.len(), kept[0].bounds), (2, all[0].bounds));
+        let [x, y] = kept[0].landmarks[4];
+        assert!(
+            (x - 14.0).abs() < 1e-4 && (y - 28.0).abs() < 1e-4,
+            "{x} {y}"
+        );
+        assert_eq!(kept[1].landmarks, all[3].landmarks);
     }
 
     #[test]

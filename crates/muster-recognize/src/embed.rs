@@ -2,10 +2,13 @@
 //!
 //! An [`Embedding`] always has length one, so that a dot product is the cosine.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::align::ALIGNED_SIZE;
+use crate::align::{ALIGNED_SIZE, Aligner};
+use crate::decode::Photo;
+use crate::detect::Bounds;
 use crate::engine::{Engine, EngineError, Session};
+use crate::models::{self, ColourOrder, Input, Placement};
 
 /// Why numbers or bytes are no embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -168,35 +171,129 @@ fn length(values: &[f32]) -> f64 {
         .sqrt()
 }
 
+/// An embedding model's file, and what its manifest says of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbedderModel {
+    /// Its name: embeddings are kept under it.
+    pub name: String,
+    /// The ONNX file.
+    pub file: PathBuf,
+    /// What it is fed.
+    pub input: Input,
+    /// How a face is cut out for it.
+    pub placement: Placement,
+    /// Numbers of an embedding.
+    pub dimensions: usize,
+}
+
+impl EmbedderModel {
+    /// The model of a manifest's entry, in that file.
+    #[must_use]
+    pub fn of(entry: &models::Embedder, file: PathBuf) -> Self {
+        Self {
+            name: entry.name.clone(),
+            file,
+            input: entry.input.clone(),
+            placement: entry.placement(),
+            dimensions: entry.dimensions,
+        }
+    }
+}
+
 /// The embedding model, on one face at a time.
 pub struct Embedder {
     session: Session,
+    input: Input,
+    placement: Placement,
 }
 
 impl Embedder {
-    /// Compiles the model at `path` for input `[1, 3, 112, 112]`.
+    /// Compiles a model for its input, `[1, 3, height, width]`.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Model`], or [`EngineError::Unsuitable`] when it has not just one output.
-    pub fn load(engine: &mut Engine, path: &Path) -> Result<Self, EngineError> {
-        let side = ALIGNED_SIZE as i64;
-        let mut source = engine.read(path)?;
-        let session = engine.compile(&mut source, [1, 3, side, side])?;
-        if session.only_output().is_err() {
-            return Err(source.unsuitable("one output, the embedding"));
+    /// [`EngineError::Model`], or [`EngineError::Unsuitable`] when its one input or its one output,
+    /// `[1, dimensions]`, is not as the manifest says.
+    pub fn load(engine: &mut Engine, model: &EmbedderModel) -> Result<Self, EngineError> {
+        let (width, height) = (model.input.width, model.input.height);
+        let shape = [1, 3, i64::from(height), i64::from(width)];
+        let mut source = engine.read(&model.file)?;
+        let own = source.input_shape()?;
+        let fits = |(own, wanted): (&Option<i64>, i64)| own.is_none_or(|own| own == wanted);
+        if own.len() != shape.len() || !own.iter().zip(shape).all(fits) {
+            let own = own
+                .iter()
+                .map(|side| side.map_or("?".to_owned(), |side| side.to_string()));
+            return Err(source.unsuitable(format!(
+                "the manifest says that its input is {shape:?}, and it is [{}]: set `width` and \
+                 `height` as the model was exported, with the colours before them",
+                own.collect::<Vec<_>>().join(", ")
+            )));
         }
-        Ok(Self { session })
+        if source.outputs()? != 1 {
+            return Err(source.unsuitable(format!(
+                "one output, the embedding, was expected, and it has {}: export it with that alone",
+                source.outputs()?
+            )));
+        }
+        let mut session = engine.compile(&mut source, &model.input.name, shape)?;
+        // What depends on the values is known only after a run.
+        session.input_mut()?.fill(0.0);
+        session.run()?;
+        let output = session.only_output()?;
+        let (expected, found) = ([1, model.dimensions as i64], output.shape()?);
+        if found != expected {
+            return Err(source.unsuitable(format!(
+                "the manifest says that its output is {expected:?}, and it is {found:?}: set \
+                 `dimensions` to what the model gives, or export it with an output of two axes"
+            )));
+        }
+        if !output.is_f32()? {
+            return Err(source.unsuitable("an output of 32-bit floats was expected"));
+        }
+        Ok(Self {
+            session,
+            input: model.input.clone(),
+            placement: model.placement,
+        })
     }
 
-    /// Lends the input tensor `[1, 3, 112, 112]`: planar RGB, 0-255; the model itself subtracts
-    /// 127.5 and scales.
+    /// Fills the input tensor with a face: of `aligned`, planar RGB `[3, 112, 112]`, 0-255, or cut
+    /// out of the photograph by its box.
     ///
     /// # Errors
     ///
     /// [`EngineError::Run`].
-    pub fn input_mut(&mut self) -> Result<&mut [f32], EngineError> {
-        self.session.input_mut()
+    pub fn feed(
+        &mut self,
+        aligner: &mut Aligner,
+        photo: &Photo,
+        bounds: &Bounds,
+        aligned: &[f32],
+    ) -> Result<(), EngineError> {
+        let Self {
+            session,
+            input,
+            placement,
+        } = self;
+        let tensor = session.input_mut()?;
+        match placement {
+            Placement::FivePoint => {
+                let planes: Vec<_> = aligned.chunks_exact(ALIGNED_SIZE * ALIGNED_SIZE).collect();
+                fill(input, tensor, |colour| planes[colour].iter().copied());
+            }
+            Placement::Box { margin } => {
+                let (width, height) = (input.width, input.height);
+                let pixels = aligner
+                    .cut(photo, bounds, *margin, width, height)
+                    .as_chunks::<3>()
+                    .0;
+                fill(input, tensor, |colour| {
+                    pixels.iter().map(move |pixel| f32::from(pixel[colour]))
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Runs the model on the face in the input tensor.
@@ -217,6 +314,21 @@ impl Embedder {
     /// [`EngineError::Run`].
     pub fn run_alone(&mut self) -> Result<(), EngineError> {
         self.session.run()
+    }
+}
+
+/// Fills a planar tensor with the colours red, green and blue (0, 1, 2), 0-255, in the order, with
+/// the mean and at the scale of the input.
+fn fill<I: Iterator<Item = f32>>(input: &Input, tensor: &mut [f32], plane: impl Fn(usize) -> I) {
+    let order = match input.colour_order {
+        ColourOrder::Rgb => [0, 1, 2],
+        ColourOrder::Bgr => [2, 1, 0],
+    };
+    let pixels = input.width as usize * input.height as usize;
+    for (to, colour) in tensor.chunks_exact_mut(pixels).zip(order) {
+        for (to, value) in to.iter_mut().zip(plane(colour)) {
+            *to = (value - input.mean) * input.scale;
+        }
     }
 }
 
@@ -286,6 +398,25 @@ mod tests {
             Embedding::from_bytes(&[0; 5]),
             Err(EmbeddingError::Length { length: 5 })
         );
+    }
+
+    #[test]
+    fn a_tensor_has_the_colours_in_order_shifted_and_scaled() {
+        let mut input = Input {
+            name: "x".to_owned(),
+            width: 2,
+            height: 1,
+            colour_order: ColourOrder::Bgr,
+            mean: 127.5,
+            scale: 2.0,
+        };
+        let colours = [[0.0, 1.0], [10.0, 11.0], [20.0, 21.0]];
+        let mut tensor = [f32::NAN; 6];
+        fill(&input, &mut tensor, |colour| colours[colour].into_iter());
+        assert_eq!(tensor, [-215.0, -213.0, -235.0, -233.0, -255.0, -253.0]);
+        (input.colour_order, input.mean, input.scale) = (ColourOrder::Rgb, 0.0, 1.0);
+        fill(&input, &mut tensor, |colour| colours[colour].into_iter());
+        assert_eq!(tensor, [0.0, 1.0, 10.0, 11.0, 20.0, 21.0]);
     }
 
     #[test]

@@ -56,8 +56,8 @@ pub enum EngineError {
     Unsuitable {
         /// The model's file.
         path: PathBuf,
-        /// What was expected of it.
-        expected: &'static str,
+        /// What was expected of it, and what it is instead.
+        expected: String,
     },
     /// A run failed: the process should be replaced.
     #[error("cannot run a model")]
@@ -124,16 +124,25 @@ impl Engine {
         })
     }
 
-    /// Compiles a model with one `f32` input for the input shape `[n, c, h, w]`.
+    /// Compiles a model with one `f32` input, of that name, for the input shape `[n, c, h, w]`.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Model`] when the model refuses the shape.
+    /// [`EngineError::Unsuitable`] when it has other inputs, [`EngineError::Model`] when it refuses
+    /// the shape.
     pub fn compile(
         &mut self,
         source: &mut SourceModel,
+        input: &str,
         shape: [i64; 4],
     ) -> Result<Session, EngineError> {
+        let inputs = source.inputs()?;
+        if inputs != [input] {
+            return Err(source.unsuitable(format!(
+                "one input, `{input}`, was expected, and it has {}",
+                inputs.join(", ")
+            )));
+        }
         let failed = |error| EngineError::Model {
             path: source.path.clone(),
             source: error,
@@ -148,7 +157,7 @@ impl Engine {
             .compile_model(&source.model, DeviceType::CPU)
             .map_err(failed)?;
         let request = compiled.create_infer_request().map_err(failed)?;
-        let input = request.get_input_tensor().map_err(failed)?;
+        let input = request.get_tensor(input).map_err(failed)?;
         let session = Session {
             request,
             input,
@@ -157,7 +166,7 @@ impl Engine {
         if session.input.get_element_type().map_err(failed)? != ElementType::F32 {
             return Err(EngineError::Unsuitable {
                 path: source.path.clone(),
-                expected: "one input of 32-bit floats",
+                expected: "an input of 32-bit floats was expected".to_owned(),
             });
         }
         Ok(session)
@@ -199,10 +208,51 @@ pub struct SourceModel {
 impl SourceModel {
     /// Says that the model is not what its place needs.
     #[must_use]
-    pub fn unsuitable(&self, expected: &'static str) -> EngineError {
+    pub fn unsuitable(&self, expected: impl Into<String>) -> EngineError {
         EngineError::Unsuitable {
             path: self.path.clone(),
-            expected,
+            expected: expected.into(),
+        }
+    }
+
+    /// Returns the names of the inputs.
+    fn inputs(&self) -> Result<Vec<String>, EngineError> {
+        let count = self.model.get_inputs_len().map_err(|e| self.failed(e))?;
+        (0..count)
+            .map(|at| self.model.get_input_by_index(at)?.get_name())
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Returns the shape that the first input has in the file; `None` for what is open there.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Model`].
+    pub fn input_shape(&self) -> Result<Vec<Option<i64>>, EngineError> {
+        let port = self.model.get_input_by_index(0);
+        let shape = port
+            .and_then(|port| port.get_partial_shape())
+            .map_err(|error| self.failed(error))?;
+        let dimension = |at: &openvino::Dimension| (!at.is_dynamic()).then(|| at.get_min());
+        Ok(shape.get_dimensions().iter().map(dimension).collect())
+    }
+
+    /// Returns how many outputs there are.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Model`].
+    pub fn outputs(&self) -> Result<usize, EngineError> {
+        self.model
+            .get_outputs_len()
+            .map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, source: InferenceError) -> EngineError {
+        EngineError::Model {
+            path: self.path.clone(),
+            source,
         }
     }
 }
@@ -270,5 +320,25 @@ impl Output {
     /// [`EngineError::Run`].
     pub fn values(&self) -> Result<&[f32], EngineError> {
         self.0.get_data().map_err(EngineError::Run)
+    }
+
+    /// Returns the shape.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Run`].
+    pub fn shape(&self) -> Result<Vec<i64>, EngineError> {
+        let shape = self.0.get_shape().map_err(EngineError::Run)?;
+        Ok(shape.get_dimensions().to_vec())
+    }
+
+    /// Whether the values are 32-bit floats.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Run`].
+    pub fn is_f32(&self) -> Result<bool, EngineError> {
+        let kind = self.0.get_element_type().map_err(EngineError::Run)?;
+        Ok(kind == ElementType::F32)
     }
 }

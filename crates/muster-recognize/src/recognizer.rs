@@ -5,10 +5,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::align::Aligner;
+use crate::align::{ALIGNED_SIZE, Aligner};
 use crate::decode::{self, DecodeLimits, ImageError, Photo};
 use crate::detect::{Bounds, DETECTION_CUTOFF, Detector};
-use crate::embed::{Embedder, Embedding};
+use crate::embed::{Embedder, EmbedderModel, Embedding};
 use crate::engine::{Engine, EngineError};
 use crate::quality::Quality;
 
@@ -24,14 +24,14 @@ pub enum RecognizeError {
 }
 
 /// Where the runtime and the two models are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelFiles {
     /// OpenVINO's `libopenvino_c.so`, its sibling libraries beside it.
     pub runtime_library: PathBuf,
     /// YuNet, as ONNX.
     pub detector: PathBuf,
-    /// The embedding model, as ONNX: input `[1, 3, 112, 112]`, planar RGB, 0-255.
-    pub embedder: PathBuf,
+    /// The embedding model.
+    pub embedder: EmbedderModel,
 }
 
 /// How a recognizer works.
@@ -118,6 +118,8 @@ pub struct Recognizer {
     detector: Detector,
     embedder: Embedder,
     aligner: Aligner,
+    /// The face at work, turned upright: planar RGB `[3, 112, 112]`, 0-255.
+    aligned: Vec<f32>,
     options: Options,
     // Last, so that it outlives the models compiled with it.
     engine: Engine,
@@ -157,6 +159,7 @@ impl Recognizer {
             detector,
             embedder,
             aligner: Aligner::default(),
+            aligned: vec![0.0; 3 * ALIGNED_SIZE * ALIGNED_SIZE],
             options,
             engine,
         })
@@ -194,10 +197,10 @@ impl Recognizer {
         timing.detect = lap();
         let mut faces = Vec::with_capacity(found.faces.len());
         for seen in found.faces {
-            let aligned = self.embedder.input_mut()?;
-            self.aligner
-                .align(photo, &seen.landmarks, &seen.bounds, aligned);
+            let (aligner, aligned) = (&mut self.aligner, &mut self.aligned);
+            aligner.align(photo, &seen.landmarks, &seen.bounds, aligned);
             let quality = Quality::of(&seen.landmarks, &seen.bounds, aligned);
+            self.embedder.feed(aligner, photo, &seen.bounds, aligned)?;
             timing.align += lap();
             let embedding = self.embedder.embed()?;
             timing.embed += lap();

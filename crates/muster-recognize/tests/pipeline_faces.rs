@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use muster_recognize::decode::Photo;
+use muster_recognize::embed::EmbedderModel;
 use muster_recognize::engine::EngineError;
-use muster_recognize::models::{Installation, default_root};
+use muster_recognize::models::{DEFAULT_PROFILE, Installation, default_root};
 use muster_recognize::quality::{Measure, Requirements};
 use muster_recognize::recognizer::{
     Analysis, Face, ModelFiles, Options, RecognizeError, Recognizer,
@@ -33,16 +34,21 @@ struct Installed {
 impl Installed {
     /// Loads the installed models, or says on the terminal that there are none.
     fn load() -> Option<Self> {
+        Self::of_profile(DEFAULT_PROFILE)
+    }
+
+    fn of_profile(name: &str) -> Option<Self> {
         let root = std::env::var_os("MUSTER_MODELS_DIR")
             .map(PathBuf::from)
-            .or_else(default_root);
-        let Some(installation) = root.and_then(|root| Installation::open(&root).ok()) else {
-            assert!(
-                std::env::var("CI").as_deref() != Ok("true"),
-                "no models are installed: run `muster models install` or set MUSTER_MODELS_DIR"
-            );
-            eprintln!("SKIPPED: no models are installed, run `muster models install`");
-            return None;
+            .or_else(default_root)?;
+        let installation = Installation::open(&root).and_then(|found| found.with_profile(name));
+        let installation = match installation {
+            Ok(installation) => installation,
+            Err(error) => {
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "{error}");
+                eprintln!("SKIPPED: {error}");
+                return None;
+            }
         };
         let recognizer = Recognizer::load(&files(&installation), Options::default()).unwrap();
         Some(Self {
@@ -85,11 +91,7 @@ impl Installed {
 }
 
 fn files(installation: &Installation) -> ModelFiles {
-    ModelFiles {
-        runtime_library: installation.runtime_library(),
-        detector: installation.detector_file(),
-        embedder: installation.embedder_file(),
-    }
+    installation.model_files()
 }
 
 fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
@@ -313,7 +315,7 @@ fn what_is_at_fault_is_told() {
     };
     assert!(matches!(load(missing), EngineError::Model { .. }));
     let swapped = ModelFiles {
-        detector: right.embedder.clone(),
+        detector: right.embedder.file.clone(),
         ..right.clone()
     };
     assert!(matches!(
@@ -321,13 +323,37 @@ fn what_is_at_fault_is_told() {
         EngineError::Model { .. } | EngineError::Unsuitable { .. }
     ));
     let swapped = ModelFiles {
-        embedder: right.detector.clone(),
+        embedder: EmbedderModel {
+            file: right.detector.clone(),
+            ..right.embedder.clone()
+        },
         ..right.clone()
     };
-    assert!(matches!(
-        load(swapped),
-        EngineError::Model { .. } | EngineError::Unsuitable { .. }
-    ));
+    assert!(matches!(load(swapped), EngineError::Unsuitable { .. }));
+    let said_otherwise = |change: fn(&mut EmbedderModel)| {
+        let mut files = right.clone();
+        change(&mut files.embedder);
+        load(files).to_string()
+    };
+    for (message, said) in [
+        (
+            said_otherwise(|model| model.dimensions = 512),
+            "set `dimensions`",
+        ),
+        (
+            said_otherwise(|model| model.input.width = 160),
+            "set `width` and `height`",
+        ),
+        (
+            said_otherwise(|model| model.input.name = "x".to_owned()),
+            "it has data",
+        ),
+    ] {
+        assert!(
+            message.contains(said) && message.contains("sface.onnx"),
+            "{message}"
+        );
+    }
     let no_library = ModelFiles {
         runtime_library: "nowhere.so".into(),
         ..right.clone()
@@ -349,10 +375,15 @@ fn what_is_at_fault_is_told() {
 /// What the manifest says of strangers is what the sample photographs show: faces of different
 /// people, of one photograph left out, since they share its light.
 #[test]
-fn the_shipped_calibration_is_that_of_the_sample_photographs() {
-    let Some(mut installed) = Installed::load() else {
-        return;
-    };
+fn the_shipped_calibrations_are_those_of_the_sample_photographs() {
+    for profile in [DEFAULT_PROFILE, "fast"] {
+        if let Some(installed) = Installed::of_profile(profile) {
+            calibration_is_that_of_the_sample_photographs(installed);
+        }
+    }
+}
+
+fn calibration_is_that_of_the_sample_photographs(mut installed: Installed) {
     let mut named: Vec<(String, Face)> = Vec::new();
     for (name, photograph) in installed.photographs() {
         named.push((name, installed.main_face(&photograph)));

@@ -20,6 +20,9 @@ pub struct Cli {
     /// Configuration file [default: muster.toml, where there is one]
     #[arg(long, global = true, value_name = "FILE", env = "MUSTER_CONFIG")]
     config: Option<PathBuf>,
+    /// Models to run: a profile of `muster models list` [default: default]
+    #[arg(long, global = true, value_name = "NAME")]
+    profile: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -80,7 +83,13 @@ struct WorkerArgs {
 /// Whatever kept the command from doing its work, to be shown on one line.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = cli.config;
-    let settings = |overrides: &Overrides| Settings::resolve(config.as_deref(), overrides);
+    let settings = |overrides: &Overrides| {
+        let overrides = Overrides {
+            profile: cli.profile.clone(),
+            ..overrides.clone()
+        };
+        Settings::resolve(config.as_deref(), &overrides)
+    };
     match cli.command {
         Command::Up(overrides) => {
             let settings = settings(&overrides)?;

@@ -16,6 +16,7 @@ use muster_fleet::{KeepAlive, Policy};
 use muster_jobs::ObjectKeys;
 use muster_recognize::calibration::DEFAULT_TARGET;
 use muster_recognize::decode::DecodeLimits;
+use muster_recognize::models::{DEFAULT_PROFILE, Installation, Manifest, OWN_MANIFEST};
 use serde::{Deserialize, Serialize};
 
 pub use origin::Origin;
@@ -75,6 +76,12 @@ pub struct Settings {
     pub ec2: Ec2Settings,
     /// Where `muster models install` put the models; its own default when unset.
     pub models_dir: Option<PathBuf>,
+    /// A manifest of the operator's own models; `models.toml` in the folder of the models, where
+    /// there is one, when unset.
+    pub models_manifest: Option<PathBuf>,
+    /// Which of the manifest's profiles runs: the detector and the embedder. Each of the operator's
+    /// own embedders is one.
+    pub profile: String,
     /// Address that the web tier listens on.
     pub listen: SocketAddr,
     /// Whether every call wants an API key; unset, unless the web tier listens on loopback.
@@ -170,6 +177,8 @@ impl Default for Settings {
             endpoint: None,
             ec2: Ec2Settings::default(),
             models_dir: None,
+            models_manifest: None,
+            profile: DEFAULT_PROFILE.to_owned(),
             listen: ([127, 0, 0, 1], 8000).into(),
             require_keys: None,
             cors_origins: Vec::new(),
@@ -226,6 +235,10 @@ pub struct Overrides {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_instances: Option<u32>,
+    /// `--profile`, which every command has.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
 }
 
 impl Settings {
@@ -458,6 +471,34 @@ impl Settings {
             .clone()
             .or_else(muster_recognize::models::default_root)
             .context("there is no home folder for the models: set models_dir, or MUSTER_MODELS_DIR")
+    }
+
+    /// Opens the installed models with the profile that is set.
+    ///
+    /// # Errors
+    /// When they are not installed, or there is no such profile.
+    pub fn installation(&self) -> anyhow::Result<Installation> {
+        let installation = Installation::open_with(self.manifest()?, &self.models_dir()?)?;
+        Ok(installation.with_profile(&self.profile)?)
+    }
+
+    /// Reads the models' manifest, and the operator's own where there is one.
+    ///
+    /// # Errors
+    /// When the operator's is wrong.
+    pub fn manifest(&self) -> anyhow::Result<Manifest> {
+        let shipped = Manifest::embedded()?;
+        let own = match &self.models_manifest {
+            Some(path) => Some(path.clone()),
+            // A web tier on its own needs no folder for models.
+            None => self.models_dir().ok().map(|root| root.join(OWN_MANIFEST)),
+        };
+        Ok(match own {
+            Some(path) if self.models_manifest.is_some() || path.is_file() => {
+                shipped.with_own(&path)?
+            }
+            _ => shipped,
+        })
     }
 }
 

@@ -378,6 +378,8 @@ fn worker_args(settings: &Settings, config: Option<PathBuf>) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["worker".into(), "--exit-with-stdin".into()];
     args.push("--data".into());
     args.push(settings.data_dir.clone().into());
+    args.push("--profile".into());
+    args.push(settings.profile.clone().into());
     if let Some(config) = config {
         args.push("--config".into());
         args.push(config.into());

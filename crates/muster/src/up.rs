@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use muster_recognize::models::Installation;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +21,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     if settings.fleet == FleetKind::Local {
-        let models = settings.models_dir()?;
-        tokio::task::spawn_blocking(move || Installation::open(&models)?.verify())
+        let installation = settings.installation()?;
+        tokio::task::spawn_blocking(move || installation.verify())
             .await
             .context("verify the models")??;
     }

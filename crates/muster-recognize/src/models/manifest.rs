@@ -6,24 +6,30 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::ModelError;
+use super::entry::{Detector, Embedder};
+use super::package::{InstalledFile, Package};
 
 const EMBEDDED: &str = include_str!("../../../../models/manifest.toml");
 
 /// The only layout of the manifest that is understood.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
-/// Packages, models, samples and the profile that the service runs.
+/// The profile of an installation where none is asked for; every installation has it.
+pub const DEFAULT_PROFILE: &str = "default";
+
+/// Packages, models, samples and the profiles that the service can run.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Manifest {
     schema: u32,
-    /// The models that the service runs.
-    pub profile: Profile,
+    /// What the service can run, one at a time.
+    #[serde(rename = "profile", default)]
+    pub profiles: Vec<Profile>,
     /// Face detectors.
     #[serde(rename = "detector", default)]
     pub detectors: Vec<Detector>,
@@ -40,114 +46,16 @@ pub struct Manifest {
     pub packages: Vec<Package>,
 }
 
-/// The names of the models that the service runs.
+/// A detector and an embedder that run together.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
+    /// What an operator calls it.
+    pub name: String,
     /// A [`Detector::name`].
     pub detector: String,
     /// An [`Embedder::name`].
     pub embedder: String,
-}
-
-/// A model that finds faces.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Detector {
-    /// Short name.
-    pub name: String,
-    /// What it is, for people.
-    pub title: String,
-    /// SPDX licence expression of the model.
-    pub licence: String,
-    /// The installed file.
-    pub file: String,
-    /// What it is fed.
-    pub input: Input,
-}
-
-/// A model that turns an aligned face into numbers that are close for the same person.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Embedder {
-    /// Short name.
-    pub name: String,
-    /// What it is, for people.
-    pub title: String,
-    /// SPDX licence expression of the model.
-    pub licence: String,
-    /// The installed file.
-    pub file: String,
-    /// What it is fed.
-    pub input: Input,
-    /// Numbers of an embedding.
-    pub dimensions: usize,
-    /// Cosine similarity from which two faces count as one person.
-    pub cutoff: f32,
-    /// How alike different people are by this model.
-    pub calibration: Option<Calibration>,
-}
-
-/// How alike the faces of different people are by a model: what a cutoff rests on until a gallery's
-/// own faces tell.
-///
-/// Similarities are cosines, of one photograph to one other.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Calibration {
-    /// Their mean.
-    pub impostor_mean: f32,
-    /// Their standard deviation.
-    pub impostor_std: f32,
-    /// How many people were compared: the weight that the two figures have beside a gallery's own.
-    pub people: u32,
-    /// Where the two figures come from.
-    pub source: String,
-}
-
-impl Calibration {
-    /// Tells what is wrong with it.
-    fn check(&self) -> Result<(), &'static str> {
-        if !(-1.0..=1.0).contains(&self.impostor_mean) {
-            return Err("the mean of cosines is between -1 and 1");
-        }
-        if !(self.impostor_std > 0.0 && self.impostor_std <= 1.0) {
-            return Err("the standard deviation is above 0 and at most 1");
-        }
-        if self.source.trim().is_empty() {
-            return Err("its source is not said");
-        }
-        Ok(())
-    }
-}
-
-/// The tensor a model is fed: `[1, 3, height, width]`, each sample `(value - mean) * scale` of a
-/// colour 0-255.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Input {
-    /// The graph input's name.
-    pub name: String,
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// Order of the three planes.
-    pub colour_order: ColourOrder,
-    /// Subtracted first.
-    pub mean: f32,
-    /// Multiplied then.
-    pub scale: f32,
-}
-
-/// Order of the colour planes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ColourOrder {
-    /// Red first.
-    Rgb,
-    /// Blue first.
-    Bgr,
 }
 
 /// A person of the samples.
@@ -166,121 +74,6 @@ pub struct Person {
 pub struct Samples {
     /// Several people in one picture, none of them among the named ones.
     pub group: String,
-}
-
-/// A pinned package.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Package {
-    /// Name in its registry.
-    pub name: String,
-    /// Exact version.
-    pub version: String,
-    /// Who fetches it.
-    pub client: Client,
-    /// What it is for.
-    pub role: Role,
-    /// SPDX licence expression of the package.
-    pub licence: String,
-    /// Its archives: one, or one a processor architecture.
-    #[serde(rename = "build")]
-    pub builds: Vec<Build>,
-}
-
-/// A package client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Client {
-    /// Python's.
-    Pip,
-}
-
-/// What a package or model is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// The inference runtime.
-    Runtime,
-    /// Holds models.
-    Models,
-    /// Finds faces.
-    Detector,
-    /// Embeds faces.
-    Embedder,
-    /// Sample photographs.
-    Samples,
-    /// Needed to fetch other packages; nothing of it stays.
-    BuildTool,
-}
-
-/// One archive of a package.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Build {
-    /// The archive's format.
-    pub kind: BuildKind,
-    /// `std::env::consts::ARCH` that it is for; absent: any.
-    pub arch: Option<String>,
-    /// The interpreter it was built for, where its own is not that of the machine.
-    pub target: Option<Target>,
-    /// Size of the archive.
-    pub bytes: u64,
-    /// Hash of the archive, lower-case hexadecimal.
-    pub sha256: String,
-    /// What is kept.
-    #[serde(rename = "file", default)]
-    pub files: Vec<InstalledFile>,
-}
-
-/// An archive's format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BuildKind {
-    /// A Python wheel: a zip archive.
-    Wheel,
-    /// A Python source distribution: a gzipped tar archive.
-    Sdist,
-}
-
-/// An interpreter that a wheel was built for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// Platform tag.
-    pub platform: String,
-    /// Python version.
-    pub python: String,
-    /// Implementation tag.
-    pub implementation: String,
-    /// ABI tag.
-    pub abi: String,
-}
-
-/// A file that is installed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InstalledFile {
-    /// The archive's member.
-    pub from: String,
-    /// Path under the installation, with `/`.
-    pub to: String,
-    /// What is done to it.
-    pub prepare: Option<Preparation>,
-    /// Size when installed.
-    pub bytes: u64,
-    /// Hash when installed, lower-case hexadecimal.
-    pub sha256: String,
-}
-
-/// What is done to a file before it is installed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Preparation {
-    /// [`super::prepare::dequantise`].
-    Dequantise {
-        /// The graph input that stays.
-        input: String,
-    },
 }
 
 impl Manifest {
@@ -331,11 +124,7 @@ impl Manifest {
                 .iter()
                 .map(|file| (file.to.as_str(), &file.sha256));
             for (what, hash) in whole.into_iter().chain(files) {
-                if hash.len() != 64
-                    || !hash
-                        .bytes()
-                        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-                {
+                if !is_sha256(hash) {
                     return Err(format!(
                         "the sha256 of {} ({what}) is not 64 lower-case hexadecimal digits",
                         package.name
@@ -344,6 +133,15 @@ impl Manifest {
             }
             if let Some(file) = build.files.iter().find(|file| !stays_inside(&file.to)) {
                 return Err(format!("{} leads out of the installation", file.to));
+            }
+            if let Some(profile) = &package.profile
+                && (profile == DEFAULT_PROFILE || self.profile(profile).is_none())
+            {
+                return Err(format!(
+                    "{} is said to be for the profile {profile}: name one that is listed and not \
+                     the default, or leave `profile` out",
+                    package.name
+                ));
             }
         }
         let mut named = vec![&self.samples.group];
@@ -360,29 +158,91 @@ impl Manifest {
             }
         }
         for model in &self.embedders {
-            if let Some(Err(reason)) = model.calibration.as_ref().map(Calibration::check) {
-                return Err(format!("the calibration of {}: {reason}", model.name));
+            model.check()?;
+            if model.sha256.is_some() {
+                return Err(format!(
+                    "the sha256 of {} stands with its package",
+                    model.name
+                ));
             }
         }
-        self.detector()
-            .ok_or("the profile's detector is not listed")?;
-        self.embedder()
-            .ok_or("the profile's embedder is not listed")?;
+        for model in &self.detectors {
+            if !model.input.is_yunets() {
+                return Err(format!(
+                    "the detector {}: only YuNet is known, which is fed `input`, 320 x 320, bgr, \
+                     mean 0, scale 1",
+                    model.name
+                ));
+            }
+        }
+        for profile in &self.profiles {
+            if self.detector(profile).is_none() {
+                return Err(format!(
+                    "the detector of profile {} is not listed",
+                    profile.name
+                ));
+            }
+            if self.embedder(profile).is_none() {
+                return Err(format!(
+                    "the embedder of profile {} is not listed",
+                    profile.name
+                ));
+            }
+            let elsewhere = builds()
+                .filter(|(package, _)| {
+                    let only = package.profile.as_ref();
+                    only.is_some_and(|only| *only != profile.name)
+                })
+                .flat_map(|(_, build)| &build.files)
+                .find(|file| self.model_files(profile).contains(&file.to.as_str()));
+            if let Some(file) = elsewhere {
+                return Err(format!(
+                    "{} is installed for another profile than {} only",
+                    file.to, profile.name
+                ));
+            }
+        }
+        let unique = |names: Vec<&String>| BTreeSet::from_iter(&names).len() == names.len();
+        if !unique(self.embedders.iter().map(|model| &model.name).collect())
+            || !unique(self.profiles.iter().map(|profile| &profile.name).collect())
+        {
+            return Err("two embedders or two profiles have the same name".to_owned());
+        }
+        self.profile(DEFAULT_PROFILE)
+            .ok_or_else(|| format!("there is no profile {DEFAULT_PROFILE}"))?;
         Ok(())
     }
 
-    pub(super) fn detector(&self) -> Option<&Detector> {
-        self.detectors
-            .iter()
-            .find(|model| model.name == self.profile.detector)
+    /// Finds a profile by its name.
+    #[must_use]
+    pub fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.iter().find(|profile| profile.name == name)
     }
 
-    /// The embedder that the service runs; a manifest that parsed has one.
-    #[must_use]
-    pub fn embedder(&self) -> Option<&Embedder> {
-        self.embedders
+    /// The files of a profile's models.
+    pub(super) fn model_files(&self, profile: &Profile) -> Vec<&str> {
+        let detector = self.detector(profile).map(|model| model.file.as_str());
+        let embedder = self.embedder(profile).map(|model| model.file.as_str());
+        detector.into_iter().chain(embedder).collect()
+    }
+
+    /// The detector of a profile; a manifest that parsed has one.
+    pub(super) fn detector(&self, profile: &Profile) -> Option<&Detector> {
+        self.detectors
             .iter()
-            .find(|model| model.name == self.profile.embedder)
+            .find(|model| model.name == profile.detector)
+    }
+
+    /// The embedder of a profile; a manifest that parsed has one.
+    #[must_use]
+    pub fn embedder(&self, profile: &Profile) -> Option<&Embedder> {
+        self.embedder_named(&profile.embedder)
+    }
+
+    /// Finds an embedder by its name.
+    #[must_use]
+    pub fn embedder_named(&self, name: &str) -> Option<&Embedder> {
+        self.embedders.iter().find(|model| model.name == name)
     }
 
     /// Lists what is installed on a processor architecture, with the package that it comes from.
@@ -396,13 +256,35 @@ impl Manifest {
             .flat_map(|(package, build)| build.files.iter().map(move |file| (package, file)))
     }
 
-    /// Names the installation: the same name holds the same files.
+    /// Lists what is installed together: what every installation has (`None`), or what one profile
+    /// needs besides.
+    pub(super) fn part<'a>(
+        &'a self,
+        part: Option<&'a str>,
+        arch: &'a str,
+    ) -> impl Iterator<Item = (&'a Package, &'a InstalledFile)> {
+        self.files(arch)
+            .filter(move |(package, _)| package.profile.as_deref() == part)
+    }
+
+    /// The parts: what every installation has, and the profiles that need more.
+    pub(super) fn parts(&self) -> Vec<Option<&str>> {
+        let mut parts = vec![None];
+        for package in &self.packages {
+            if !parts.contains(&package.profile.as_deref()) {
+                parts.push(package.profile.as_deref());
+            }
+        }
+        parts
+    }
+
+    /// Names the installation of a part: the same name holds the same files.
     ///
     /// It is a hash of the installed paths and their hashes, so a change of wording or of a cutoff
     /// fetches nothing anew.
-    pub(super) fn layout(&self, arch: &str) -> String {
+    pub(super) fn layout(&self, part: Option<&str>, arch: &str) -> String {
         let mut lines: Vec<String> = self
-            .files(arch)
+            .part(part, arch)
             .map(|(_, file)| format!("{} {}\n", file.sha256, file.to))
             .collect();
         lines.sort();
@@ -414,13 +296,10 @@ impl Manifest {
     }
 }
 
-impl Package {
-    /// Picks the archive for a processor architecture.
-    pub(super) fn build(&self, arch: &str) -> Option<&Build> {
-        self.builds
-            .iter()
-            .find(|build| build.arch.as_deref().is_none_or(|wanted| wanted == arch))
-    }
+/// Whether this is a SHA-256 in lower-case hexadecimal.
+pub(super) fn is_sha256(hash: &str) -> bool {
+    let digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    hash.len() == 64 && hash.bytes().all(digit)
 }
 
 fn stays_inside(path: &str) -> bool {
@@ -432,33 +311,37 @@ fn stays_inside(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Role;
     use super::*;
 
     #[test]
     fn the_embedded_manifest_holds_together() {
         let manifest = Manifest::embedded().unwrap();
-        let sface = manifest.embedder().unwrap();
+        let default = manifest.profile(DEFAULT_PROFILE).unwrap();
+        let sface = manifest.embedder(default).unwrap();
         assert_eq!(
             (sface.name.as_str(), sface.dimensions, sface.cutoff),
             ("sface", 128, 0.363)
         );
-        assert_eq!(
-            manifest.detector().unwrap().input.colour_order,
-            ColourOrder::Bgr
-        );
+        let fast = manifest.profile("fast").unwrap();
+        assert_eq!(manifest.embedder(fast).unwrap().dimensions, 512);
+        assert_eq!(manifest.parts(), [None, Some("fast")]);
         let runtime: u64 = manifest
             .files("x86_64")
             .filter(|(package, _)| package.role == Role::Runtime)
             .map(|(_, file)| file.bytes)
             .sum();
         assert!((85_000_000..100_000_000).contains(&runtime), "{runtime}");
-        assert_ne!(manifest.layout("x86_64"), manifest.layout("aarch64"));
-        assert_eq!(manifest.layout("x86_64").len(), 16);
+        assert_ne!(
+            manifest.layout(None, "x86_64"),
+            manifest.layout(None, "aarch64")
+        );
+        assert_eq!(manifest.layout(None, "x86_64").len(), 16);
     }
 
     #[test]
     fn the_layout_follows_the_files_and_nothing_else() {
-        let layout = |text: &str| Manifest::parse(text).unwrap().layout("x86_64");
+        let layout = |text: &str| Manifest::parse(text).unwrap().layout(None, "x86_64");
         assert_eq!(
             layout(EMBEDDED),
             layout(&EMBEDDED.replace("cutoff = 0.363", "cutoff = 0.4"))
@@ -501,7 +384,40 @@ mod tests {
             (
                 "detector = \"yunet\"",
                 "detector = \"other\"",
-                "detector is not listed",
+                "detector of profile default is not listed",
+            ),
+            (
+                "alignment = \"five-point\"",
+                "alignment = \"five-points\"",
+                "unknown variant `five-points`",
+            ),
+            (
+                "alignment = \"five-point\"",
+                "alignment = \"five-point\"\nmargin = 32",
+                "`margin` belongs to",
+            ),
+            (
+                "name = \"data\", width = 112",
+                "name = \"data\", width = 160",
+                "112 x 112",
+            ),
+            (
+                "colour_order = \"rgb\"",
+                "colour_order = \"grey\"",
+                "unknown variant `grey`",
+            ),
+            ("width = 320", "width = 640", "only YuNet is known"),
+            ("scale = 0.0078125", "scale = 0.0", "the scale is not 0"),
+            ("dimensions = 512", "dimensions = 0", "`dimensions`"),
+            (
+                "name = \"fast\"\n",
+                "name = \"quick\"\n",
+                "for the profile fast",
+            ),
+            (
+                "impostor_std = 0.088",
+                "impostor_std = 0.0",
+                "its calibration",
             ),
             (
                 "dequantise = { input",

@@ -5,10 +5,13 @@
 //! all.
 
 mod archive;
+mod entry;
 mod fetch;
 mod install;
 mod manifest;
 mod onnx;
+mod own;
+mod package;
 mod prepare;
 mod verify;
 
@@ -18,13 +21,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::embed::EmbedderModel;
 use crate::recognizer::ModelFiles;
 
+pub use entry::{Alignment, Calibration, ColourOrder, Detector, Embedder, Input, Placement};
 pub use install::{Installed, Progress, install};
-pub use manifest::{
-    Build, BuildKind, Calibration, Client, ColourOrder, Detector, Embedder, Input, InstalledFile,
-    Manifest, Package, Person, Preparation, Profile, Role, Samples, Target,
-};
+pub use manifest::{DEFAULT_PROFILE, Manifest, Person, Profile, Samples};
+pub use own::OWN_MANIFEST;
+pub use package::{Build, BuildKind, Client, InstalledFile, Package, Preparation, Role, Target};
 pub use prepare::{PrepareError, dequantise};
 pub use verify::FileState;
 
@@ -42,15 +46,36 @@ pub enum ModelError {
         root: PathBuf,
     },
     /// An installed file is not what was installed.
-    #[error("{} is {}: run `muster models install` to put it right", path.display(), match state {
+    #[error("{} is {}: run `{}` to put it right", path.display(), match state {
         FileState::Missing => "missing",
         _ => "damaged or was changed",
-    })]
+    }, install_command(profile.as_deref()))]
     Altered {
         /// The file.
         path: PathBuf,
         /// What became of it.
         state: FileState,
+        /// The profile that it is for; `None` for all.
+        profile: Option<String>,
+    },
+    /// No such profile.
+    #[error("there is no profile {name}: use one of {}", known.join(", "))]
+    UnknownProfile {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// A profile's own models were not installed.
+    #[error(
+        "the models of the profile {profile} are not installed in {}: run `{}`",
+        root.display(), install_command(Some(profile))
+    )]
+    ProfileNotInstalled {
+        /// The profile.
+        profile: String,
+        /// Where they were looked for.
+        root: PathBuf,
     },
     /// There is no runtime for this machine.
     #[error(
@@ -69,12 +94,26 @@ pub enum ModelError {
         /// What was tried and what came of it.
         reason: String,
     },
-    /// The package client failed.
-    #[error("pip could not fetch {package}; its last lines were:\n{tail}")]
-    Fetch {
+    /// There is no npm.
+    #[error(
+        "npm, which comes with Node.js, is needed to fetch {package} (`npm` does not start: \
+         {source}): install it (Debian and Ubuntu: `apt-get install npm`) and run the command again"
+    )]
+    Npm {
         /// Name and version.
         package: String,
-        /// The last lines that pip printed.
+        /// The system's word.
+        #[source]
+        source: io::Error,
+    },
+    /// The package client failed.
+    #[error("{client} could not fetch {package}; its last lines were:\n{tail}")]
+    Fetch {
+        /// The client.
+        client: Client,
+        /// Name and version.
+        package: String,
+        /// The last lines that it printed.
         tail: String,
     },
     /// An archive is not the pinned one.
@@ -110,6 +149,27 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An operator's manifest is wrong.
+    #[error("the models' manifest {} is wrong: {reason}", path.display())]
+    OwnManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An operator's own model is not there, or not the one that was stated.
+    #[error("the file of the model {name}, {}, {}", path.display(), match state {
+        FileState::Missing => "is missing: put it there, or correct `file` in the models' manifest",
+        _ => "has another hash: put the right file there, or correct `sha256` in the models' manifest",
+    })]
+    OwnModel {
+        /// The embedder.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// What became of it.
+        state: FileState,
+    },
     /// A file or folder could not be used.
     #[error("could not {doing} {}", path.display())]
     Io {
@@ -133,6 +193,15 @@ impl ModelError {
     }
 }
 
+/// What installs a profile's models.
+fn install_command(profile: Option<&str>) -> String {
+    let command = "muster models install";
+    match profile {
+        Some(profile) => format!("{command} --profile {profile}"),
+        None => command.to_owned(),
+    }
+}
+
 /// Names the folder that models are installed in unless told otherwise: `$XDG_DATA_HOME/muster`,
 /// else `~/.local/share/muster`; `None` without a home.
 pub fn default_root() -> Option<PathBuf> {
@@ -146,11 +215,16 @@ pub fn default_root() -> Option<PathBuf> {
         .map(|data| data.join("muster"))
 }
 
-/// An installation that is there.
+/// An installation that is there, and the profile that is used of it.
+///
+/// What every profile needs is in one folder; what a profile needs besides is in one of its own.
 #[derive(Debug, Clone)]
 pub struct Installation {
-    folder: PathBuf,
+    root: PathBuf,
+    /// The folder of each of the manifest's parts.
+    folders: Vec<(Option<String>, PathBuf)>,
     manifest: Manifest,
+    profile: Profile,
     arch: String,
 }
 
@@ -170,7 +244,10 @@ pub struct Listed {
     pub name: String,
     /// What it is for.
     pub role: Role,
-    /// Name and version of the package that it comes from.
+    /// The one profile that needs it; absent where every installation has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Name and version of the package that it comes from; of an operator's own model the file.
     pub package: String,
     /// SPDX licence expression.
     pub licence: String,
@@ -181,7 +258,8 @@ pub struct Listed {
 }
 
 impl Installation {
-    /// Finds the installation in `root`, of exactly the manifest that is compiled in.
+    /// Finds the installation in `root`, of exactly the manifest that is compiled in; it has the
+    /// default profile.
     ///
     /// It looks at names and sizes only; [`Self::verify`] hashes.
     ///
@@ -189,39 +267,111 @@ impl Installation {
     /// [`ModelError::NotInstalled`], or [`ModelError::Altered`] when a file is missing or has
     /// another size.
     pub fn open(root: &Path) -> Result<Self, ModelError> {
-        Self::open_of(Manifest::embedded()?, root, env::consts::ARCH)
+        Self::open_with(Manifest::embedded()?, root)
+    }
+
+    /// As [`Self::open`], of a manifest that an operator's own models were added to.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(manifest: Manifest, root: &Path) -> Result<Self, ModelError> {
+        Self::open_of(manifest, root, env::consts::ARCH)
     }
 
     fn open_of(manifest: Manifest, root: &Path, arch: &str) -> Result<Self, ModelError> {
         let installation = Self::at(manifest, root, arch);
-        if !installation.folder.is_dir() {
+        if !installation.folder().is_dir() {
             return Err(ModelError::NotInstalled {
                 root: root.to_owned(),
             });
         }
-        for (_, file) in installation.manifest.files(arch) {
-            let path = installation.path(&file.to);
+        installation.check_sizes(None)?;
+        Ok(installation)
+    }
+
+    /// Uses another profile's models.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownProfile`], [`ModelError::ProfileNotInstalled`], or
+    /// [`ModelError::Altered`] when a file is missing or has another size.
+    pub fn with_profile(mut self, name: &str) -> Result<Self, ModelError> {
+        let profile = self.known_profile(name)?.clone();
+        if self.manifest.parts().contains(&Some(name)) {
+            if !self.part_folder(Some(name)).is_dir() {
+                return Err(ModelError::ProfileNotInstalled {
+                    profile: name.to_owned(),
+                    root: self.root,
+                });
+            }
+            self.check_sizes(Some(name))?;
+        }
+        self.profile = profile;
+        Ok(self)
+    }
+
+    fn known_profile(&self, name: &str) -> Result<&Profile, ModelError> {
+        let profiles = || self.manifest.profiles.iter();
+        self.manifest
+            .profile(name)
+            .ok_or_else(|| ModelError::UnknownProfile {
+                name: name.to_owned(),
+                known: profiles().map(|profile| profile.name.clone()).collect(),
+            })
+    }
+
+    fn check_sizes(&self, part: Option<&str>) -> Result<(), ModelError> {
+        for (_, file) in self.manifest.part(part, &self.arch) {
+            let path = self.part_folder(part).join(&file.to);
             let state = match path.metadata() {
                 Ok(found) if found.len() == file.bytes => continue,
                 Ok(_) => FileState::Altered,
                 Err(_) => FileState::Missing,
             };
-            return Err(ModelError::Altered { path, state });
+            return Err(ModelError::Altered {
+                path,
+                state,
+                profile: part.map(str::to_owned),
+            });
         }
-        Ok(installation)
+        Ok(())
     }
 
     fn at(manifest: Manifest, root: &Path, arch: &str) -> Self {
-        let folder = root.join(format!(
-            "{}{}",
-            install::FOLDER_PREFIX,
-            manifest.layout(arch)
-        ));
+        let folder = |part| {
+            let layout = manifest.layout(part, arch);
+            root.join(format!("{}{layout}", install::FOLDER_PREFIX))
+        };
+        let folders = manifest
+            .parts()
+            .into_iter()
+            .map(|part| (part.map(str::to_owned), folder(part)))
+            .collect();
+        let profile = manifest
+            .profile(DEFAULT_PROFILE)
+            .expect("a parsed manifest has the default profile")
+            .clone();
         Self {
-            folder,
+            root: root.to_owned(),
+            folders,
             manifest,
+            profile,
             arch: arch.to_owned(),
         }
+    }
+
+    /// The names of the parts' folders.
+    fn folder_names(&self) -> Vec<String> {
+        let names = self.folders.iter().filter_map(|(_, path)| path.file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// The folder of a part: what every profile needs (`None`), or what that one needs besides.
+    fn part_folder(&self, part: Option<&str>) -> &Path {
+        let mut folders = self.folders.iter();
+        let found = folders.find(|(of, _)| of.as_deref() == part);
+        &found.expect("every part has a folder").1
     }
 
     /// The manifest that it was installed by.
@@ -229,9 +379,14 @@ impl Installation {
         &self.manifest
     }
 
-    /// The folder that holds it.
+    /// The folder that holds what every profile needs.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.part_folder(None)
+    }
+
+    /// The profile that is used.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// The folder for the models as the runtime has compiled them for this processor; it holds
@@ -248,14 +403,14 @@ impl Installation {
     /// The profile's face detector.
     pub fn detector(&self) -> &Detector {
         self.manifest
-            .detector()
+            .detector(&self.profile)
             .expect("a parsed manifest has the profile's detector")
     }
 
     /// The profile's face embedder.
     pub fn embedder(&self) -> &Embedder {
         self.manifest
-            .embedder()
+            .embedder(&self.profile)
             .expect("a parsed manifest has the profile's embedder")
     }
 
@@ -274,7 +429,7 @@ impl Installation {
         ModelFiles {
             runtime_library: self.runtime_library(),
             detector: self.detector_file(),
-            embedder: self.embedder_file(),
+            embedder: EmbedderModel::of(self.embedder(), self.embedder_file()),
         }
     }
 
@@ -291,12 +446,15 @@ impl Installation {
         }
     }
 
-    /// Hashes every installed file.
+    /// Hashes every installed file, those of profiles that are not used as well.
     ///
     /// # Errors
     /// [`ModelError::Altered`] for the first file that is not what was installed.
     pub fn verify(&self) -> Result<(), ModelError> {
-        self.verify_where(|_| true)
+        self.verify_where(|package, _| {
+            package.profile.is_none() || self.part_folder(package.profile.as_deref()).is_dir()
+        })?;
+        self.verify_own(self.embedder())
     }
 
     /// Hashes the files of the profile's detector and embedder only.
@@ -304,43 +462,73 @@ impl Installation {
     /// # Errors
     /// As [`Self::verify`].
     pub fn verify_models(&self) -> Result<(), ModelError> {
-        let models = [&self.detector().file, &self.embedder().file];
-        self.verify_where(|file| models.contains(&&file.to))
+        let models = self.manifest.model_files(&self.profile);
+        self.verify_where(|_, file| models.contains(&file.to.as_str()))?;
+        self.verify_own(self.embedder())
     }
 
-    fn verify_where(&self, wanted: impl Fn(&InstalledFile) -> bool) -> Result<(), ModelError> {
-        let files: Vec<(PathBuf, &str)> = self
+    /// Hashes the file of an operator's own embedder.
+    fn verify_own(&self, embedder: &Embedder) -> Result<(), ModelError> {
+        match own_state(embedder) {
+            None | Some(FileState::Intact) => Ok(()),
+            Some(state) => Err(ModelError::OwnModel {
+                name: embedder.name.clone(),
+                path: PathBuf::from(&embedder.file),
+                state,
+            }),
+        }
+    }
+
+    fn verify_part(&self, part: Option<&str>) -> Result<(), ModelError> {
+        self.verify_where(|package, _| package.profile.as_deref() == part)
+    }
+
+    fn verify_where(
+        &self,
+        wanted: impl Fn(&Package, &InstalledFile) -> bool,
+    ) -> Result<(), ModelError> {
+        let wanted: Vec<(&Package, &InstalledFile)> = self
             .manifest
             .files(&self.arch)
-            .filter(|(_, file)| wanted(file))
+            .filter(|(package, file)| wanted(package, file))
+            .collect();
+        let files: Vec<(PathBuf, &str)> = wanted
+            .iter()
             .map(|(_, file)| (self.path(&file.to), file.sha256.as_str()))
             .collect();
-        let states = verify::states(&files);
+        let states = verify::states(&files).into_iter();
         match states
-            .into_iter()
-            .zip(files)
+            .zip(files.iter().zip(&wanted))
             .find(|(state, _)| *state != FileState::Intact)
         {
-            Some((state, (path, _))) => Err(ModelError::Altered { path, state }),
+            Some((state, ((path, _), (package, _)))) => Err(ModelError::Altered {
+                path: path.clone(),
+                state,
+                profile: package.profile.clone(),
+            }),
             None => Ok(()),
         }
     }
 
     fn path(&self, file: &str) -> PathBuf {
-        self.folder.join(file)
+        let mut files = self.manifest.files(&self.arch);
+        let package = files.find(|(_, known)| known.to == file);
+        let part = package.and_then(|(package, _)| package.profile.as_deref());
+        self.part_folder(part).join(file)
     }
 }
 
-/// Lists what belongs in `root` and hashes what is there of it, installed or not.
-///
-/// # Errors
-/// [`ModelError::Manifest`] only.
-pub fn list(root: &Path) -> Result<Vec<Listed>, ModelError> {
-    Ok(list_of(&Installation::at(
-        Manifest::embedded()?,
-        root,
-        env::consts::ARCH,
-    )))
+/// What became of the file of an operator's own embedder; `None` for one that is installed.
+fn own_state(embedder: &Embedder) -> Option<FileState> {
+    let hash = embedder.sha256.as_deref()?;
+    Some(verify::state(Path::new(&embedder.file), hash))
+}
+
+/// Lists what belongs in `root`, and an operator's own models, and hashes what is there of it,
+/// installed or not.
+#[must_use]
+pub fn list(manifest: Manifest, root: &Path) -> Vec<Listed> {
+    list_of(&Installation::at(manifest, root, env::consts::ARCH))
 }
 
 fn list_of(installation: &Installation) -> Vec<Listed> {
@@ -375,6 +563,7 @@ fn list_of(installation: &Installation) -> Vec<Listed> {
                 rows.push(Listed {
                     name: name.clone(),
                     role,
+                    profile: package.profile.clone(),
                     package: package.to_string(),
                     licence: licence.clone(),
                     bytes: 0,
@@ -384,10 +573,32 @@ fn list_of(installation: &Installation) -> Vec<Listed> {
             });
         rows[at].bytes += file.bytes;
         rows[at].state = match (rows[at].state, state) {
+            _ if !installation
+                .part_folder(package.profile.as_deref())
+                .is_dir() =>
+            {
+                FileState::NotInstalled
+            }
             (FileState::Missing, _) | (_, FileState::Missing) => FileState::Missing,
             (FileState::Altered, _) | (_, FileState::Altered) => FileState::Altered,
             _ => FileState::Intact,
         };
+    }
+    for embedder in &manifest.embedders {
+        let Some(state) = own_state(embedder) else {
+            continue;
+        };
+        rows.push(Listed {
+            name: embedder.name.clone(),
+            role: Role::Embedder,
+            profile: Some(embedder.name.clone()),
+            package: embedder.file.clone(),
+            licence: embedder.licence.clone(),
+            bytes: Path::new(&embedder.file)
+                .metadata()
+                .map_or(0, |file| file.len()),
+            state,
+        });
     }
     rows
 }

@@ -218,6 +218,21 @@ impl Tensor {
         (self.data_type == Some(FLOAT) && Some(values.len()) == self.len()).then_some(values)
     }
 
+    /// Changes each of the floats, wherever they are stored.
+    pub(super) fn change_floats(&mut self, change: impl Fn(f32) -> f32) {
+        for value in &mut self.float_data {
+            *value = change(*value);
+        }
+        let (words, _) = self
+            .raw_data
+            .as_deref_mut()
+            .unwrap_or_default()
+            .as_chunks_mut::<4>();
+        for word in words {
+            *word = change(f32::from_le_bytes(*word)).to_le_bytes();
+        }
+    }
+
     /// Reads the signed bytes, as many as the dimensions say.
     pub(super) fn int8s(&self) -> Option<&[u8]> {
         let raw = self.raw_data.as_deref()?;

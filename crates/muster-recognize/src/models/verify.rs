@@ -1,5 +1,6 @@
 //! Holding installed files against the hashes of the manifest.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -13,7 +14,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// What became of an installed file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum FileState {
     /// It has the hash of the manifest.
     Intact,
@@ -21,6 +22,19 @@ pub enum FileState {
     Altered,
     /// It is not there.
     Missing,
+    /// Nothing of its part of the manifest is there.
+    NotInstalled,
+}
+
+impl fmt::Display for FileState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Intact => "intact",
+            Self::Altered => "altered",
+            Self::Missing => "missing",
+            Self::NotInstalled => "not installed",
+        })
+    }
 }
 
 /// Hashes a file, lower-case hexadecimal.

@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use muster_recognize::models::Installation;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, file_name};
@@ -150,9 +149,7 @@ impl OwnService {
             .local_addr()
             .context("read the listener's address")?;
         let stop = CancellationToken::new();
-        let samples = Installation::open(&settings.models_dir()?)?
-            .samples()
-            .people;
+        let samples = settings.installation()?.samples().people;
         let running = tokio::spawn(up::run(settings, config, listener, stop.clone()));
         let own = Self {
             url: format!("http://{address}"),
@@ -186,9 +183,7 @@ async fn prepare(args: &BenchArgs, settings: &Settings) -> anyhow::Result<Vec<By
     let (files, varied) = match &args.images {
         Some(folder) => (photos_in(folder)?, false),
         None => {
-            let samples = Installation::open(&settings.models_dir()?)?
-                .samples()
-                .people;
+            let samples = settings.installation()?.samples().people;
             (
                 samples.into_iter().flat_map(|(_, files)| files).collect(),
                 true,

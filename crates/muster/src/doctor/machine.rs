@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use anyhow::Context;
-use muster_recognize::models::Installation;
 
 use super::policy::Part;
 use super::{Finding, Findings, Found};
@@ -90,19 +89,22 @@ fn available_memory_mib() -> Option<u64> {
 }
 
 fn models(settings: &Settings) -> Found {
-    let root = match settings.models_dir() {
-        Ok(root) => root,
-        Err(error) => return Found::amiss(format!("{error:#}"), "set MUSTER_MODELS_DIR"),
-    };
-    let verified = Installation::open(&root)
-        .and_then(|installation| installation.verify().map(|()| installation));
+    if let Err(error) = settings.models_dir() {
+        return Found::amiss(format!("{error:#}"), "set MUSTER_MODELS_DIR");
+    }
+    let verified = settings.installation().and_then(|installation| {
+        installation.verify()?;
+        Ok(installation)
+    });
     match verified {
-        Ok(installation) => {
-            Found::Well(format!("verified, in {}", installation.folder().display()))
-        }
+        Ok(installation) => Found::Well(format!(
+            "profile {}, verified, in {}",
+            installation.profile().name,
+            installation.folder().display()
+        )),
         Err(error) => Found::amiss(
-            crate::Chain(&error).to_string(),
-            "run `muster models install`",
+            crate::Chain(error.as_ref()).to_string(),
+            "run `muster models install` with the profile that is set",
         ),
     }
 }

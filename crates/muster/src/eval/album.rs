@@ -35,7 +35,7 @@ impl Eyes {
     /// # Errors
     /// When a model is missing or damaged.
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let installation = Installation::open(&settings.models_dir()?)?;
+        let installation = settings.installation()?;
         installation.verify_models()?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let recognizers = (0..threads)

@@ -35,7 +35,7 @@ use axum::{Router, extract::State, middleware};
 use bytes::Bytes;
 use muster_recognize::decode::DecodeLimits;
 use muster_recognize::gallery::Gallery;
-use muster_recognize::models;
+use muster_recognize::models::Manifest;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -83,6 +83,8 @@ struct App {
     /// The operator's cutoff, where there is one.
     cutoff: Option<f32>,
     model: Arc<str>,
+    /// What is known of each model.
+    manifest: Arc<Manifest>,
     examiner: gallery::Examiner,
     events: Events,
     metrics: Metrics,
@@ -114,8 +116,10 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
-    let manifest = models::Manifest::embedded().context("read the manifest")?;
-    let embedder = manifest.embedder().context("find the embedder's entry")?;
+    let manifest = Arc::new(settings.manifest().context("read the manifest")?);
+    let profile = manifest.profile(&settings.profile);
+    let embedder = profile.and_then(|profile| manifest.embedder(profile));
+    let embedder = embedder.with_context(|| format!("there is no profile {}", settings.profile))?;
     let model = embedder.name.clone();
     gallery.expect_model(&model).await?;
     // Last: a start that fails leaves no queue behind.
@@ -190,6 +194,7 @@ pub async fn run(
         cutoff: settings.cutoff,
         model: model.into(),
         examiner: gallery::Examiner::new(&settings, embedder),
+        manifest,
         models_dir: settings.models_dir().ok(),
         document,
         started: Instant::now(),

@@ -6,7 +6,6 @@ use axum::extract::{Request, State};
 use futures::future::join_all;
 use muster_jobs::{Embedded, FaceBox, FileName, Outcome, Purpose, RequestId};
 use muster_recognize::embed::Embedding;
-use muster_recognize::models::Manifest;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -143,8 +142,6 @@ fn cutoff(app: &App, model: &str) -> Result<f32, ApiError> {
     if let Some(cutoff) = app.cutoff {
         return Ok(cutoff);
     }
-    let manifest = Manifest::embedded()
-        .map_err(|error| ApiError::internal("the manifest could not be read", &error))?;
-    let embedder = manifest.embedders.iter().find(|known| known.name == model);
+    let embedder = app.manifest.embedder_named(model);
     embedder.map(|known| known.cutoff).ok_or_else(mismatched)
 }

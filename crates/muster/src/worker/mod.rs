@@ -23,7 +23,6 @@ use muster_jobs::{
     Recognition, Reply, Request, TimingMs, WorkerCpu, now_ms,
 };
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
-use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Analysis;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
@@ -108,7 +107,7 @@ pub async fn run(
         (Some(instance), _) => instance.id.clone(),
         (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
     };
-    let installation = Installation::open(&settings.models_dir()?)?;
+    let installation = settings.installation()?;
     let judge = Judge::new(&settings, installation.embedder());
     // The models load while the stores and queues are opened.
     let inference = Inference::start(installation, &settings)?;

