@@ -163,6 +163,7 @@ pub async fn run(
     );
     let places = Arc::new(Semaphore::new(in_hand));
     let ended = CancellationToken::new();
+    let following = tokio::spawn(worker.gallery.clone().follow(ended.clone()));
     let reporting = on_ec2.then(|| {
         let (worker, tasks) = (Arc::clone(&worker), tasks.clone());
         let busy = move || !tasks.is_empty();
@@ -233,6 +234,7 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     ended.cancel();
+    following.await.context("follow the gallery")?;
     if let Some(reporting) = reporting {
         reporting.await.context("report to the controller")?;
     }
@@ -531,7 +533,7 @@ impl Worker {
     async fn recognize(
         &self,
         request: &Request,
-        Analyzed { analysis, models }: &Analyzed,
+        Analyzed { analysis, models, .. }: &Analyzed,
         mut timing: TimingMs,
     ) -> Result<Result<Outcome, OtherModel>, HandleError> {
         let begun = Instant::now();
@@ -700,7 +702,7 @@ enum Answered {
 struct OtherModel(String);
 
 /// The answer to who wants a face embedded.
-fn embedded(Analyzed { analysis, models }: &Analyzed, face: Option<u32>) -> Embedded {
+fn embedded(Analyzed { analysis, models, .. }: &Analyzed, face: Option<u32>) -> Embedded {
     let asked = analysis.faces.get(face.unwrap_or(0) as usize);
     let encode = |made: &Embedding| {
         base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(made.to_bytes())
