@@ -533,7 +533,9 @@ impl Worker {
     async fn recognize(
         &self,
         request: &Request,
-        Analyzed { analysis, models, .. }: &Analyzed,
+        Analyzed {
+            analysis, models, ..
+        }: &Analyzed,
         mut timing: TimingMs,
     ) -> Result<Result<Outcome, OtherModel>, HandleError> {
         let begun = Instant::now();
@@ -702,7 +704,12 @@ enum Answered {
 struct OtherModel(String);
 
 /// The answer to who wants a face embedded.
-fn embedded(Analyzed { analysis, models, .. }: &Analyzed, face: Option<u32>) -> Embedded {
+fn embedded(
+    Analyzed {
+        analysis, models, ..
+    }: &Analyzed,
+    face: Option<u32>,
+) -> Embedded {
     let asked = analysis.faces.get(face.unwrap_or(0) as usize);
     let encode = |made: &Embedding| {
         base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(made.to_bytes())
