@@ -1,12 +1,15 @@
 //! The gallery in memory: who is enrolled, and who is nearest to a probe.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use super::person::{Change, Person, PersonId};
 use crate::embed::{Embedding, cosine};
 use crate::template;
+
+/// People whose faces tell which models' embeddings are kept.
+const KEPT_MODELS_SAMPLED: usize = 8;
 
 /// A person near a probe.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +105,10 @@ impl Gallery {
         self.version = version;
         match change {
             Change::Put(person) => self.put(person),
+            Change::UseModel(model) => {
+                self.model = Some(model);
+                self.rebuild_index();
+            }
             Change::Remove(id) => {
                 if let Some(person) = self.people.remove(&id) {
                     self.unname(&person);
@@ -157,9 +164,10 @@ impl Gallery {
     pub(super) fn forgets(&self, change: &Change) -> bool {
         match change {
             Change::Remove(_) => true,
+            Change::UseModel(_) => false,
             Change::Put(person) => self.people.get(&person.id).is_some_and(|before| {
-                let mut sources = before.sources();
-                sources.any(|source| !person.sources().any(|kept| kept == source))
+                let mut before = before.kept();
+                before.any(|made| !person.kept().any(|kept| kept == made))
             }),
         }
     }
@@ -172,6 +180,20 @@ impl Gallery {
     /// The model whose embeddings are compared; `None` until somebody is enrolled.
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// The models that newly enrolled faces are embedded with: the gallery's, and whichever the
+    /// first people's faces have an embedding of besides, after a change of the model and until the
+    /// old one is forgotten.
+    pub fn kept_models(&self) -> BTreeSet<String> {
+        let faces = self.people().take(KEPT_MODELS_SAMPLED);
+        let mut kept: BTreeSet<String> = self.model.iter().cloned().collect();
+        for person in faces {
+            for face in &person.faces {
+                kept.extend(face.embeddings.iter().map(|(model, _)| model.to_owned()));
+            }
+        }
+        kept
     }
 
     /// Everyone, in the order of enrolment.
@@ -337,6 +359,47 @@ mod tests {
             (gallery.named("1"), gallery.external("key-1")),
             (None, None)
         );
+    }
+
+    #[test]
+    fn a_change_of_the_model_is_one_step_and_so_is_the_way_back() {
+        let mut gallery = Gallery::default();
+        let mut people = [person(0, &[vec![1.0, 0.0]]), person(1, &[vec![0.0, 1.0]])];
+        for (n, person) in people.iter().enumerate() {
+            gallery.apply(n as u64 + 1, Change::Put(person.clone()));
+        }
+        assert_eq!(people[0].lacking("other").count(), 1);
+        // To the other model the two look the other way round.
+        for (person, other) in people.iter_mut().zip([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]) {
+            for (_, embeddings) in person.embeddings_mut() {
+                let made = Embedding::normalise(&other).unwrap();
+                *embeddings = embeddings.clone().with("other", made);
+            }
+            assert_eq!(person.lacking("other").count(), 0);
+            gallery.apply(gallery.version() + 1, Change::Put(person.clone()));
+        }
+        let kept: Vec<String> = gallery.kept_models().into_iter().collect();
+        assert_eq!(kept, ["other", "sface"]);
+        let nearest = |gallery: &Gallery, probe: &[f32]| {
+            let probe = Embedding::normalise(probe).unwrap();
+            gallery.nearest(&probe, 1)[0].person.name.clone()
+        };
+        assert_eq!(nearest(&gallery, &[1.0, 0.0]), "0");
+        gallery.apply(5, Change::UseModel("other".to_owned()));
+        assert_eq!(gallery.model(), Some("other"));
+        assert_eq!(nearest(&gallery, &[1.0, 0.0, 0.0]), "1");
+        gallery.apply(6, Change::UseModel("sface".to_owned()));
+        assert_eq!(nearest(&gallery, &[1.0, 0.0]), "0");
+        let mut bare = people[0].clone();
+        assert!(!gallery.forgets(&Change::Put(bare.clone())));
+        for (_, embeddings) in bare.embeddings_mut() {
+            *embeddings = embeddings.clone().without("other");
+        }
+        assert_eq!(
+            bare.faces[0].embeddings,
+            Embeddings::of("sface", Embedding::normalise(&[1.0, 0.0]).unwrap())
+        );
+        assert!(gallery.forgets(&Change::Put(bare)));
     }
 
     #[test]

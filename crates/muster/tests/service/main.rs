@@ -15,6 +15,7 @@ mod keys;
 mod logs;
 mod main_job;
 mod metrics;
+mod model_change;
 mod own_model;
 mod people;
 mod several;
