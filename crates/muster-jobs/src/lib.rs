@@ -21,4 +21,4 @@ pub use reply::{
     FailureCode, ImageSize, Outcome, PersonRef, Recognition, Reply, TimingMs, WorkerCpu,
 };
 pub use report::{Report, ReportContent, WebReport, WorkerPhase, WorkerReport};
-pub use trace::{NoTraceParent, TraceParent};
+pub use trace::{NoTraceParent, TRACEPARENT, TraceParent};

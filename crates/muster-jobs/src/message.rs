@@ -16,8 +16,6 @@ pub const MESSAGE_VERSION: u32 = 5;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
-/// The message attribute that carries the trace, as W3C Trace Context names it.
-const TRACEPARENT: &str = "traceparent";
 
 /// A message's attributes, by name.
 pub type Attributes = BTreeMap<String, String>;
@@ -154,7 +152,7 @@ impl Request {
             .get(REPLY_TO)
             .ok_or(MessageError::NoReplyQueue)?
             .clone();
-        if let Some(trace) = attributes.get(TRACEPARENT).and_then(|t| t.parse().ok()) {
+        if let Some(trace) = TraceParent::of_message(attributes) {
             request.trace = trace;
         }
         Ok(request)
@@ -165,7 +163,7 @@ impl Request {
         let body = serde_json::to_string(self).expect("a request has only string keys");
         let attributes = [
             (REPLY_TO.to_owned(), self.reply_to.clone()),
-            (TRACEPARENT.to_owned(), self.trace.to_string()),
+            self.trace.to_attribute(),
         ];
         (body, attributes.into())
     }
@@ -182,6 +180,7 @@ pub fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TRACEPARENT;
 
     fn request() -> Request {
         Request {

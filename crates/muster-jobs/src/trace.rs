@@ -5,6 +5,14 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use crate::message::Attributes;
+
+/// The header, and the message attribute, that carries the trace, as W3C Trace Context names it.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// The flag of a trace that is recorded.
+const SAMPLED: u8 = 1;
+
 /// One span of one trace, as `traceparent` carries it: `00-<trace id>-<span id>-<flags>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
@@ -32,6 +40,20 @@ impl TraceParent {
         }
     }
 
+    /// A span that a recorder has begun. Neither id is zero.
+    pub fn of_span(trace: u128, span: u64, sampled: bool) -> Self {
+        Self {
+            trace,
+            span,
+            flags: if sampled { SAMPLED } else { 0 },
+        }
+    }
+
+    /// The span that a message belongs to, where it says so.
+    pub fn of_message(attributes: &Attributes) -> Option<Self> {
+        attributes.get(TRACEPARENT)?.parse().ok()
+    }
+
     /// A new span of the same trace.
     #[must_use]
     pub fn child(self) -> Self {
@@ -39,6 +61,26 @@ impl TraceParent {
             span: fresh_span(),
             ..self
         }
+    }
+
+    /// The trace's id.
+    pub fn trace(&self) -> u128 {
+        self.trace
+    }
+
+    /// The span's id.
+    pub fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// Whether whoever began the trace records it.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// What a message's attributes say of the trace.
+    pub fn to_attribute(self) -> (String, String) {
+        (TRACEPARENT.to_owned(), self.to_string())
     }
 
     /// The trace's id, as it stands in logs.
@@ -107,6 +149,12 @@ mod tests {
         assert_eq!(child.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_ne!(child.to_string(), text);
         assert_eq!(child.to_string().parse::<TraceParent>().unwrap(), child);
+        let same = TraceParent::of_span(parent.trace(), parent.span(), parent.is_sampled());
+        assert_eq!(same, parent);
+        let attributes = Attributes::from([parent.to_attribute()]);
+        assert_eq!(TraceParent::of_message(&attributes), Some(parent));
+        assert_eq!(TraceParent::of_message(&Attributes::new()), None);
+        assert!(!TraceParent::new().is_sampled());
     }
 
     #[test]

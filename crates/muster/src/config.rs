@@ -143,6 +143,9 @@ pub struct Settings {
     pub retention_s: f64,
     /// How objects are named: `request` or `filename`.
     pub object_keys: ObjectKeys,
+    /// Where traces are exported to by OTLP; where OpenTelemetry's own variables say when unset, and
+    /// nowhere if they do not.
+    pub otlp_endpoint: Option<String>,
     /// What an instance costs an hour, in US dollars; its cost is not told when unset.
     pub price_per_hour: Option<f64>,
 }
@@ -207,6 +210,7 @@ impl Default for Settings {
             one_person_once: true,
             retention_s: 3600.0,
             object_keys: ObjectKeys::Request,
+            otlp_endpoint: None,
             price_per_hour: None,
         }
     }

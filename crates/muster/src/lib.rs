@@ -28,11 +28,13 @@ mod recognize;
 mod signals;
 mod simulate;
 mod status;
+mod traces;
 mod up;
 mod verify;
 mod web;
 mod worker;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
@@ -49,6 +51,9 @@ pub fn failed(error: &anyhow::Error) -> ExitCode {
         None => ExitCode::FAILURE,
     }
 }
+
+/// What lies between the data folder and an object's key.
+const OBJECTS: &str = "/objects/";
 
 /// Shows an error with its sources on one line, each once: some libraries repeat what is below.
 struct Chain<'a>(&'a (dyn Error + 'static));
@@ -89,6 +94,7 @@ fn link(error: &(dyn Error + 'static)) -> String {
     } else {
         said.replace(path, "(its key)")
     };
+    let said = without_file(&said);
     // Of a URL, the server and the bucket.
     said.split_inclusive(' ')
         .map(|word| match word.split_once("://") {
@@ -102,6 +108,16 @@ fn link(error: &(dyn Error + 'static)) -> String {
             _ => word.to_owned(),
         })
         .collect()
+}
+
+/// The same without the path of an object in the data folder, and what follows upon it: the cause,
+/// which the chain has as well.
+fn without_file(said: &str) -> Cow<'_, str> {
+    let Some(object) = said.find(OBJECTS) else {
+        return Cow::Borrowed(said);
+    };
+    let path = said[..object].rfind(" /").map_or(0, |space| space + 1);
+    Cow::Owned(format!("{}(its file)", &said[..path]))
 }
 
 /// Puts what S3 answers, an XML document, as its code and sentence, without object_store's account of
@@ -148,6 +164,24 @@ mod tests {
             said.contains("https://s3.eu-central-1.amazonaws.com/in/…"),
             "{said}"
         );
+    }
+
+    #[tokio::test]
+    async fn no_file_of_an_object_is_named() {
+        use object_store::ObjectStoreExt;
+        let folder = tempfile::tempdir().unwrap();
+        let objects = folder.path().join("objects");
+        std::fs::create_dir(&objects).unwrap();
+        std::fs::write(objects.join("output"), "in the way").unwrap();
+        let store = object_store::local::LocalFileSystem::new_with_prefix(&objects).unwrap();
+        let key = "output/1/anna: at home.json".into();
+        let error = store.put(&key, "{}".into()).await.unwrap_err();
+        let said = Chain(&error).to_string();
+        assert!(
+            !said.contains("anna") && said.contains("(its file)"),
+            "{said}"
+        );
+        assert!(said.contains("os error"), "{said}");
     }
 
     #[test]

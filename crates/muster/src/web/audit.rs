@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, MatchedPath, RawPathParams, Request};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
@@ -150,7 +151,7 @@ pub fn audited(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
 /// Writes what a call did into the log, before it is answered.
 async fn audit(
     Extension(auditor): Extension<Auditor>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -161,7 +162,8 @@ async fn audit(
     let who = request.extensions().get::<Who>().cloned();
     let mut entry = Entry::now(who.unwrap_or(Who::Anybody), action);
     entry.request_id = exchange::current().map(|id| id.to_string());
-    for (name, value) in &params {
+    // What is no text names nothing: the handler answers so.
+    for (name, value) in params.iter().flatten() {
         match name {
             "id" => entry.people.extend(value.parse::<PersonId>().ok()),
             _ => entry.thing = value.parse::<uuid::Uuid>().ok().map(|id| id.to_string()),

@@ -31,6 +31,7 @@ use crate::backend::Backend;
 use crate::catalogue::Catalogue;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
+use crate::traces::Traces;
 use unawaited::Since;
 
 /// Latencies kept to answer the percentiles from.
@@ -178,6 +179,8 @@ pub struct Parts {
     pub max_instances: u32,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::Ledger>,
+    /// Where spans are recorded.
+    pub traces: Traces,
     /// The same and more, for Prometheus.
     pub metrics: Metrics,
 }
@@ -225,6 +228,7 @@ struct Inner {
     timeout: Duration,
     max_waiting: usize,
     max_instances: u32,
+    traces: Traces,
 }
 
 /// Removes a request from the waiters however the wait ends, and counts it as failed where that is
@@ -311,6 +315,7 @@ impl Dispatcher {
             timeout: parts.timeout,
             max_waiting: parts.max_waiting,
             max_instances: parts.max_instances,
+            traces: parts.traces,
         });
         // They end when nobody can send any more; a connection that was cut may hold on for longer.
         for batching in [sending.boxed(), deleting.boxed()] {
@@ -407,7 +412,11 @@ impl Dispatcher {
             // A face that is enrolled is kept elsewhere, and one that is not must not stay.
             let deleted = inner.backend.input.delete(&key).await;
             if let Err(error) = deleted {
-                tracing::warn!(error = %crate::Chain(&error), "a photograph is kept until it is old");
+                tracing::warn!(
+                    request.id = %id,
+                    error = %crate::Chain(&error),
+                    "a photograph is kept until it is old"
+                );
             }
         }
         let mut outcome = outcome?;
@@ -468,6 +477,25 @@ impl Dispatcher {
         &self,
         id: RequestId,
         photo: Photo,
+        what: Submission,
+        trace: TraceParent,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), ApiError> {
+        let queue = self.inner.backend.requests.name();
+        let mut span = self.inner.traces.send(trace, queue, id);
+        let sent = self
+            .store_and_send(id, photo, what, span.context(), deadline)
+            .await;
+        if sent.is_err() {
+            span.fail("not_queued");
+        }
+        sent
+    }
+
+    async fn store_and_send(
+        &self,
+        id: RequestId,
+        photo: Photo,
         Submission { purpose, job }: Submission,
         trace: TraceParent,
         deadline: tokio::time::Instant,
@@ -484,10 +512,13 @@ impl Dispatcher {
         let key = inner.backend.input_key(purpose, id, &photo.file);
         let looks = async {
             tokio::join!(
-                inner
-                    .backend
-                    .input
-                    .put(&key, PutPayload::from_bytes(photo.bytes)),
+                async {
+                    let begun = Instant::now();
+                    let payload = PutPayload::from_bytes(photo.bytes);
+                    let stored = inner.backend.input.put(&key, payload).await;
+                    inner.traces.stage(trace, "store", begun.elapsed());
+                    stored
+                },
                 inner.gallery.newest(|gallery| match purpose {
                     Purpose::Recognize => (gallery.version(), Vec::new()),
                     // An embedding matches nobody.
@@ -597,8 +628,16 @@ async fn listen(
         };
         inner.forget_unawaited();
         for message in received {
+            let mut id = None;
             match Reply::from_json(&message.body) {
                 Ok(mut reply) => {
+                    id = Some(tracing::field::display(reply.id));
+                    let sent = TraceParent::of_message(&message.attributes);
+                    let _taken = sent.map(|sent| {
+                        inner
+                            .traces
+                            .process(sent, &inner.reply_to, reply.id, &message)
+                    });
                     if let Some(cpu) = reply.cpu.take() {
                         inner.ledger.note_cpu(cpu);
                     }
@@ -617,7 +656,11 @@ async fn listen(
             let receipts = receipts.clone();
             tasks.spawn(async move {
                 if let Err(error) = receipts.delete(message.receipt).await {
-                    tracing::warn!(error = %crate::Chain(&error), "a reply was not deleted");
+                    tracing::warn!(
+                        request.id = id,
+                        error = %crate::Chain(&error),
+                        "a reply was not deleted"
+                    );
                 }
             });
         }

@@ -3,18 +3,20 @@
 
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use muster_jobs::TraceParent;
+use muster_jobs::{TRACEPARENT, TraceParent};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::traces::Traces;
+
 /// The header that carries the id, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// W3C Trace Context's header.
-const TRACEPARENT: &str = "traceparent";
+/// The header that carries the client's trace.
+pub const TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
 /// Longest id that is taken from a client.
 const MAX_ID_CHARS: usize = 128;
 
@@ -28,19 +30,18 @@ pub fn current() -> Option<Arc<str>> {
 }
 
 /// Gives every exchange its id and its trace: within, [`current`] has the id and the request's
-/// `traceparent` is a valid one.
-pub async fn identify(mut request: Request, next: Next) -> Response {
+/// `traceparent` names the exchange's own span.
+pub async fn identify(State(traces): State<Traces>, mut request: Request, next: Next) -> Response {
     let id: Arc<str> = request
         .headers()
         .get(REQUEST_ID)
         .and_then(sane)
         .map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from);
-    let trace = trace(request.headers());
-    let header = |text: &str| HeaderValue::from_str(text).expect("visible ASCII");
-    request
-        .headers_mut()
-        .insert(TRACEPARENT, header(&trace.to_string()));
     let route = request.extensions().get().map(MatchedPath::as_str);
+    let client = traceparent(request.headers());
+    let mut served = traces.server(client, request.method(), route);
+    let trace = served.context();
+    let header = |text: &str| HeaderValue::from_str(text).expect("visible ASCII");
     let span = tracing::info_span!(
         "exchange",
         http.request_id = &*id,
@@ -48,8 +49,18 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
         http.route = route,
         trace_id = trace.trace_id(),
     );
+    request
+        .headers_mut()
+        .insert(TRACE, header(&trace.to_string()));
     let answer = header(&id);
-    let mut response = CURRENT.scope(id, next.run(request)).instrument(span).await;
+    let answering = CURRENT.scope(id, next.run(request));
+    let mut response = answering.instrument(span.clone()).await;
+    let status = response.status();
+    span.in_scope(|| tracing::debug!(http.status = status.as_u16(), "answered"));
+    served.set("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        served.fail(status.as_str().to_owned());
+    }
     response.headers_mut().insert(REQUEST_ID, answer);
     response
 }
@@ -62,12 +73,13 @@ fn sane(value: &HeaderValue) -> Option<&str> {
     sane.then_some(id)
 }
 
-/// The trace that `traceparent` names, continued; a new one where it names none.
+/// The span of the exchange whose headers these are.
 pub fn trace(headers: &HeaderMap) -> TraceParent {
-    headers
-        .get(TRACEPARENT)
-        .and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok())
-        .map_or_else(TraceParent::new, TraceParent::child)
+    traceparent(headers).unwrap_or_else(TraceParent::new)
+}
+
+fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    headers.get(TRACE)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ use crate::backend::{Backend, Role};
 use crate::catalogue::Catalogue;
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
+use crate::logging;
+use crate::traces::Traces;
 use audit::{Auditor, audited};
 use dispatch::{Dispatcher, Parts};
 use events::Events;
@@ -110,6 +112,8 @@ pub async fn run(
     let address = listener
         .local_addr()
         .context("read the listener's address")?;
+    logging::identify(logging::REPLICA, &replica.id);
+    let traces = Traces::start(&settings, "muster-web", &replica.id)?;
     let backend = Backend::open(&settings, Role::Web).await?;
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -163,6 +167,7 @@ pub async fn run(
             max_waiting: settings.max_waiting,
             max_instances: settings.max_instances(),
             backlog: replica.ledger,
+            traces: traces.clone(),
             metrics: metrics.clone(),
         },
         &tasks,
@@ -205,7 +210,14 @@ pub async fn run(
         header_bytes: settings.max_header_bytes,
     };
     let auditor = Auditor::start(AuditLog::new(state), &tasks, stop.clone());
-    let router = router(routes, app, access, auditor, &settings.cors_origins);
+    let router = router(
+        routes,
+        app,
+        access,
+        auditor,
+        traces.clone(),
+        &settings.cors_origins,
+    );
     let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
         shutdown.cancelled().await;
@@ -222,6 +234,7 @@ pub async fn run(
     if let Err(error) = replies.remove().await {
         tracing::warn!(error = %crate::Chain(&error), "the reply queue was not removed");
     }
+    traces.stop().await;
     tracing::info!("the web tier has stopped");
     Ok(())
 }
@@ -320,6 +333,7 @@ fn router(
     app: App,
     access: Access,
     auditor: Auditor,
+    traces: Traces,
     origins: &[Origin],
 ) -> Router {
     let router = routes
@@ -335,7 +349,7 @@ fn router(
     };
     router
         .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
-        .layer(middleware::from_fn(exchange::identify))
+        .layer(middleware::from_fn_with_state(traces, exchange::identify))
         .with_state(app)
 }
 
@@ -350,6 +364,7 @@ fn cors(origins: &[Origin]) -> CorsLayer {
             header::CONTENT_TYPE,
             guard::API_KEY,
             exchange::REQUEST_ID,
+            exchange::TRACE,
         ])
         .expose_headers([header::LOCATION, header::RETRY_AFTER, exchange::REQUEST_ID])
         .max_age(PREFLIGHT)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub struct Analyzed {
     pub analysis: Analysis,
     /// The models, in the order of the faces' embeddings; the first is the first that was asked.
     pub models: Vec<String>,
+    /// When the last of them had ended.
+    pub ended: Instant,
 }
 
 /// A handle to the inference thread.
@@ -206,7 +208,11 @@ fn serve(
         let analyzed =
             with_models(&mut recognizer, installation, models, &mut missing).map(|models| {
                 let analysis = recognizer.analyze_by(&photo, &models)?;
-                Ok(Analyzed { analysis, models })
+                Ok(Analyzed {
+                    analysis,
+                    models,
+                    ended: Instant::now(),
+                })
             });
         // Nobody waits for it any more where its limit has passed.
         let _ = reply.send(analyzed);

@@ -29,6 +29,7 @@ use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::aws::{self, ThisInstance};
 use crate::backend::{Backend, Role};
@@ -36,7 +37,9 @@ use crate::catalogue::Catalogue;
 use crate::config::{FleetKind, Settings, seconds};
 use crate::cpu;
 use crate::live_gallery::LiveGallery;
+use crate::logging;
 use crate::pauses;
+use crate::traces::Traces;
 pub use decide::Judge;
 pub use inference::image_failure;
 use inference::{Analyzed, Inference, InferenceError};
@@ -108,6 +111,8 @@ pub async fn run(
         (Some(instance), _) => instance.id.clone(),
         (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
     };
+    logging::identify(logging::INSTANCE, &id);
+    let traces = Traces::start(&settings, "muster-worker", &id)?;
     let installation = settings.installation()?;
     let catalogue = Catalogue::open(&settings)?;
     // The models load while the stores and queues are opened.
@@ -141,18 +146,18 @@ pub async fn run(
         inference,
         gallery,
         receipts,
-        id: id.clone(),
+        id,
         judge: Judge::new(&settings, catalogue.clone()),
         catalogue,
         max_receives: settings.max_receives,
         processing_timeout: seconds(settings.processing_timeout_s),
         visibility_timeout: seconds(settings.visibility_timeout_s),
         drain: drain.clone(),
+        traces: traces.clone(),
         answered: AtomicU64::new(0),
         failures: AtomicU32::new(0),
     });
     tracing::info!(
-        instance.id = id,
         boot_ms = started.elapsed().as_millis() as u64,
         "the worker takes requests"
     );
@@ -243,7 +248,8 @@ pub async fn run(
     drop(receipts);
     deleting.await.context("delete what was answered")?;
     replies.close().await;
-    tracing::info!(instance.id = id, "the worker has drained");
+    traces.stop().await;
+    tracing::info!("the worker has drained");
     Ok(())
 }
 
@@ -260,6 +266,7 @@ struct Worker {
     processing_timeout: Duration,
     visibility_timeout: Duration,
     drain: CancellationToken,
+    traces: Traces,
     answered: AtomicU64,
     /// Receives and requests that failed in a row, for no fault of a photograph.
     failures: AtomicU32,
@@ -278,9 +285,15 @@ enum HandleError {
 
 impl Worker {
     async fn handle(self: Arc<Self>, message: Received, in_hand: OwnedSemaphorePermit) {
-        let receipt = message.receipt.clone();
-        let request = match Request::from_message(&message.body, &message.attributes) {
-            Ok(request) => request,
+        match Request::from_message(&message.body, &message.attributes) {
+            Ok(request) => {
+                let span = tracing::info_span!(
+                    "request",
+                    request.id = %request.id,
+                    trace_id = request.trace.trace_id(),
+                );
+                self.work(request, message, in_hand).instrument(span).await;
+            }
             Err(error) => {
                 tracing::error!(
                     message.id = message.id.as_str(),
@@ -288,9 +301,19 @@ impl Worker {
                     "a message is not a request and goes to the dead-letter queue"
                 );
                 self.bury(&message).await;
-                return;
             }
-        };
+        }
+    }
+
+    async fn work(&self, mut request: Request, message: Received, in_hand: OwnedSemaphorePermit) {
+        let receipt = message.receipt.clone();
+        let queue = self.backend.requests.name();
+        let mut span = self
+            .traces
+            .process(request.trace, queue, request.id, &message);
+        request.trace = span.context();
+        let waited_ms = now_ms().saturating_sub(request.sent_at_ms);
+        span.set("muster.queue_ms", waited_ms as i64);
         let outcome = {
             let work = self.answer_or_persist(&request, &message);
             let keep = self.keep_invisible(&receipt);
@@ -300,24 +323,30 @@ impl Worker {
             }
         };
         match outcome {
-            Ok(Answered::Done) => {
+            Ok(Answered::Done(how)) => {
+                span.set("muster.outcome", how);
+                drop(span);
+                tracing::debug!(outcome = how, "a request was answered");
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 self.failures.store(0, Ordering::Relaxed);
                 // Another may take its place while the deletion waits for others.
                 drop(in_hand);
                 if let Err(error) = self.receipts.delete(receipt).await {
                     tracing::warn!(
-                        request.id = %request.id,
                         error = %crate::Chain(&error),
                         "an answered request could not be deleted and will be answered again"
                     );
                 }
             }
-            Ok(Answered::NotStarted) => self.hand_back(&receipt, Duration::ZERO).await,
+            Ok(Answered::NotStarted) => {
+                span.set("muster.outcome", "handed_back");
+                drop(span);
+                self.hand_back(&receipt, Duration::ZERO).await;
+            }
             Err(error) => {
+                span.fail(error.to_string());
+                drop(span);
                 tracing::error!(
-                    request.id = %request.id,
-                    trace_id = request.trace.trace_id(),
                     receive_count = message.receive_count,
                     error = %crate::Chain(&error),
                     "a request could not be answered and is handed back"
@@ -371,7 +400,6 @@ impl Worker {
             self.failures.fetch_add(1, Ordering::Relaxed);
             if failures == 1 {
                 tracing::error!(
-                    request.id = %request.id,
                     receive_count = message.receive_count,
                     error = %crate::Chain(&error),
                     "a job could not be answered and is tried again"
@@ -388,7 +416,6 @@ impl Worker {
         let received_ms = now_ms();
         if message.receive_count > self.max_receives {
             tracing::error!(
-                request.id = %request.id,
                 receive_count = message.receive_count,
                 "workers failed on a request too often; it goes to the dead-letter queue"
             );
@@ -400,13 +427,13 @@ impl Worker {
                     self.max_receives
                 ),
             };
-            self.deliver(request, Outcome::Failed(failure)).await?;
+            let how = self.deliver(request, Outcome::Failed(failure)).await?;
             one(self
                 .backend
                 .dead_letters
                 .send(&[Outgoing::from(message)])
                 .await)?;
-            return Ok(Answered::Done);
+            return Ok(Answered::Done(how));
         }
         let mut timing = TimingMs {
             queue: received_ms.saturating_sub(request.sent_at_ms) as f64,
@@ -416,11 +443,13 @@ impl Worker {
         let photo = match self.fetch(request).await? {
             Ok(photo) => photo,
             Err(failure) => {
-                self.deliver(request, Outcome::Failed(failure)).await?;
-                return Ok(Answered::Done);
+                let how = self.deliver(request, Outcome::Failed(failure)).await?;
+                return Ok(Answered::Done(how));
             }
         };
-        timing.fetch = millis(begun.elapsed());
+        let fetched = begun.elapsed();
+        self.traces.stage(request.trace, "fetch", fetched);
+        timing.fetch = millis(fetched);
 
         let mut models = request.models.clone();
         if models.is_empty() {
@@ -440,6 +469,14 @@ impl Worker {
                 Err(InferenceError::Draining) => return Ok(Answered::NotStarted),
             };
             let spent = &analyzed.analysis.timing;
+            let stages = [
+                ("decode", spent.decode),
+                ("detect", spent.detect),
+                // Face by face in turns; each is shown as a whole.
+                ("align", spent.align),
+                ("embed", spent.embed),
+            ];
+            self.traces.stages(request.trace, analyzed.ended, stages);
             timing.decode = millis(spent.decode);
             timing.detect = millis(spent.detect);
             timing.align = millis(spent.align);
@@ -453,8 +490,8 @@ impl Worker {
                 },
             }
         };
-        self.deliver(request, outcome).await?;
-        Ok(Answered::Done)
+        let how = self.deliver(request, outcome).await?;
+        Ok(Answered::Done(how))
     }
 
     /// Reads the photograph; the inner error is the client's answer.
@@ -494,7 +531,9 @@ impl Worker {
     async fn recognize(
         &self,
         request: &Request,
-        Analyzed { analysis, models }: &Analyzed,
+        Analyzed {
+            analysis, models, ..
+        }: &Analyzed,
         mut timing: TimingMs,
     ) -> Result<Result<Outcome, OtherModel>, HandleError> {
         let begun = Instant::now();
@@ -514,7 +553,9 @@ impl Worker {
             Ok(decided) => decided,
             Err(other) => return Ok(Err(other)),
         };
-        timing.match_ = millis(begun.elapsed());
+        let matched = begun.elapsed();
+        self.traces.stage(request.trace, "match", matched);
+        timing.match_ = millis(matched);
         timing.total = now_ms().saturating_sub(request.sent_at_ms) as f64;
         Ok(Ok(Outcome::Recognized(Box::new(Recognition {
             request_id: request.id,
@@ -528,11 +569,21 @@ impl Worker {
         }))))
     }
 
-    /// Stores the result, then sends the reply.
+    /// Stores the result, then sends the reply; says in a word what came of the request.
     ///
     /// A failure never replaces what is stored: an answered request whose deletion was lost may come
     /// back until it counts as failed. The reply then points to what is there.
-    async fn deliver(&self, request: &Request, outcome: Outcome) -> Result<(), HandleError> {
+    async fn deliver(
+        &self,
+        request: &Request,
+        outcome: Outcome,
+    ) -> Result<&'static str, HandleError> {
+        let how = match &outcome {
+            Outcome::Recognized(_) => "recognized",
+            Outcome::Embedded(_) => "embedded",
+            Outcome::Failed(_) => "failed",
+            Outcome::Stored => "stored",
+        };
         let mut reply = Reply::new(request.id, request.file.clone(), outcome);
         reply.cpu = cpu::runtime_time().map(|used| WorkerCpu {
             instance: self.id.clone(),
@@ -563,10 +614,14 @@ impl Worker {
                 }
                 (Err(error), _) => return Err(error.into()),
             }
+            self.traces.stage(request.trace, "store", begun.elapsed());
         }
         if let Outcome::Recognized(recognition) = &mut reply.outcome {
             recognition.timing_ms.store = millis(begun.elapsed());
         }
+        let mut span = self
+            .traces
+            .send(request.trace, &request.reply_to, request.id);
         let body = match for_queue(reply) {
             Ok(body) => body,
             Err((whole, pointer)) => {
@@ -579,15 +634,19 @@ impl Worker {
                 pointer
             }
         };
-        match self.replies.send(&request.reply_to, body).await {
+        let attributes = span.attributes();
+        let reply = Outgoing { body, attributes };
+        match self.replies.send(&request.reply_to, reply).await {
             Err(QueueError::NotFound { .. }) => {
-                tracing::warn!(
-                    request.id = %request.id,
-                    "the web tier that asked is gone; the result is stored"
-                );
-                Ok(())
+                span.fail("no_such_queue");
+                tracing::warn!("the web tier that asked is gone; the result is stored");
+                Ok(how)
             }
-            sent => Ok(sent?),
+            Err(error) => {
+                span.fail("not_queued");
+                Err(error.into())
+            }
+            Ok(()) => Ok(how),
         }
     }
 
@@ -634,7 +693,8 @@ impl Worker {
 }
 
 enum Answered {
-    Done,
+    /// In a word, how.
+    Done(&'static str),
     NotStarted,
 }
 
@@ -642,7 +702,12 @@ enum Answered {
 struct OtherModel(String);
 
 /// The answer to who wants a face embedded.
-fn embedded(Analyzed { analysis, models }: &Analyzed, face: Option<u32>) -> Embedded {
+fn embedded(
+    Analyzed {
+        analysis, models, ..
+    }: &Analyzed,
+    face: Option<u32>,
+) -> Embedded {
     let asked = analysis.faces.get(face.unwrap_or(0) as usize);
     let encode = |made: &Embedding| {
         base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(made.to_bytes())

@@ -32,9 +32,9 @@ impl Replies {
     ///
     /// # Errors
     /// [`QueueError::NotFound`] where the replica and its queue are gone.
-    pub async fn send(&self, queue: &str, body: String) -> Result<(), QueueError> {
+    pub async fn send(&self, queue: &str, reply: Outgoing) -> Result<(), QueueError> {
         let outbox = self.outbox(queue).await?;
-        let sent = outbox.send(Outgoing::from(body)).await;
+        let sent = outbox.send(reply).await;
         if let Err(QueueError::NotFound { .. }) = sent {
             self.open().remove(queue);
         }

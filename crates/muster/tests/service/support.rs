@@ -67,8 +67,13 @@ impl Service {
 
     /// A role that listens, on that data folder.
     pub async fn start(role: &str, data: &Path, toml: &str) -> Self {
+        Self::start_as(muster(), role, data, toml).await
+    }
+
+    /// The same, by a command that has its own environment and error output.
+    pub async fn start_as(mut command: Command, role: &str, data: &Path, toml: &str) -> Self {
         let config = write_config(data, role, toml);
-        let mut child = muster()
+        let mut child = command
             .arg(role)
             .args(["--listen", "127.0.0.1:0", "--config"])
             .arg(&config)

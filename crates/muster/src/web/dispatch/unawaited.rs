@@ -205,7 +205,11 @@ impl Dispatcher {
             match backend.input.delete(&key).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => {
-                    tracing::warn!(error = %crate::Chain(&error), "a photograph is kept until it is old");
+                    tracing::warn!(
+                        request.id = %id,
+                        error = %crate::Chain(&error),
+                        "a photograph is kept until it is old"
+                    );
                 }
             }
         }
