@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{FileName, TraceParent};
 
 /// The format that this build writes, and the only one it reads.
-pub const MESSAGE_VERSION: u32 = 4;
+pub const MESSAGE_VERSION: u32 = 5;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
@@ -84,6 +84,10 @@ pub struct Request {
     pub id: RequestId,
     /// What to do.
     pub purpose: Purpose,
+    /// The models that are to embed the face, the gallery's first; of a recognition none, since its
+    /// worker knows the gallery's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
     /// The client's file name.
     pub file: FileName,
     /// The ETag of the uploaded photograph, where its key may be overwritten by another upload.
@@ -184,6 +188,7 @@ mod tests {
             version: MESSAGE_VERSION,
             id: RequestId::new(),
             purpose: Purpose::Recognize,
+            models: Vec::new(),
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
             gallery_version: 7,

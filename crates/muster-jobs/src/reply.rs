@@ -1,5 +1,6 @@
 //! The answer that a worker sends back, and the result that it writes beside it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,9 @@ pub struct EmbeddedFace {
     pub confidence: f32,
     /// Little-endian `f32`, base64.
     pub embedding: String,
+    /// The same by the other models that were asked for and that the worker has, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, String>,
     /// How fit it is to be compared.
     pub quality: FaceQuality,
 }

@@ -94,8 +94,10 @@ pub struct Face {
     pub confidence: f32,
     /// How fit it is to be compared.
     pub quality: Quality,
-    /// Who it looks like.
+    /// Who it looks like, to the first of the models that were asked.
     pub embedding: Embedding,
+    /// The same to the other models, in the order in which they were named.
+    pub others: Vec<Embedding>,
 }
 
 /// What a photograph shows.
@@ -116,7 +118,8 @@ pub struct Analysis {
 /// The models, loaded, and every buffer a photograph needs; used by one thread.
 pub struct Recognizer {
     detector: Detector,
-    embedder: Embedder,
+    /// By name; the first is asked where none is named.
+    embedders: Vec<(String, Embedder)>,
     aligner: Aligner,
     /// The face at work, turned upright: planar RGB `[3, 112, 112]`, 0-255.
     aligned: Vec<f32>,
@@ -157,12 +160,31 @@ impl Recognizer {
         let ((detector, engine), embedder) = (detector?, embedder?);
         Ok(Self {
             detector,
-            embedder,
+            embedders: vec![(files.embedder.name.clone(), embedder)],
             aligner: Aligner::default(),
             aligned: vec![0.0; 3 * ALIGNED_SIZE * ALIGNED_SIZE],
             options,
             engine,
         })
+    }
+
+    /// Whether the embedder of that name is loaded.
+    #[must_use]
+    pub fn knows(&self, model: &str) -> bool {
+        self.embedders.iter().any(|(name, _)| name == model)
+    }
+
+    /// Loads one more embedder, unless it is loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`RecognizeError::Engine`] when the file is missing or not what it should be.
+    pub fn add_embedder(&mut self, model: &EmbedderModel) -> Result<(), RecognizeError> {
+        if !self.knows(&model.name) {
+            let embedder = Embedder::load(&mut self.engine, model)?;
+            self.embedders.push((model.name.clone(), embedder));
+        }
+        Ok(())
     }
 
     /// Decodes a photograph and embeds every face in it.
@@ -171,10 +193,24 @@ impl Recognizer {
     ///
     /// [`RecognizeError::Image`] when the bytes are no photograph within the limits.
     pub fn analyze(&mut self, bytes: &[u8]) -> Result<Analysis, RecognizeError> {
+        self.analyze_by(bytes, &[])
+    }
+
+    /// The same with the embedders of these names, which are loaded: those that are not are left out,
+    /// and where none is named the first is asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::analyze`].
+    pub fn analyze_by(
+        &mut self,
+        bytes: &[u8],
+        models: &[String],
+    ) -> Result<Analysis, RecognizeError> {
         let started = Instant::now();
         let photo = decode::decode(bytes, &self.options.limits)?;
         let decode = started.elapsed();
-        let mut analysis = self.analyze_photo(&photo)?;
+        let mut analysis = self.analyze_photo_by(&photo, models)?;
         analysis.timing.decode = decode;
         Ok(analysis)
     }
@@ -185,6 +221,20 @@ impl Recognizer {
     ///
     /// [`RecognizeError::Engine`] when a model fails.
     pub fn analyze_photo(&mut self, photo: &Photo) -> Result<Analysis, RecognizeError> {
+        self.analyze_photo_by(photo, &[])
+    }
+
+    fn analyze_photo_by(
+        &mut self,
+        photo: &Photo,
+        models: &[String],
+    ) -> Result<Analysis, RecognizeError> {
+        let embedders = &self.embedders;
+        let place = |model| embedders.iter().position(|(name, _)| name == model);
+        let mut asked: Vec<usize> = models.iter().filter_map(place).collect();
+        if asked.is_empty() {
+            asked.push(0);
+        }
         let mut timing = StageTimes::default();
         let mut started = Instant::now();
         let mut lap = || {
@@ -200,16 +250,25 @@ impl Recognizer {
             let (aligner, aligned) = (&mut self.aligner, &mut self.aligned);
             aligner.align(photo, &seen.landmarks, &seen.bounds, aligned);
             let quality = Quality::of(&seen.landmarks, &seen.bounds, aligned);
-            self.embedder.feed(aligner, photo, &seen.bounds, aligned)?;
             timing.align += lap();
-            let embedding = self.embedder.embed()?;
+            let mut made = Vec::with_capacity(asked.len());
+            for place in &asked {
+                let (_, embedder) = &mut self.embedders[*place];
+                embedder.feed(aligner, photo, &seen.bounds, aligned)?;
+                made.push(embedder.embed()?);
+            }
             timing.embed += lap();
+            let mut made = made.into_iter();
+            let Some(embedding) = made.next() else {
+                continue;
+            };
             faces.push(Face {
                 bounds: seen.bounds,
                 landmarks: seen.landmarks,
                 confidence: seen.confidence,
                 quality,
                 embedding,
+                others: made.collect(),
             });
         }
         Ok(Analysis {
@@ -233,7 +292,7 @@ impl Recognizer {
             self.detector.run_alone(&mut self.engine, *size)?;
         }
         for _ in &analysis.faces {
-            self.embedder.run_alone()?;
+            self.embedders[0].1.run_alone()?;
         }
         Ok(started.elapsed())
     }

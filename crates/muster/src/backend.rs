@@ -281,6 +281,16 @@ impl Backend {
         Path::from_iter([STATUS_PREFIX, "learned.json"])
     }
 
+    /// Where it is said which model the gallery is being changed to, in the state store.
+    pub fn model_change() -> Path {
+        Path::from_iter([STATUS_PREFIX, "model-change.json"])
+    }
+
+    /// Below which it is said what the next model made no embedding of, in the state store.
+    pub fn not_embedded() -> Path {
+        Path::from_iter([STATUS_PREFIX, "model-change"])
+    }
+
     /// Where the controller says how the fleet fares, in the state store.
     pub fn fleet_status() -> Path {
         Path::from_iter([STATUS_PREFIX, "fleet.json"])

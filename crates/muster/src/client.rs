@@ -166,6 +166,30 @@ impl Client {
         }
     }
 
+    /// Sends one JSON document.
+    ///
+    /// # Errors
+    /// When the service can not be reached or answers with a problem.
+    pub async fn send(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let sent = self.http.post(self.at(path)).json(body).send().await;
+        match answer(sent.with_context(|| self.unreachable())?).await? {
+            Ok(value) => Ok(value),
+            Err(problem) => bail!("{}", problem.detail),
+        }
+    }
+
+    /// Deletes what is at a path.
+    ///
+    /// # Errors
+    /// When the service can not be reached or answers with a problem.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        let sent = self.http.delete(self.at(path)).send().await;
+        match answer(sent.with_context(|| self.unreachable())?).await? {
+            Ok(value) => Ok(value),
+            Err(problem) => bail!("{}", problem.detail),
+        }
+    }
+
     /// What the service tells of itself from now on.
     ///
     /// # Errors

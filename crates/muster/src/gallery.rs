@@ -3,9 +3,12 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::Service;
+
+/// The path of the gallery's model.
+const MODEL: &str = "/v1/gallery/model";
 
 /// Arguments of `muster gallery`.
 #[derive(Debug, Args)]
@@ -20,6 +23,24 @@ enum GalleryCommand {
     Calibration(AskArgs),
     /// List faces that are likely mislabelled or weak, people enrolled twice, and the most alike
     Health(AskArgs),
+    /// Show the model that faces are matched by, and how a change of it proceeds
+    Model(AskArgs),
+    /// Embed every face by another model, while recognition goes on, and then match by that
+    Reembed {
+        /// The model, or a profile of `muster models list`; the one that is used ends a change
+        #[arg(long, value_name = "MODEL")]
+        to: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Delete every embedding of a model that is not used any more
+    ForgetModel {
+        /// The model
+        #[arg(value_name = "MODEL")]
+        model: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -39,6 +60,33 @@ pub async fn run(args: GalleryArgs) -> anyhow::Result<()> {
     let (args, path) = match &args.command {
         GalleryCommand::Calibration(args) => (args, "/v1/calibration"),
         GalleryCommand::Health(args) => (args, "/v1/gallery/health"),
+        GalleryCommand::Model(ask) => {
+            let model = ask.service.client()?.get(MODEL).await?;
+            show_model(&model, ask.json);
+            return Ok(());
+        }
+        GalleryCommand::Reembed { to, ask } => {
+            let client = ask.service.client()?;
+            show_model(
+                &client.send(MODEL, &json!({ "model": to })).await?,
+                ask.json,
+            );
+            return Ok(());
+        }
+        GalleryCommand::ForgetModel { model, ask } => {
+            let mut path =
+                reqwest::Url::parse("http://muster/v1/gallery/model").context("build the path")?;
+            let segments = path.path_segments_mut();
+            segments.expect("an http URL has a path").push(model);
+            let forgotten = ask.service.client()?.delete(path.path()).await?;
+            if ask.json {
+                println!("{forgotten}");
+            } else {
+                let people = &forgotten["people"];
+                println!("the embeddings of {people} people by {model} are gone");
+            }
+            return Ok(());
+        }
     };
     let client = args.service.client()?;
     let mut answer = client.get(path).await?;
@@ -66,6 +114,38 @@ fn join(all: &mut Value, part: Value) -> Option<()> {
         }
     }
     Some(())
+}
+
+fn show_model(model: &Value, as_json: bool) {
+    if as_json {
+        println!("{model}");
+        return;
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kept = model["kept"].as_array().into_iter().flatten();
+    let kept: Vec<String> = kept.map(text).collect();
+    println!("model    {}", text(&model["model"]));
+    println!("kept     {}", kept.join(", "));
+    let change = &model["change"];
+    if change.is_object() {
+        println!(
+            "change   to {}: {} faces embedded, {} left",
+            text(&change["to"]),
+            change["embedded"],
+            change["left"]
+        );
+        if let Some(problem) = change["problem"].as_str() {
+            println!("         {problem}");
+        }
+    }
+    for face in model["not_embedded"].as_array().into_iter().flatten() {
+        println!(
+            "without  person {}, face {}: {}",
+            text(&face["person_id"]),
+            text(&face["id"]),
+            text(&face["reason"])
+        );
+    }
 }
 
 fn show_calibration(report: &Value) {

@@ -7,6 +7,7 @@ mod audit;
 mod aws;
 mod backend;
 mod bench;
+mod catalogue;
 pub mod cli;
 mod client;
 mod config;

@@ -12,6 +12,7 @@ use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Options, Recognizer};
 use serde_json::json;
 
+use crate::catalogue::Catalogue;
 use crate::config::Settings;
 use crate::photos::{Variation, open, photos_in, square_jpeg};
 use crate::progress;
@@ -57,7 +58,7 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut recognizer = Recognizer::load(&installation.model_files(), options)?;
     let embedder = installation.embedder();
     let gallery = synthetic_gallery(&embedder.name, embedder.dimensions);
-    let judge = Judge::new(settings, embedder);
+    let judge = Judge::new(settings, Catalogue::open(settings)?);
 
     let mut totals = Vec::new();
     let mut raws = Vec::new();

@@ -5,13 +5,16 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound;
 
 use super::index::{self, EXACT_UP_TO, Flat, Place};
 use super::parts::{self, Part};
 use super::person::{Change, Person, PersonId};
 use crate::embed::Embedding;
+
+/// People whose faces tell which models' embeddings are kept.
+const KEPT_MODELS_SAMPLED: usize = 8;
 
 /// A person near a probe.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +90,10 @@ impl Gallery {
         self.version = version;
         match change {
             Change::Put(person) => self.put(person, forgets),
+            Change::UseModel(model) => {
+                self.model = Some(model);
+                self.index_recent();
+            }
             Change::Remove(id) => {
                 if self.take(id, forgets) {
                     self.index_recent();
@@ -147,9 +154,10 @@ impl Gallery {
     pub(super) fn forgets(&self, change: &Change) -> bool {
         match change {
             Change::Remove(_) => true,
+            Change::UseModel(_) => false,
             Change::Put(person) => self.person(person.id).is_some_and(|before| {
-                let mut sources = before.sources();
-                sources.any(|source| !person.sources().any(|kept| kept == source))
+                let mut before = before.kept();
+                before.any(|made| !person.kept().any(|kept| kept == made))
             }),
         }
     }
@@ -171,6 +179,20 @@ impl Gallery {
     /// The model whose embeddings are compared; `None` until somebody is enrolled.
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// The models that newly enrolled faces are embedded with: the gallery's, and whichever the
+    /// first people's faces have an embedding of besides, after a change of the model and until the
+    /// old one is forgotten.
+    pub fn kept_models(&self) -> BTreeSet<String> {
+        let faces = self.people().take(KEPT_MODELS_SAMPLED);
+        let mut kept: BTreeSet<String> = self.model.iter().cloned().collect();
+        for person in faces {
+            for face in &person.faces {
+                kept.extend(face.embeddings.iter().map(|(model, _)| model.to_owned()));
+            }
+        }
+        kept
     }
 
     /// Everyone, in the order of enrolment.

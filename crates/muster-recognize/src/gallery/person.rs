@@ -85,6 +85,20 @@ impl Embeddings {
         Self(BTreeMap::from([(model.to_owned(), embedding)]))
     }
 
+    /// The same with one more.
+    #[must_use]
+    pub fn with(mut self, model: &str, embedding: Embedding) -> Self {
+        self.0.insert(model.to_owned(), embedding);
+        self
+    }
+
+    /// The same without what that model made.
+    #[must_use]
+    pub fn without(mut self, model: &str) -> Self {
+        self.0.remove(model);
+        self
+    }
+
     /// What that model made of the face.
     pub fn by(&self, model: &str) -> Option<&Embedding> {
         self.0.get(model)
@@ -233,6 +247,46 @@ impl Person {
         faces.chain(denials.map(|denial| Source::Denial(denial.id)))
     }
 
+    /// Every embedding that is kept, by what it was made of and the model.
+    pub fn kept(&self) -> impl Iterator<Item = (Source, &str)> {
+        let faces = self.faces.iter();
+        let faces = faces.flat_map(|face| {
+            face.embeddings
+                .iter()
+                .map(|(by, _)| (Source::Face(face.id), by))
+        });
+        let denials = self.denials.iter();
+        let denials = denials.flat_map(|denial| {
+            denial
+                .embeddings
+                .iter()
+                .map(|(by, _)| (Source::Denial(denial.id), by))
+        });
+        faces.chain(denials)
+    }
+
+    /// What that model has not made an embedding of, with the place of the face in its photograph.
+    pub fn lacking(&self, model: &str) -> impl Iterator<Item = (Source, u32)> {
+        let faces = self
+            .faces
+            .iter()
+            .filter(move |face| face.embeddings.by(model).is_none());
+        let denials = self
+            .denials
+            .iter()
+            .filter(move |denial| denial.embeddings.by(model).is_none());
+        let faces = faces.map(|face| (Source::Face(face.id), face.face));
+        faces.chain(denials.map(|denial| (Source::Denial(denial.id), denial.face)))
+    }
+
+    /// Everything that embeddings are kept of.
+    pub fn embeddings_mut(&mut self) -> impl Iterator<Item = (Source, &mut Embeddings)> {
+        let faces = self.faces.iter_mut();
+        let faces = faces.map(|face| (Source::Face(face.id), &mut face.embeddings));
+        let denials = self.denials.iter_mut();
+        faces.chain(denials.map(|denial| (Source::Denial(denial.id), &mut denial.embeddings)))
+    }
+
     /// What that model made of the person's faces, in the order of enrolment.
     pub fn embeddings(&self, model: &str) -> impl Iterator<Item = &Embedding> {
         self.faces
@@ -265,4 +319,6 @@ pub enum Change {
     Put(Person),
     /// The person and all their faces are gone.
     Remove(PersonId),
+    /// From here on that model's embeddings are compared.
+    UseModel(String),
 }

@@ -93,6 +93,10 @@ pub enum Action {
     PhotoLookedAt,
     /// The gallery was examined for faces that are likely wrong.
     Examined,
+    /// A change of the model that faces are matched by was begun, or was made.
+    ModelChanged,
+    /// The embeddings of a model that is not used any more were deleted.
+    ModelForgotten,
     /// An API key was made.
     KeyCreated,
     /// An API key was revoked.

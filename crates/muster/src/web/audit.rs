@@ -136,6 +136,8 @@ fn action(method: &Method, route: &str) -> Option<Action> {
         ("/v1/people/{id}/denials", _) => Action::Denied,
         ("/v1/people/{id}/denials/{denial}", _) => Action::DenialRemoved,
         ("/v1/gallery/health", _) => Action::Examined,
+        ("/v1/gallery/model", &Method::POST) => Action::ModelChanged,
+        ("/v1/gallery/model/{model}", _) => Action::ModelForgotten,
         _ => return None,
     })
 }

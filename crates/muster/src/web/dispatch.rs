@@ -16,7 +16,6 @@ use muster_jobs::{
     TraceParent, WorkerCpu, now_ms,
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
-use muster_recognize::gallery::Gallery;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +28,7 @@ use super::rate::Drain;
 use super::upload::Photo;
 use crate::aws;
 use crate::backend::Backend;
+use crate::catalogue::Catalogue;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
 use unawaited::Since;
@@ -166,6 +166,8 @@ pub struct Parts {
     pub backend: Backend,
     /// The gallery, whose version each request carries.
     pub gallery: LiveGallery,
+    /// Which models a face is embedded by.
+    pub catalogue: Catalogue,
     /// This replica's reply queue.
     pub replies: Arc<dyn Queue>,
     /// How long a client waits for its answer.
@@ -207,6 +209,7 @@ impl Submission {
 struct Inner {
     backend: Backend,
     gallery: LiveGallery,
+    catalogue: Catalogue,
     reply_to: String,
     outbox: Outbox,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
@@ -296,6 +299,7 @@ impl Dispatcher {
         let inner = Arc::new(Inner {
             backend: parts.backend,
             gallery: parts.gallery,
+            catalogue: parts.catalogue,
             reply_to: parts.replies.name().to_owned(),
             outbox,
             waiting: Mutex::default(),
@@ -484,26 +488,25 @@ impl Dispatcher {
                     .backend
                     .input
                     .put(&key, PutPayload::from_bytes(photo.bytes)),
-                // An embedding matches nobody.
-                async {
-                    match purpose {
-                        Purpose::Recognize => inner.gallery.newest(Gallery::version).await,
-                        Purpose::Embed { .. } => Ok(0),
-                    }
-                }
+                inner.gallery.newest(|gallery| match purpose {
+                    Purpose::Recognize => (gallery.version(), Vec::new()),
+                    // An embedding matches nobody.
+                    Purpose::Embed { .. } => (0, inner.catalogue.to_embed(gallery)),
+                })
             )
         };
         let looked = tokio::time::timeout_at(deadline, looks).await;
-        let (stored, gallery_version) = looked.map_err(late)?;
+        let (stored, looked) = looked.map_err(late)?;
         let stored = stored
             .map_err(|error| ApiError::internal("a photograph could not be stored", &error))?;
-        let gallery_version = gallery_version
-            .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
+        let (gallery_version, models) =
+            looked.map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
         drop(photo.taken);
         let request = Request {
             version: MESSAGE_VERSION,
             id,
             purpose,
+            models,
             file: photo.file,
             input_etag: match inner.backend.layout(purpose) {
                 ObjectKeys::Request => None,

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use muster_recognize::calibration::{self, Cutoff, Report, Shipped};
+use muster_recognize::calibration::{self, Cutoff, Report};
 use muster_recognize::gallery::{Gallery, PersonId};
 use muster_recognize::health::{self, Extent, Health};
-use muster_recognize::models::Embedder;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use utoipa::IntoParams;
@@ -17,12 +16,13 @@ use super::AppState;
 use super::extract::Query;
 use super::openapi::problem_responses;
 use super::problem::ApiError;
+use crate::catalogue::Catalogue;
 use crate::config::Settings;
 
 /// What examinations are made by. Cheap to clone.
 #[derive(Clone)]
 pub struct Examiner {
-    shipped: Shipped,
+    catalogue: Catalogue,
     target_fpir: f64,
     cutoff: Option<f32>,
     /// The last report, while nobody works on another: one examination runs at a time, since each
@@ -31,10 +31,10 @@ pub struct Examiner {
 }
 
 impl Examiner {
-    /// Examines by these settings what that embedder sees.
-    pub fn new(settings: &Settings, embedder: &Embedder) -> Self {
+    /// Examines by these settings what the gallery's model sees.
+    pub fn new(settings: &Settings, catalogue: Catalogue) -> Self {
         Self {
-            shipped: Shipped::from(embedder),
+            catalogue,
             target_fpir: settings.target_fpir,
             cutoff: settings.cutoff,
             last: Arc::default(),
@@ -58,7 +58,8 @@ pub async fn calibration(State(app): AppState) -> Result<Json<Report>, ApiError>
     {
         return Ok(Json(report.clone()));
     }
-    let (shipped, target_fpir, cutoff) = (examiner.shipped, examiner.target_fpir, examiner.cutoff);
+    let shipped = examiner.catalogue.shipped_of(&gallery);
+    let (target_fpir, cutoff) = (examiner.target_fpir, examiner.cutoff);
     let report =
         apart(move || calibration::report(&gallery, &shipped, target_fpir, cutoff)).await?;
     Ok(Json(last.insert(report).clone()))
@@ -97,7 +98,8 @@ pub async fn health(
     let examiner = &app.examiner;
     let _turn = examiner.last.lock().await;
     let gallery = app.with_gallery(Gallery::clone).await?;
-    let (shipped, target_fpir, cutoff) = (examiner.shipped, examiner.target_fpir, examiner.cutoff);
+    let shipped = examiner.catalogue.shipped_of(&gallery);
+    let (target_fpir, cutoff) = (examiner.target_fpir, examiner.cutoff);
     let health = apart(move || {
         let cutoff =
             cutoff.unwrap_or_else(|| Cutoff::for_target(&gallery, &shipped, target_fpir).value);

@@ -180,13 +180,14 @@ struct Page(Registry);
 impl Page {
     fn of(app: &App, look: &Look) -> Self {
         let mut page = Self(Registry::with_prefix(PREFIX));
-        page.replica(app);
+        let model = look.gallery.as_ref().map(|(.., model)| model.clone());
+        page.replica(app, model.unwrap_or_default());
         page.queue(app, look);
         if let Ok(fleet) = &look.fleet {
             page.fleet(fleet);
             page.activity(&fleet.report.activity, app.metrics.price_per_hour);
         }
-        if let Ok((people, faces, version)) = &look.gallery {
+        if let Ok((people, faces, version, _)) = &look.gallery {
             page.gauge("gallery_people", "People enrolled", *people as f64);
             page.gauge("gallery_faces", "Faces enrolled", *faces as f64);
             page.gauge(
@@ -209,16 +210,20 @@ impl Page {
         page
     }
 
-    fn replica(&mut self, app: &App) {
+    fn replica(&mut self, app: &App, model: String) {
         let build =
             Family::<[(&'static str, String); 2], ConstGauge<f64>>::new_with_constructor(|| {
                 ConstGauge::new(1.0)
             });
         let _ = build.get_or_create(&[
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("model", app.model.to_string()),
+            ("model", model),
         ]);
-        self.add("build_info", "Muster's version and its embedder", build);
+        self.add(
+            "build_info",
+            "Muster's version and the embedder that faces are matched by",
+            build,
+        );
         self.gauge(
             "uptime_seconds",
             "How long this web replica has been up",

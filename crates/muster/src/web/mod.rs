@@ -9,6 +9,7 @@ mod gallery;
 mod guard;
 mod jobs;
 mod metrics;
+mod model_change;
 mod openapi;
 mod page;
 mod people;
@@ -35,7 +36,6 @@ use axum::{Router, extract::State, middleware};
 use bytes::Bytes;
 use muster_recognize::decode::DecodeLimits;
 use muster_recognize::gallery::Gallery;
-use muster_recognize::models::Manifest;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,6 +46,7 @@ use utoipa_axum::routes;
 use crate::api_keys::{KeyStore, Scope};
 use crate::audit::AuditLog;
 use crate::backend::{Backend, Role};
+use crate::catalogue::Catalogue;
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
 use audit::{Auditor, audited};
@@ -82,9 +83,10 @@ struct App {
     input_is_bucket: bool,
     /// The operator's cutoff, where there is one.
     cutoff: Option<f32>,
-    model: Arc<str>,
     /// What is known of each model.
-    manifest: Arc<Manifest>,
+    catalogue: Catalogue,
+    /// Looks whether the gallery's model is to change.
+    model_changes: model_change::Progress,
     examiner: gallery::Examiner,
     events: Events,
     metrics: Metrics,
@@ -116,12 +118,8 @@ pub async fn run(
         .await
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
-    let manifest = Arc::new(settings.manifest().context("read the manifest")?);
-    let profile = manifest.profile(&settings.profile);
-    let embedder = profile.and_then(|profile| manifest.embedder(profile));
-    let embedder = embedder.with_context(|| format!("there is no profile {}", settings.profile))?;
-    let model = embedder.name.clone();
-    gallery.expect_model(&model).await?;
+    let catalogue = Catalogue::open(&settings)?;
+    gallery.held(|gallery| catalogue.expect(gallery)).await?;
     // Last: a start that fails leaves no queue behind.
     let replies = backend.replies(&replica.id).await?;
     // Buckets have lifecycle rules of their own.
@@ -160,6 +158,7 @@ pub async fn run(
         Parts {
             backend: backend.clone(),
             gallery: gallery.clone(),
+            catalogue: catalogue.clone(),
             replies: Arc::clone(&replies),
             timeout: request_timeout,
             max_waiting: settings.max_waiting,
@@ -192,13 +191,14 @@ pub async fn run(
         deletes_when_old: settings.input_store.is_none() && settings.output_store.is_none(),
         input_is_bucket: settings.input_store.is_some(),
         cutoff: settings.cutoff,
-        model: model.into(),
-        examiner: gallery::Examiner::new(&settings, embedder),
-        manifest,
+        examiner: gallery::Examiner::new(&settings, catalogue.clone()),
+        catalogue,
+        model_changes: model_change::Progress::default(),
         models_dir: settings.models_dir().ok(),
         document,
         started: Instant::now(),
     };
+    tasks.spawn(model_change::run(app.clone(), stop.clone()));
     tracing::info!(%address, "the web tier listens");
     let limits = ConnectionLimits {
         connections: settings.max_connections,
@@ -280,6 +280,8 @@ fn admin_routes() -> OpenApiRouter<App> {
         .routes(routes!(metrics::metrics))
         .routes(routes!(gallery::calibration))
         .routes(routes!(gallery::health))
+        .routes(routes!(model_change::show, model_change::begin))
+        .routes(routes!(model_change::forget))
         .routes(routes!(events::events))
 }
 

@@ -236,6 +236,11 @@ impl ApiError {
         self.code.status().is_server_error()
     }
 
+    /// The sentence.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Adds a member to the problem's JSON; [`ProblemMembers`] documents them.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {

@@ -120,7 +120,7 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
     let fleet = look.fleet.map_err(|error| {
         ApiError::internal("the fleet's status could not be read", error.as_ref())
     })?;
-    let (people, faces, version) = look
+    let (people, faces, version, model) = look
         .gallery
         .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
     let report = fleet.report;
@@ -160,7 +160,7 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
             faces,
             version,
         },
-        model: app.model.to_string(),
+        model,
         failures: aws::failures().collect(),
         cpu_s: CpuView {
             web: cpu::runtime_time().map(|used| used.as_secs_f64()),
@@ -177,13 +177,21 @@ pub struct Look {
     pub dead: Result<Counts, QueueError>,
     /// What the controller last published.
     pub fleet: anyhow::Result<FleetStatus>,
-    /// People, faces and version.
-    pub gallery: Result<(usize, usize, u64), GalleryError>,
+    /// People, faces, version, and the model that faces are matched by.
+    pub gallery: Result<(usize, usize, u64, String), GalleryError>,
 }
 
 /// Looks at everything at the same time.
 pub async fn look(app: &App) -> Look {
-    let sizes = |gallery: &Gallery| (gallery.people_count(), gallery.faces(), gallery.version());
+    let sizes = |gallery: &Gallery| {
+        let (people, faces) = (gallery.people_count(), gallery.faces());
+        (
+            people,
+            faces,
+            gallery.version(),
+            app.catalogue.model_of(gallery),
+        )
+    };
     let (requests, dead, fleet, gallery) = tokio::join!(
         app.backend.requests.counts(),
         app.backend.dead_letters.counts(),

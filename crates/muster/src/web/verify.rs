@@ -142,6 +142,5 @@ fn cutoff(app: &App, model: &str) -> Result<f32, ApiError> {
     if let Some(cutoff) = app.cutoff {
         return Ok(cutoff);
     }
-    let embedder = app.manifest.embedder_named(model);
-    embedder.map(|known| known.cutoff).ok_or_else(mismatched)
+    app.catalogue.cutoff(model).ok_or_else(mismatched)
 }

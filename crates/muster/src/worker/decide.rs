@@ -3,13 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 
 use muster_jobs::{Candidate, Decision, FaceBox, FaceQuality, FaceReport, PersonRef};
-use muster_recognize::calibration::{Cutoff, Shipped};
+use muster_recognize::calibration::Cutoff;
 use muster_recognize::decide::{self, Rules, Verdict};
 use muster_recognize::gallery::Gallery;
-use muster_recognize::models::Embedder;
 use muster_recognize::quality::{Quality, Requirements};
 use muster_recognize::recognizer::Face;
 
+use crate::catalogue::Catalogue;
 use crate::config::Settings;
 
 /// Candidates compared for each face.
@@ -37,7 +37,7 @@ pub fn face_quality(quality: &Quality) -> FaceQuality {
 
 /// Decides by the settings. The cutoff is worked out once for each version of the gallery.
 pub struct Judge {
-    shipped: Shipped,
+    catalogue: Catalogue,
     target_fpir: f64,
     cutoff: Option<f32>,
     one_person_once: bool,
@@ -47,10 +47,10 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Judges by these settings what that embedder sees.
-    pub fn new(settings: &Settings, embedder: &Embedder) -> Self {
+    /// Judges by these settings what the gallery's model sees.
+    pub fn new(settings: &Settings, catalogue: Catalogue) -> Self {
         Self {
-            shipped: Shipped::from(embedder),
+            catalogue,
             target_fpir: settings.target_fpir,
             cutoff: settings.cutoff,
             one_person_once: settings.one_person_once,
@@ -88,7 +88,8 @@ impl Judge {
         match *known {
             Some((version, cutoff)) if version == gallery.version() => cutoff,
             _ => {
-                let cutoff = Cutoff::for_target(gallery, &self.shipped, self.target_fpir).value;
+                let shipped = self.catalogue.shipped_of(gallery);
+                let cutoff = Cutoff::for_target(gallery, &shipped, self.target_fpir).value;
                 *known = Some((gallery.version(), cutoff));
                 cutoff
             }

@@ -25,7 +25,15 @@ pub enum InferenceError {
 
 struct Job {
     photo: Bytes,
-    reply: oneshot::Sender<Result<Analysis, RecognizeError>>,
+    models: Vec<String>,
+    reply: oneshot::Sender<anyhow::Result<Result<Analyzed, RecognizeError>>>,
+}
+
+/// What a photograph shows, and who embedded its faces.
+pub struct Analyzed {
+    pub analysis: Analysis,
+    /// The models, in the order of the faces' embeddings; the first is the first that was asked.
+    pub models: Vec<String>,
 }
 
 /// A handle to the inference thread.
@@ -34,7 +42,7 @@ pub struct Inference {
     /// only while this is dropped.
     turn: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Option<JoinHandle<()>>,
-    ready: Mutex<Option<oneshot::Receiver<anyhow::Result<String>>>>,
+    ready: Mutex<Option<oneshot::Receiver<anyhow::Result<()>>>>,
 }
 
 impl Inference {
@@ -61,11 +69,11 @@ impl Inference {
         })
     }
 
-    /// Waits until the models are verified and loaded; answers the embedder's name.
+    /// Waits until the models are verified and loaded.
     ///
     /// # Errors
     /// When a model is missing, damaged or can not be loaded.
-    pub async fn ready(&self) -> anyhow::Result<String> {
+    pub async fn ready(&self) -> anyhow::Result<()> {
         let ready = self
             .ready
             .lock()
@@ -77,16 +85,20 @@ impl Inference {
             .context("the inference thread ended while it loaded the models")?
     }
 
-    /// Analyses one photograph when it is its turn.
+    /// Analyses one photograph when it is its turn, with the embedders of these names.
+    ///
+    /// Those that are not loaded are loaded first. Without the first the process ends, since it could
+    /// answer nobody; others that are not installed are left out.
     ///
     /// A photograph that the models work on for longer than `limit` ends the process: the thread
     /// can not be interrupted, and the queue hands the request to another worker.
     pub async fn analyze(
         &self,
         photo: Bytes,
+        models: &[String],
         limit: Duration,
         drain: &CancellationToken,
-    ) -> Result<Analysis, InferenceError> {
+    ) -> Result<Analyzed, InferenceError> {
         let turn = tokio::select! {
             biased;
             () = drain.cancelled() => return Err(InferenceError::Draining),
@@ -96,15 +108,27 @@ impl Inference {
         let Some(jobs) = &*turn else {
             return Err(InferenceError::Draining);
         };
-        if jobs.send(Job { photo, reply }).await.is_err() {
+        let models = models.to_vec();
+        let job = Job {
+            photo,
+            models,
+            reply,
+        };
+        if jobs.send(job).await.is_err() {
             fatal("the inference thread is gone");
         }
         match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(Ok(analysis))) => Ok(analysis),
-            Ok(Ok(Err(RecognizeError::Image(error)))) => {
+            Ok(Ok(Ok(Ok(analyzed)))) => Ok(analyzed),
+            Ok(Ok(Ok(Err(RecognizeError::Image(error))))) => {
                 Err(InferenceError::Refused(image_failure(&error)))
             }
-            Ok(Ok(Err(error))) => fatal(&format!("the models failed: {}", crate::Chain(&error))),
+            Ok(Ok(Err(error))) => fatal(&format!(
+                "the model of the gallery can not be loaded: {}",
+                crate::Chain(error.as_ref())
+            )),
+            Ok(Ok(Ok(Err(error)))) => {
+                fatal(&format!("the models failed: {}", crate::Chain(&error)))
+            }
             Ok(Err(_)) => fatal("the inference thread ended over a photograph"),
             Err(_) => fatal(&format!("a photograph took longer than {limit:?}")),
         }
@@ -160,7 +184,7 @@ fn fatal(reason: &str) -> ! {
 fn serve(
     installation: &Installation,
     options: Options,
-    loaded: oneshot::Sender<anyhow::Result<String>>,
+    loaded: oneshot::Sender<anyhow::Result<()>>,
     mut jobs: mpsc::Receiver<Job>,
 ) {
     let mut recognizer = match load(installation, options) {
@@ -171,10 +195,57 @@ fn serve(
             return;
         }
     };
-    let _ = loaded.send(Ok(installation.embedder().name.clone()));
-    while let Some(Job { photo, reply }) = jobs.blocking_recv() {
-        let _ = reply.send(recognizer.analyze(&photo));
+    let _ = loaded.send(Ok(()));
+    let mut missing = Vec::new();
+    while let Some(Job {
+        photo,
+        models,
+        reply,
+    }) = jobs.blocking_recv()
+    {
+        let analyzed =
+            with_models(&mut recognizer, installation, models, &mut missing).map(|models| {
+                let analysis = recognizer.analyze_by(&photo, &models)?;
+                Ok(Analyzed { analysis, models })
+            });
+        // Nobody waits for it any more where its limit has passed.
+        let _ = reply.send(analyzed);
     }
+}
+
+/// Loads what is asked for; of the others than the first, those that are not here are left out, and
+/// said once.
+fn with_models(
+    recognizer: &mut Recognizer,
+    installation: &Installation,
+    models: Vec<String>,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Vec<String>> {
+    let mut there = Vec::with_capacity(models.len());
+    for (place, model) in models.into_iter().enumerate() {
+        if place > 0 && missing.contains(&model) {
+            continue;
+        }
+        let mut load = || -> anyhow::Result<()> {
+            if !recognizer.knows(&model) {
+                recognizer.add_embedder(&installation.other_embedder(&model)?)?;
+            }
+            Ok(())
+        };
+        match load() {
+            Ok(()) => there.push(model),
+            Err(error) if place == 0 => return Err(error),
+            Err(error) => {
+                tracing::error!(
+                    model,
+                    error = %crate::Chain(error.as_ref()),
+                    "a model that the gallery is to change to can not be loaded here"
+                );
+                missing.push(model);
+            }
+        }
+    }
+    Ok(there)
 }
 
 /// Verifies the models beside loading them, and gives them out only if both succeed.

@@ -23,7 +23,7 @@ use muster_jobs::{
     Recognition, Reply, Request, TimingMs, WorkerCpu, now_ms,
 };
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
-use muster_recognize::recognizer::Analysis;
+use muster_recognize::embed::Embedding;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,13 +32,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::aws::{self, ThisInstance};
 use crate::backend::{Backend, Role};
+use crate::catalogue::Catalogue;
 use crate::config::{FleetKind, Settings, seconds};
 use crate::cpu;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
 pub use decide::Judge;
 pub use inference::image_failure;
-use inference::{Inference, InferenceError};
+use inference::{Analyzed, Inference, InferenceError};
 use replies::Replies;
 
 /// Requests in hand at one time: one at the models, the others being fetched or answered.
@@ -108,15 +109,27 @@ pub async fn run(
         (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
     };
     let installation = settings.installation()?;
-    let judge = Judge::new(&settings, installation.embedder());
+    let catalogue = Catalogue::open(&settings)?;
     // The models load while the stores and queues are opened.
-    let inference = Inference::start(installation, &settings)?;
+    let inference = Inference::start(installation.clone(), &settings)?;
     let backend = Backend::open(&settings, Role::Worker).await?;
     let gallery = LiveGallery::load(backend.gallery.clone())
         .await
         .context("load the gallery")?;
-    let model = inference.ready().await?;
-    gallery.expect_model(&model).await?;
+    inference.ready().await?;
+    let model = gallery
+        .held(|gallery| {
+            catalogue.expect(gallery)?;
+            anyhow::Ok(catalogue.model_of(gallery))
+        })
+        .await?;
+    if model != installation.embedder().name {
+        // Before a request is taken that could not be answered.
+        tokio::task::spawn_blocking(move || installation.other_embedder(&model))
+            .await
+            .context("verify the gallery's model")?
+            .context("find the gallery's model")?;
+    }
     let remote = backend.sdk.is_some();
     let in_hand = if remote { IN_HAND_REMOTE } else { IN_HAND };
     let tasks = TaskTracker::new();
@@ -129,8 +142,8 @@ pub async fn run(
         gallery,
         receipts,
         id: id.clone(),
-        model,
-        judge,
+        judge: Judge::new(&settings, catalogue.clone()),
+        catalogue,
         max_receives: settings.max_receives,
         processing_timeout: seconds(settings.processing_timeout_s),
         visibility_timeout: seconds(settings.visibility_timeout_s),
@@ -243,8 +256,8 @@ struct Worker {
     replies: Replies,
     receipts: Deleter,
     id: String,
-    model: String,
     judge: Judge,
+    catalogue: Catalogue,
     max_receives: u32,
     processing_timeout: Duration,
     visibility_timeout: Duration,
@@ -411,23 +424,36 @@ impl Worker {
         };
         timing.fetch = millis(begun.elapsed());
 
-        let analysis = self
-            .inference
-            .analyze(photo, self.processing_timeout, &self.drain)
-            .await;
-        let outcome = match analysis {
-            Ok(analysis) => {
-                timing.decode = millis(analysis.timing.decode);
-                timing.detect = millis(analysis.timing.detect);
-                timing.align = millis(analysis.timing.align);
-                timing.embed = millis(analysis.timing.embed);
-                match request.purpose {
-                    Purpose::Recognize => self.recognize(request, &analysis, timing).await?,
-                    Purpose::Embed { face } => Outcome::Embedded(self.embed(&analysis, face)),
-                }
+        let mut models = request.models.clone();
+        if models.is_empty() {
+            let held = self
+                .gallery
+                .held(|gallery| self.catalogue.model_of(gallery));
+            models.push(held.await);
+        }
+        let outcome = loop {
+            let analysis = self
+                .inference
+                .analyze(photo.clone(), &models, self.processing_timeout, &self.drain)
+                .await;
+            let analyzed = match analysis {
+                Ok(analyzed) => analyzed,
+                Err(InferenceError::Refused(failure)) => break Outcome::Failed(failure),
+                Err(InferenceError::Draining) => return Ok(Answered::NotStarted),
+            };
+            let spent = &analyzed.analysis.timing;
+            timing.decode = millis(spent.decode);
+            timing.detect = millis(spent.detect);
+            timing.align = millis(spent.align);
+            timing.embed = millis(spent.embed);
+            match request.purpose {
+                Purpose::Embed { face } => break Outcome::Embedded(embedded(&analyzed, face)),
+                Purpose::Recognize => match self.recognize(request, &analyzed, timing).await? {
+                    Ok(outcome) => break outcome,
+                    // It was changed meanwhile.
+                    Err(OtherModel(model)) => models = vec![model],
+                },
             }
-            Err(InferenceError::Refused(failure)) => Outcome::Failed(failure),
-            Err(InferenceError::Draining) => return Ok(Answered::NotStarted),
         };
         self.deliver(request, outcome).await?;
         Ok(Answered::Done)
@@ -470,44 +496,38 @@ impl Worker {
     async fn recognize(
         &self,
         request: &Request,
-        analysis: &Analysis,
+        Analyzed { analysis, models }: &Analyzed,
         mut timing: TimingMs,
-    ) -> Result<Outcome, HandleError> {
+    ) -> Result<Result<Outcome, OtherModel>, HandleError> {
         let begun = Instant::now();
         // Whatever was enrolled before the request was sent is seen: it says which version that is.
         let faces = self
             .gallery
             .at_least(request.gallery_version, |gallery| {
-                self.judge.decide(&analysis.faces, gallery)
+                let model = self.catalogue.model_of(gallery);
+                if models.first() == Some(&model) {
+                    Ok((model, self.judge.decide(&analysis.faces, gallery)))
+                } else {
+                    Err(OtherModel(model))
+                }
             })
             .await?;
+        let (model, faces) = match faces {
+            Ok(decided) => decided,
+            Err(other) => return Ok(Err(other)),
+        };
         timing.match_ = millis(begun.elapsed());
         timing.total = now_ms().saturating_sub(request.sent_at_ms) as f64;
-        Ok(Outcome::Recognized(Box::new(Recognition {
+        Ok(Ok(Outcome::Recognized(Box::new(Recognition {
             request_id: request.id,
             image: ImageSize {
                 width: analysis.width,
                 height: analysis.height,
             },
             faces,
-            model: self.model.clone(),
+            model,
             timing_ms: timing,
-        })))
-    }
-
-    fn embed(&self, analysis: &Analysis, face: Option<u32>) -> Embedded {
-        let asked = analysis.faces.get(face.unwrap_or(0) as usize);
-        let encode = |bytes| base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(bytes);
-        Embedded {
-            model: self.model.clone(),
-            found: analysis.faces.len() as u32,
-            face: asked.map(|face| EmbeddedFace {
-                bounds: decide::face_box(face),
-                confidence: face.confidence,
-                embedding: encode(face.embedding.to_bytes()),
-                quality: decide::face_quality(&face.quality),
-            }),
-        }
+        }))))
     }
 
     /// Stores the result, then sends the reply.
@@ -618,6 +638,33 @@ impl Worker {
 enum Answered {
     Done,
     NotStarted,
+}
+
+/// The model that the gallery is matched by, where it is not the one that embedded the faces.
+struct OtherModel(String);
+
+/// The answer to who wants a face embedded.
+fn embedded(Analyzed { analysis, models }: &Analyzed, face: Option<u32>) -> Embedded {
+    let asked = analysis.faces.get(face.unwrap_or(0) as usize);
+    let encode = |made: &Embedding| {
+        base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(made.to_bytes())
+    };
+    let (model, others) = models.split_first().expect("a model embedded the faces");
+    Embedded {
+        model: model.clone(),
+        found: analysis.faces.len() as u32,
+        face: asked.map(|face| EmbeddedFace {
+            bounds: decide::face_box(face),
+            confidence: face.confidence,
+            embedding: encode(&face.embedding),
+            others: others
+                .iter()
+                .cloned()
+                .zip(face.others.iter().map(encode))
+                .collect(),
+            quality: decide::face_quality(&face.quality),
+        }),
+    }
 }
 
 /// What is written to the output object; nothing of embeddings, which are for the gallery alone, and

@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod main_job;
 mod metrics;
+mod model_change;
 mod own_model;
 mod people;
 mod several;

@@ -50,9 +50,9 @@ async fn an_own_embedder_serves_by_one_entry() {
     );
     let stranger = service.recognize(&read(&samples.people[1].1[0])).await;
     assert_eq!(stranger.name(), "unknown");
-    // Of three people's faces the cutoff is the supposed distribution's, above the published one.
+    // Of one face the cutoff is what the supposed distribution gives: the published one.
     let cutoff = answer.json()["faces"][0]["cutoff"].as_f64().unwrap();
-    assert!((cutoff - 0.4).abs() < 1e-6, "{cutoff}");
+    assert!((cutoff - 0.4).abs() < 1e-3, "{cutoff}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enrolment::{earlier_photo, embeddings};
+use super::enrolment::{earlier_photo, embeddings, expect_model};
 use super::receipt::Receipt;
 use super::{PersonFull, edit, kept, no_such_person, person_id};
 use crate::backend::Backend;
@@ -137,7 +137,7 @@ pub async fn add(
         id: DenialId::new(),
         request_id: wrong.request_id.trim().to_owned(),
         face: wrong.face,
-        embeddings: embeddings(&app, &embedded)?,
+        embeddings: embeddings(&embedded)?,
         at_ms: now_ms(),
     };
     let key = Backend::kept(Source::Denial(denial.id));
@@ -147,7 +147,8 @@ pub async fn add(
         .await
         .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
     let mut view = DenialView::from(&denial);
-    let denied = edit(&app, &id, |_, person| {
+    let denied = edit(&app, &id, |gallery, person| {
+        expect_model(gallery, std::iter::once(&denial.embeddings))?;
         let mut known = person.denials.iter();
         if let Some(same) =
             known.find(|known| known.request_id == denial.request_id && known.face == denial.face)

@@ -96,8 +96,7 @@ impl Enrolment {
                 Outcome::Embedded(embedded) => match unfit(&embedded, face, &file) {
                     None => {
                         let file = file.as_str().to_owned();
-                        let mut made =
-                            EnrolledFace::new(file, embeddings(app, &embedded)?, now_ms());
+                        let mut made = EnrolledFace::new(file, embeddings(&embedded)?, now_ms());
                         made.face = face.unwrap_or(0);
                         made.quality = embedded.face.as_ref().map(measured);
                         faces.push((made, bytes));
@@ -129,7 +128,7 @@ impl Enrolment {
     pub async fn append(
         self,
         app: &App,
-        decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
+        mut decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
     ) -> Result<(), ApiError> {
         let kept = self.faces.iter().map(async |(face, bytes)| {
             let key = Backend::kept(Source::Face(face.id));
@@ -139,7 +138,11 @@ impl Enrolment {
         try_join_all(kept)
             .await
             .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
-        let appended = append(app, decide).await;
+        let appended = append(app, |gallery| {
+            expect_model(gallery, self.faces.iter().map(|(face, _)| &face.embeddings))?;
+            decide(gallery)
+        })
+        .await;
         // Whether a change was made whose answer was lost is not known; the sweep will know.
         if let Err(refusal) = appended {
             if !refusal.is_internal() {
@@ -233,19 +236,38 @@ fn measured(face: &EmbeddedFace) -> Quality {
     }
 }
 
-/// The embedding in a worker's answer.
-pub fn embeddings(app: &App, embedded: &Embedded) -> Result<Embeddings, ApiError> {
-    if *embedded.model != *app.model {
-        return Err(mismatched());
-    }
+/// The embeddings in a worker's answer, by each model.
+pub fn embeddings(embedded: &Embedded) -> Result<Embeddings, ApiError> {
     let face = embedded.face.as_ref().ok_or_else(mismatched)?;
-    Ok(Embeddings::of(&embedded.model, embedding(face)?))
+    let mut all = Embeddings::of(&embedded.model, embedding(face)?);
+    for (model, text) in &face.others {
+        all = all.with(model, decoded(text)?);
+    }
+    Ok(all)
+}
+
+/// Refuses faces that the gallery's model has not embedded: it was changed since they were.
+pub fn expect_model<'a>(
+    gallery: &Gallery,
+    mut faces: impl Iterator<Item = &'a Embeddings>,
+) -> Result<(), ApiError> {
+    match gallery.model() {
+        Some(model) if faces.any(|face| face.by(model).is_none()) => Err(ApiError::new(
+            Code::Stopping,
+            format!("the gallery's model became {model} this moment: send it again"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The embedding of a face in a worker's answer.
 pub fn embedding(face: &EmbeddedFace) -> Result<Embedding, ApiError> {
+    decoded(&face.embedding)
+}
+
+fn decoded(text: &str) -> Result<Embedding, ApiError> {
     let bytes = base64::engine::general_purpose::STANDARD
-        .decode(&face.embedding)
+        .decode(text)
         .map_err(|error| ApiError::internal("a worker's embedding is not base64", &error))?;
     Embedding::from_bytes(&bytes)
         .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))
