@@ -336,10 +336,9 @@ impl GalleryStore {
             };
             let version = gallery.version() + 1;
             if self.objects.create_change(version, &change).await? {
-                // Segments of another model than the gallery's are searched record by record.
-                let rewrites = gallery.forgets(&change) || matches!(change, Change::UseModel(_));
+                let pressing = gallery.forgets(&change) || matches!(change, Change::UseModel(_));
                 gallery.apply(version, change);
-                let due = rewrites || version.is_multiple_of(CHANGES_PER_MANIFEST);
+                let due = pressing || version.is_multiple_of(CHANGES_PER_MANIFEST);
                 return Ok(Ok(due));
             }
             back_off(attempt).await;

@@ -415,6 +415,32 @@ async fn the_folder_of_a_machine_holds_what_the_gallery_needs_and_nothing_else()
 }
 
 #[tokio::test]
+async fn a_change_of_the_model_writes_the_segments_anew() {
+    let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery");
+    let mut gallery = Gallery::default();
+    let made = |values: &[f32]| Embedding::normalise(values).unwrap();
+    for (name, direction, other) in [("Anna", 0, [0.0, 1.0]), ("Ben", 1, [1.0, 0.0])] {
+        let mut person = person(name, direction);
+        person.faces[0].embeddings.put("other", made(&other));
+        put(&store, &mut gallery, person).await;
+    }
+    store.compact(&gallery).await.unwrap();
+    for (model, probe) in [("other", made(&[0.1, 1.0])), ("sface", made(&[1.0; 8]))] {
+        let change = Change::UseModel(model.to_owned());
+        let decide = |_: &Gallery| Ok::<_, ()>(change.clone());
+        store.append(&mut gallery, decide).await.unwrap().unwrap();
+        let mut fresh = Gallery::default();
+        store.sync(&mut fresh).await.unwrap();
+        assert_eq!(fresh, gallery);
+        assert_eq!(fresh.model(), Some(model));
+        let segments = fresh.base().parts.iter().map(|part| part.segment.model());
+        assert!(segments.eq([model]));
+        let nearest = fresh.nearest(&probe, 2);
+        assert_eq!((nearest.len(), &*nearest[0].person.name), (2, "Anna"));
+    }
+}
+
+#[tokio::test]
 async fn damage_is_named_not_guessed_around() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let store = GalleryStore::new(Arc::clone(&objects), "gallery");
