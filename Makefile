@@ -18,7 +18,7 @@ NPM := $(shell command -v npm)
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
 .PHONY: help run demo build page models test test-page test-servers lint lint-page lint-templates fmt \
-    bench simulate bundle clean
+    bench bench-gallery simulate bundle clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,9 @@ lint-templates: $(MOTO) ## Check the CloudFormation template and the systemd uni
 
 fmt: ## Format the code
 	cargo fmt --all
+
+bench-gallery: ## Measure a gallery of a million synthetic faces, beside a comparison with every face
+	cargo bench --locked --workspace --bench gallery
 
 bench: build models ## Measure a service on this machine, the pipeline and the planner
 	$(MUSTER) bench

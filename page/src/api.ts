@@ -68,6 +68,7 @@ export interface Receipt {
   embeddings: number;
   photographs: number;
   photographs_pending: number;
+  other_machines_within_s: number;
   uploads_kept_s: number;
 }
 

@@ -10,7 +10,8 @@ pub const INPUT_PREFIX: &str = "input";
 pub const JOBS_PREFIX: &str = "jobs";
 /// Where results stand.
 pub const OUTPUT_PREFIX: &str = "output";
-/// Where the enrolled people stand.
+/// Where the changes of the gallery stand; the people themselves stand below
+/// `muster_recognize::gallery::segments_prefix` of it.
 pub const GALLERY_PREFIX: &str = "gallery";
 /// Where the photographs of enrolled faces are kept.
 pub const ENROLLED_PREFIX: &str = "enrolled";

@@ -142,6 +142,27 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f32 {
     (sums.iter().sum::<f32>() + rest).clamp(-1.0, 1.0)
 }
 
+/// The same of a stored vector, whose values are little-endian; gives the very same result.
+pub(crate) fn cosine_le(a: &[[u8; 4]], b: &[f32]) -> f32 {
+    if a.len() != b.len() {
+        return 0.0;
+    }
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += f32::from_le_bytes(a[lane]) * b[lane];
+        }
+    }
+    let products = a_rest
+        .iter()
+        .zip(b_rest)
+        .map(|(a, b)| f32::from_le_bytes(*a) * b);
+    let rest: f32 = products.sum();
+    (sums.iter().sum::<f32>() + rest).clamp(-1.0, 1.0)
+}
+
 fn length(values: &[f32]) -> f64 {
     values
         .iter()

@@ -13,7 +13,7 @@ use muster_jobs::{
 use muster_queue::{
     OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
 };
-use muster_recognize::gallery::{GalleryStore, Source};
+use muster_recognize::gallery::{GalleryStore, SegmentCache, Source};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -114,6 +114,7 @@ impl Backend {
             // cut.
             None => Arc::new(local(settings)?.with_fsync(true)),
         };
+        let segments = segments(settings)?;
         let queues = queues(settings, sdk.as_ref())?;
         let visibility_timeout = seconds(settings.visibility_timeout_s);
         let open = async |name: &str, retention: Duration, redrive: Option<Redrive>| {
@@ -154,7 +155,7 @@ impl Backend {
             input,
             output,
             state,
-            gallery: GalleryStore::new(Arc::clone(&gallery), GALLERY_PREFIX),
+            gallery: GalleryStore::new(Arc::clone(&gallery), GALLERY_PREFIX).cached(segments),
             enrolled: Arc::new(PrefixStore::new(gallery, ENROLLED_PREFIX)),
             queues,
             requests,
@@ -294,6 +295,15 @@ impl Backend {
     pub fn fleet_status() -> Path {
         Path::from_iter([STATUS_PREFIX, "fleet.json"])
     }
+}
+
+/// Where the gallery's segments are mapped from.
+fn segments(settings: &Settings) -> anyhow::Result<SegmentCache> {
+    let folder = settings.data_dir.join("gallery-cache");
+    let opened = SegmentCache::open(&folder)
+        .with_context(|| format!("make the folder {} for the gallery", folder.display()))?;
+    restrict(&settings.data_dir)?;
+    Ok(opened)
 }
 
 /// The state store alone, for a command that works on it.

@@ -31,8 +31,8 @@ export function ReceiptView({ receipt }: { receipt: Receipt }) {
         <dd class="code">{receipt.id}</dd>
       </dl>
       <p class="hint">
-        Photographs that were sent to be recognised are deleted {duration(receipt.uploads_kept_s)} after they came, whoever
-        they show.
+        Workers on other machines delete their copies within {duration(receipt.other_machines_within_s)}. Photographs that
+        were sent to be recognised are deleted {duration(receipt.uploads_kept_s)} after they came, whoever they show.
       </p>
       <button type="button" onClick={save}>
         Save the receipt

@@ -50,11 +50,10 @@ impl Impostors {
     /// and a few people who are enrolled under two names do not bend it.
     #[must_use]
     pub fn of(gallery: &Gallery) -> Option<Self> {
-        let model = gallery.model()?;
-        let people: Vec<_> = gallery.people().take(PEOPLE).collect();
-        let rows = people.iter().map(|person| {
-            let faces = person.embeddings(model).take(SAMPLED).collect();
-            (scattered(person.id), template::trusted(faces))
+        let people: Vec<_> = gallery.embeddings().take(PEOPLE).collect();
+        let rows = people.iter().map(|(id, faces)| {
+            let faces = faces.iter().take(SAMPLED).collect();
+            (scattered(*id), template::trusted(faces))
         });
         let mut people: Vec<_> = rows.filter(|(_, rows)| !rows.is_empty()).collect();
         // Neighbours in the order of enrolment are often family or colleagues.

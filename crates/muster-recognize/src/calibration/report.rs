@@ -97,7 +97,7 @@ pub fn report(gallery: &Gallery, shipped: &Shipped, target: f64, set: Option<f32
     let (mut strangers, mut probes) = (Vec::new(), Vec::new());
     if let Some(model) = gallery.model() {
         let step = people.div_ceil(PEOPLE).max(1);
-        for person in gallery.people().step_by(step) {
+        for person in gallery.every(step) {
             leave_out(gallery, &person, model, &mut strangers, &mut probes);
         }
     }

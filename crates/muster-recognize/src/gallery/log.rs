@@ -2,31 +2,56 @@
 //!
 //! Change `n` is the object `<n>.change.json`, created only if it does not exist yet: of two
 //! concurrent writers one wins the number and the other looks again and takes the next, so no
-//! change is lost. Every so many changes, and after every removal of a face, the whole gallery is written as
-//! `<n>.snapshot.json` and all older objects are deleted, so that a removed person's embeddings
-//! are gone from the store. Invariant: the newest snapshot and the changes after it make the
-//! gallery, whichever step a crash cut off.
+//! change is lost. Every so many changes, and after every removal of a face, those who changed are
+//! written into segments ([`super::segment`]), and a manifest names the segments that make the
+//! gallery at that version; what it makes superfluous is deleted, so that a removed person's
+//! embeddings are gone from the store.
+//!
+//! Manifest `s` is created only if it does not exist yet, and follows manifest `s - 1`: of two who
+//! compact at the same time one wins. It is announced as `<n>.snapshot-<s>.json` among the changes,
+//! so that a reader finds everything with one listing. A segment's name begins with the number of
+//! the first manifest that names it, so that nobody deletes what another is about to name. Segments
+//! and manifests stand apart from the changes, which are listed with every request.
+//!
+//! Invariant: the newest announced manifest and the changes after its version make the gallery,
+//! whichever step a crash cut off.
+
+mod objects;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use serde::{Deserialize, Serialize};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 
-use super::people::Gallery;
-use super::person::{Change, Person};
+use self::objects::{Entry, Manifest, Objects, SegmentOf};
+use super::cache::SegmentCache;
+use super::parts::Part;
+use super::people::{Base, Gallery};
+use super::person::Change;
+use super::segment::{Segment, SegmentError};
 
-/// A snapshot is written after this many changes, which bounds what a reader lists and replays.
-const CHANGES_PER_SNAPSHOT: u64 = 64;
+pub use self::objects::segments_prefix;
+pub(super) use self::objects::sequence_of;
+
+/// Those who changed are written into segments after this many changes, which bounds what a reader
+/// lists and replays.
+const CHANGES_PER_MANIFEST: u64 = 64;
+/// So many of the changes that a manifest covers keep their place, emptied, so that a writer who
+/// has not seen them yet collides with them instead of writing one that nobody reads.
+const CHANGES_KEPT_EMPTY: u64 = 32;
+/// Objects that are fetched or deleted at one time.
+const CALLS_IN_FLIGHT: usize = 8;
 /// How often a reader or writer that others keep overtaking tries before it gives up.
 const MAX_ATTEMPTS: u32 = 50;
 /// The wait between such attempts grows to this.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// Of work on a thread of its own.
+const NOT_CANCELLED: &str = "nobody cancels it, and it does not panic";
 /// The format that this build writes, and the only one it reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Why the gallery could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +71,17 @@ pub enum GalleryError {
         #[source]
         source: serde_json::Error,
     },
+    /// A segment is damaged, or written by another version of Muster.
+    #[error(
+        "the gallery's object {key} can not be read: restore it, or run the version that wrote it"
+    )]
+    Segment {
+        /// The object's key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: SegmentError,
+    },
     /// An object has a format that this build does not know.
     #[error("the gallery's object {key} has format {found}, this build reads {FORMAT}")]
     Format {
@@ -54,93 +90,53 @@ pub enum GalleryError {
         /// Its format.
         found: u32,
     },
+    /// The folder for segments can not be used.
+    #[error("the folder {folder} can not be used: free space there, and let Muster write to it")]
+    Cache {
+        /// The folder's path.
+        folder: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Other writers were faster each time.
     #[error("the gallery kept changing while it was being read or written: try again")]
     Contended,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Envelope<T> {
-    format: u32,
-    content: T,
-}
-
-/// A whole gallery, as it stands in a snapshot.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Snapshot {
-    model: Option<String>,
-    people: Vec<Person>,
-}
-
-/// The same, to write.
-#[derive(Serialize)]
-struct SnapshotOf<'a> {
-    model: Option<&'a str>,
-    people: Vec<std::borrow::Cow<'a, Person>>,
-}
-
-impl<'a> SnapshotOf<'a> {
-    fn of(gallery: &'a Gallery) -> Self {
-        Self {
-            model: gallery.model(),
-            people: gallery.people().collect(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Change,
-    Snapshot,
-}
-
 /// The durable gallery. Cheap to clone; any number of processes may use one at the same time.
 #[derive(Clone)]
 pub struct GalleryStore {
-    store: Arc<dyn ObjectStore>,
-    prefix: Path,
+    objects: Objects,
+    cache: Option<SegmentCache>,
 }
 
 impl fmt::Debug for GalleryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GalleryStore")
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
+            .field("objects", &self.objects)
+            .field("cache", &self.cache)
+            .finish()
     }
 }
 
 impl GalleryStore {
-    /// The gallery whose objects stand below `prefix`.
+    /// The gallery whose objects stand below `prefix`, its segments held in memory; see
+    /// [`GalleryStore::cached`].
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Self {
         Self {
-            store,
-            prefix: Path::from(prefix),
+            objects: Objects::new(store, prefix),
+            cache: None,
         }
     }
 
-    fn key(&self, version: u64, kind: Kind) -> Path {
-        let kind = match kind {
-            Kind::Change => "change",
-            Kind::Snapshot => "snapshot",
-        };
-        self.prefix
-            .clone()
-            .join(format!("{version:020}.{kind}.json"))
-    }
-
-    /// Objects newer than `version`, ascending.
-    async fn newer_than(&self, version: u64) -> Result<Vec<(u64, Kind)>, GalleryError> {
-        // Sorts after every object of `version` and before every object of the next.
-        let offset = self.prefix.clone().join(format!("{version:020}.z"));
-        let mut found: Vec<(u64, Kind)> = self
-            .store
-            .list_with_offset(Some(&self.prefix), &offset)
-            .try_filter_map(async |meta| Ok(parse(&meta.location)))
-            .try_collect()
-            .await?;
-        found.sort_by_key(|(version, _)| *version);
-        Ok(found)
+    /// The same, with the segments in files that all processes of this machine share.
+    #[must_use]
+    pub fn cached(self, cache: SegmentCache) -> Self {
+        Self {
+            cache: Some(cache),
+            ..self
+        }
     }
 
     /// Brings `gallery` up to the newest version. Whatever was appended before the call is seen.
@@ -149,7 +145,9 @@ impl GalleryStore {
     /// [`GalleryError`]; `gallery` is then at some version that existed, and a later call goes on.
     pub async fn sync(&self, gallery: &mut Gallery) -> Result<(), GalleryError> {
         for attempt in 0..MAX_ATTEMPTS {
-            let newer = self.newer_than(gallery.version()).await?;
+            // From the manifest on, not from the newest change on: one that came since may cover
+            // changes that are known already, and then segments must be let go.
+            let newer = self.objects.newer_than(gallery.base().version).await?;
             if self.replay(gallery, &newer).await? {
                 return Ok(());
             }
@@ -163,91 +161,173 @@ impl GalleryStore {
     async fn replay(
         &self,
         gallery: &mut Gallery,
-        newer: &[(u64, Kind)],
+        newer: &[(u64, Entry)],
     ) -> Result<bool, GalleryError> {
-        let snapshot = newer.iter().rev().find(|(_, kind)| *kind == Kind::Snapshot);
-        if let Some(&(version, kind)) = snapshot {
-            match self.read::<Snapshot>(&self.key(version, kind)).await? {
-                Some(Snapshot { model, people }) => {
-                    *gallery = Gallery::restore(version, model, people);
+        let mut announced = None;
+        for (version, entry) in newer {
+            match entry {
+                Entry::Change => {}
+                Entry::Announcement(sequence) => {
+                    announced = announced.max(Some((*sequence, *version)));
                 }
-                None => return Ok(false),
+                Entry::Unknown(key) => return Err(self.objects.unknown(key).await),
             }
         }
-        for &(version, kind) in newer {
-            if version <= gallery.version() {
+        match announced {
+            Some((sequence, version)) if sequence > gallery.base().sequence => {
+                let Some(manifest) = self.objects.announced(version, sequence).await? else {
+                    return Ok(false);
+                };
+                let Some(mut next) = self.open(manifest, gallery.base()).await? else {
+                    return Ok(false);
+                };
+                if !self.replay_changes(&mut next, newer).await? {
+                    return Ok(false);
+                }
+                if next.version() < gallery.version() {
+                    return Ok(false);
+                }
+                *gallery = next;
+                self.let_go(gallery.base())?;
+                Ok(true)
+            }
+            _ => self.replay_changes(gallery, newer).await,
+        }
+    }
+
+    async fn replay_changes(
+        &self,
+        gallery: &mut Gallery,
+        newer: &[(u64, Entry)],
+    ) -> Result<bool, GalleryError> {
+        for (version, entry) in newer {
+            if *entry != Entry::Change || *version <= gallery.version() {
                 continue;
             }
-            if version != gallery.version() + 1 {
+            if *version != gallery.version() + 1 {
                 return Ok(false);
             }
-            match self.read::<Change>(&self.key(version, kind)).await? {
-                Some(change) => gallery.apply(version, change),
+            match self.objects.change(*version).await? {
+                Some(change) => gallery.apply(*version, change),
                 None => return Ok(false),
             }
         }
         Ok(true)
     }
 
-    async fn read<T: for<'de> Deserialize<'de>>(
+    /// The gallery that a manifest names; `None` where a segment is gone, since a newer manifest
+    /// has come.
+    async fn open(
         &self,
-        key: &Path,
-    ) -> Result<Option<T>, GalleryError> {
-        let bytes = match self.store.get(key).await {
-            Ok(found) => found.bytes().await?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let malformed = |source| GalleryError::Malformed {
-            key: key.to_string(),
-            source,
-        };
-        let format: Envelope<serde::de::IgnoredAny> =
-            serde_json::from_slice(&bytes).map_err(malformed)?;
-        if format.format != FORMAT {
-            return Err(GalleryError::Format {
-                key: key.to_string(),
-                found: format.format,
-            });
+        manifest: Manifest,
+        before: &Base,
+    ) -> Result<Option<Gallery>, GalleryError> {
+        let mut opening: Vec<BoxFuture<'_, _>> = Vec::new();
+        for segment in manifest.segments {
+            opening.push(self.part(segment, before).boxed());
         }
-        let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(malformed)?;
-        Ok(Some(envelope.content))
+        let opening = futures::stream::iter(opening).buffered(CALLS_IN_FLIGHT);
+        let parts: Vec<Option<Part>> = opening.try_collect().await?;
+        let Some(parts) = parts.into_iter().collect() else {
+            return Ok(None);
+        };
+        let base = Base {
+            sequence: manifest.sequence,
+            version: manifest.version,
+            parts,
+        };
+        Ok(Some(Gallery::restore(manifest.model, base)))
     }
 
-    async fn write<T: Serialize>(
+    async fn part(
         &self,
-        key: &Path,
-        content: T,
-        mode: PutMode,
-    ) -> Result<(), object_store::Error> {
-        let body = serde_json::to_vec(&Envelope {
-            format: FORMAT,
-            content,
-        })
-        .expect("a gallery has only string keys");
-        let options = PutOptions {
-            mode,
-            ..PutOptions::default()
+        SegmentOf { id, dead }: SegmentOf,
+        before: &Base,
+    ) -> Result<Option<Part>, GalleryError> {
+        let mut known = before.parts.iter();
+        let known = known.find(|part| part.id.as_ref() == Some(&id));
+        let segment = match known {
+            Some(part) => Arc::clone(&part.segment),
+            None => match self.segment(&id).await? {
+                Some(segment) => segment,
+                None => return Ok(None),
+            },
         };
-        self.store
-            .put_opts(key, PutPayload::from(body), options)
-            .await?;
-        Ok(())
+        Ok(Some(Part {
+            segment,
+            id: Some(id),
+            dead: dead.into_iter().collect(),
+            forget: false,
+        }))
+    }
+
+    async fn segment(&self, id: &str) -> Result<Option<Arc<Segment>>, GalleryError> {
+        if let Some(here) = self.cache.as_ref().and_then(|cache| cache.get(id)) {
+            return Ok(Some(Arc::new(here)));
+        }
+        match self.objects.segment(id).await? {
+            Some(fetched) => self.keep(id, Arc::new(fetched)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts a segment into this machine's folder, and gives it back as it is used from here on.
+    async fn keep(&self, id: &str, segment: Arc<Segment>) -> Result<Arc<Segment>, GalleryError> {
+        let Some(cache) = &self.cache else {
+            return Ok(segment);
+        };
+        let (keeping, id) = (cache.clone(), id.to_owned());
+        let kept = tokio::task::spawn_blocking(move || keeping.put(&id, segment.as_slice()));
+        let kept = kept.await.expect(NOT_CANCELLED);
+        kept.map(Arc::new).map_err(|source| failed(cache, source))
+    }
+
+    /// Removes from this machine what the manifest does not name.
+    fn let_go(&self, base: &Base) -> Result<(), GalleryError> {
+        let Some(cache) = &self.cache else {
+            return Ok(());
+        };
+        let named = base.parts.iter().filter_map(|part| part.id.as_deref());
+        let removed = cache.retain(&named.collect(), base.sequence);
+        removed.map_err(|source| failed(cache, source))
     }
 
     /// Makes one change durable and applies it to `gallery`.
     ///
     /// `decide` sees the gallery at its newest version and returns the change, or refuses; it is
     /// called again when another writer came first. When this returns `Ok(Ok(_))`, every later
-    /// [`GalleryStore::sync`] of any process sees the change.
+    /// [`GalleryStore::sync`] of any process sees the change. Where something is to be forgotten,
+    /// it is gone from the store by then.
     ///
     /// # Errors
     /// [`GalleryError`]; after [`GalleryError::Store`] the change may or may not have happened.
     pub async fn append<E>(
         &self,
         gallery: &mut Gallery,
-        mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
+        decide: impl FnMut(&Gallery) -> Result<Change, E>,
     ) -> Result<Result<(), E>, GalleryError> {
+        match self.write(gallery, decide).await? {
+            Ok(due) => {
+                if due {
+                    self.compact(gallery).await?;
+                    self.sync(gallery).await?;
+                }
+                Ok(Ok(()))
+            }
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Like [`GalleryStore::append`], but leaves the compaction to the caller, where the answer is
+    /// that it is due.
+    ///
+    /// # Errors
+    /// As [`GalleryStore::append`].
+    pub async fn write<E>(
+        &self,
+        gallery: &mut Gallery,
+        mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
+    ) -> Result<Result<bool, E>, GalleryError> {
         for attempt in 0..MAX_ATTEMPTS {
             self.sync(gallery).await?;
             let change = match decide(gallery) {
@@ -255,82 +335,86 @@ impl GalleryStore {
                 Err(refusal) => return Ok(Err(refusal)),
             };
             let version = gallery.version() + 1;
-            let key = self.key(version, Kind::Change);
-            let written = match self.write(&key, &change, PutMode::Create).await {
-                // A write whose answer was lost is tried again, and then collides with itself.
-                Err(object_store::Error::AlreadyExists { path, source }) => {
-                    match self.read::<Change>(&key).await? {
-                        Some(there) if there == change => Ok(()),
-                        _ => Err(object_store::Error::AlreadyExists { path, source }),
-                    }
-                }
-                written => written,
-            };
-            match written {
-                Ok(()) => {
-                    let forgets = gallery.forgets(&change);
-                    gallery.apply(version, change);
-                    if forgets || version.is_multiple_of(CHANGES_PER_SNAPSHOT) {
-                        self.compact(gallery).await?;
-                    }
-                    return Ok(Ok(()));
-                }
-                Err(object_store::Error::AlreadyExists { .. }) => back_off(attempt).await,
-                Err(error) => return Err(error.into()),
+            if self.objects.create_change(version, &change).await? {
+                let pressing = gallery.forgets(&change) || matches!(change, Change::UseModel(_));
+                gallery.apply(version, change);
+                let due = pressing || version.is_multiple_of(CHANGES_PER_MANIFEST);
+                return Ok(Ok(due));
             }
+            back_off(attempt).await;
         }
         Err(GalleryError::Contended)
     }
 
-    /// Writes `gallery` as a snapshot and deletes every object that it makes superfluous.
+    /// Writes what changed into segments and deletes everything that they make superfluous. The
+    /// caller's copy follows at its next [`GalleryStore::sync`].
     ///
-    /// Safe at any time, by any number of processes: the snapshot of a version has always the same
-    /// content, and only what it covers is deleted.
+    /// Safe at any time, by any number of processes: of two at the same time one wins, and the
+    /// other goes on from there.
     ///
     /// # Errors
-    /// [`GalleryError::Store`]; the gallery is unharmed, and the next compaction does what is left.
+    /// [`GalleryError`]; the gallery is unharmed, and the next compaction does what is left.
     pub async fn compact(&self, gallery: &Gallery) -> Result<(), GalleryError> {
-        let version = gallery.version();
-        if version == 0 {
-            return Ok(());
-        }
-        let key = self.key(version, Kind::Snapshot);
-        self.write(&key, SnapshotOf::of(gallery), PutMode::Overwrite)
-            .await?;
-        let all: Vec<(Path, (u64, Kind))> = self
-            .store
-            .list(Some(&self.prefix))
-            .try_filter_map(async |meta| Ok(parse(&meta.location).map(|is| (meta.location, is))))
-            .try_collect()
-            .await?;
-        // Another process may have written a newer snapshot meanwhile, which covers this one too.
-        let newest = all
-            .iter()
-            .filter_map(|(_, (found, kind))| (*kind == Kind::Snapshot).then_some(*found))
-            .fold(version, u64::max);
-        let superfluous = all.into_iter().filter(|(_, (found, kind))| match kind {
-            // The newest change stays, so that a writer who has not seen it yet collides with it.
-            Kind::Change | Kind::Snapshot => *found < newest,
-        });
-        for (location, _) in superfluous {
-            match self.store.delete(&location).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+        let mut gallery = gallery.clone();
+        for attempt in 0..MAX_ATTEMPTS {
+            let manifest = if gallery.version() == gallery.base().version {
+                None
+            } else {
+                Some(self.write_segments(&gallery).await?)
+            };
+            let won = match &manifest {
+                Some(manifest) => self.objects.create_manifest(manifest).await?,
+                None => true,
+            };
+            self.objects.clean_up().await?;
+            if won {
+                return Ok(());
             }
+            back_off(attempt).await;
+            self.sync(&mut gallery).await?;
         }
-        Ok(())
+        Err(GalleryError::Contended)
+    }
+
+    /// Stores the segments that this version of the gallery needs.
+    async fn write_segments(&self, gallery: &Gallery) -> Result<Manifest, GalleryError> {
+        let sequence = gallery.base().sequence + 1;
+        let (version, model) = (gallery.version(), gallery.model().map(str::to_owned));
+        let gallery = gallery.clone();
+        let parts = tokio::task::spawn_blocking(move || gallery.compacted());
+        let parts = parts.await.expect(NOT_CANCELLED);
+        let mut segments = Vec::with_capacity(parts.len());
+        for part in parts {
+            let id = match part.id {
+                Some(id) => id,
+                None => {
+                    let id = objects::segment_id(sequence, &part.segment.digest());
+                    self.objects
+                        .put_segment(&id, part.segment.as_slice())
+                        .await?;
+                    self.keep(&id, part.segment).await?;
+                    id
+                }
+            };
+            segments.push(SegmentOf {
+                id,
+                dead: part.dead.into_iter().collect(),
+            });
+        }
+        Ok(Manifest {
+            sequence,
+            version,
+            model,
+            segments,
+        })
     }
 }
 
-fn parse(location: &Path) -> Option<(u64, Kind)> {
-    let name = location.filename()?;
-    let (version, kind) = name.split_once('.')?;
-    let kind = match kind {
-        "change.json" => Kind::Change,
-        "snapshot.json" => Kind::Snapshot,
-        _ => return None,
-    };
-    Some((version.parse().ok()?, kind))
+fn failed(cache: &SegmentCache, source: std::io::Error) -> GalleryError {
+    GalleryError::Cache {
+        folder: cache.folder().display().to_string(),
+        source,
+    }
 }
 
 async fn back_off(attempt: u32) {
@@ -338,190 +422,4 @@ async fn back_off(attempt: u32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use object_store::local::LocalFileSystem;
-    use object_store::memory::InMemory;
-
-    use super::*;
-    use crate::embed::Embedding;
-    use crate::gallery::{Embeddings, EnrolledFace};
-
-    fn person(name: &str, direction: usize) -> Person {
-        let mut values = vec![0.0; 8];
-        values[direction % 8] = 1.0;
-        let embeddings = Embeddings::of("sface", Embedding::normalise(&values).unwrap());
-        let face = EnrolledFace::new(format!("{name}.jpg"), embeddings, 1);
-        Person::new(name.to_owned(), vec![face], 1)
-    }
-
-    async fn put(store: &GalleryStore, gallery: &mut Gallery, person: Person) {
-        let change = Change::Put(person);
-        store
-            .append(gallery, |_| Ok::<_, ()>(change.clone()))
-            .await
-            .unwrap()
-            .unwrap();
-    }
-
-    fn stores() -> Vec<(Arc<dyn ObjectStore>, Option<tempfile::TempDir>)> {
-        let folder = tempfile::tempdir().unwrap();
-        let local = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
-        vec![
-            (Arc::new(local), Some(folder)),
-            (Arc::new(InMemory::new()), None),
-        ]
-    }
-
-    async fn names(store: &GalleryStore) -> Vec<String> {
-        let mut fresh = Gallery::default();
-        store.sync(&mut fresh).await.unwrap();
-        let mut names: Vec<_> = fresh.people().map(|person| person.name.clone()).collect();
-        names.sort();
-        names
-    }
-
-    #[tokio::test]
-    async fn what_was_appended_is_seen_by_every_reader() {
-        for (objects, _folder) in stores() {
-            let store = GalleryStore::new(objects, "gallery");
-            let (mut writer, mut reader) = (Gallery::default(), Gallery::default());
-            // Past one snapshot, with a reader that stays behind and catches up across it.
-            for n in 0..CHANGES_PER_SNAPSHOT + 3 {
-                put(&store, &mut writer, person(&format!("p{n:03}"), n as usize)).await;
-                if n % 10 == 0 {
-                    store.sync(&mut reader).await.unwrap();
-                    assert_eq!(reader, writer);
-                }
-            }
-            store.sync(&mut reader).await.unwrap();
-            assert_eq!(reader, writer);
-            assert_eq!(names(&store).await.len(), CHANGES_PER_SNAPSHOT as usize + 3);
-        }
-    }
-
-    #[tokio::test]
-    async fn concurrent_writers_lose_nothing() {
-        for (objects, _folder) in stores() {
-            let store = GalleryStore::new(objects, "gallery");
-            let writers: Vec<_> = (0..4)
-                .map(|w| {
-                    let store = store.clone();
-                    tokio::spawn(async move {
-                        let mut gallery = Gallery::default();
-                        for n in 0..25 {
-                            put(&store, &mut gallery, person(&format!("w{w}-{n:02}"), n)).await;
-                        }
-                    })
-                })
-                .collect();
-            for writer in writers {
-                writer.await.unwrap();
-            }
-            assert_eq!(names(&store).await.len(), 100);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_removed_person_is_gone_from_the_store() {
-        for (objects, _folder) in stores() {
-            let store = GalleryStore::new(Arc::clone(&objects), "gallery");
-            let mut gallery = Gallery::default();
-            let (anna, ben) = (person("Anna", 0), person("Ben", 1));
-            put(&store, &mut gallery, anna.clone()).await;
-            put(&store, &mut gallery, ben.clone()).await;
-            let change = Change::Remove(anna.id);
-            store
-                .append(&mut gallery, |_| Ok::<_, ()>(change.clone()))
-                .await
-                .unwrap()
-                .unwrap();
-            assert_eq!(names(&store).await, ["Ben"]);
-            let all: Vec<_> = objects.list(None).try_collect().await.unwrap();
-            assert!(!all.is_empty());
-            for meta in all {
-                let bytes = objects
-                    .get(&meta.location)
-                    .await
-                    .unwrap()
-                    .bytes()
-                    .await
-                    .unwrap();
-                let text = String::from_utf8(bytes.to_vec()).unwrap();
-                assert!(!text.contains("Anna"), "{} still has Anna", meta.location);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_crash_between_snapshot_and_cleanup_changes_nothing() {
-        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let store = GalleryStore::new(Arc::clone(&objects), "gallery");
-        let mut gallery = Gallery::default();
-        for n in 0..5 {
-            put(&store, &mut gallery, person(&format!("p{n}"), n)).await;
-        }
-        let key = store.key(gallery.version(), Kind::Snapshot);
-        let snapshot = SnapshotOf::of(&gallery);
-        store
-            .write(&key, snapshot, PutMode::Overwrite)
-            .await
-            .unwrap();
-        assert_eq!(names(&store).await.len(), 5);
-        let mut again = Gallery::default();
-        put(&store, &mut again, person("p5", 5)).await;
-        store.compact(&again).await.unwrap();
-        assert_eq!(names(&store).await.len(), 6);
-        assert_eq!(
-            objects
-                .list(None)
-                .try_collect::<Vec<_>>()
-                .await
-                .unwrap()
-                .len(),
-            2,
-            "the newest snapshot and the newest change"
-        );
-    }
-
-    #[tokio::test]
-    async fn damage_is_named_not_guessed_around() {
-        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let store = GalleryStore::new(Arc::clone(&objects), "gallery");
-        for (body, expected) in [
-            ("{", "can not be read"),
-            (r#"{"format":9,"content":0}"#, "format 9"),
-        ] {
-            let key = store.key(1, Kind::Change);
-            objects
-                .put(&key, PutPayload::from(body.to_owned()))
-                .await
-                .unwrap();
-            let error = store
-                .sync(&mut Gallery::default())
-                .await
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains(expected) && error.contains(key.as_ref()),
-                "{error}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_refusal_changes_nothing_and_the_nearest_come_first() {
-        let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery");
-        let mut gallery = Gallery::default();
-        put(&store, &mut gallery, person("Anna", 0)).await;
-        put(&store, &mut gallery, person("Ben", 1)).await;
-        let refused = store.append(&mut gallery, |_| Err("taken")).await.unwrap();
-        assert_eq!((refused, gallery.version()), (Err("taken"), 2));
-        let probe = Embedding::normalise(&[0.1, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
-        let nearest: Vec<_> = gallery
-            .nearest(&probe, 5)
-            .iter()
-            .map(|c| c.person.name.clone())
-            .collect();
-        assert_eq!(nearest, ["Ben", "Anna"]);
-    }
-}
+mod tests;

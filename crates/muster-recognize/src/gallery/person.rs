@@ -50,6 +50,16 @@ impl PersonId {
     pub(crate) fn random_half(self) -> u64 {
         self.0.as_u64_pair().1
     }
+
+    /// The id's bytes, which sort as the ids do.
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
+    /// The id of these bytes.
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
 }
 
 uuid_newtype! {
@@ -92,6 +102,16 @@ impl Embeddings {
     /// What that model made of the face.
     pub fn by(&self, model: &str) -> Option<&Embedding> {
         self.0.get(model)
+    }
+
+    /// Adds or replaces a model's embedding.
+    pub(super) fn put(&mut self, model: &str, embedding: Embedding) {
+        self.0.insert(model.to_owned(), embedding);
+    }
+
+    /// Takes a model's embedding out.
+    pub(super) fn take(&mut self, model: &str) -> Option<Embedding> {
+        self.0.remove(model)
     }
 
     /// Each model's name and embedding, by name.

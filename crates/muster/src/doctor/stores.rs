@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use muster_jobs::{AUDIT_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX};
+use muster_recognize::gallery::segments_prefix;
 use object_store::path::Path;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
@@ -43,8 +44,10 @@ pub(super) async fn state(context: &Context<'_>) -> Found {
     let tried = async {
         let mut bucket = Bucket::open(context, place)?;
         let listed = bucket.list(On::State).await?;
+        let segments = segments_prefix(GALLERY_PREFIX);
         for (on, part) in [
             (On::Gallery, GALLERY_PREFIX),
+            (On::Gallery, &segments),
             (On::Enrolled, ENROLLED_PREFIX),
             (On::Keys, KEYS_PREFIX),
             (On::Status, STATUS_PREFIX),

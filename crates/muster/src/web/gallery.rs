@@ -113,10 +113,10 @@ pub async fn health(
 }
 
 /// Runs what computes for long on a thread of its own.
-async fn apart<T: Send + 'static>(
+pub async fn apart<T: Send + 'static>(
     examine: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(examine)
         .await
-        .map_err(|error| ApiError::internal("an examination of the gallery ended", &error))
+        .map_err(|error| ApiError::internal("a look at the whole gallery ended", &error))
 }

@@ -140,6 +140,7 @@ pub async fn run(
         seconds(settings.retention_s),
         stop.clone(),
     ));
+    tasks.spawn(gallery.clone().follow(stop.clone()));
     tasks.spawn(people::kept::sweep(
         Arc::clone(&backend.enrolled),
         gallery.clone(),

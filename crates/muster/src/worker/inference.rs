@@ -34,7 +34,7 @@ pub struct Analyzed {
     pub analysis: Analysis,
     /// The models, in the order of the faces' embeddings; the first is the first that was asked.
     pub models: Vec<String>,
-    /// When the last of them had ended.
+    /// When that ended.
     pub ended: Instant,
 }
 

@@ -163,6 +163,7 @@ pub async fn run(
     );
     let places = Arc::new(Semaphore::new(in_hand));
     let ended = CancellationToken::new();
+    let following = tokio::spawn(worker.gallery.clone().follow(ended.clone()));
     let reporting = on_ec2.then(|| {
         let (worker, tasks) = (Arc::clone(&worker), tasks.clone());
         let busy = move || !tasks.is_empty();
@@ -233,6 +234,7 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     ended.cancel();
+    following.await.context("follow the gallery")?;
     if let Some(reporting) = reporting {
         reporting.await.context("report to the controller")?;
     }

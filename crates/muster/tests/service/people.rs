@@ -22,6 +22,10 @@ impl Service {
 
     /// Files below a part of the data folder's objects.
     fn objects(&self, part: &str) -> Vec<std::path::PathBuf> {
+        self.files(&format!("objects/{part}"))
+    }
+
+    fn files(&self, part: &str) -> Vec<std::path::PathBuf> {
         fn walk(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 if entry.path().is_dir() {
@@ -32,7 +36,7 @@ impl Service {
             }
         }
         let mut found = Vec::new();
-        walk(&self.data.join("objects").join(part), &mut found);
+        walk(&self.data.join(part), &mut found);
         found
     }
 }
@@ -245,7 +249,10 @@ async fn faces_come_and_go_and_a_deletion_leaves_nothing() {
         service.objects("enrolled"),
         [""; 0].map(std::path::PathBuf::from)
     );
-    for file in service.objects("gallery") {
+    let mut kept = service.objects("gallery");
+    kept.extend(service.objects("gallery-segments"));
+    kept.extend(service.files("gallery-cache"));
+    for file in kept {
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
         for trace in [&id, "Anna", face_ids[0], face_ids[1]] {
             // The removal itself names the person's id and nothing else.

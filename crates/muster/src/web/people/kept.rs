@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use futures::TryStreamExt;
 use futures::future::join_all;
 use muster_recognize::gallery::Source;
@@ -68,7 +69,7 @@ async fn sweep_once(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let old = now.saturating_sub(left_over);
-    let listed: Vec<Path> = enrolled
+    let listed: HashSet<Path> = enrolled
         .list(None)
         .try_filter_map(async |meta| {
             let kept = Duration::try_from_secs_f64(meta.last_modified.timestamp() as f64);
@@ -80,18 +81,20 @@ async fn sweep_once(
         return Ok(0);
     }
     // The gallery is read after the listing: whatever was listed and is enrolled is in it.
-    let known: HashSet<Path> = gallery
-        .newest(|gallery| {
-            let people = gallery.people();
-            people
-                .flat_map(|person| person.sources().collect::<Vec<Source>>())
-                .map(Backend::kept)
-                .collect()
-        })
-        .await?;
+    let gallery = gallery.copy().await?;
+    let left = tokio::task::spawn_blocking(move || {
+        let mut left = listed;
+        for person in gallery.people() {
+            for source in person.sources() {
+                left.remove(&Backend::kept(source));
+            }
+        }
+        left
+    });
+    let left = left.await.context("look for left photographs")?;
     let mut deleted = 0;
-    for location in listed.iter().filter(|location| !known.contains(*location)) {
-        match enrolled.delete(location).await {
+    for location in left {
+        match enrolled.delete(&location).await {
             Ok(()) => deleted += 1,
             Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -22,7 +22,7 @@ use super::exchange::trace;
 use super::extract::{Path, Query};
 use super::openapi::{BodyProblems, FormProblems, NotThere, WorkProblems, problem_responses};
 use super::problem::{ApiError, Code};
-use super::{App, AppState, printable};
+use super::{App, AppState, gallery, printable};
 use enrolment::Enrolment;
 use receipt::Receipt;
 
@@ -189,9 +189,14 @@ pub async fn list(
             "limit is {limit}: ask for 1 to {MAX_PAGE} people a page"
         )));
     }
-    let page = app
-        .with_gallery(|gallery| page(gallery, &listing, limit))
-        .await?;
+    let page = if listing.name.is_none() {
+        let look = |gallery: &Gallery| page(gallery, &listing, limit);
+        app.with_gallery(look).await?
+    } else {
+        // Everybody's name is looked at, while others go on.
+        let gallery = app.with_gallery(Gallery::clone).await?;
+        gallery::apart(move || page(&gallery, &listing, limit)).await?
+    };
     let shown = page.people.iter().map(|person| person.id).collect();
     Ok((Extension(Whom(shown)), Json(page)))
 }

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::kept;
+use crate::live_gallery::LET_GO_WITHIN;
 use crate::web::App;
 use crate::web::problem::ApiError;
 
@@ -20,12 +21,16 @@ pub struct Receipt {
     /// The first version of the gallery without what was deleted; what later requests are matched
     /// against has it or a newer one.
     gallery_version: u64,
-    /// Embeddings deleted from the gallery and its index, snapshots and changes included.
+    /// Embeddings deleted from the gallery: its changes, its segments and their copies on this
+    /// machine.
     embeddings: usize,
     /// Kept photographs deleted.
     photographs: usize,
     /// Kept photographs that the store did not delete when asked; the sweep deletes them.
     photographs_pending: usize,
+    /// Within this time other machines with a running web tier or worker delete their copies of the
+    /// segments that had them.
+    other_machines_within_s: u64,
     /// Photographs that were sent for recognition are deleted when they are this old, whoever they
     /// show.
     uploads_kept_s: u64,
@@ -49,6 +54,7 @@ impl Receipt {
             embeddings,
             photographs: deleted,
             photographs_pending: embeddings - deleted,
+            other_machines_within_s: LET_GO_WITHIN.as_secs(),
             uploads_kept_s: app.retention.as_secs(),
         })
     }
