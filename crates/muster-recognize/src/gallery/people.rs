@@ -340,7 +340,7 @@ impl Gallery {
     }
 
     /// The `count` people nearest to the probe, nearest first, each by the nearest of the faces that
-    /// stand for them ([`template::rows`]).
+    /// stand for them ([`crate::template::rows`]).
     ///
     /// Every face is compared as long as there are 20,000 or fewer. Beyond, those are whose codes
     /// of a quarter of a byte a dimension promise the most; the similarities are exact all the

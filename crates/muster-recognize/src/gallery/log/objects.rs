@@ -274,7 +274,7 @@ impl Objects {
     pub async fn clean_up(&self) -> Result<(), GalleryError> {
         for attempt in 0..MAX_ATTEMPTS {
             let standing = self.list(&self.standing).await?;
-            let numbers = standing.iter().filter_map(|meta| manifest_number(meta));
+            let numbers = standing.iter().filter_map(manifest_number);
             let Some(newest) = numbers.max() else {
                 return Ok(());
             };

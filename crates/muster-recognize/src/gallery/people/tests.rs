@@ -235,7 +235,7 @@ fn another_models_segments_are_compared_by_their_records_until_they_are_written_
         person.faces[0].embeddings.put("other", made(other));
         person
     };
-    let mut people = vec![
+    let mut people = [
         both(1, &[1.0, 0.0], &[0.0, 0.0, 1.0]),
         both(2, &[0.0, 1.0], &[0.0, 1.0, 0.0]),
         person(3, &[vec![0.6, 0.8]]),
