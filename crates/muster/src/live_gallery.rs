@@ -62,7 +62,7 @@ impl LiveGallery {
         let mut copy = self.copy.lock().await;
         if copy.seen <= before {
             let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-            self.store.sync(&mut copy.gallery).await?;
+            self.store.catch_up(&mut copy.gallery).await?;
             copy.seen = number;
         }
         Ok(look(&copy.gallery))
@@ -79,7 +79,7 @@ impl LiveGallery {
     ) -> Result<T, GalleryError> {
         let mut copy = self.copy.lock().await;
         if copy.gallery.version() < version {
-            self.store.sync(&mut copy.gallery).await?;
+            self.store.catch_up(&mut copy.gallery).await?;
         }
         Ok(look(&copy.gallery))
     }

@@ -139,15 +139,33 @@ impl GalleryStore {
         }
     }
 
-    /// Brings `gallery` up to the newest version. Whatever was appended before the call is seen.
+    /// Brings `gallery` up to the newest version, and lets go of the segments that are superfluous.
+    /// Whatever was appended before the call is seen.
     ///
     /// # Errors
     /// [`GalleryError`]; `gallery` is then at some version that existed, and a later call goes on.
     pub async fn sync(&self, gallery: &mut Gallery) -> Result<(), GalleryError> {
+        // From the manifest on: one that came since may cover changes that are known already.
+        self.follow(gallery, |gallery| gallery.base().version).await
+    }
+
+    /// Brings `gallery` up to the newest version, and looks at nothing older: what a look for each
+    /// request costs. Segments that became superfluous without a change stay until the next
+    /// [`GalleryStore::sync`].
+    ///
+    /// # Errors
+    /// As [`GalleryStore::sync`].
+    pub async fn catch_up(&self, gallery: &mut Gallery) -> Result<(), GalleryError> {
+        self.follow(gallery, Gallery::version).await
+    }
+
+    async fn follow(
+        &self,
+        gallery: &mut Gallery,
+        known: impl Fn(&Gallery) -> u64,
+    ) -> Result<(), GalleryError> {
         for attempt in 0..MAX_ATTEMPTS {
-            // From the manifest on, not from the newest change on: one that came since may cover
-            // changes that are known already, and then segments must be let go.
-            let newer = self.objects.newer_than(gallery.base().version).await?;
+            let newer = self.objects.newer_than(known(gallery)).await?;
             if self.replay(gallery, &newer).await? {
                 return Ok(());
             }

@@ -269,7 +269,7 @@ impl Page {
             app.dispatcher.waiting() as f64,
         );
         let spent = [
-            ("web", crate::cpu::runtime_time()),
+            ("web", crate::cpu::beside_models()),
             ("workers", Some(ledger.workers_io())),
         ];
         let spent = spent

@@ -163,7 +163,7 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
         model,
         failures: aws::failures().collect(),
         cpu_s: CpuView {
-            web: cpu::runtime_time().map(|used| used.as_secs_f64()),
+            web: cpu::beside_models().map(|used| used.as_secs_f64()),
             workers: ledger.workers_io().as_secs_f64(),
         },
     }))

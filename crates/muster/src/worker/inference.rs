@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::cpu;
 
 /// Why there is no analysis.
 #[derive(Debug)]
@@ -189,6 +190,7 @@ fn serve(
     loaded: oneshot::Sender<anyhow::Result<()>>,
     mut jobs: mpsc::Receiver<Job>,
 ) {
+    cpu::this_thread_runs_models();
     let mut recognizer = match load(installation, options) {
         Ok(recognizer) => recognizer,
         Err(error) => {

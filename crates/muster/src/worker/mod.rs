@@ -587,7 +587,7 @@ impl Worker {
             Outcome::Stored => "stored",
         };
         let mut reply = Reply::new(request.id, request.file.clone(), outcome);
-        reply.cpu = cpu::runtime_time().map(|used| WorkerCpu {
+        reply.cpu = cpu::beside_models().map(|used| WorkerCpu {
             instance: self.id.clone(),
             io_ms: millis(used),
         });

@@ -287,7 +287,7 @@ async fn a_writer_who_looked_away_meanwhile_does_not_write_into_the_past() {
 #[tokio::test]
 async fn updates_removals_and_compactions_in_any_order_answer_like_a_gallery_in_memory() {
     let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery");
-    let mut gallery = Gallery::default();
+    let (mut gallery, mut follower) = (Gallery::default(), Gallery::default());
     let mut expected: BTreeMap<PersonId, Person> = BTreeMap::new();
     let mut state = 7u64;
     let mut random = |below: usize| {
@@ -320,11 +320,16 @@ async fn updates_removals_and_compactions_in_any_order_answer_like_a_gallery_in_
                 put(&store, &mut gallery, new).await;
             }
         }
+        if random(4) == 0 {
+            store.catch_up(&mut follower).await.unwrap();
+            assert_eq!(follower, gallery);
+        }
     }
+    store.catch_up(&mut follower).await.unwrap();
     let mut fresh = Gallery::default();
     store.sync(&mut fresh).await.unwrap();
     assert!(fresh.base().parts.len() > 1 && fresh.base().sequence > 10);
-    for gallery in [&gallery, &fresh] {
+    for gallery in [&gallery, &follower, &fresh] {
         assert!(
             gallery
                 .people()
