@@ -308,8 +308,10 @@ fn sample(from: &Pixels<'_>, to_source: &Similarity, out: &mut [f32]) {
         .chunks_exact_mut(ALIGNED_SIZE)
         .zip(green.chunks_exact_mut(ALIGNED_SIZE))
         .zip(blue.chunks_exact_mut(ALIGNED_SIZE));
+    // A fourth value beside red, green and blue fills the vector register; it is left behind.
+    let mut blended = [[0.0; 4]; ALIGNED_SIZE];
     for (row, ((red, green), blue)) in rows.enumerate() {
-        for (column, ((red, green), blue)) in red.iter_mut().zip(green).zip(blue).enumerate() {
+        for (column, blended) in blended.iter_mut().enumerate() {
             let [x, y] = to_source.apply([column as f32, row as f32]);
             let (left, top) = (whole_part(x), whole_part(y));
             let (fx, fy) = (x - left as f32, y - top as f32);
@@ -319,34 +321,28 @@ fn sample(from: &Pixels<'_>, to_source: &Similarity, out: &mut [f32]) {
             } else {
                 usize::MAX
             };
-            let upper = from
-                .rgb
-                .get(start..)
-                .and_then(|rest| rest.first_chunk::<6>());
-            let lower = from
-                .rgb
-                .get(start.saturating_add(stride)..)
-                .and_then(|rest| rest.first_chunk::<6>());
-            let corners = match (upper, lower) {
-                (Some(upper), Some(lower)) => {
-                    let [a, b, c, d, e, f] = upper.map(f32::from);
-                    let [g, h, i, j, k, l] = lower.map(f32::from);
-                    [[a, b, c], [d, e, f], [g, h, i], [j, k, l]]
+            let pair = |start: usize| from.rgb.get(start..)?.first_chunk::<7>();
+            let corners = match (pair(start), pair(start.saturating_add(stride))) {
+                (Some([a, b, c, d, e, f, g]), Some([h, i, j, k, l, m, n])) => {
+                    [[a, b, c, d], [d, e, f, g], [h, i, j, k], [k, l, m, n]]
+                        .map(|four| four.map(|value| f32::from(*value)))
                 }
-                _ => [
-                    from.at(left, top),
-                    from.at(left + 1, top),
-                    from.at(left, top + 1),
-                    from.at(left + 1, top + 1),
-                ],
+                _ => [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(right, down)| {
+                    let [red, green, blue] = from.at(left + right, top + down);
+                    [red, green, blue, 0.0]
+                }),
             };
             let [a, b, c, d] = corners;
-            let blend = |i: usize| {
+            for (i, blended) in blended.iter_mut().enumerate() {
                 let upper = a[i] + (b[i] - a[i]) * fx;
                 let lower = c[i] + (d[i] - c[i]) * fx;
-                upper + (lower - upper) * fy
-            };
-            (*red, *green, *blue) = (blend(0), blend(1), blend(2));
+                *blended = upper + (lower - upper) * fy;
+            }
+        }
+        for (((red, green), blue), [r, g, b, _]) in
+            red.iter_mut().zip(green).zip(blue).zip(&blended)
+        {
+            (*red, *green, *blue) = (*r, *g, *b);
         }
     }
 }

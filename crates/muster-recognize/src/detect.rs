@@ -376,23 +376,41 @@ fn averaged_landmarks(seen: &Detection, candidates: &[Detection]) -> [[f32; 2]; 
 fn place(pixels: &[u8], view: &View, side: usize, input: &mut [f32]) {
     let (left, top) = (view.left as usize, view.top as usize);
     let (columns, rows) = (view.width as usize, view.height as usize);
-    for (plane, channel) in input.chunks_exact_mut(side * side).zip([2, 1, 0]) {
+    let (blue, rest) = input.split_at_mut(side * side);
+    let (green, red) = rest.split_at_mut(side * side);
+    let mut planes = [blue, green, red].map(|plane| {
         let (above, rest) = plane.split_at_mut(top * side);
         let (within, below) = rest.split_at_mut(rows * side);
         above.fill(0.0);
         below.fill(0.0);
-        for (row, pixels) in within
-            .chunks_exact_mut(side)
-            .zip(pixels.chunks_exact(columns * 3))
-        {
-            let (before, rest) = row.split_at_mut(left);
+        within.chunks_exact_mut(side)
+    });
+    let arch = pulp::Arch::new();
+    for pixels in pixels.chunks_exact(columns * 3) {
+        let pixels = pixels.as_chunks::<3>().0;
+        let [Some(blue), Some(green), Some(red)] = planes.each_mut().map(|rows| {
+            let (before, rest) = rows.next()?.split_at_mut(left);
             let (row, after) = rest.split_at_mut(columns);
             before.fill(0.0);
             after.fill(0.0);
-            for (value, pixel) in row.iter_mut().zip(pixels.as_chunks::<3>().0) {
-                *value = f32::from(pixel[channel]);
-            }
-        }
+            Some(row)
+        }) else {
+            return;
+        };
+        // By the processor's shuffles, which takes a quarter of the time.
+        arch.dispatch(|| {
+            spread::<2>(pixels, blue);
+            spread::<1>(pixels, green);
+            spread::<0>(pixels, red);
+        });
+    }
+}
+
+/// Copies one channel of the pixels.
+#[inline(always)]
+fn spread<const CHANNEL: usize>(pixels: &[[u8; 3]], row: &mut [f32]) {
+    for (value, pixel) in row.iter_mut().zip(pixels) {
+        *value = f32::from(pixel[CHANNEL]);
     }
 }
 

@@ -50,11 +50,9 @@ impl Quality {
             Some(to_aligned) => ALIGNED_SIZE as f32 / to_aligned.scale(),
             None => bounds.width.max(bounds.height),
         };
-        let along_rows = kept(ROWS, COLUMNS, |row, column| luma[row * COLUMNS + column]);
-        let along_columns = kept(COLUMNS, ROWS, |column, row| luma[row * COLUMNS + column]);
         Self {
             size_px,
-            sharpness: along_rows.min(along_columns),
+            sharpness: kept(&luma, true).min(kept(&luma, false)),
             brightness: luma.iter().sum::<f32>() / luma.len() as f32,
             turn_deg: turn(landmarks),
         }
@@ -73,24 +71,36 @@ fn inner_luma(aligned: &[f32]) -> Vec<f32> {
     luma
 }
 
-/// The share of the differences between neighbours in a line that blurring along the line takes
-/// away; 0 where there are none.
-fn kept(lines: usize, length: usize, value: impl Fn(usize, usize) -> f32) -> f32 {
+/// The share of the differences between neighbours along the rows, or along the columns, that
+/// blurring along them takes away; 0 where there are none.
+fn kept(luma: &[f32], along_rows: bool) -> f32 {
     let reach = LOW_PASS / 2;
-    let (mut all, mut lost) = (0.0, 0.0);
-    let mut sums = vec![0.0; length + 1];
-    for line in 0..lines {
-        for at in 0..length {
-            sums[at + 1] = sums[at] + value(line, at);
-        }
-        let blurred = |at: usize| (sums[at + reach + 1] - sums[at - reach]) / LOW_PASS as f32;
-        for at in reach + 1..length - reach {
-            let sharp = (value(line, at) - value(line, at - 1)).abs();
-            let blurred = (blurred(at) - blurred(at - 1)).abs();
-            all += sharp;
-            lost += (sharp - blurred).max(0.0);
+    // Neither the differences nor the means reach over an edge.
+    let (columns, rows, step) = if along_rows {
+        (reach + 1..COLUMNS - reach, 0..ROWS, 1)
+    } else {
+        (0..COLUMNS, reach + 1..ROWS - reach, COLUMNS)
+    };
+    // By column, so that neighbours are added up side by side.
+    let mut all = [0.0; COLUMNS];
+    let mut lost = [0.0; COLUMNS];
+    for row in rows {
+        let start = row * COLUMNS + columns.start;
+        let line = |start: usize| &luma[start..start + columns.len()];
+        let neighbours = line(start).iter().zip(line(start - step));
+        // Of two neighbouring means over so many pixels only the outermost pixels differ.
+        let outermost = line(start + reach * step)
+            .iter()
+            .zip(line(start - (reach + 1) * step));
+        let sums = all.iter_mut().zip(&mut lost);
+        for (((here, before), (first, last)), (all, lost)) in neighbours.zip(outermost).zip(sums) {
+            let sharp = (here - before).abs();
+            let blurred = (first - last).abs() / LOW_PASS as f32;
+            *all += sharp;
+            *lost += (sharp - blurred).max(0.0);
         }
     }
+    let [all, lost] = [all, lost].map(|sums| sums.iter().sum::<f32>());
     if all > 0.0 { lost / all } else { 0.0 }
 }
 
