@@ -3,17 +3,18 @@
 //! The web tier's own ledger of who waits for which request is here. A reply that nobody waits for
 //! (late, or a duplicate after a visibility timeout) is dropped.
 
+mod ledger;
 mod unawaited;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use muster_jobs::{
     FileName, MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId,
-    TraceParent, WorkerCpu, now_ms,
+    TraceParent, now_ms,
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use object_store::{ObjectStoreExt, PutPayload};
@@ -32,128 +33,11 @@ use crate::catalogue::Catalogue;
 use crate::live_gallery::LiveGallery;
 use crate::pauses;
 use crate::traces::Traces;
+pub use ledger::Ledger;
 use unawaited::Since;
 
-/// Latencies kept to answer the percentiles from.
-const LATENCIES: usize = 1000;
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
-
-/// How long the clock of a worker's processor time is remembered after its last reply.
-const WORKER_MEMORY: Duration = Duration::from_secs(600);
-
-/// Counts and latencies since the web tier started.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    /// Photographs submitted.
-    pub accepted: AtomicU64,
-    /// Photographs answered, refusals of the photograph included.
-    pub answered: AtomicU64,
-    /// Photographs that timed out, that Muster failed on, or whose client hung up.
-    pub failed: AtomicU64,
-    /// Each with the time of the answer, oldest first.
-    latencies: Mutex<VecDeque<(Instant, Duration)>>,
-    workers: Mutex<WorkersCpu>,
-}
-
-/// Processor time that workers spent on everything but inference.
-#[derive(Debug, Default)]
-struct WorkersCpu {
-    total_ms: f64,
-    last: HashMap<String, WorkerSeen>,
-}
-
-/// One worker, as its last reply left it.
-#[derive(Debug)]
-struct WorkerSeen {
-    /// Its own count.
-    io_ms: f64,
-    at: Instant,
-    /// Its replies so far.
-    answered: u64,
-}
-
-impl Ledger {
-    /// Adds what a worker has spent since its last reply.
-    fn note_cpu(&self, cpu: WorkerCpu) {
-        let mut workers = self
-            .workers
-            .lock()
-            .expect("no code panics while it holds these");
-        let now = Instant::now();
-        let before = workers.last.remove(&cpu.instance);
-        match &before {
-            Some(before) => workers.total_ms += (cpu.io_ms - before.io_ms).max(0.0),
-            // What it took to start is no request's.
-            None => workers
-                .last
-                .retain(|_, seen| now.duration_since(seen.at) < WORKER_MEMORY),
-        }
-        let seen = WorkerSeen {
-            io_ms: cpu.io_ms,
-            at: now,
-            answered: before.map_or(0, |before| before.answered) + 1,
-        };
-        workers.last.insert(cpu.instance, seen);
-    }
-
-    /// How many replies came from each worker that was heard from of late.
-    pub fn answered_by(&self) -> HashMap<String, u64> {
-        let workers = self
-            .workers
-            .lock()
-            .expect("no code panics while it holds these");
-        let counts = workers.last.iter();
-        counts
-            .map(|(instance, seen)| (instance.clone(), seen.answered))
-            .collect()
-    }
-
-    /// Processor time that the workers spent on everything but inference, as far as replies said.
-    pub fn workers_io(&self) -> Duration {
-        let workers = self
-            .workers
-            .lock()
-            .expect("no code panics while it holds these");
-        Duration::try_from_secs_f64(workers.total_ms / 1e3).unwrap_or_default()
-    }
-
-    fn note(&self, latency: Duration) {
-        let mut latencies = self
-            .latencies
-            .lock()
-            .expect("no code panics while it holds these");
-        if latencies.len() == LATENCIES {
-            latencies.pop_front();
-        }
-        latencies.push_back((Instant::now(), latency));
-    }
-
-    /// The given percentiles (0 to 1) of the last answers; `None` before the first.
-    pub fn percentiles<const N: usize>(&self, wanted: [f64; N]) -> Option<[Duration; N]> {
-        self.percentiles_within(wanted, Duration::MAX)
-    }
-
-    /// The same of the last answers that are no older than `span`; `None` where there are none.
-    pub fn percentiles_within<const N: usize>(
-        &self,
-        wanted: [f64; N],
-        span: Duration,
-    ) -> Option<[Duration; N]> {
-        let mut sorted: Vec<Duration> = self
-            .latencies
-            .lock()
-            .expect("no code panics while it holds these")
-            .iter()
-            .rev()
-            .take_while(|(at, _)| at.elapsed() <= span)
-            .map(|(_, latency)| *latency)
-            .collect();
-        sorted.sort_unstable();
-        let last = sorted.len().checked_sub(1)?;
-        Some(wanted.map(|p| sorted[(p * last as f64).round() as usize]))
-    }
-}
 
 /// Submits photographs and hands their replies to whoever waits. Cheap to clone.
 #[derive(Clone)]

@@ -5,7 +5,9 @@
 //! only after its result is stored and its reply sent, so a worker killed at any point loses
 //! nothing: the visibility timeout returns its requests.
 
+mod answer;
 mod decide;
+mod deliver;
 mod inference;
 mod replies;
 mod report;
@@ -16,16 +18,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use base64::Engine as _;
 use muster_fleet::READY_LINE;
-use muster_jobs::{
-    Embedded, EmbeddedFace, Failure, FailureCode, ImageSize, ObjectKeys, Outcome, Purpose,
-    Recognition, Reply, Request, TimingMs, WorkerCpu, now_ms,
-};
+use muster_jobs::{Request, now_ms};
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
-use muster_recognize::embed::Embedding;
-use object_store::path::Path;
-use object_store::{GetOptions, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,14 +30,14 @@ use crate::aws::{self, ThisInstance};
 use crate::backend::{Backend, Role};
 use crate::catalogue::Catalogue;
 use crate::config::{FleetKind, Settings, seconds};
-use crate::cpu;
 use crate::live_gallery::LiveGallery;
 use crate::logging;
 use crate::pauses;
 use crate::traces::Traces;
+use answer::Answered;
 pub use decide::Judge;
+use inference::Inference;
 pub use inference::image_failure;
-use inference::{Analyzed, Inference, InferenceError};
 use replies::Replies;
 
 /// Requests in hand at one time: one at the models, the others being fetched or answered.
@@ -50,9 +45,6 @@ const IN_HAND: usize = 3;
 /// The same where storage and queues are across a network: fetching, storing and answering take
 /// several times as long as the models do.
 const IN_HAND_REMOTE: usize = 6;
-/// Bytes of a reply that go over the queue; a larger result is pointed to. SQS took 256 KiB for long,
-/// and servers that speak its protocol may still.
-const MAX_REPLY_BYTES: usize = 200 << 10;
 /// One long poll on this machine; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
 /// The same across a network, where a drain waits for its end: a service that does not notice that
@@ -385,294 +377,6 @@ impl Worker {
         }
     }
 
-    /// Answers; a job that the queue would soon set aside by itself, without an outcome, is held for
-    /// as long as a store or a queue fails.
-    async fn answer_or_persist(
-        &self,
-        request: &Request,
-        message: &Received,
-    ) -> Result<Answered, HandleError> {
-        let mut failures = 0;
-        loop {
-            let error = match self.answer(request, message).await {
-                Err(error) if request.job && message.receive_count >= self.max_receives => error,
-                outcome => return outcome,
-            };
-            failures += 1;
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            if failures == 1 {
-                tracing::error!(
-                    receive_count = message.receive_count,
-                    error = %crate::Chain(&error),
-                    "a job could not be answered and is tried again"
-                );
-            }
-            tokio::select! {
-                () = self.drain.cancelled() => return Err(error),
-                () = tokio::time::sleep(pauses::after(failures)) => {}
-            }
-        }
-    }
-
-    async fn answer(&self, request: &Request, message: &Received) -> Result<Answered, HandleError> {
-        let received_ms = now_ms();
-        if message.receive_count > self.max_receives {
-            tracing::error!(
-                receive_count = message.receive_count,
-                "workers failed on a request too often; it goes to the dead-letter queue"
-            );
-            let failure = Failure {
-                code: FailureCode::RecognitionFailed,
-                detail: format!(
-                    "workers did not come to an end with this photograph {} times; it was set \
-                     aside for the operator: send it again later, or another",
-                    self.max_receives
-                ),
-            };
-            let how = self.deliver(request, Outcome::Failed(failure)).await?;
-            one(self
-                .backend
-                .dead_letters
-                .send(&[Outgoing::from(message)])
-                .await)?;
-            return Ok(Answered::Done(how));
-        }
-        let mut timing = TimingMs {
-            queue: received_ms.saturating_sub(request.sent_at_ms) as f64,
-            ..TimingMs::default()
-        };
-        let begun = Instant::now();
-        let photo = match self.fetch(request).await? {
-            Ok(photo) => photo,
-            Err(failure) => {
-                let how = self.deliver(request, Outcome::Failed(failure)).await?;
-                return Ok(Answered::Done(how));
-            }
-        };
-        let fetched = begun.elapsed();
-        self.traces.stage(request.trace, "fetch", fetched);
-        timing.fetch = millis(fetched);
-
-        let mut models = request.models.clone();
-        if models.is_empty() {
-            let held = self
-                .gallery
-                .held(|gallery| self.catalogue.model_of(gallery));
-            models.push(held.await);
-        }
-        let outcome = loop {
-            let analysis = self
-                .inference
-                .analyze(photo.clone(), &models, self.processing_timeout, &self.drain)
-                .await;
-            let analyzed = match analysis {
-                Ok(analyzed) => analyzed,
-                Err(InferenceError::Refused(failure)) => break Outcome::Failed(failure),
-                Err(InferenceError::Draining) => return Ok(Answered::NotStarted),
-            };
-            let spent = &analyzed.analysis.timing;
-            let stages = [
-                ("decode", spent.decode),
-                ("detect", spent.detect),
-                // Face by face in turns; each is shown as a whole.
-                ("align", spent.align),
-                ("embed", spent.embed),
-            ];
-            self.traces.stages(request.trace, analyzed.ended, stages);
-            timing.decode = millis(spent.decode);
-            timing.detect = millis(spent.detect);
-            timing.align = millis(spent.align);
-            timing.embed = millis(spent.embed);
-            match request.purpose {
-                Purpose::Embed { face } => break Outcome::Embedded(embedded(&analyzed, face)),
-                Purpose::Recognize => match self.recognize(request, &analyzed, timing).await? {
-                    Ok(outcome) => break outcome,
-                    // It was changed meanwhile.
-                    Err(OtherModel(model)) => models = vec![model],
-                },
-            }
-        };
-        let how = self.deliver(request, outcome).await?;
-        Ok(Answered::Done(how))
-    }
-
-    /// Reads the photograph; the inner error is the client's answer.
-    async fn fetch(
-        &self,
-        request: &Request,
-    ) -> Result<Result<bytes::Bytes, Failure>, object_store::Error> {
-        let key = self
-            .backend
-            .input_key(request.purpose, request.id, &request.file);
-        let options = GetOptions {
-            if_match: request.input_etag.clone(),
-            ..GetOptions::default()
-        };
-        let failure = match self.backend.input.get_opts(&key, options).await {
-            Ok(found) => match found.bytes().await {
-                Ok(bytes) => return Ok(Ok(bytes)),
-                Err(error) => return Err(error),
-            },
-            Err(object_store::Error::Precondition { .. }) => Failure {
-                code: FailureCode::InputReplaced,
-                detail: format!(
-                    "another upload named {} replaced this photograph before it was read: send it \
-                     again, under another name",
-                    request.file.as_str()
-                ),
-            },
-            Err(object_store::Error::NotFound { .. }) => Failure {
-                code: FailureCode::InputMissing,
-                detail: "the photograph is no longer stored: send it again".to_owned(),
-            },
-            Err(error) => return Err(error),
-        };
-        Ok(Err(failure))
-    }
-
-    async fn recognize(
-        &self,
-        request: &Request,
-        Analyzed {
-            analysis, models, ..
-        }: &Analyzed,
-        mut timing: TimingMs,
-    ) -> Result<Result<Outcome, OtherModel>, HandleError> {
-        let begun = Instant::now();
-        // Whatever was enrolled before the request was sent is seen: it says which version that is.
-        let faces = self
-            .gallery
-            .at_least(request.gallery_version, |gallery| {
-                let model = self.catalogue.model_of(gallery);
-                if models.first() == Some(&model) {
-                    Ok((model, self.judge.decide(&analysis.faces, gallery)))
-                } else {
-                    Err(OtherModel(model))
-                }
-            })
-            .await?;
-        let (model, faces) = match faces {
-            Ok(decided) => decided,
-            Err(other) => return Ok(Err(other)),
-        };
-        let matched = begun.elapsed();
-        self.traces.stage(request.trace, "match", matched);
-        timing.match_ = millis(matched);
-        timing.total = now_ms().saturating_sub(request.sent_at_ms) as f64;
-        Ok(Ok(Outcome::Recognized(Box::new(Recognition {
-            request_id: request.id,
-            image: ImageSize {
-                width: analysis.width,
-                height: analysis.height,
-            },
-            faces,
-            model,
-            timing_ms: timing,
-        }))))
-    }
-
-    /// Stores the result, then sends the reply; says in a word what came of the request.
-    ///
-    /// A failure never replaces what is stored: an answered request whose deletion was lost may come
-    /// back until it counts as failed. The reply then points to what is there.
-    async fn deliver(
-        &self,
-        request: &Request,
-        outcome: Outcome,
-    ) -> Result<&'static str, HandleError> {
-        let how = match &outcome {
-            Outcome::Recognized(_) => "recognized",
-            Outcome::Embedded(_) => "embedded",
-            Outcome::Failed(_) => "failed",
-            Outcome::Stored => "stored",
-        };
-        let mut reply = Reply::new(request.id, request.file.clone(), outcome);
-        reply.cpu = cpu::beside_models().map(|used| WorkerCpu {
-            instance: self.id.clone(),
-            io_ms: millis(used),
-        });
-        let begun = Instant::now();
-        if let Some(body) = stored(&reply, request, self.backend.keys) {
-            let key = self.backend.output_key(request.id, &request.file);
-            let mode = match &reply.outcome {
-                Outcome::Failed(_) => PutMode::Create,
-                _ => PutMode::Overwrite,
-            };
-            let payload = PutPayload::from(body);
-            let put = self
-                .backend
-                .output
-                .put_opts(&key, payload, mode.into())
-                .await;
-            match (put, &reply.outcome) {
-                (Ok(_), _) if request.job => self.unless_deleted(request, &key).await?,
-                (Ok(_), _) => {}
-                (Err(object_store::Error::AlreadyExists { .. }), Outcome::Failed(_)) => {
-                    reply.outcome = Outcome::Stored;
-                }
-                // Its client is told at least.
-                (Err(error), Outcome::Failed(_)) if !request.job => {
-                    aws::failed("a failure could not be stored", &error);
-                }
-                (Err(error), _) => return Err(error.into()),
-            }
-            self.traces.stage(request.trace, "store", begun.elapsed());
-        }
-        if let Outcome::Recognized(recognition) = &mut reply.outcome {
-            recognition.timing_ms.store = millis(begun.elapsed());
-        }
-        let mut span = self
-            .traces
-            .send(request.trace, &request.reply_to, request.id);
-        let body = match for_queue(reply) {
-            Ok(body) => body,
-            Err((whole, pointer)) => {
-                // By file name, the output object has no more than a name.
-                if self.backend.keys == ObjectKeys::Filename {
-                    let key = self.backend.large_output_key(request.id, &request.file);
-                    let payload = PutPayload::from(whole);
-                    self.backend.output.put(&key, payload).await?;
-                }
-                pointer
-            }
-        };
-        let attributes = span.attributes();
-        let reply = Outgoing { body, attributes };
-        match self.replies.send(&request.reply_to, reply).await {
-            Err(QueueError::NotFound { .. }) => {
-                span.fail("no_such_queue");
-                tracing::warn!("the web tier that asked is gone; the result is stored");
-                Ok(how)
-            }
-            Err(error) => {
-                span.fail("not_queued");
-                Err(error.into())
-            }
-            Ok(()) => Ok(how),
-        }
-    }
-
-    /// Deletes what was just stored of a job whose photograph was deleted meanwhile: whoever deletes
-    /// a job deletes the photograph first, and the result that is there by then.
-    async fn unless_deleted(
-        &self,
-        request: &Request,
-        stored: &Path,
-    ) -> Result<(), object_store::Error> {
-        let photo = self
-            .backend
-            .input_key(request.purpose, request.id, &request.file);
-        match self.backend.input.head(&photo).await {
-            Ok(_) => return Ok(()),
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        match self.backend.output.delete(stored).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Moves a message that can not be read to the dead-letter queue.
     async fn bury(&self, message: &Received) {
         let sent = one(self
@@ -694,82 +398,6 @@ impl Worker {
     }
 }
 
-enum Answered {
-    /// In a word, how.
-    Done(&'static str),
-    NotStarted,
-}
-
-/// The model that the gallery is matched by, where it is not the one that embedded the faces.
-struct OtherModel(String);
-
-/// The answer to who wants a face embedded.
-fn embedded(
-    Analyzed {
-        analysis, models, ..
-    }: &Analyzed,
-    face: Option<u32>,
-) -> Embedded {
-    let asked = analysis.faces.get(face.unwrap_or(0) as usize);
-    let encode = |made: &Embedding| {
-        base64::engine::general_purpose::STANDARD.encode::<Vec<u8>>(made.to_bytes())
-    };
-    let (model, others) = models.split_first().expect("a model embedded the faces");
-    Embedded {
-        model: model.clone(),
-        found: analysis.faces.len() as u32,
-        face: asked.map(|face| EmbeddedFace {
-            bounds: decide::face_box(face),
-            confidence: face.confidence,
-            embedding: encode(&face.embedding),
-            others: others
-                .iter()
-                .cloned()
-                .zip(face.others.iter().map(encode))
-                .collect(),
-            quality: decide::face_quality(&face.quality),
-        }),
-    }
-}
-
-/// What is written to the output object; nothing of embeddings, which are for the gallery alone, and
-/// nothing of a job that was deleted.
-fn stored(reply: &Reply, request: &Request, keys: ObjectKeys) -> Option<Vec<u8>> {
-    if let Purpose::Embed { .. } = request.purpose {
-        return None;
-    }
-    if let Outcome::Failed(failure) = &reply.outcome
-        && failure.code == FailureCode::InputMissing
-        && request.job
-    {
-        return None;
-    }
-    let json = match (&reply.outcome, keys) {
-        (Outcome::Embedded(_) | Outcome::Stored, _) => return None,
-        (Outcome::Recognized(recognition), ObjectKeys::Filename) => {
-            return Some(recognition.headline().as_bytes().to_vec());
-        }
-        (Outcome::Failed(_), ObjectKeys::Filename) => return None,
-        (Outcome::Recognized(recognition), _) => serde_json::to_vec(recognition),
-        (Outcome::Failed(failure), _) => serde_json::to_vec(failure),
-    };
-    Some(json.expect("a result has only string keys"))
-}
-
-/// The body of a reply; of one that is too large for the queue, the whole result and the body of a
-/// reply that points to it.
-fn for_queue(mut reply: Reply) -> Result<String, (Vec<u8>, String)> {
-    let body = reply.to_json();
-    match &reply.outcome {
-        Outcome::Recognized(recognition) if body.len() > MAX_REPLY_BYTES => {
-            let whole = serde_json::to_vec(recognition).expect("a result has only string keys");
-            reply.outcome = Outcome::Stored;
-            Err((whole, reply.to_json()))
-        }
-        _ => Ok(body),
-    }
-}
-
 /// The outcome of a batch of one.
 fn one<T>(outcomes: Result<Vec<Result<T, QueueError>>, QueueError>) -> Result<T, QueueError> {
     outcomes?.pop().expect("one entry has one outcome")
@@ -777,57 +405,4 @@ fn one<T>(outcomes: Result<Vec<Result<T, QueueError>>, QueueError>) -> Result<T,
 
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use muster_jobs::{Decision, FaceBox, FaceReport, FileName, RequestId};
-
-    use super::*;
-
-    fn reply(faces: usize) -> Reply {
-        let face = FaceReport {
-            bounds: FaceBox {
-                x: 0.0,
-                y: 0.0,
-                width: 10.0,
-                height: 10.0,
-            },
-            landmarks: [[1.5; 2]; 5],
-            confidence: 0.9,
-            decision: Decision::Unknown,
-            person: None,
-            similarity: None,
-            margin: None,
-            cutoff: None,
-            quality: None,
-            candidates: Vec::new(),
-            reasons: vec!["nobody is enrolled".to_owned()],
-        };
-        let recognition = Recognition {
-            request_id: RequestId::new(),
-            image: ImageSize {
-                width: 10,
-                height: 10,
-            },
-            faces: vec![face; faces],
-            model: "sface".to_owned(),
-            timing_ms: TimingMs::default(),
-        };
-        let outcome = Outcome::Recognized(Box::new(recognition));
-        Reply::new(RequestId::new(), FileName::from_client("a.jpg"), outcome)
-    }
-
-    #[test]
-    fn a_result_that_is_too_large_for_the_queue_is_pointed_to() {
-        let small = reply(2);
-        assert_eq!(for_queue(small.clone()).unwrap(), small.to_json());
-        let large = reply(2000);
-        let (whole, pointer) = for_queue(large.clone()).unwrap_err();
-        assert!(whole.len() > MAX_REPLY_BYTES && pointer.len() < 1000);
-        let pointer = Reply::from_json(&pointer).unwrap();
-        assert_eq!((pointer.id, pointer.outcome), (large.id, Outcome::Stored));
-        let whole: Recognition = serde_json::from_slice(&whole).unwrap();
-        assert_eq!(Outcome::Recognized(Box::new(whole)), large.outcome);
-    }
 }
