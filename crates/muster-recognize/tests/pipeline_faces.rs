@@ -412,8 +412,9 @@ fn calibration_is_that_of_the_sample_photographs(mut installed: Installed) {
         "{count} pairs of {people} people: mean {mean:.4}, standard deviation {deviation:.4}"
     );
     assert_eq!(people, shipped.people as usize);
-    assert!((mean - f64::from(shipped.impostor_mean)).abs() < 5e-3);
-    assert!((deviation - f64::from(shipped.impostor_std)).abs() < 5e-3);
+    // How a processor multiplies (f32, or bf16 with or without AMX) moves both by thousandths.
+    assert!((mean - f64::from(shipped.impostor_mean)).abs() < 1e-2);
+    assert!((deviation - f64::from(shipped.impostor_std)).abs() < 1e-2);
 }
 
 /// A photograph whose main face is `size` pixels, as [`Quality::size_px`] measures it.
