@@ -260,6 +260,33 @@ mod tests {
     }
 
     #[test]
+    fn what_blurring_takes_away_is_that_of_a_blurred_picture() {
+        let luma: Vec<f32> = (0..ROWS * COLUMNS)
+            .map(|at| (at * at % 251) as f32)
+            .collect();
+        let by_definition = |lines: usize, length: usize, value: &dyn Fn(usize, usize) -> f32| {
+            let reach = LOW_PASS / 2;
+            let (mut all, mut lost) = (0.0, 0.0);
+            for line in 0..lines {
+                let mean = |at: usize| {
+                    let window = at - reach..=at + reach;
+                    window.map(|at| value(line, at)).sum::<f32>() / LOW_PASS as f32
+                };
+                for at in reach + 1..length - reach {
+                    let sharp = (value(line, at) - value(line, at - 1)).abs();
+                    all += sharp;
+                    lost += (sharp - (mean(at) - mean(at - 1)).abs()).max(0.0);
+                }
+            }
+            lost / all
+        };
+        let rows = by_definition(ROWS, COLUMNS, &|row, column| luma[row * COLUMNS + column]);
+        let columns = by_definition(COLUMNS, ROWS, &|column, row| luma[row * COLUMNS + column]);
+        assert!((kept(&luma, true) - rows).abs() < 1e-3, "{rows}");
+        assert!((kept(&luma, false) - columns).abs() < 1e-3, "{columns}");
+    }
+
+    #[test]
     fn size_is_how_much_of_the_photograph_is_cut_out() {
         let grey = aligned(|_, _| 128.0);
         for side in [20.0, 112.0, 500.0] {
