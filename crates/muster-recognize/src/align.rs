@@ -2,9 +2,11 @@
 //!
 //! Whatever the landmarks are, the aligned face is finite and within 0-255.
 
+use multiversion::multiversion;
+
 use crate::decode::Photo;
 use crate::detect::Bounds;
-use crate::resample::Resampler;
+use crate::resample::{ALIASES_FROM, Resampler};
 
 /// Width and height of an aligned face, in pixels.
 pub const ALIGNED_SIZE: usize = 112;
@@ -26,10 +28,6 @@ const TEMPLATE_BOUNDS: Bounds = Bounds {
     width: 84.0,
     height: 106.0,
 };
-
-/// From so many photo pixels to one aligned pixel on, the photo is shrunk before it is sampled:
-/// bilinear sampling reads 2 x 2 pixels, and what lies between them would be lost as aliasing.
-const SHRINK_FROM: f32 = 2.0;
 
 /// A rotation, a uniform scale and a shift, without reflection:
 /// `(x, y) -> (a x - b y + tx, b x + a y + ty)`.
@@ -118,6 +116,17 @@ impl Similarity {
         ]
     }
 
+    /// Returns the similarity to the same places of a picture that is halved: pixel centres are at
+    /// whole coordinates, so that the first two pixels' middle becomes the first pixel's.
+    fn halved(&self) -> Self {
+        Self {
+            a: self.a / 2.0,
+            b: self.b / 2.0,
+            tx: self.tx / 2.0 - 0.25,
+            ty: self.ty / 2.0 - 0.25,
+        }
+    }
+
     /// Returns the similarity that undoes this one.
     #[must_use]
     pub fn inverse(&self) -> Self {
@@ -136,6 +145,9 @@ impl Similarity {
 #[derive(Default)]
 pub struct Aligner {
     resampler: Resampler,
+    halved: Vec<u8>,
+    halved_again: Vec<u8>,
+    means: Vec<u8>,
 }
 
 impl Aligner {
@@ -160,16 +172,11 @@ impl Aligner {
             out.fill(0.0);
             return;
         };
-        let whole = Pixels {
-            width: photo.width,
-            height: photo.height,
-            rgb: &photo.rgb,
-        };
-        if to_photo.scale() < SHRINK_FROM {
-            sample(&whole, &to_photo, out);
+        if to_photo.scale() < ALIASES_FROM {
+            sample(&Pixels::of(photo), &to_photo, out);
         } else {
-            match self.shrink(photo, &to_photo) {
-                Some((shrunk, to_shrunk)) => sample(&shrunk, &to_shrunk, out),
+            match self.halve(photo, to_photo) {
+                Some((halved, to_halved)) => sample(&halved, &to_halved, out),
                 None => out.fill(0.0),
             }
         }
@@ -197,13 +204,13 @@ impl Aligner {
         self.resampler.resize(photo, &part, width, height)
     }
 
-    /// Shrinks the part of the photo the face lies in until one of its pixels is about one
-    /// aligned pixel, averaging what it merges; `None` when the face lies outside the photo.
-    fn shrink<'a>(
-        &'a mut self,
+    /// Halves the part of the photo that the face lies in until less than two of its pixels are one
+    /// aligned pixel; `None` when the face lies outside the photo.
+    fn halve(
+        &mut self,
         photo: &Photo,
-        to_photo: &Similarity,
-    ) -> Option<(Pixels<'a>, Similarity)> {
+        mut to_photo: Similarity,
+    ) -> Option<(Pixels<'_>, Similarity)> {
         let step = to_photo.scale();
         let far = ALIGNED_SIZE as f32 - 1.0;
         let corners = [[0.0, 0.0], [far, 0.0], [0.0, far], [far, far]].map(|at| to_photo.apply(at));
@@ -213,40 +220,22 @@ impl Aligner {
             let low = values.into_iter().fold(f32::INFINITY, f32::min) - 2.0 * step;
             let high = values.into_iter().fold(f32::NEG_INFINITY, f32::max) + 2.0 * step + 1.0;
             let (low, high) = (low.floor().max(0.0), high.ceil().min(limit as f32));
-            (high - low >= 1.0).then_some((low, high - low))
+            (high - low >= 1.0).then_some((low as u32, (high - low) as u32))
         };
         let ((left, width), (top, height)) = (range(0, photo.width)?, range(1, photo.height)?);
-        let shrunk_width = (width / step).round().max(1.0);
-        let shrunk_height = (height / step).round().max(1.0);
-        let (kx, ky) = (shrunk_width / width, shrunk_height / height);
+        let part = Pixels::of(photo).part(left, top, width, height)?;
+        to_photo.tx -= left as f32;
+        to_photo.ty -= top as f32;
 
-        let part = Bounds {
-            x: left,
-            y: top,
-            width,
-            height,
-        };
-        let (columns, rows) = (shrunk_width as u32, shrunk_height as u32);
-        let rgb = self.resampler.resize(photo, &part, columns, rows);
-
-        // Rounding to whole pixels makes kx and ky differ by under a hundredth; the mean keeps
-        // the map a similarity, centred where the part's centre is.
-        let k = (kx * ky).sqrt();
-        let centre = [left + width / 2.0 - 0.5, top + height / 2.0 - 0.5];
-        let to_shrunk = Similarity {
-            a: to_photo.a * k,
-            b: to_photo.b * k,
-            tx: (to_photo.tx - centre[0]) * k + (shrunk_width - 1.0) / 2.0,
-            ty: (to_photo.ty - centre[1]) * k + (shrunk_height - 1.0) / 2.0,
-        };
-        Some((
-            Pixels {
-                width: columns,
-                height: rows,
-                rgb,
-            },
-            to_shrunk,
-        ))
+        let (mut columns, mut rows) = halve(&part, &mut self.means, &mut self.halved);
+        let mut to_halved = to_photo.halved();
+        while to_halved.scale() >= ALIASES_FROM {
+            let before = Pixels::packed(columns, rows, &self.halved);
+            (columns, rows) = halve(&before, &mut self.means, &mut self.halved_again);
+            std::mem::swap(&mut self.halved, &mut self.halved_again);
+            to_halved = to_halved.halved();
+        }
+        Some((Pixels::packed(columns, rows, &self.halved), to_halved))
     }
 }
 
@@ -272,10 +261,36 @@ fn widened(bounds: &Bounds, photo: [u32; 2], margin: u32, to: [u32; 2]) -> Bound
 struct Pixels<'a> {
     width: u32,
     height: u32,
+    /// Bytes from a row to the next.
+    stride: usize,
     rgb: &'a [u8],
 }
 
-impl Pixels<'_> {
+impl<'a> Pixels<'a> {
+    fn packed(width: u32, height: u32, rgb: &'a [u8]) -> Self {
+        Self {
+            width,
+            height,
+            stride: width as usize * 3,
+            rgb,
+        }
+    }
+
+    fn of(photo: &'a Photo) -> Self {
+        Self::packed(photo.width, photo.height, &photo.rgb)
+    }
+
+    /// Returns a part, which lies within.
+    fn part(&self, left: u32, top: u32, width: u32, height: u32) -> Option<Self> {
+        let start = top as usize * self.stride + left as usize * 3;
+        Some(Self {
+            width,
+            height,
+            stride: self.stride,
+            rgb: self.rgb.get(start..)?,
+        })
+    }
+
     /// Returns a pixel, black outside the picture.
     fn at(&self, x: i32, y: i32) -> [f32; 3] {
         let inside = x >= 0
@@ -283,7 +298,7 @@ impl Pixels<'_> {
             && i64::from(x) < self.width.into()
             && i64::from(y) < self.height.into();
         let start = if inside {
-            (y as usize * self.width as usize + x as usize) * 3
+            y as usize * self.stride + x as usize * 3
         } else {
             usize::MAX
         };
@@ -298,11 +313,45 @@ impl Pixels<'_> {
     }
 }
 
+/// Writes the means of 2 x 2 pixels and returns how many columns and rows there are of them; an odd
+/// last column or row is left out.
+fn halve(from: &Pixels<'_>, means: &mut Vec<u8>, out: &mut Vec<u8>) -> (u32, u32) {
+    let (columns, rows) = (from.width / 2, from.height / 2);
+    let row = columns as usize * 3;
+    means.resize(2 * row, 0);
+    out.resize(row * rows as usize, 0);
+    if row > 0 {
+        let pairs = from.rgb.chunks(2 * from.stride);
+        for (halved, pair) in out.chunks_exact_mut(row).zip(pairs) {
+            let (upper, lower) = pair.split_at(from.stride);
+            halve_rows(&upper[..2 * row], &lower[..2 * row], means, halved);
+        }
+    }
+    (columns, rows)
+}
+
+/// [`halve`] of two rows, by way of the means of each pixel and the next, every second of which is
+/// none: processors add up side by side what they can not add up two by two.
+#[multiversion(targets("x86_64+avx2"))]
+fn halve_rows(upper: &[u8], lower: &[u8], means: &mut [u8], halved: &mut [u8]) {
+    let here = upper.iter().zip(lower);
+    let next = upper[3..].iter().zip(&lower[3..]);
+    for ((mean, (a, b)), (c, d)) in means.iter_mut().zip(here).zip(next) {
+        let [a, b, c, d] = [a, b, c, d].map(|value| u16::from(*value));
+        *mean = ((a + b + c + d + 2) / 4) as u8;
+    }
+    let pairs = means.as_chunks::<6>().0;
+    for (pixel, [red, green, blue, ..]) in halved.as_chunks_mut::<3>().0.iter_mut().zip(pairs) {
+        *pixel = [*red, *green, *blue];
+    }
+}
+
 /// Fills an aligned face by bilinear sampling; pixel centres are at whole coordinates.
+#[multiversion(targets("x86_64+avx2"))]
 fn sample(from: &Pixels<'_>, to_source: &Similarity, out: &mut [f32]) {
     let (red, rest) = out.split_at_mut(ALIGNED_SIZE * ALIGNED_SIZE);
     let (green, blue) = rest.split_at_mut(ALIGNED_SIZE * ALIGNED_SIZE);
-    let stride = from.width as usize * 3;
+    let stride = from.stride;
     let (last_x, last_y) = (from.width as i32 - 1, from.height as i32 - 1);
     let rows = red
         .chunks_exact_mut(ALIGNED_SIZE)
@@ -310,11 +359,18 @@ fn sample(from: &Pixels<'_>, to_source: &Similarity, out: &mut [f32]) {
         .zip(blue.chunks_exact_mut(ALIGNED_SIZE));
     // A fourth value beside red, green and blue fills the vector register; it is left behind.
     let mut blended = [[0.0; 4]; ALIGNED_SIZE];
+    let columns: [f32; ALIGNED_SIZE] = std::array::from_fn(|column| column as f32);
+    // Where a row's values come from, each thing by itself: so they are worked out side by side.
+    let (mut left, mut top) = ([0; ALIGNED_SIZE], [0; ALIGNED_SIZE]);
+    let (mut fx, mut fy) = ([0.0; ALIGNED_SIZE], [0.0; ALIGNED_SIZE]);
     for (row, ((red, green), blue)) in rows.enumerate() {
-        for (column, blended) in blended.iter_mut().enumerate() {
-            let [x, y] = to_source.apply([column as f32, row as f32]);
-            let (left, top) = (whole_part(x), whole_part(y));
-            let (fx, fy) = (x - left as f32, y - top as f32);
+        for at in 0..ALIGNED_SIZE {
+            let [x, y] = to_source.apply([columns[at], row as f32]);
+            (left[at], fx[at]) = floor(x);
+            (top[at], fy[at]) = floor(y);
+        }
+        for (at, blended) in blended.iter_mut().enumerate() {
+            let (left, top, fx, fy) = (left[at], top[at], fx[at], fy[at]);
             let inside = left >= 0 && top >= 0 && left < last_x && top < last_y;
             let start = if inside {
                 top as usize * stride + left as usize * 3
@@ -327,10 +383,7 @@ fn sample(from: &Pixels<'_>, to_source: &Similarity, out: &mut [f32]) {
                     [[a, b, c, d], [d, e, f, g], [h, i, j, k], [k, l, m, n]]
                         .map(|four| four.map(|value| f32::from(*value)))
                 }
-                _ => [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(right, down)| {
-                    let [red, green, blue] = from.at(left + right, top + down);
-                    [red, green, blue, 0.0]
-                }),
+                _ => at_the_edge(from, left, top),
             };
             let [a, b, c, d] = corners;
             for (i, blended) in blended.iter_mut().enumerate() {
@@ -347,12 +400,27 @@ fn sample(from: &Pixels<'_>, to_source: &Similarity, out: &mut [f32]) {
     }
 }
 
-/// Returns the whole number below `value`; below zero it may be the one below that, which leaves
-/// a fraction of one and blends the same. The library's `floor` is a call on x86-64.
-fn whole_part(value: f32) -> i32 {
-    (value as i32)
-        .saturating_sub(i32::from(value < 0.0))
-        .min(i32::MAX - 1)
+/// The four pixels to blend, of which some lie outside the picture; rarely needed.
+#[cold]
+fn at_the_edge(from: &Pixels<'_>, left: i32, top: i32) -> [[f32; 4]; 4] {
+    [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(right, down)| {
+        let [red, green, blue] = from.at(left + right, top + down);
+        [red, green, blue, 0.0]
+    })
+}
+
+/// Returns the whole number at or below `value`, and how far above it `value` is, 0 to 1. Beyond
+/// four million, where no photo reaches, it stops.
+///
+/// Beside so large a number no fraction fits, which rounds: in a few instructions that processors
+/// do for several values at once, where the library's `floor` is a call on x86-64.
+fn floor(value: f32) -> (i32, f32) {
+    const LARGE: f32 = (3 << 22) as f32;
+    let value = value.clamp(-4e6, 4e6);
+    let sum = value + LARGE;
+    let nearest = sum.to_bits() as i32 - LARGE.to_bits() as i32;
+    let whole = nearest - i32::from(sum - LARGE > value);
+    (whole, value - whole as f32)
 }
 
 #[cfg(test)]
@@ -482,6 +550,37 @@ mod tests {
                 a: best.a + by[0], b: best.b + by[1], tx: best.tx + by[2], ty: best.ty + by[3],
             };
             prop_assert!(error(best) <= error(other) + 1e-2);
+        }
+
+        #[test]
+        fn floor_is_that_of_the_library(value in -4e6f32..4e6, near in -300i32..300) {
+            for value in [value, value / 1e4, near as f32, near as f32 + 0.5, near as f32 - 1e-5] {
+                let (whole, above) = floor(value);
+                prop_assert_eq!(whole as f32, value.floor());
+                prop_assert_eq!(above, value - value.floor());
+            }
+        }
+
+        #[test]
+        fn halving_takes_the_mean_of_four(
+            (width, height) in (1u32..40, 1u32..9),
+            (left, top) in (0u32..5, 0u32..3),
+            bytes in prop::collection::vec(any::<u8>(), 45 * 12 * 3),
+        ) {
+            let photo = Photo { width: 45, height: 12, rgb: bytes };
+            let part = Pixels::of(&photo).part(left, top, width, height).unwrap();
+            let mut halved = vec![1; 7];
+            let (columns, rows) = halve(&part, &mut vec![2; 9], &mut halved);
+            prop_assert_eq!((columns, rows), (width / 2, height / 2));
+            prop_assert_eq!(halved.len(), (columns * rows * 3) as usize);
+            let halved = Pixels::packed(columns, rows, &halved);
+            for (x, y) in (0..columns as i32).flat_map(|x| (0..rows as i32).map(move |y| (x, y))) {
+                let four = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(dx, dy)| part.at(2 * x + dx, 2 * y + dy));
+                for channel in 0..3 {
+                    let mean = four.iter().map(|pixel| pixel[channel]).sum::<f32>() / 4.0;
+                    prop_assert!((halved.at(x, y)[channel] - mean).abs() <= 0.5);
+                }
+            }
         }
 
         #[test]

@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use multiversion::multiversion;
+
 use crate::decode::Photo;
 use crate::engine::{Engine, EngineError, Output, Session, SourceModel};
 use crate::resample::Resampler;
@@ -159,9 +161,9 @@ impl Detector {
             let mut candidates = before;
             for view in &views {
                 let grids = self.sizes.at(engine, view.input)?;
-                let pixels = self
-                    .resampler
-                    .resize(photo, &view.source, view.width, view.height);
+                let pixels =
+                    self.resampler
+                        .resize_quickly(photo, &view.source, view.width, view.height);
                 place(pixels, view, grids.side, grids.session.input_mut()?);
                 grids.session.run()?;
                 let side = view.input.side();
@@ -226,6 +228,8 @@ impl Sizes {
 
 /// The model compiled for one input size.
 struct Grids {
+    /// The outputs `cls`, `obj`, `bbox` and `kps` of each stride.
+    outputs: [[Output; 4]; STRIDES.len()],
     session: Session,
     side: usize,
 }
@@ -238,29 +242,26 @@ impl Grids {
     ) -> Result<Self, EngineError> {
         let side = i64::from(input.side());
         let session = engine.compile(source, INPUT, [1, 3, side, side])?;
-        let grids = Self {
+        let output = |kind, stride| session.output(&format!("{kind}_{stride}"));
+        let at = |stride| -> Result<[Output; 4], EngineError> {
+            Ok([
+                output("cls", stride)?,
+                output("obj", stride)?,
+                output("bbox", stride)?,
+                output("kps", stride)?,
+            ])
+        };
+        let [small, middle, large] = STRIDES.map(at);
+        let (Ok(small), Ok(middle), Ok(large)) = (small, middle, large) else {
+            return Err(source.unsuitable(
+                "YuNet's outputs cls, obj, bbox and kps at strides 8, 16, 32 were expected",
+            ));
+        };
+        Ok(Self {
+            outputs: [small, middle, large],
             session,
             side: input.side() as usize,
-        };
-        for stride in STRIDES {
-            if grids.outputs(stride).is_err() {
-                return Err(source.unsuitable(
-                    "YuNet's outputs cls, obj, bbox and kps at strides 8, 16, 32 were expected",
-                ));
-            }
-        }
-        Ok(grids)
-    }
-
-    /// Returns the outputs `cls`, `obj`, `bbox` and `kps` at a stride, as of the last run.
-    fn outputs(&self, stride: usize) -> Result<[Output; 4], EngineError> {
-        let output = |kind| self.session.output(&format!("{kind}_{stride}"));
-        Ok([
-            output("cls")?,
-            output("obj")?,
-            output("bbox")?,
-            output("kps")?,
-        ])
+        })
     }
 
     /// Gives every detection of the last run that reaches the cutoff, in input pixels.
@@ -269,8 +270,7 @@ impl Grids {
     /// the geometric mean of `cls` and `obj`, its box's centre and its landmarks are offsets from
     /// the cell's corner in strides, its box's sides are exponents of e in strides.
     fn decode(&self, cutoff: f32, mut each: impl FnMut(Detection)) -> Result<(), EngineError> {
-        for stride in STRIDES {
-            let [cls, obj, bbox, kps] = self.outputs(stride)?;
+        for (stride, [cls, obj, bbox, kps]) in STRIDES.into_iter().zip(&self.outputs) {
             let boxes = bbox.values()?.as_chunks::<4>().0;
             let points = kps.values()?.as_chunks::<10>().0;
             let scores = cls.values()?.iter().zip(obj.values()?);
@@ -401,31 +401,8 @@ fn place(pixels: &[u8], view: &View, side: usize, input: &mut [f32]) {
 }
 
 /// Copies the channels of a row of pixels into their planes.
-fn spread(pixels: &[[u8; 3]], planes: [&mut [f32]; 3]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        #[expect(
-            unsafe_code,
-            reason = "the processor was just asked for what it requires"
-        )]
-        // SAFETY: `spread_avx2` is safe but for its processor feature, which is there.
-        unsafe {
-            spread_avx2(pixels, planes);
-        }
-        return;
-    }
-    spread_each(pixels, planes);
-}
-
-/// [`spread_each`] by the processor's shuffles, in a quarter of the time.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn spread_avx2(pixels: &[[u8; 3]], planes: [&mut [f32]; 3]) {
-    spread_each(pixels, planes);
-}
-
-#[inline(always)]
-fn spread_each(pixels: &[[u8; 3]], [blue, green, red]: [&mut [f32]; 3]) {
+#[multiversion(targets("x86_64+avx2"))]
+fn spread(pixels: &[[u8; 3]], [blue, green, red]: [&mut [f32]; 3]) {
     channel::<2>(pixels, blue);
     channel::<1>(pixels, green);
     channel::<0>(pixels, red);

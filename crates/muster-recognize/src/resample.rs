@@ -7,6 +7,10 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeError, ResizeOptions, Resiz
 use crate::decode::Photo;
 use crate::detect::Bounds;
 
+/// From so many pixels to one on, sampling bilinearly, which reads 2 x 2 of them, loses what lies
+/// between as aliasing.
+pub(crate) const ALIASES_FROM: f32 = 2.0;
+
 /// Resizes parts of photographs; keeps its buffers from one to the next.
 #[derive(Default)]
 pub(crate) struct Resampler {
@@ -26,9 +30,45 @@ impl Resampler {
         width: u32,
         height: u32,
     ) -> &[u8] {
+        self.by(ResizeAlg::Convolution, photo, source, width, height)
+    }
+
+    /// The same by 2 x 2 pixels wherever they are enough, in two thirds of the time.
+    pub(crate) fn resize_quickly(
+        &mut self,
+        photo: &Photo,
+        source: &Bounds,
+        width: u32,
+        height: u32,
+    ) -> &[u8] {
+        let fold = (source.width / width as f32).max(source.height / height as f32);
+        if fold < ALIASES_FROM {
+            self.by(ResizeAlg::Interpolation, photo, source, width, height)
+        } else {
+            self.resize(photo, source, width, height)
+        }
+    }
+
+    fn by(
+        &mut self,
+        algorithm: fn(FilterType) -> ResizeAlg,
+        photo: &Photo,
+        source: &Bounds,
+        width: u32,
+        height: u32,
+    ) -> &[u8] {
         self.pixels.resize(width as usize * height as usize * 3, 0);
         let Self { resizer, pixels } = self;
-        if resize(resizer, photo, source, width, height, pixels).is_err() {
+        let options = ResizeOptions::new()
+            .resize_alg(algorithm(FilterType::Bilinear))
+            .use_alpha(false)
+            .crop(
+                source.x.into(),
+                source.y.into(),
+                source.width.into(),
+                source.height.into(),
+            );
+        if resize(resizer, photo, &options, width, height, pixels).is_err() {
             pixels.fill(0);
         }
         pixels
@@ -39,7 +79,7 @@ impl Resampler {
 fn resize(
     resizer: &mut Resizer,
     photo: &Photo,
-    source: &Bounds,
+    options: &ResizeOptions,
     width: u32,
     height: u32,
     pixels: &mut [u8],
@@ -50,14 +90,78 @@ fn resize(
     ) else {
         return Err(ResizeError::PixelTypesAreDifferent);
     };
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .use_alpha(false)
-        .crop(
-            source.x.into(),
-            source.y.into(),
-            source.width.into(),
-            source.height.into(),
+    resizer.resize_typed(&from, &mut to, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stripes as fine as pixels: what is not averaged shows.
+    fn stripes(side: u32) -> Photo {
+        let row = (0..side).flat_map(|x| [(x % 2) as u8 * 255; 3]);
+        Photo {
+            width: side,
+            height: side,
+            rgb: row.collect::<Vec<_>>().repeat(side as usize),
+        }
+    }
+
+    #[test]
+    fn neither_way_of_shrinking_aliases() {
+        let mut resampler = Resampler::default();
+        for side in [200, 230, 410] {
+            let photo = stripes(side);
+            let whole = Bounds {
+                x: 0.0,
+                y: 0.0,
+                width: side as f32,
+                height: side as f32,
+            };
+            for pixels in [
+                resampler.resize(&photo, &whole, 100, 100).to_vec(),
+                resampler.resize_quickly(&photo, &whole, 100, 100).to_vec(),
+            ] {
+                let inner = &pixels[50 * 300 + 30..][..240];
+                assert!(
+                    inner.iter().all(|v| (60..200).contains(v)),
+                    "{side}: {inner:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_way_gives_the_same_places() {
+        let wave = |at: u32| ((at as f32 / 6.0).sin() * 120.0 + 128.0) as u8;
+        let photo = Photo {
+            width: 160,
+            height: 160,
+            rgb: (0..160 * 160)
+                .flat_map(|at| [wave(at % 160), wave(at / 160), 7])
+                .collect(),
+        };
+        let part = Bounds {
+            x: 20.0,
+            y: 10.0,
+            width: 128.0,
+            height: 112.0,
+        };
+        let mut resampler = Resampler::default();
+        let covering = resampler.resize(&photo, &part, 80, 70).to_vec();
+        let quick = resampler.resize_quickly(&photo, &part, 80, 70);
+        let apart = covering
+            .iter()
+            .zip(quick)
+            .map(|(a, b)| a.abs_diff(*b))
+            .max();
+        assert!(apart <= Some(3), "{apart:?}");
+        let beyond = Bounds { x: 100.0, ..part };
+        assert!(
+            resampler
+                .resize_quickly(&photo, &beyond, 80, 70)
+                .iter()
+                .all(|v| *v == 0)
         );
-    resizer.resize_typed(&from, &mut to, &options)
+    }
 }

@@ -50,7 +50,7 @@ pub(super) struct Segment<'a> {
 /// scan is skipped too.
 pub(super) fn next_segment(bytes: &[u8], mut at: usize) -> Option<Segment<'_>> {
     loop {
-        at += bytes.get(at..)?.iter().position(|&byte| byte == 0xFF)? + 1;
+        at += memchr::memchr(0xFF, bytes.get(at..)?)? + 1;
         let marker = *bytes.get(at)?;
         match marker {
             0xFF => {}
