@@ -228,6 +228,7 @@ impl Sizes {
 
 /// The model compiled for one input size.
 struct Grids {
+    // Fields drop in order: the outputs go before the session they belong to.
     /// The outputs `cls`, `obj`, `bbox` and `kps` of each stride.
     outputs: [[Output; 4]; STRIDES.len()],
     session: Session,

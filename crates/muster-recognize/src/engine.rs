@@ -284,7 +284,8 @@ impl Session {
         self.request.infer().map_err(EngineError::Run)
     }
 
-    /// Returns the output tensor that bears `name`, perhaps among others, as of the last run.
+    /// Returns the output tensor that bears `name`, perhaps among others. It holds what the last run
+    /// left there, also of runs to come.
     ///
     /// # Errors
     ///
