@@ -276,7 +276,7 @@ fn recognize_routes() -> OpenApiRouter<App> {
 /// The people, read and written.
 fn enroll_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(people::list, people::create))
+        .routes(routes!(people::listing::list, people::create))
         .routes(routes!(people::show, people::change, people::remove))
         .routes(routes!(people::merge))
         .routes(routes!(people::faces::list, people::faces::add))

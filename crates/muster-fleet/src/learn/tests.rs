@@ -1,0 +1,263 @@
+use super::*;
+use crate::fleet::Instance;
+
+const POLICY: Policy = Policy {
+    min_instances: 0,
+    max_instances: 10,
+    slots: 1,
+    target_wait: Duration::from_secs(1),
+    keep_alive: KeepAlive::Learned {
+        at_most: Duration::from_secs(3600),
+    },
+    billing_minimum: Duration::from_secs(60),
+    count_lag: Duration::from_secs(60),
+    expected_boot: Duration::from_secs(10),
+    expected_service: Duration::from_millis(500),
+};
+
+/// What a controller sees, one look a second.
+struct World {
+    learned: Learned,
+    now_s: f64,
+    ledger: Ledger,
+    service: Duration,
+    instances: Vec<Instance>,
+}
+
+impl World {
+    fn new(running: u32) -> Self {
+        let mut world = Self {
+            learned: Learned::default(),
+            now_s: 1e9,
+            ledger: Ledger::default(),
+            service: Duration::from_millis(200),
+            instances: Vec::new(),
+        };
+        for n in 0..running {
+            world.set(n, InstanceState::Running, 1000.0);
+        }
+        world
+    }
+
+    fn set(&mut self, n: u32, state: InstanceState, age_s: f64) {
+        let id = InstanceId(n.to_string());
+        self.instances.retain(|instance| instance.id != id);
+        self.instances.push(Instance {
+            id,
+            state,
+            age: Duration::from_secs_f64(age_s),
+            busy: None,
+        });
+    }
+
+    /// A second later, with so many more submitted and answered, and the queue's count off by
+    /// `phantoms`.
+    fn look(&mut self, submitted: u64, answered: u64, phantoms: i64) {
+        self.now_s += 1.0;
+        self.ledger.submitted += submitted;
+        self.ledger.answered += answered;
+        self.ledger.timed += answered;
+        self.ledger.worked += self.service * answered as u32;
+        let own = self.ledger.submitted - self.ledger.answered;
+        let seen = Observation {
+            now: Duration::from_secs_f64(self.now_s),
+            visible: own.saturating_add_signed(phantoms),
+            in_flight: 0,
+            ledger: Some(self.ledger),
+            instances: self.instances.clone(),
+            launch_limit: None,
+        };
+        self.learned.observe(&seen, &POLICY);
+    }
+}
+
+#[test]
+fn a_step_of_the_service_time_is_learned_in_two_looks_and_an_outlier_never() {
+    let mut world = World::new(1);
+    world.look(1000, 0, 0);
+    for _ in 0..10 {
+        world.look(0, 5, 0);
+    }
+    assert!((world.learned.service_s(&POLICY) - 0.2).abs() < 1e-9);
+    // One look whose requests took ten times as long, as when a worker stalled.
+    world.service *= 10;
+    world.look(0, 5, 0);
+    world.service /= 10;
+    assert!(
+        (world.learned.service_s(&POLICY) - 0.2).abs() < 1e-9,
+        "an outlier"
+    );
+    for _ in 0..3 {
+        world.look(0, 5, 0);
+    }
+    world.service *= 3;
+    world.look(0, 5, 0);
+    world.look(0, 5, 0);
+    assert!(
+        (world.learned.service_s(&POLICY) - 0.6).abs() < 1e-9,
+        "a step"
+    );
+}
+
+#[test]
+fn boots_are_learned_and_hopeless_ones_stand_out() {
+    let mut world = World::new(0);
+    assert_eq!(world.learned.boot_s(&POLICY), 10.0);
+    assert_eq!(world.learned.hung_s(&POLICY), 30.0);
+    for (n, boot_s) in (0..).zip([24.0, 26.0, 28.0]) {
+        world.set(n, InstanceState::Pending, 0.0);
+        world.look(0, 0, 0);
+        world.set(n, InstanceState::Running, boot_s);
+        world.look(0, 0, 0);
+        world.look(0, 0, 0);
+    }
+    assert_eq!(world.learned.boot_s(&POLICY), 26.0);
+    assert_eq!(world.learned.hung_s(&POLICY), 42.0);
+    // One that is given up at 90 s says that boots may take that long.
+    world.set(9, InstanceState::Pending, 85.0);
+    world.look(0, 0, 0);
+    world.set(9, InstanceState::Draining, 90.0);
+    world.look(0, 0, 0);
+    assert_eq!(world.learned.hung_s(&POLICY), 135.0);
+}
+
+#[test]
+fn phantom_counts_move_nothing_and_work_of_others_is_believed_in_the_end() {
+    let mut world = World::new(0);
+    for phantoms in [2, -2, 1, 2, 2, 0].into_iter().cycle().take(200) {
+        world.look(0, 0, phantoms);
+        assert_eq!(world.learned.backlog(), 0);
+    }
+    world.look(3, 0, -2);
+    assert_eq!(world.learned.backlog(), 3, "the ledger is believed at once");
+    for _ in 0..59 {
+        world.look(0, 0, 50);
+        assert_eq!(world.learned.backlog(), 3, "counts may lag");
+    }
+    for _ in 0..2 {
+        world.look(0, 0, 50);
+    }
+    assert_eq!(world.learned.backlog(), 53);
+    let exact = Policy {
+        count_lag: Duration::ZERO,
+        ..POLICY
+    };
+    let seen = Observation {
+        now: Duration::from_secs_f64(world.now_s),
+        visible: 7,
+        in_flight: 1,
+        ledger: Some(world.ledger),
+        instances: Vec::new(),
+        launch_limit: None,
+    };
+    world.learned.observe(&seen, &exact);
+    assert_eq!(
+        world.learned.backlog(),
+        8,
+        "exact counts are believed at once"
+    );
+}
+
+/// Bursts of a second, then gaps; answers how long an idle instance is kept after the last.
+fn kept_after(gaps_s: &[u32]) -> f64 {
+    let mut world = World::new(1);
+    for gap_s in gaps_s {
+        world.look(1, 0, 0);
+        world.look(0, 1, 0);
+        for _ in 0..*gap_s {
+            world.look(0, 0, 0);
+        }
+    }
+    world.look(1, 0, 0);
+    world.look(0, 1, 0);
+    let mut kept_s = 0.0;
+    while world.learned.worth_keeping(&POLICY) > 0 {
+        kept_s += 1.0;
+        world.look(0, 0, 0);
+    }
+    kept_s
+}
+
+#[test]
+fn an_instance_is_kept_as_long_as_the_gaps_of_late_say() {
+    let unknown = kept_after(&[]);
+    assert!(
+        (50.0..=66.0).contains(&unknown),
+        "break-even: a minute is billed anyway: {unknown}"
+    );
+    let long = kept_after(&[600; 8]);
+    assert!(long < 8.0, "no gap is ever short: {long}");
+    let short = kept_after(&[20; 8]);
+    assert!(
+        (20.0..=66.0).contains(&short),
+        "no gap is worth a launch: {short}"
+    );
+}
+
+#[test]
+fn a_fixed_time_begins_when_the_last_request_is_answered() {
+    for seconds in [0, 1, 5] {
+        let policy = Policy {
+            keep_alive: KeepAlive::Fixed(Duration::from_secs(seconds)),
+            ..POLICY
+        };
+        let mut world = World::new(3);
+        let mut look = |submitted, answered| {
+            world.ledger.submitted += submitted;
+            world.ledger.answered += answered;
+            world.now_s += 0.5;
+            let seen = Observation {
+                now: Duration::from_secs_f64(world.now_s),
+                visible: world.ledger.submitted - world.ledger.answered,
+                in_flight: 0,
+                ledger: Some(world.ledger),
+                instances: world.instances.clone(),
+                launch_limit: None,
+            };
+            world.learned.observe(&seen, &policy);
+            world
+                .learned
+                .in_use(&policy)
+                .max(world.learned.worth_keeping(&policy))
+        };
+        look(30, 0);
+        for _ in 0..10 {
+            assert!(look(5, 5) > 0);
+        }
+        assert!(look(0, 30) > 0 || seconds == 0);
+        let looks = (0..100).take_while(|_| look(0, 0) > 0).count();
+        assert!(
+            looks.abs_diff(2 * seconds as usize) <= 1,
+            "{looks} for {seconds} s"
+        );
+    }
+}
+
+#[test]
+fn what_was_learned_survives_a_restart() {
+    let mut world = World::new(1);
+    world.look(100, 0, 0);
+    for _ in 0..10 {
+        world.look(0, 5, 0);
+    }
+    let kept = serde_json::to_string(&world.learned).unwrap();
+    let mut restarted: Learned = serde_json::from_str(&kept).unwrap();
+    let seen = Observation {
+        now: Duration::from_secs_f64(world.now_s + 30.0),
+        visible: 0,
+        in_flight: 0,
+        ledger: Some(Ledger::default()),
+        instances: Vec::new(),
+        launch_limit: None,
+    };
+    restarted.observe(&seen, &POLICY);
+    assert!((restarted.service_s(&POLICY) - 0.2).abs() < 1e-9);
+    assert_eq!(
+        restarted.worth_keeping(&POLICY),
+        world.learned.worth_keeping(&POLICY)
+    );
+    assert!(
+        serde_json::from_str::<Learned>("{}").is_ok(),
+        "of an older version"
+    );
+}
