@@ -12,28 +12,21 @@ use muster_queue::{Outgoing, Received};
 use muster_recognize::embed::Embedding;
 use object_store::GetOptions;
 
-use super::inference::{Analyzed, InferenceError};
+use super::inference::Analyzed;
 use super::{HandleError, Worker, decide, millis, one};
 use crate::pauses;
-
-/// What came of a request.
-pub(super) enum Answered {
-    /// In a word, how.
-    Done(&'static str),
-    NotStarted,
-}
 
 /// The model that the gallery is matched by, where it is not the one that embedded the faces.
 struct OtherModel(String);
 
 impl Worker {
-    /// Answers; a job that the queue would soon set aside by itself, without an outcome, is held for
+    /// Answers, and says in a word how; a job that the queue would soon set aside by itself, without an outcome, is held for
     /// as long as a store or a queue fails.
     pub(super) async fn answer_or_persist(
         &self,
         request: &Request,
         message: &Received,
-    ) -> Result<Answered, HandleError> {
+    ) -> Result<&'static str, HandleError> {
         let mut failures = 0;
         loop {
             let error = match self.answer(request, message).await {
@@ -56,7 +49,11 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, request: &Request, message: &Received) -> Result<Answered, HandleError> {
+    async fn answer(
+        &self,
+        request: &Request,
+        message: &Received,
+    ) -> Result<&'static str, HandleError> {
         let received_ms = now_ms();
         if message.receive_count > self.max_receives {
             tracing::error!(
@@ -77,7 +74,7 @@ impl Worker {
                 .dead_letters
                 .send(&[Outgoing::from(message)])
                 .await)?;
-            return Ok(Answered::Done(how));
+            return Ok(how);
         }
         let mut timing = TimingMs {
             queue: received_ms.saturating_sub(request.sent_at_ms) as f64,
@@ -87,8 +84,7 @@ impl Worker {
         let photo = match self.fetch(request).await? {
             Ok(photo) => photo,
             Err(failure) => {
-                let how = self.deliver(request, Outcome::Failed(failure)).await?;
-                return Ok(Answered::Done(how));
+                return self.deliver(request, Outcome::Failed(failure)).await;
             }
         };
         let fetched = begun.elapsed();
@@ -105,12 +101,11 @@ impl Worker {
         let outcome = loop {
             let analysis = self
                 .inference
-                .analyze(photo.clone(), &models, self.processing_timeout, &self.drain)
+                .analyze(photo.clone(), &models, self.processing_timeout)
                 .await;
             let analyzed = match analysis {
                 Ok(analyzed) => analyzed,
-                Err(InferenceError::Refused(failure)) => break Outcome::Failed(failure),
-                Err(InferenceError::Draining) => return Ok(Answered::NotStarted),
+                Err(failure) => break Outcome::Failed(failure),
             };
             let spent = &analyzed.analysis.timing;
             let stages = [
@@ -134,8 +129,7 @@ impl Worker {
                 },
             }
         };
-        let how = self.deliver(request, outcome).await?;
-        Ok(Answered::Done(how))
+        self.deliver(request, outcome).await
     }
 
     /// Reads the photograph; the inner error is the client's answer.

@@ -10,19 +10,9 @@ use muster_jobs::{Failure, FailureCode};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Analysis, Options, RecognizeError, Recognizer};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::cpu;
-
-/// Why there is no analysis.
-#[derive(Debug)]
-pub enum InferenceError {
-    /// The photograph is at fault, and this is the client's answer.
-    Refused(Failure),
-    /// The worker drains and had not begun with this photograph.
-    Draining,
-}
 
 struct Job {
     photo: Bytes,
@@ -41,8 +31,8 @@ pub struct Analyzed {
 
 /// A handle to the inference thread.
 pub struct Inference {
-    /// Held by whoever the models work for, so that what waits here has not been started; `None`
-    /// only while this is dropped.
+    /// Held by whoever the models work for, so that `limit` is the models' time and not that of a
+    /// wait for them; `None` only while this is dropped.
     turn: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Option<JoinHandle<()>>,
     ready: Mutex<Option<oneshot::Receiver<anyhow::Result<()>>>>,
@@ -95,22 +85,18 @@ impl Inference {
     ///
     /// A photograph that the models work on for longer than `limit` ends the process: the thread
     /// can not be interrupted, and the queue hands the request to another worker.
+    ///
+    /// # Errors
+    /// When the photograph is at fault: the client's answer.
     pub async fn analyze(
         &self,
         photo: Bytes,
         models: &[String],
         limit: Duration,
-        drain: &CancellationToken,
-    ) -> Result<Analyzed, InferenceError> {
-        let turn = tokio::select! {
-            biased;
-            () = drain.cancelled() => return Err(InferenceError::Draining),
-            turn = self.turn.lock() => turn,
-        };
+    ) -> Result<Analyzed, Failure> {
+        let turn = self.turn.lock().await;
+        let jobs = turn.as_ref().expect("it is not dropped while it is used");
         let (reply, answer) = oneshot::channel();
-        let Some(jobs) = &*turn else {
-            return Err(InferenceError::Draining);
-        };
         let models = models.to_vec();
         let job = Job {
             photo,
@@ -122,9 +108,7 @@ impl Inference {
         }
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(Ok(Ok(analyzed)))) => Ok(analyzed),
-            Ok(Ok(Ok(Err(RecognizeError::Image(error))))) => {
-                Err(InferenceError::Refused(image_failure(&error)))
-            }
+            Ok(Ok(Ok(Err(RecognizeError::Image(error))))) => Err(image_failure(&error)),
             Ok(Ok(Err(error))) => fatal(&format!(
                 "the model of the gallery can not be loaded: {}",
                 crate::Chain(error.as_ref())

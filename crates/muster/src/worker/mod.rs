@@ -34,7 +34,6 @@ use crate::live_gallery::LiveGallery;
 use crate::logging;
 use crate::pauses;
 use crate::traces::Traces;
-use answer::Answered;
 pub use decide::Judge;
 use inference::Inference;
 pub use inference::image_failure;
@@ -80,7 +79,9 @@ fn watch_stdin(drain: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs until `drain`, then finishes what is in hand and hands back what was not started.
+/// Runs until `drain`, then answers what was received. Handing it back would count as a receive
+/// more: of workers that drain one after the other, each may be the next to get it, until it is
+/// set aside.
 ///
 /// # Errors
 /// When the models are missing or damaged, or the data folder can not be used.
@@ -195,7 +196,7 @@ pub async fn run(
             }
         }
         let received = if remote {
-            // What it brings after a drain has begun is handed back like all that was not started.
+            // What it brings after a drain has begun is answered like all that is in hand.
             worker.backend.requests.receive(max, POLL_REMOTE).await
         } else {
             tokio::select! {
@@ -317,7 +318,7 @@ impl Worker {
             }
         };
         match outcome {
-            Ok(Answered::Done(how)) => {
+            Ok(how) => {
                 span.set("muster.outcome", how);
                 drop(span);
                 tracing::debug!(outcome = how, "a request was answered");
@@ -331,11 +332,6 @@ impl Worker {
                         "an answered request could not be deleted and will be answered again"
                     );
                 }
-            }
-            Ok(Answered::NotStarted) => {
-                span.set("muster.outcome", "handed_back");
-                drop(span);
-                self.hand_back(&receipt, Duration::ZERO).await;
             }
             Err(error) => {
                 span.fail(error.to_string());

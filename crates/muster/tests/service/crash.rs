@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{LIMIT, Service, kill, muster, read, samples, until, workers_on};
+use crate::support::{
+    LIMIT, Service, kill, muster, read, samples, until, workers_on, write_config,
+};
 
 /// A worker killed in the middle of a batch loses nothing: one right answer for each request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,6 +112,46 @@ async fn no_worker_outlives_a_killed_parent_and_the_queue_survives() {
 
     let service = Service::start("up", &data, toml).await;
     assert_eq!(service.recognize(&read(&photos[1])).await.name(), *name);
+}
+
+/// Workers that drain in turn answer what they have received, so that no request is received twice,
+/// which would set it aside here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_workers_answer_what_they_have() {
+    let Some(samples) = samples() else { return };
+    const REQUESTS: usize = 60;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let toml = "max_receives = 1\nvisibility_timeout_s = 30.0";
+    let web = Service::start("web", &data, toml).await;
+    let photo = read(&samples.people[0].1[0]);
+    let answers = futures::future::join_all((0..REQUESTS).map(|_| web.recognize(&photo)));
+    let config = write_config(&data, "worker", toml);
+    let mut drained = 0;
+    let workers = async {
+        let answered = async || web.status().await["requests"]["answered"].as_u64();
+        let left = async || answered().await < Some(REQUESTS as u64);
+        while left().await {
+            let before = answered().await;
+            let mut worker = muster();
+            worker.arg("worker").arg("--data").arg(&data);
+            let mut worker = worker.arg("--config").arg(&config).spawn().unwrap();
+            // It has three in hand when its first is answered.
+            until("the worker answers", async || {
+                answered().await > before || !left().await
+            })
+            .await;
+            kill("-TERM", worker.id().unwrap());
+            let ended = tokio::time::timeout(LIMIT, worker.wait()).await.unwrap();
+            assert!(ended.unwrap().success());
+            drained += 1;
+        }
+    };
+    let (answers, ()) = tokio::join!(answers, workers);
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert!(drained >= 3, "workers drained under load: {drained}");
 }
 
 /// Boots and the service time are learned from real workers, and outlive the controller.
