@@ -20,8 +20,8 @@ use crate::pauses;
 struct OtherModel(String);
 
 impl Worker {
-    /// Answers, and says in a word how; a job that the queue would soon set aside by itself, without an outcome, is held for
-    /// as long as a store or a queue fails.
+    /// Answers, and says in a word how; a job that the queue would soon set aside by itself, without
+    /// an outcome, is held for as long as a store or a queue fails.
     pub(super) async fn answer_or_persist(
         &self,
         request: &Request,
