@@ -119,7 +119,7 @@ async fn no_worker_outlives_a_killed_parent_and_the_queue_survives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_workers_answer_what_they_have() {
     let Some(samples) = samples() else { return };
-    const REQUESTS: usize = 60;
+    const REQUESTS: usize = 100;
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let toml = "max_receives = 1\nvisibility_timeout_s = 30.0";
@@ -144,14 +144,16 @@ async fn draining_workers_answer_what_they_have() {
             kill("-TERM", worker.id().unwrap());
             let ended = tokio::time::timeout(LIMIT, worker.wait()).await.unwrap();
             assert!(ended.unwrap().success());
-            drained += 1;
+            if left().await {
+                drained += 1;
+            }
         }
     };
     let (answers, ()) = tokio::join!(answers, workers);
     for answer in answers {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    assert!(drained >= 3, "workers drained under load: {drained}");
+    assert!(drained > 0, "workers drain while requests wait");
 }
 
 /// Boots and the service time are learned from real workers, and outlive the controller.
