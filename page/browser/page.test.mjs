@@ -92,6 +92,14 @@ async function named(name, n = 0) {
   await face(n).getByRole("heading", { name }).waitFor();
 }
 
+/** Waits until the photographs in view are there: one that is deleted before the browser has it is missed in its console. */
+async function portraits() {
+  await page.waitForFunction(() => {
+    const all = [...document.querySelectorAll("img.portrait")];
+    return all.length > 0 && all.every((image) => image.naturalWidth > 0);
+  });
+}
+
 /** A picture at both widths in both themes, each without a serious finding of axe. */
 async function shoot(name) {
   for (const [width, size] of Object.entries(WIDTHS)) {
@@ -222,6 +230,7 @@ step("people are added, searched, renamed, given more photographs, and merged", 
   await page.getByText("2 photographs").first().waitFor();
   await button("Merge").click();
   await page.getByRole("radio", { name: /Georg/ }).check();
+  await portraits();
   await page.getByRole("dialog").getByRole("button", { name: "Merge" }).click();
   await page.getByText("3 photographs").first().waitFor();
   await shoot("person");
@@ -259,6 +268,7 @@ step("doubtful enrolments are pointed out, in the list and at the photograph", a
   const { looks_like, to_other, to_own } = mislabelled;
   const said = `looks like ${looks_like.name} (${to_other.toFixed(2)}) rather than ${OBAMA} (${to_own.toFixed(2)})`;
   await page.getByText(said).waitFor();
+  await portraits();
   await call(`${faces}/${wrong.id}`, "DELETE");
   await call(`/v1/people/${other.id}`, "DELETE");
 });
@@ -266,6 +276,8 @@ step("doubtful enrolments are pointed out, in the list and at the photograph", a
 step("a photograph and a person are deleted, each with a receipt", async () => {
   await view("People");
   await row(new RegExp(`^${OBAMA}`)).click();
+  await heading(OBAMA).waitFor();
+  await portraits();
   await page.getByRole("button", { name: /^Delete the photograph/ }).last().click();
   await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
   await page.getByRole("dialog", { name: "The photograph is deleted" }).waitFor();
@@ -274,6 +286,8 @@ step("a photograph and a person are deleted, each with a receipt", async () => {
 
   await view("People");
   await row(new RegExp(`^${BIDEN}`)).click();
+  await heading(BIDEN).waitFor();
+  await portraits();
   await button("Delete").click();
   await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
   await heading(`${BIDEN} is deleted`).waitFor();
