@@ -1,5 +1,6 @@
 //! The loop around [`plan()`]: observe the backlog and the fleet, apply, say what was done.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Follower};
-use crate::fleet::{Fleet, FleetError, Instance, InstanceState};
+use crate::fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
 use crate::learn::Learned;
 use crate::plan::{Ledger, Observation, Policy, plan};
 
@@ -77,6 +78,8 @@ pub struct Controller<F> {
 struct BackOff {
     failures_seen: u64,
     consecutive: u32,
+    /// Instances that ran when it last looked: one that runs since then has started.
+    running: HashSet<InstanceId>,
     until: Option<Instant>,
     /// What the last launch failed of, while launches are held and nothing has failed to start
     /// since.
@@ -84,12 +87,18 @@ struct BackOff {
 }
 
 impl BackOff {
-    fn observe(&mut self, now: Instant, failed_starts: u64, any_running: bool) {
+    fn observe(&mut self, now: Instant, failed_starts: u64, instances: &[Instance]) {
+        let running = instances
+            .iter()
+            .filter(|instance| instance.state == InstanceState::Running)
+            .map(|instance| instance.id.clone())
+            .collect();
+        let before = std::mem::replace(&mut self.running, running);
         if failed_starts > self.failures_seen {
             self.failures_seen = failed_starts;
             self.why = None;
             self.fail(now, Duration::ZERO);
-        } else if any_running {
+        } else if !self.running.is_subset(&before) {
             self.consecutive = 0;
         }
         self.until = self.until.filter(|until| *until > now);
@@ -275,13 +284,7 @@ async fn step<F: Fleet>(
     let instances = controller.fleet.instances().await;
     let instances = instances.map_err(StepError::List)?;
     let now = Instant::now();
-    back_off.observe(
-        now,
-        controller.fleet.failed_starts(),
-        instances
-            .iter()
-            .any(|instance| instance.state == InstanceState::Running),
-    );
+    back_off.observe(now, controller.fleet.failed_starts(), &instances);
     let launch_limit = match (&back_off.until, &back_off.why) {
         (None, _) => None,
         // Where launches fail, the stopped may be started all the same.
@@ -377,4 +380,40 @@ fn differs(a: &FleetReport, b: &FleetReport) -> bool {
             .collect()
     };
     (a.min, a.max) != (b.min, b.max) || shape(a) != shape(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instances(running: &[&str]) -> Vec<Instance> {
+        let instance = |id: &&str| Instance {
+            id: InstanceId((*id).to_owned()),
+            state: InstanceState::Running,
+            age: Duration::ZERO,
+            busy: None,
+        };
+        running.iter().map(instance).collect()
+    }
+
+    #[test]
+    fn only_a_start_that_succeeds_ends_the_doubling() {
+        let mut back_off = BackOff::default();
+        let now = Instant::now();
+        let one = instances(&["one"]);
+        back_off.observe(now, 0, &one);
+        for (failures, doubled) in (1..).zip([1, 2, 4, 8, 16, 32, 64, 120, 120]) {
+            back_off.observe(now, failures, &one);
+            let wait = FIRST_BACK_OFF * doubled;
+            assert_eq!(back_off.until, Some(now + wait));
+            // One that runs all the time has not started.
+            back_off.observe(now, failures, &one);
+        }
+        back_off.fail(now, Duration::ZERO);
+        assert_eq!(back_off.until, Some(now + LAST_BACK_OFF), "a launch");
+
+        back_off.observe(now, 9, &instances(&["one", "two"]));
+        back_off.observe(now, 10, &one);
+        assert_eq!(back_off.until, Some(now + FIRST_BACK_OFF));
+    }
 }

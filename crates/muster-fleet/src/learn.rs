@@ -14,8 +14,10 @@ use crate::fleet::{InstanceId, InstanceState};
 use crate::plan::{KeepAlive, Ledger, Observation, Policy};
 use crate::season::{Season, Service};
 
-/// Counts that are off the ledger by no more than this are phantoms.
+/// Counts that are off the ledger by no more than this are phantoms, unless they stand for long.
 const PHANTOMS: u64 = 2;
+/// What stands for so many times as long as the counts may lag is no phantom.
+const NO_PHANTOM: f64 = 10.0;
 /// Boots remembered.
 const BOOTS: usize = 64;
 /// Samples of the service time; their median corrects a step after two and ignores one outlier.
@@ -77,6 +79,9 @@ pub struct Learned {
     /// may lag; each is less than the one after it, so the first is the least.
     #[serde(skip)]
     foreign: VecDeque<(Seconds, u64)>,
+    /// Since when every look has shown such requests.
+    #[serde(skip)]
+    foreign_since: Option<Seconds>,
     #[serde(skip)]
     typical: Typical,
     /// Requests answered so far, as far as that can be told without a ledger.
@@ -124,6 +129,9 @@ impl Learned {
             (now - self.now).clamp(0.0, LONGEST_LOOK)
         };
         let before = self.backlog;
+        if first || now < self.now {
+            self.forget_the_future(now);
+        }
         self.now = now;
         if first {
             self.summarise();
@@ -152,9 +160,21 @@ impl Learned {
         self.learn_costs(seen, elapsed, policy);
     }
 
+    /// Mends what a clock that was set back, perhaps before a restart, has left ahead of `now`.
+    fn forget_the_future(&mut self, now: Seconds) {
+        for level in &mut self.levels {
+            level.first_used = level.first_used.min(now);
+            level.last_used = level.last_used.min(now);
+        }
+        self.submissions.clear();
+        self.foreign.clear();
+        self.foreign_since = None;
+        self.compared_since = None;
+    }
+
     /// Requests submitted and not answered, as far as they are to be believed: the web tier's own
     /// ledger where there is one, and what the queue shows beyond it for longer than its counts
-    /// may lag.
+    /// may lag; one or two only after much longer.
     fn believed(&mut self, seen: &Observation, policy: &Policy) -> u64 {
         let counted = seen.visible + seen.in_flight;
         let Some(ledger) = &seen.ledger else {
@@ -164,8 +184,10 @@ impl Learned {
         if policy.count_lag.is_zero() {
             return own.max(counted);
         }
-        let begun = self.now - policy.count_lag.as_secs_f64();
+        let lag_s = policy.count_lag.as_secs_f64();
+        let begun = self.now - lag_s;
         let beyond = counted.saturating_sub(own);
+        self.foreign_since = (beyond > 0).then(|| self.foreign_since.unwrap_or(self.now));
         while self.foreign.back().is_some_and(|(_, n)| *n >= beyond) {
             self.foreign.pop_back();
         }
@@ -175,7 +197,8 @@ impl Learned {
         }
         let long_enough = *self.compared_since.get_or_insert(self.now) <= begun;
         let least = self.foreign.front().map_or(0, |(_, n)| *n);
-        if long_enough && least > PHANTOMS {
+        let stands = |since| self.now - since >= NO_PHANTOM * lag_s;
+        if long_enough && (least > PHANTOMS || self.foreign_since.is_some_and(stands)) {
             own + least
         } else {
             own

@@ -116,7 +116,11 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
             };
         }
         let own = ledger.submitted - ledger.answered;
-        let phantom = trouble.phantoms[now as usize % trouble.phantoms.len()];
+        // What stands for ten minutes is no phantom.
+        let phantom = match now as usize % 600 {
+            0 => 0,
+            _ => trouble.phantoms[now as usize % trouble.phantoms.len()],
+        };
         let noisy = own.saturating_add_signed(i64::from(phantom));
         let seen = Observation {
             now: Duration::from_secs(u64::from(now)),

@@ -158,6 +158,65 @@ fn phantom_counts_move_nothing_and_work_of_others_is_believed_in_the_end() {
     );
 }
 
+#[test]
+fn one_request_of_others_is_believed_once_it_has_stood_for_long() {
+    let mut world = World::new(0);
+    for _ in 0..10 {
+        for _ in 0..599 {
+            world.look(0, 0, 1);
+            assert_eq!(world.learned.backlog(), 0);
+        }
+        world.look(0, 0, 0);
+    }
+    for _ in 0..600 {
+        world.look(0, 0, 1);
+        assert_eq!(world.learned.backlog(), 0);
+    }
+    world.look(0, 0, 2);
+    assert_eq!(world.learned.backlog(), 1);
+    world.look(0, 0, 0);
+    assert_eq!(world.learned.backlog(), 0, "somebody has answered it");
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_no_idle_instance() {
+    let mut world = World::new(6);
+    world.look(30, 0, 0);
+    for _ in 0..20 {
+        world.look(30, 30, 0);
+    }
+    world.look(0, 30, 0);
+    assert!(world.learned.worth_keeping(&POLICY) > 1);
+    let kept = serde_json::to_string(&world.learned).unwrap();
+    let restarted: Learned = serde_json::from_str(&kept).unwrap();
+    for learned in [world.learned.clone(), restarted] {
+        world.learned = learned;
+        world.now_s -= 3600.0;
+        world.look(1, 0, 0);
+        assert_eq!(world.learned.in_use(&POLICY), 1, "those from before");
+        world.look(0, 1, 0);
+        for _ in 0..66 {
+            world.look(0, 0, 0);
+        }
+        assert_eq!(world.learned.worth_keeping(&POLICY), 0);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_hides_no_backlog() {
+    let mut world = World::new(0);
+    for _ in 0..70 {
+        world.look(0, 0, 0);
+    }
+    world.now_s -= 3600.0;
+    for _ in 0..60 {
+        world.look(0, 0, 50);
+        assert_eq!(world.learned.backlog(), 0, "counts may lag");
+    }
+    world.look(0, 0, 50);
+    assert_eq!(world.learned.backlog(), 50);
+}
+
 /// Bursts of a second, then gaps; answers how long an idle instance is kept after the last.
 fn kept_after(gaps_s: &[u32]) -> f64 {
     let mut world = World::new(1);
