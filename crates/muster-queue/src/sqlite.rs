@@ -3,8 +3,8 @@
 //! The file is in WAL mode with `synchronous = NORMAL`: what was acknowledged survives the kill of
 //! any process at any point; a power failure leaves the file consistent, but may lose the last
 //! transactions before it. The file must be on a local file system, with its `-wal`, `-shm` and
-//! `-bells` beside it. Times are the machine's wall clock: when that is set back, messages come
-//! back later by as much.
+//! `-bells` beside it. Times are the machine's wall clock: when that is set back, messages that
+//! were received come back later by as much.
 //!
 //! Invariant: the async runtime never waits for the disk. Writes go through one thread of each
 //! [`SqliteQueues`], reads through a connection of their own on the blocking pool.
@@ -249,9 +249,10 @@ impl SqliteQueue {
     async fn attempt(&self, max: usize) -> Result<Attempt, QueueError> {
         let id = self.id;
         let look = move |db: &Connection| {
-            Ok(match store::next_visible_at(db, id)? {
+            let now = now();
+            Ok(match store::next_visible_at(db, id, now)? {
                 None => Some(Attempt::Missing),
-                Some(Some(at)) if at <= now() => None,
+                Some(Some(at)) if at <= now => None,
                 Some(next_visible_at) => Some(Attempt::Empty { next_visible_at }),
             })
         };

@@ -24,6 +24,8 @@ enum Step {
     Extend(prop::sample::Index, Millis),
     Undo,
     Pass(Millis),
+    /// Sets the clock back.
+    SetBack(Millis),
     Sweep,
     Purge,
 }
@@ -36,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<prop::sample::Index>(), 0_i64..3_000).prop_map(|(n, ms)| Step::Extend(n, ms)),
         1 => Just(Step::Undo),
         6 => prop_oneof![0_i64..800, 20_000_i64..30_000].prop_map(Step::Pass),
+        1 => prop_oneof![0_i64..800, 0_i64..90_000].prop_map(Step::SetBack),
         1 => Just(Step::Sweep),
         1 => Just(Step::Purge),
     ]
@@ -49,11 +52,18 @@ struct Message {
     receives: u32,
 }
 
+impl Message {
+    fn is_visible(&self, now: Millis) -> bool {
+        self.visible_at <= now || self.receives == 0
+    }
+}
+
 /// What should be in the queue and in its dead-letter queue.
 #[derive(Debug, Default)]
 struct Model {
     live: Vec<Message>,
-    dead: Vec<String>,
+    /// When each was set aside.
+    dead: Vec<Millis>,
 }
 
 impl Model {
@@ -64,12 +74,12 @@ impl Model {
             .sort_by(|a, b| (a.visible_at, &a.body).cmp(&(b.visible_at, &b.body)));
         let mut kept = Vec::new();
         for mut message in std::mem::take(&mut self.live) {
-            if message.visible_at > now || received.len() == max {
+            if !message.is_visible(now) || received.len() == max {
                 kept.push(message);
             } else if message.sent_at + RETENTION <= now {
                 continue;
             } else if message.receives == MAX_RECEIVES {
-                self.dead.push(message.body);
+                self.dead.push(now);
             } else {
                 message.receives += 1;
                 message.visible_at = now + VISIBILITY;
@@ -200,6 +210,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
             }
             Step::Pass(ms) => now += ms,
+            Step::SetBack(ms) => now -= ms,
             Step::Sweep => {
                 store::sweep(&db, now, 1_000).expect("sweep");
                 model
@@ -216,15 +227,18 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let visible = model
             .live
             .iter()
-            .filter(|m| m.visible_at <= now && m.visible_at > expired);
-        let in_flight = model.live.iter().filter(|message| message.visible_at > now);
+            .filter(|m| m.is_visible(now) && m.visible_at > expired);
+        let in_flight = model.live.iter().filter(|m| !m.is_visible(now));
         let expected = (visible.count() as u64, in_flight.count() as u64);
         prop_assert_eq!(
             store::counts(&db, queue, now).expect("count"),
             Some(expected)
         );
+        let is_ready = |at: &&Millis| **at <= now;
+        let ready = model.dead.iter().filter(is_ready).count();
+        let expected = (ready as u64, (model.dead.len() - ready) as u64);
         let dead_letters = store::counts(&db, dead, now).expect("count");
-        prop_assert_eq!(dead_letters, Some((model.dead.len() as u64, 0)));
+        prop_assert_eq!(dead_letters, Some(expected));
     }
     Ok(())
 }
@@ -236,6 +250,29 @@ proptest! {
     fn the_store_does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
         run(steps)?;
     }
+}
+
+#[test]
+fn a_clock_that_is_set_back_hides_nothing_that_was_never_received() {
+    let World {
+        db, queue, _folder, ..
+    } = world();
+    let sent_at = 1_000_000_000;
+    store::send(&db, queue, &["held".to_owned().into()], sent_at).expect("send");
+    store::receive(&db, queue, 1, sent_at).expect("receive");
+    store::send(&db, queue, &["new".to_owned().into()], sent_at).expect("send");
+    let now = sent_at - 3_600_000;
+    assert_eq!(store::counts(&db, queue, now).expect("count"), Some((1, 1)));
+    let next = store::next_visible_at(&db, queue, now).expect("look");
+    assert_eq!(next, Some(Some(now)));
+    let delivered = store::receive(&db, queue, 10, now)
+        .expect("receive")
+        .expect("a queue");
+    let bodies: Vec<_> = delivered.messages.iter().map(|m| &m.body).collect();
+    assert_eq!(bodies, ["new"]);
+    assert_eq!(store::counts(&db, queue, now).expect("count"), Some((0, 2)));
+    let next = store::next_visible_at(&db, queue, now).expect("look");
+    assert_eq!(next, Some(Some(now + VISIBILITY)));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a message is in the table until it is deleted by the holder of its last delivery,
 //! by retention, by a purge or with its queue. `None` always means that the queue does not exist.
+//! One that was never received is visible, even if the clock was set back since it was sent.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -196,12 +197,17 @@ pub(super) fn send(
 pub(super) fn next_visible_at(
     db: &Connection,
     queue: QueueId,
+    now: Millis,
 ) -> rusqlite::Result<Option<Option<Millis>>> {
     db.prepare_cached(
-        "SELECT (SELECT min(visible_at) FROM messages WHERE queue = queues.id)
+        "SELECT coalesce(
+             (SELECT min(visible_at, ?2) FROM messages
+              WHERE queue = queues.id AND (visible_at <= ?2 OR receive_count = 0)
+              ORDER BY visible_at LIMIT 1),
+             (SELECT min(visible_at) FROM messages WHERE queue = queues.id))
          FROM queues WHERE id = ?1",
     )?
-    .query_row([queue], |row| row.get(0))
+    .query_row([queue, now], |row| row.get(0))
     .optional()
 }
 
@@ -216,7 +222,8 @@ pub(super) fn receive(
     };
     let mut oldest = db.prepare_cached(
         "SELECT id, sent_at, receive_count, body, attributes FROM messages
-         WHERE queue = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT 1",
+         WHERE queue = ?1 AND (visible_at <= ?2 OR receive_count = 0)
+         ORDER BY visible_at, id LIMIT 1",
     )?;
     let mut hide = db.prepare_cached(
         "UPDATE messages SET visible_at = ?2, receive_count = receive_count + 1 WHERE id = ?1",
@@ -267,7 +274,7 @@ pub(super) fn receive(
         }
     }
     if delivered.messages.is_empty() {
-        delivered.next_visible_at = next_visible_at(db, queue)?.flatten();
+        delivered.next_visible_at = next_visible_at(db, queue, now)?.flatten();
     }
     Ok(Some(delivered))
 }
@@ -375,7 +382,7 @@ pub(super) fn purge(
 
 /// Counts visible messages and those in flight.
 ///
-/// Only the messages in flight and those past their retention are walked, in the index.
+/// Only the messages in flight and those past their retention are walked.
 pub(super) fn counts(
     db: &Connection,
     queue: QueueId,
@@ -383,7 +390,8 @@ pub(super) fn counts(
 ) -> rusqlite::Result<Option<(u64, u64)>> {
     db.prepare_cached(
         "SELECT depth,
-             (SELECT count(*) FROM messages WHERE queue = queues.id AND visible_at > ?2),
+             (SELECT count(*) FROM messages
+              WHERE queue = queues.id AND visible_at > ?2 AND receive_count > 0),
              (SELECT count(*) FROM messages
               WHERE queue = queues.id AND visible_at <= ?2 - queues.retention_ms)
          FROM queues WHERE id = ?1",
