@@ -35,6 +35,10 @@ pub const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
 /// a wait of no more than this, about a photograph's time, is aimed at.
 const FREE_WAIT: Duration = Duration::from_millis(50);
 
+/// The queue itself sets aside what was received three times more than `max_receives`, and SQS lets
+/// it do so after 1,000 receives at most.
+const MOST_RECEIVES: u32 = 997;
+
 /// Instances never exceeded on EC2 where nothing else is set: as many as the system that Muster came
 /// from has.
 const EC2_INSTANCES: u32 = 15;
@@ -306,6 +310,28 @@ impl Settings {
                 "{name} is {value}: it must be between 0 and 1e9 seconds"
             );
         }
+        for (name, value, harm) in [
+            (
+                "processing_timeout_s",
+                self.processing_timeout_s,
+                "every photograph would end its worker",
+            ),
+            (
+                "ec2.boot_timeout_s",
+                self.ec2.boot_timeout_s,
+                "no instance would have the time to boot",
+            ),
+            (
+                "ec2.expected_boot_s",
+                self.ec2.expected_boot_s,
+                "every instance that boots would count as hung",
+            ),
+        ] {
+            anyhow::ensure!(
+                !seconds(value).is_zero(),
+                "{name} is {value}: {harm}; set it to more than 0, or leave it out"
+            );
+        }
         if let Some(price) = self.price_per_hour {
             anyhow::ensure!(
                 (0.0..=1e6).contains(&price),
@@ -336,6 +362,11 @@ impl Settings {
             anyhow::ensure!(value >= 1, "{name} is 0: it must be at least 1");
         }
         anyhow::ensure!(
+            self.max_receives <= MOST_RECEIVES,
+            "max_receives is {}: it must be at most {MOST_RECEIVES}",
+            self.max_receives
+        );
+        anyhow::ensure!(
             (4096..=1 << 20).contains(&self.max_header_bytes),
             "max_header_bytes is {}: it must be between 4096 and 1048576",
             self.max_header_bytes
@@ -351,6 +382,19 @@ impl Settings {
             self.min_instances,
             self.max_instances()
         );
+        let queues = [
+            (&self.request_queue, "request_queue"),
+            (&self.dead_letter_queue, "dead_letter_queue"),
+            (&self.report_queue, "report_queue"),
+        ];
+        for (n, (queue, name)) in queues.iter().enumerate() {
+            for (other, other_name) in &queues[..n] {
+                anyhow::ensure!(
+                    queue != other,
+                    "{other_name} and {name} are both {queue:?}: give each a queue of its own"
+                );
+            }
+        }
         let places = [
             (&self.input_store, "input_store"),
             (&self.output_store, "output_store"),
@@ -512,100 +556,4 @@ pub fn seconds(value: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An environment without variables: the tests' own does not matter.
-    fn nothing() -> Env {
-        Env::raw().only(&[])
-    }
-
-    fn resolve(toml: &str) -> anyhow::Result<Settings> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("muster.toml");
-        std::fs::write(&file, toml).unwrap();
-        Settings::layer(Some(&file), nothing(), &Overrides::default())
-    }
-
-    #[test]
-    fn the_sample_file_is_the_defaults() {
-        let sample = include_str!("../../../muster.example.toml");
-        let settings = resolve(sample).unwrap();
-        assert_eq!(settings, Settings::default());
-        let commented_out = sample.replace("\n# ", "\n");
-        let (top, ec2) = commented_out.split_once("\n[ec2]\n").unwrap();
-        let all = serde_json::to_value(Settings::default()).unwrap();
-        for (part, keys) in [(top, &all), (ec2, &all["ec2"])] {
-            for key in keys.as_object().unwrap().keys() {
-                let there = key == "ec2" || format!("\n{part}").contains(&format!("\n{key} = "));
-                assert!(there, "{key} is not in the sample");
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_keys_and_impossible_values_are_named() {
-        for (toml, named) in [
-            ("max_instance = 3", "max_instance"),
-            ("max_instances = 0", "max_instances"),
-            ("idle_grace_s = -1.0", "idle_grace_s"),
-            ("keep_alive = \"forever\"", "forever"),
-            ("listen = \"nowhere\"", "listen"),
-            ("min_instances = 9\nmax_instances = 2", "min_instances"),
-            ("cutoff = 2.0", "cutoff"),
-            ("target_fpir = 0.0", "target_fpir"),
-            ("object_keys = \"hash\"", "hash"),
-            ("input_store = \"bucket\"", "s3://bucket"),
-            (
-                "input_store = \"s3://one\"\nstate_store = \"s3://one/state\"",
-                "one must not lie in the other",
-            ),
-            ("cors_origins = [\"*\"]", "https://"),
-            ("cors_origins = [\"https://a.example/app\"]", "https://"),
-            ("max_header_bytes = 100", "max_header_bytes"),
-            ("[ec2]\nspot = true", "spot"),
-            ("fleet = \"ec2\"", "input_store is not set"),
-        ] {
-            let error = format!("{:#}", resolve(toml).unwrap_err());
-            assert!(error.contains(named), "{toml}: {error}");
-        }
-    }
-
-    #[test]
-    fn an_installation_on_aws_is_described() {
-        let toml = "
-            input_store = \"s3://in-bucket\"
-            output_store = \"s3://out-bucket\"
-            state_store = \"s3://state-bucket/muster/\"
-            queues = \"sqs\"
-            fleet = \"ec2\"
-            [ec2]
-            launch_template = \"worker\"
-        ";
-        let settings = resolve(toml).unwrap();
-        let state = settings.state_store.clone().unwrap();
-        assert_eq!(
-            (state.bucket.as_str(), state.prefix.as_str()),
-            ("state-bucket", "muster")
-        );
-        assert_eq!(settings.max_instances(), EC2_INSTANCES);
-        let policy = settings.policy();
-        assert_eq!(policy.billing_minimum, Duration::from_secs(60));
-        assert!(matches!(policy.keep_alive, KeepAlive::Learned { .. }));
-    }
-
-    #[test]
-    fn flags_win_over_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("muster.toml");
-        std::fs::write(&file, "max_instances = 15\nidle_grace_s = 2").unwrap();
-        let overrides = Overrides {
-            max_instances: Some(3),
-            ..Overrides::default()
-        };
-        let settings = Settings::layer(Some(&file), nothing(), &overrides).unwrap();
-        assert_eq!((settings.max_instances(), settings.idle_grace_s), (3, 2.0));
-        let missing = folder.path().join("other.toml");
-        assert!(Settings::layer(Some(&missing), nothing(), &overrides).is_err());
-    }
-}
+mod tests;

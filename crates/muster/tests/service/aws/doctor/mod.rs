@@ -183,7 +183,8 @@ async fn what_is_not_there_is_named() {
         (
             "web",
             "queues = \"sqs\"",
-            "queues = \"sqs\"\ndead_letter_queue = \"report-queue\"",
+            "queues = \"sqs\"\ndead_letter_queue = \"report-queue\"\n\
+             report_queue = \"dead-letter-queue\"",
             "queue NAME-req-queue",
             "to dead-letter-queue",
         ),
