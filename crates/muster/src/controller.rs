@@ -146,16 +146,11 @@ async fn on_ec2(
             Ok(None) => return Ok(()),
             Err(error) if held.is_none() => return Err(error),
             Err(error) => {
-                aws::failed("the controller could not take over", error.as_ref());
-                failures += 1;
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = tokio::time::sleep(pauses::after(failures)) => {}
-                }
+                let context = "the controller could not take over";
+                failed(context, &error, &mut failures, &shutdown).await;
                 continue;
             }
         };
-        failures = 0;
         held = Some(Arc::clone(&lease));
         let stop = shutdown.child_token();
         let hears = reports::Hears {
@@ -175,12 +170,32 @@ async fn on_ec2(
         let (controlled, ()) = tokio::join!(control, keep);
         let_go(&lease).await;
         match controlled {
-            Err(error) => aws::failed("the controller ended", error.as_ref()),
+            Err(error) => {
+                failed("the controller ended", &error, &mut failures, &shutdown).await;
+            }
             Ok(()) if shutdown.is_cancelled() => {}
-            Ok(()) => tracing::warn!("this controller has lost its lease and stands by"),
+            Ok(()) => {
+                failures = 0;
+                tracing::warn!("this controller has lost its lease and stands by");
+            }
         }
     }
     Ok(())
+}
+
+/// Logs a failure, and pauses the longer the more there were in a row, or until `shutdown`.
+async fn failed(
+    context: &str,
+    error: &anyhow::Error,
+    failures: &mut u32,
+    shutdown: &CancellationToken,
+) {
+    aws::failed(context, error.as_ref());
+    *failures += 1;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(pauses::after(*failures)) => {}
+    }
 }
 
 /// Waits for the lease and opens the fleet; `None` when `shutdown` came first.
@@ -385,4 +400,27 @@ fn worker_args(settings: &Settings, config: Option<PathBuf>) -> Vec<OsString> {
         args.push(config.into());
     }
     args
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn failures_in_a_row_are_paused_after_until_the_shutdown() {
+        let error = anyhow::anyhow!("the store does not answer");
+        let (mut failures, shutdown) = (0, CancellationToken::new());
+        let begun = Instant::now();
+        for _ in 0..2 {
+            failed("the controller ended", &error, &mut failures, &shutdown).await;
+        }
+        assert!(begun.elapsed() >= pauses::after(1) + pauses::after(2));
+        shutdown.cancel();
+        failures = 100;
+        let begun = Instant::now();
+        failed("the controller ended", &error, &mut failures, &shutdown).await;
+        assert!(begun.elapsed() < pauses::after(failures));
+    }
 }
