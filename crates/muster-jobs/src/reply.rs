@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::message::check_version;
+use crate::message::{check_version, queue_json};
 use crate::{FileName, MESSAGE_VERSION, MessageError, RequestId};
 
 /// Width and height in pixels of the EXIF-upright photograph.
@@ -295,7 +295,7 @@ impl Reply {
 
     /// The message's body.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("a reply has only string keys")
+        queue_json(self)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::check_version;
+use crate::message::{check_version, queue_json};
 use crate::{MESSAGE_VERSION, MessageError};
 
 /// A report as it stands on the queue, in JSON.
@@ -89,7 +89,7 @@ impl Report {
 
     /// The message's body.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("a report has only string keys")
+        queue_json(self)
     }
 }
 
