@@ -18,10 +18,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::conformance::LIMIT;
+
 /// How many launches a page of EC2's listing shows.
 const PAGE: usize = 2;
-/// How long a lease lasts that nobody renews.
-pub const LEASE: Duration = Duration::from_secs(2);
+/// How long a successor waits for the end of a lease.
+const TAKEOVER: Duration = Duration::from_secs(2);
 
 /// What a test's controllers share.
 #[derive(Clone)]
@@ -30,6 +32,8 @@ pub struct Account {
     pub client: Client,
     pub store: Arc<dyn ObjectStore>,
     pub options: Ec2FleetOptions,
+    /// How long a lease lasts that nobody renews, and a contender for it waits.
+    pub lease_time: Duration,
 }
 
 /// An instance as EC2 lists it.
@@ -77,18 +81,27 @@ impl Account {
                 boot_timeout: Duration::from_secs(300),
                 max_instances,
             },
+            lease_time: LIMIT,
         })
+    }
+
+    /// The same for a controller that is not the first.
+    pub fn successor(&self) -> Self {
+        Self {
+            lease_time: TAKEOVER,
+            ..self.clone()
+        }
     }
 
     pub async fn lease(&self, shutdown: &CancellationToken) -> Option<Arc<Lease>> {
         let path = Path::from("state/lease.json");
         let store = Arc::clone(&self.store);
-        Lease::acquire(store, path, "a test", LEASE, shutdown)
+        Lease::acquire(store, path, "a test", self.lease_time, shutdown)
             .await
             .unwrap()
     }
 
-    /// A fleet that talks to `endpoint`, under a lease of its own that is held for `LEASE`.
+    /// A fleet that talks to `endpoint`, under a lease of its own that nobody renews.
     pub async fn fleet_at(&self, endpoint: &str) -> (Arc<Ec2Fleet>, Arc<Lease>) {
         let lease = self.lease(&CancellationToken::new()).await.unwrap();
         let fleet = self.fleet_under(endpoint, Arc::clone(&lease)).await;
@@ -152,7 +165,7 @@ impl Account {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let waited = tokio::time::timeout(crate::conformance::LIMIT, wait).await;
+        let waited = tokio::time::timeout(LIMIT, wait).await;
         assert!(waited.is_ok(), "{what}: {last:?}");
     }
 }

@@ -60,7 +60,7 @@ async fn dies_after_the_launch(account: &Account) {
 
 /// A successor that wants three, as the one before it did, has three, each with a slot of its own.
 async fn succeeds(account: &Account) -> Arc<Ec2Fleet> {
-    let (fleet, _booter) = account.booted().await;
+    let (fleet, _booter) = account.successor().booted().await;
     let there = fleet.instances().await.unwrap().len() as u32;
     assert!(there <= 3, "{there} were found");
     fleet.launch(3 - there).await.unwrap();
@@ -155,10 +155,13 @@ async fn between_the_launch_and_its_answer_while_the_listing_lags() {
     let proxy = FaultProxy::start(account.server.endpoint(), 1);
     let listing = Calls::Of("DescribeInstances");
     proxy.inject(listing, When::Always, Fault::Unlisted);
-    let (fleet, lease) = account.fleet_at(proxy.endpoint()).await;
+    let (fleet, lease) = account.successor().fleet_at(proxy.endpoint()).await;
+    let kept = Some(Arc::clone(&lease));
+    let booter = Booter::new(account.clone(), Arc::clone(&fleet), kept);
     fleet.launch(3).await.unwrap();
     assert_eq!(fleet.instances().await.unwrap().len(), 3);
     assert_eq!(account.instances().await.len(), 3, "the same three");
+    drop(booter);
     lease.release().await.unwrap();
     succeeds(&account).await;
 }
@@ -191,9 +194,10 @@ async fn a_holder_that_slept_launches_nothing() {
     let Some(account) = Account::new(5).await else {
         return;
     };
+    let account = account.successor();
     let (asleep, lease) = account.fleet_at(account.server.endpoint()).await;
-    asleep.instances().await.unwrap();
     assert!(lease.held());
+    asleep.instances().await.unwrap();
     let (fleet, _booter) = account.booted().await;
     assert!(!lease.held());
     let refused = asleep.launch(1).await;
@@ -272,7 +276,7 @@ async fn age_the_record(account: &Account) {
 /// A fleet whose calls are counted, and whose lease is renewed.
 pub async fn counted(account: &Account) -> (Arc<Ec2Fleet>, FaultProxy, Booter) {
     let proxy = FaultProxy::start(account.server.endpoint(), 1);
-    let (fleet, lease) = account.fleet_at(proxy.endpoint()).await;
+    let (fleet, lease) = account.successor().fleet_at(proxy.endpoint()).await;
     let booter = Booter::new(account.clone(), Arc::clone(&fleet), Some(lease));
     (fleet, proxy, booter)
 }

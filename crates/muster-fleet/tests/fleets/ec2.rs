@@ -10,7 +10,7 @@ use muster_fleet::{Capacity, Fleet, FleetError, InstanceState};
 use muster_testbed::moto::Pool;
 use muster_testbed::proxy::{Calls, Fault, FaultProxy, When};
 
-use crate::account::{Account, Seen, report};
+use crate::account::{Account, Booter, Seen, report};
 use crate::conformance::{self, all, ids, until};
 use crate::crash::{counted, launches, named};
 
@@ -74,8 +74,7 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
     let (id, seen) = left.into_iter().next().unwrap();
     assert_eq!(seen.state, InstanceStateName::Stopped);
 
-    booter.reports.store(false, Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(booter);
     fleet.launch(2).await.unwrap();
     for (id, seen) in &late {
         fleet.heard(&report(id, seen.launched_at_ms + 1));
@@ -87,7 +86,7 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
         there.iter().any(|instance| instance.id.0 == id),
         "{there:?}"
     );
-    booter.reports.store(true, Ordering::Relaxed);
+    let _booter = Booter::new(account, Arc::clone(&fleet), None);
     until(&*fleet, "two run again", running).await;
     assert_eq!(fleet.failed_starts(), 0);
 }
@@ -245,8 +244,7 @@ async fn every_page_of_a_listing_is_read() {
     named(&account, &fleet, 5).await;
     forgotten(&account, &*fleet).await;
     drop((fleet, booter));
-    let proxy = FaultProxy::start(account.server.endpoint(), 1);
-    let (fleet, _lease) = account.fleet_at(proxy.endpoint()).await;
+    let (fleet, proxy, _booter) = counted(&account).await;
     assert_eq!(fleet.instances().await.unwrap().len(), 5);
     assert_eq!(proxy.calls("DescribeInstances"), 3);
 }
@@ -323,10 +321,9 @@ async fn what_is_missing_or_forbidden_is_named() {
     );
     drop((fleet, booter));
 
-    let proxy = FaultProxy::start(account.server.endpoint(), 1);
+    let (fleet, proxy, _booter) = counted(&account).await;
     let run = Calls::Of("RunInstances");
     let rule = proxy.inject(run, When::Always, Fault::UnauthorizedOperation);
-    let (fleet, _lease) = account.fleet_at(proxy.endpoint()).await;
     let error = fleet.launch(1).await.unwrap_err();
     assert_eq!(error.to_string(), "not permitted to launch instances");
     // It is not asked again at once, and what it was is still known.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::account::Account;
+use crate::account::{Account, Booter};
 use crate::conformance::LIMIT;
 
 const TIME: Duration = Duration::from_secs(3);
@@ -123,9 +123,10 @@ async fn launches_two_through(fault: Fault) {
     assert_eq!([opening.hits(), launching.hits()], [1, 1]);
     assert_eq!(account.instances().await.len(), 2);
     // A successor finds the one launch, and shuts the holder before it out.
-    drop(lease);
-    let lease = account.lease(&CancellationToken::new()).await.unwrap();
-    let next = on_s3.fleet_under(endpoint, lease).await;
+    let never = CancellationToken::new();
+    let lease = account.successor().lease(&never).await.unwrap();
+    let next = on_s3.fleet_under(endpoint, Arc::clone(&lease)).await;
+    let _booter = Booter::new(on_s3, Arc::clone(&next), Some(lease));
     assert_eq!(next.instances().await.unwrap().len(), 2);
     let late = fleet.launch(1).await;
     assert!(matches!(late, Err(FleetError::LeaseLost)), "{late:?}");

@@ -168,6 +168,11 @@ async fn what_the_controller_learned_survives_a_restart() {
         for _ in 0..requests {
             assert_eq!(service.recognize(&photo).await.status, 200);
         }
+        // A stop makes no last look; the worker is let go after one that saw all of this.
+        until("the fleet is back at zero", async || {
+            service.instances().await == 0
+        })
+        .await;
         service.signal("-TERM");
         assert!(service.ends().await.success());
         let file = data.join("objects/status/learned.json");

@@ -7,7 +7,7 @@ use crate::keys::create;
 use crate::support::{Service, samples};
 
 /// Longest time for the tries.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(480);
 
 /// The program; `None`, said visibly, where it is not installed.
 fn schemathesis() -> Option<PathBuf> {

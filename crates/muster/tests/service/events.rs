@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{LIMIT, Service, muster, read, samples, until};
 
-/// The events of one viewer.
+/// The events of one viewer; the client ends them after [`LIMIT`], whatever is waited for.
 struct Viewer {
     response: reqwest::Response,
     text: String,
@@ -54,25 +54,30 @@ impl Viewer {
 #[tokio::test]
 async fn viewers_see_the_fleet_come_and_go_and_what_was_before_them() {
     let Some(samples) = samples() else { return };
-    let mut service = Service::up("max_instances = 2").await;
+    let mut service = Service::up("max_instances = 1\nidle_grace_s = 5.0").await;
     let mut viewer = Viewer::of(&service).await;
     let (name, history) = viewer.next().await.unwrap();
     assert_eq!(name, "history");
     assert_eq!(history["at_ms"].as_array().unwrap().len(), 0);
-    assert_eq!(viewer.sample().await["fleet"]["max"], 2);
+    // Before the controller has published, nothing is known.
+    while viewer.sample().await["fleet"]["max"] != 1 {}
 
     let photo = read(&samples.group);
-    let (answer, busy) = tokio::join!(service.recognize(&photo), async {
+    let (answer, ()) = tokio::join!(service.recognize(&photo), async {
         loop {
             let sample = viewer.sample().await;
-            if sample["fleet"]["instances"][0]["answered"].as_u64() > Some(0) {
-                return sample;
+            let workers = sample["fleet"]["instances"].as_array().unwrap();
+            let mut answered = workers.iter().map(|worker| worker["answered"].as_u64());
+            // One answer, which is not counted everywhere at the same moment.
+            if answered.any(|answered| answered > Some(0))
+                && sample["requests"]["answered"] == 1
+                && sample["latency_ms"]["p99"].as_f64() > Some(0.0)
+            {
+                return;
             }
         }
     });
     assert_eq!(answer.status, 200);
-    assert_eq!(busy["requests"]["answered"], 1);
-    assert!(busy["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
     let gone =
         async { while viewer.sample().await["fleet"]["instances"] != Value::Array(Vec::new()) {} };
     tokio::time::timeout(LIMIT, gone)
@@ -86,10 +91,8 @@ async fn viewers_see_the_fleet_come_and_go_and_what_was_before_them() {
     let running = history["running"].as_array().unwrap();
     assert!(running.contains(&Value::from(1)), "{history}");
     assert!(!history["reasons"].as_array().unwrap().is_empty());
-    assert_eq!(
-        viewer.sample().await["at_ms"],
-        other.sample().await["at_ms"]
-    );
+    let told = other.sample().await;
+    while viewer.sample().await != told {}
 
     // Those who look do not hold up the stop.
     let begun = Instant::now();
@@ -163,5 +166,8 @@ async fn a_terminal_without_a_page_sees_the_same() {
     assert_eq!(next().await["requests"]["answered"], 0);
     let photo = read(&samples.group);
     assert_eq!(service.recognize(&photo).await.status, 200);
-    while next().await["requests"]["answered"] != 1 {}
+    let told = async { while next().await["requests"]["answered"] != 1 {} };
+    tokio::time::timeout(LIMIT, told)
+        .await
+        .expect("the answer is told");
 }

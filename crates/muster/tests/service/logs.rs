@@ -72,8 +72,7 @@ async fn logs_say_which_process_and_request_and_nothing_of_anybody() {
         .env("MUSTER_LOG", "muster=trace")
         .stderr(Stdio::from(std::fs::File::create(&log).unwrap()));
     let data = folder.path().join("data");
-    let toml = "max_instances = 1\nidle_grace_s = 600.0\nvisibility_timeout_s = 1.0\n\
-                request_timeout_s = 4.0\nmax_receives = 1";
+    let toml = "max_instances = 1\nidle_grace_s = 600.0\nmax_receives = 1";
     let mut service = Service::start_as(command, "up", &data, toml).await;
     let pictures = &samples.people[0].1;
     let (first, second) = (read(&pictures[0]), read(&pictures[1]));

@@ -59,7 +59,7 @@ fn deployed(file: &str) -> String {
 #[tokio::test]
 async fn what_happens_is_told_to_prometheus() {
     let Some(samples) = samples() else { return };
-    let service = Service::up("max_instances = 2\nprice_per_hour = 3600.0").await;
+    let service = Service::up("max_instances = 1\nprice_per_hour = 3600.0").await;
     let before = Scrape::of(&service).await;
     assert_eq!(
         before.get("muster_requests_total{outcome=\"accepted\"}"),

@@ -34,7 +34,9 @@ async fn traced(endpoint: Option<&str>, more: &[(&str, &str)]) -> (Service, Temp
     }
     command.envs(more.iter().copied());
     let data = folder.path().join("data");
-    let service = Service::start_as(command, "up", &data, "max_instances = 1").await;
+    // A worker that ends has its spans sent.
+    let toml = "max_instances = 1\nidle_grace_s = 600.0";
+    let service = Service::start_as(command, "up", &data, toml).await;
     (service, folder)
 }
 
