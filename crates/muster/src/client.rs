@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use muster_jobs::Recognition;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Response, StatusCode};
@@ -154,16 +155,24 @@ impl Client {
     /// # Errors
     /// When the service can not be reached or answers with a problem.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        match self.ask(path).await? {
+            Ok(value) => Ok(value),
+            Err(problem) => bail!("{}", problem.detail),
+        }
+    }
+
+    /// Reads one JSON document, or the problem that the service answers with.
+    ///
+    /// # Errors
+    /// When the service can not be reached, or what answers is not Muster.
+    pub async fn ask(&self, path: &str) -> anyhow::Result<Answer<Value>> {
         let response = self
             .http
             .get(self.at(path))
             .send()
             .await
             .with_context(|| self.unreachable())?;
-        match answer(response).await? {
-            Ok(value) => Ok(value),
-            Err(problem) => bail!("{}", problem.detail),
-        }
+        answer(response).await
     }
 
     /// Sends one JSON document.
@@ -233,13 +242,12 @@ impl Client {
     /// # Errors
     /// When the service can not be reached or answers with a problem.
     pub async fn person_named(&self, name: &str) -> anyhow::Result<Option<Enrolled>> {
-        let mut url = reqwest::Url::parse(&self.at("/v1/people")).context("the service's URL")?;
-        let query = [("limit", "1000"), ("name", name.trim())];
-        url.query_pairs_mut().extend_pairs(query);
-        let path = url.as_str()[self.url.len()..].to_owned();
+        let name = name.trim();
+        let encoded = utf8_percent_encode(name, NON_ALPHANUMERIC);
+        let path = format!("/v1/people?limit=1000&name={encoded}");
         let page = self.get(&path).await?;
         let page: PeoplePage = serde_json::from_value(page).context("read the list of people")?;
-        let is_it = |person: &Enrolled| person.name == name.trim();
+        let is_it = |person: &Enrolled| person.name == name;
         Ok(page.people.into_iter().find(is_it))
     }
 
@@ -386,4 +394,41 @@ pub fn file_name(path: &Path) -> String {
         || "photo".to_owned(),
         |name| name.to_string_lossy().into_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use axum::extract::Query;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_person_is_looked_up_however_the_address_is_written() {
+        let people = get(|Query(asked): Query<HashMap<String, String>>| async move {
+            let person = json!({ "id": "1", "name": asked["name"], "faces": [] });
+            Json(json!({ "people": [person], "next": null }))
+        });
+        let router = Router::new().route("/proxied/v1/people", people);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+        // As 127.0.0.1 and with the port's own digits they are shorter or longer.
+        for host in [
+            format!("127.0.0.1:{port}"),
+            format!("127.1:{port}"),
+            format!("127.0.0.1:0{port}"),
+        ] {
+            let client = Client::new(&format!("http://{host}/proxied/"), None).unwrap();
+            let name = "Zoë & Söhne + 100 %";
+            let found = client.person_named(&format!(" {name} ")).await.unwrap();
+            assert_eq!(found.expect("the person").name, name, "{host}");
+        }
+        serving.abort();
+    }
 }

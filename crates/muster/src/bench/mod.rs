@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// The service's address [default: one on this machine at port 8000 if it answers, else one
-    /// that is started for the measurement]
+    /// that is started for the measurement, where the settings keep everything on this machine]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// An API key with the scope admin, where the service wants one
@@ -77,19 +77,20 @@ pub async fn run(
         args.size > 0,
         "--size is 0: choose the photographs' size in pixels"
     );
+    let there = match &args.url {
+        Some(url) => Some(Client::new(url, args.api_key.as_deref())?),
+        None => running(DEFAULT_URL, args.api_key.as_deref()).await?,
+    };
+    if there.is_none() {
+        may_start(settings)?;
+    }
     let photos = prepare(&args, settings).await?;
-    let (client, own) = match &args.url {
-        Some(url) => (Client::new(url, args.api_key.as_deref())?, None),
+    let (client, own) = match there {
+        Some(client) => (client, None),
         None => {
-            let running = Client::new(DEFAULT_URL, args.api_key.as_deref())?;
-            if running.get("/v1/status").await.is_ok() {
-                eprintln!("measuring the service at {DEFAULT_URL}");
-                (running, None)
-            } else {
-                let own = OwnService::start(settings, config).await?;
-                eprintln!("measuring a service that was started for this");
-                (Client::new(&own.url, None)?, Some(own))
-            }
+            let own = OwnService::start(settings, config).await?;
+            eprintln!("measuring a service that was started for this");
+            (Client::new(&own.url, None)?, Some(own))
         }
     };
     let measured = measure(&args, &client, photos, own.is_none()).await;
@@ -110,6 +111,36 @@ pub async fn run(
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The service at `url`, if one runs there.
+///
+/// # Errors
+/// When it does not tell its status.
+async fn running(url: &str, api_key: Option<&str>) -> anyhow::Result<Option<Client>> {
+    let client = Client::new(url, api_key)?;
+    match client.ask("/v1/status").await {
+        Ok(Ok(_)) => {
+            eprintln!("measuring the service at {url}");
+            Ok(Some(client))
+        }
+        Ok(Err(problem)) => anyhow::bail!("the service at {url} answers: {}", problem.detail),
+        // Nothing is there, or something else.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether a service that is started for the measurement has nothing to do with any other.
+///
+/// # Errors
+/// When it would share people, photographs, queues or workers.
+fn may_start(settings: &Settings) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !settings.remote(),
+        "by the settings a service that is started for the measurement would use stores, queues or \
+         workers elsewhere than on this machine: name the service to be measured with --url"
+    );
+    Ok(())
 }
 
 async fn measure(
@@ -237,4 +268,46 @@ async fn prepare(args: &BenchArgs, settings: &Settings) -> anyhow::Result<Vec<By
     bar.finish_and_clear();
     photos.sort_by_key(|(n, _)| *n);
     Ok(photos.into_iter().map(|(_, photo)| photo).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::QueueKind;
+
+    #[tokio::test]
+    async fn a_service_that_refuses_is_a_running_one() {
+        let refusal = get(|| async {
+            let problem = json!({ "status": 401, "code": "unauthorized", "detail": "send a key" });
+            (StatusCode::UNAUTHORIZED, Json(problem))
+        });
+        let router = Router::new().route("/v1/status", refusal);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+        let error = running(&url, None).await.unwrap_err().to_string();
+        assert!(error.contains("send a key"), "{error}");
+        let not_muster = running(&format!("{url}/other"), None).await.unwrap();
+        assert!(not_muster.is_none());
+        serving.abort();
+        let _ = serving.await;
+        assert!(running(&url, None).await.unwrap().is_none());
+    }
+
+    #[test]
+    fn no_service_is_started_on_what_others_use() {
+        may_start(&Settings::default()).unwrap();
+        let settings = Settings {
+            queues: QueueKind::Sqs,
+            ..Settings::default()
+        };
+        let error = may_start(&settings).unwrap_err().to_string();
+        assert!(error.contains("--url"), "{error}");
+    }
 }
