@@ -1,5 +1,6 @@
 //! The thread that runs the models, and nothing else.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::config::Settings;
 use crate::cpu;
+
+/// How long a model that was missing is not looked for.
+const MISSING_FOR: Duration = Duration::from_secs(60);
 
 struct Job {
     photo: Bytes,
@@ -184,38 +188,41 @@ fn serve(
         }
     };
     let _ = loaded.send(Ok(()));
-    let mut missing = Vec::new();
+    let mut missing = HashMap::new();
     while let Some(Job {
         photo,
         models,
         reply,
     }) = jobs.blocking_recv()
     {
-        let analyzed =
-            with_models(&mut recognizer, installation, models, &mut missing).map(|models| {
-                let analysis = recognizer.analyze_by(&photo, &models)?;
-                Ok(Analyzed {
-                    analysis,
-                    models,
-                    ended: Instant::now(),
-                })
-            });
+        let now = Instant::now();
+        let models = with_models(&mut recognizer, installation, models, &mut missing, now);
+        let analyzed = models.map(|models| {
+            let analysis = recognizer.analyze_by(&photo, &models)?;
+            Ok(Analyzed {
+                analysis,
+                models,
+                ended: Instant::now(),
+            })
+        });
         // Nobody waits for it any more where its limit has passed.
         let _ = reply.send(analyzed);
     }
 }
 
-/// Loads what is asked for; of the others than the first, those that are not here are left out, and
-/// said once.
+/// Loads what is asked for; of the others than the first, those that are not here are left out, said
+/// and looked for again after a while. `missing` has when that was last found.
 fn with_models(
     recognizer: &mut Recognizer,
     installation: &Installation,
     models: Vec<String>,
-    missing: &mut Vec<String>,
+    missing: &mut HashMap<String, Instant>,
+    now: Instant,
 ) -> anyhow::Result<Vec<String>> {
     let mut there = Vec::with_capacity(models.len());
     for (place, model) in models.into_iter().enumerate() {
-        if place > 0 && missing.contains(&model) {
+        let since = missing.get(&model);
+        if place > 0 && since.is_some_and(|since| now.duration_since(*since) < MISSING_FOR) {
             continue;
         }
         let mut load = || -> anyhow::Result<()> {
@@ -233,7 +240,7 @@ fn with_models(
                     error = %crate::Chain(error.as_ref()),
                     "a model that the gallery is to change to can not be loaded here"
                 );
-                missing.push(model);
+                missing.insert(model, now);
             }
         }
     }
@@ -248,4 +255,50 @@ fn load(installation: &Installation, options: Options) -> anyhow::Result<Recogni
         verified.join().expect("verification does not panic")?;
         Ok(recognizer?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use muster_recognize::models::default_root;
+
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_installed_later_is_found() {
+        let root = std::env::var_os("MUSTER_MODELS_DIR").map(PathBuf::from);
+        let root = root.or_else(default_root).expect("a home folder");
+        let everything = Installation::open(&root).and_then(|found| found.with_profile("fast"));
+        let everything = match everything {
+            Ok(installation) => installation,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "{error}");
+                eprintln!("SKIPPED: run `muster models install --all` ({error})");
+                return;
+            }
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let put = |part: &Path| {
+            let name = part.file_name().expect("a part has a name");
+            symlink(part, folder.path().join(name)).unwrap();
+        };
+        put(everything.folder());
+        let installation = Installation::open(folder.path()).unwrap();
+        let mut recognizer =
+            Recognizer::load(&installation.model_files(), Options::default()).unwrap();
+        let asked = ["sface".to_owned(), "fr_feature".to_owned()];
+        let (mut missing, start) = (HashMap::new(), Instant::now());
+        let mut there = |after: Duration| {
+            let (models, now) = (asked.to_vec(), start + after);
+            let there = with_models(&mut recognizer, &installation, models, &mut missing, now);
+            there.unwrap()
+        };
+        assert_eq!(there(Duration::ZERO), ["sface"]);
+        let embedder = everything.embedder_file();
+        put(embedder.ancestors().nth(2).expect("the part's folder"));
+        assert_eq!(there(MISSING_FOR / 2), ["sface"]);
+        assert_eq!(there(MISSING_FOR), asked);
+    }
 }

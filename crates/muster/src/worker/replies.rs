@@ -33,10 +33,11 @@ impl Replies {
     /// # Errors
     /// [`QueueError::NotFound`] where the replica and its queue are gone.
     pub async fn send(&self, queue: &str, reply: Outgoing) -> Result<(), QueueError> {
-        let outbox = self.outbox(queue).await?;
-        let sent = outbox.send(reply).await;
+        let sent = self.outbox(queue).await?.send(reply.clone()).await;
         if let Err(QueueError::NotFound { .. }) = sent {
+            // It is gone, or was made anew since it was opened.
             self.open().remove(queue);
+            return self.outbox(queue).await?.send(reply).await.map(drop);
         }
         sent.map(drop)
     }
