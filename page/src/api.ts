@@ -69,7 +69,7 @@ export interface Receipt {
   photographs: number;
   photographs_pending: number;
   other_machines_within_s: number;
-  uploads_kept_s: number;
+  uploads_kept_s: number | null;
 }
 
 export interface Mislabelled {

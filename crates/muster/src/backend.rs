@@ -1,5 +1,6 @@
 //! The stores and the queues that a role works on, opened from the settings.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use percent_encoding::percent_decode_str;
 
 use crate::aws;
 use crate::config::{FleetKind, QueueKind, S3Url, Settings, seconds};
@@ -255,6 +257,12 @@ impl Backend {
         Path::from(id.to_string())
     }
 
+    /// The client's file name at the end of a request's key, where it is percent-encoded.
+    pub fn file_of(key: &Path) -> Option<FileName> {
+        let name = percent_decode_str(key.filename()?).decode_utf8().ok()?;
+        Some(FileName::from_client(&name))
+    }
+
     /// Where it is said that a request is a job, in the input store.
     pub fn job_key(id: RequestId, file: &FileName) -> Path {
         muster_jobs::job(id, file).into_iter().collect()
@@ -320,9 +328,14 @@ pub async fn state_store(settings: &Settings) -> anyhow::Result<Arc<dyn ObjectSt
     Ok(store)
 }
 
+/// Where the objects are that are in no bucket.
+pub fn local_folder(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("objects")
+}
+
 /// The objects in the data folder.
 fn local(settings: &Settings) -> anyhow::Result<LocalFileSystem> {
-    let folder = settings.data_dir.join("objects");
+    let folder = local_folder(settings);
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
     restrict(&settings.data_dir)?;

@@ -202,6 +202,7 @@ async fn send(
         };
         let wait = match &answer {
             Ok(Err(problem)) if problem.status == 429 => problem.retry_after,
+            Ok(Err(problem)) if problem.code == "gallery.changed" => None,
             // A photograph that workers failed on is named.
             Ok(Err(problem)) if problem.status >= 500 && problem.refused.is_empty() => None,
             Err(_) => None,

@@ -27,6 +27,8 @@ struct Held {
     gallery: Gallery,
     /// The number of the last look that ended well.
     seen: u64,
+    /// The version since which something waits to be gone from the segments.
+    due: Option<u64>,
 }
 
 impl LiveGallery {
@@ -37,7 +39,11 @@ impl LiveGallery {
     pub async fn load(store: GalleryStore) -> Result<Self, GalleryError> {
         let mut gallery = Gallery::default();
         store.sync(&mut gallery).await?;
-        let copy = Held { gallery, seen: 0 };
+        let copy = Held {
+            gallery,
+            seen: 0,
+            due: None,
+        };
         Ok(Self {
             store,
             copy: Arc::new(Mutex::new(copy)),
@@ -97,22 +103,32 @@ impl LiveGallery {
     /// where what was changed has to be written into segments.
     ///
     /// # Errors
-    /// [`GalleryError`].
+    /// [`GalleryError`]; what of the change was made durable by then, [`Self::follow`] completes.
     pub async fn append<E>(
         &self,
         decide: impl FnMut(&Gallery) -> Result<Change, E>,
     ) -> Result<Result<(), E>, GalleryError> {
+        match self.write(decide).await? {
+            Ok(true) => Ok(Ok(self.compact().await?)),
+            Ok(false) => Ok(Ok(())),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Makes a change durable without writing segments, and says whether [`Self::compact`] is due.
+    ///
+    /// # Errors
+    /// [`GalleryError`].
+    pub async fn write<E>(
+        &self,
+        decide: impl FnMut(&Gallery) -> Result<Change, E>,
+    ) -> Result<Result<bool, E>, GalleryError> {
         let mut copy = self.copy.lock().await;
-        let written = match self.store.write(&mut copy.gallery, decide).await? {
-            Ok(true) => copy.gallery.clone(),
-            Ok(false) => return Ok(Ok(())),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        drop(copy);
-        self.store.compact(&written).await?;
-        drop(written);
-        self.let_go().await?;
-        Ok(Ok(()))
+        let written = self.store.write(&mut copy.gallery, decide).await?;
+        if let Ok(true) = written {
+            copy.due = Some(copy.gallery.version());
+        }
+        Ok(written)
     }
 
     /// Takes over the newest segments and lets go of those that were deleted.
@@ -133,22 +149,37 @@ impl LiveGallery {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(interval) => {}
             }
-            if let Err(error) = self.let_go().await {
+            let due = self.copy.lock().await.due.is_some();
+            let followed = if due {
+                self.compact().await
+            } else {
+                self.let_go().await
+            };
+            if let Err(error) = followed {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "the gallery could not be brought up to date");
             }
         }
     }
 
-    /// Completes a removal that a crash cut off before the embeddings were gone.
+    /// Writes what was changed into segments, so that what was removed is gone. It goes on where
+    /// nobody waits for it any more.
     ///
     /// # Errors
     /// [`GalleryError`].
     pub async fn compact(&self) -> Result<(), GalleryError> {
-        let written = self.copy.lock().await.gallery.clone();
-        self.store.compact(&written).await?;
-        drop(written);
-        self.let_go().await
+        let live = self.clone();
+        let compacting = tokio::spawn(async move {
+            let written = live.copy.lock().await.gallery.clone();
+            live.store.compact(&written).await?;
+            let version = written.version();
+            drop(written);
+            live.let_go().await?;
+            let mut copy = live.copy.lock().await;
+            copy.due = copy.due.filter(|due| *due > version);
+            Ok(())
+        });
+        compacting.await.expect("it does not panic")
     }
 }
 
@@ -156,6 +187,7 @@ impl LiveGallery {
 mod tests {
     use muster_recognize::gallery::{Person, SegmentCache};
     use object_store::ObjectStore;
+    use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
 
     use super::*;
@@ -189,6 +221,49 @@ mod tests {
         assert_eq!(segments("one"), 0);
         let gone = async {
             while segments("two") > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LET_GO_WITHIN, gone).await.unwrap();
+        stop.cancel();
+        following.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_removal_is_completed_though_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        let store = GalleryStore::new(Arc::new(objects), "gallery");
+        let live = LiveGallery::load(store).await.unwrap();
+        let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
+        let put = |_: &Gallery| Ok::<_, ()>(Change::Put(anna.clone()));
+        live.append(put).await.unwrap().unwrap();
+        live.compact().await.unwrap();
+        let segments = folder.path().join("gallery-segments");
+        let kept = || {
+            let files = std::fs::read_dir(&segments).into_iter().flatten();
+            let names = files.map(|file| file.unwrap().file_name());
+            let segments = names.filter(|name| name.to_str().unwrap().ends_with(".segment"));
+            segments.count()
+        };
+        assert_eq!(kept(), 1);
+
+        // No new segment can be written, nor the old one deleted.
+        let away = folder.path().join("away");
+        std::fs::rename(&segments, &away).unwrap();
+        std::fs::write(&segments, "no folder").unwrap();
+        let remove = |_: &Gallery| Ok::<_, ()>(Change::Remove(anna.id));
+        live.append(remove).await.unwrap_err();
+        assert_eq!(live.held(|gallery| gallery.people().count()).await, 0);
+        std::fs::remove_file(&segments).unwrap();
+        std::fs::rename(&away, &segments).unwrap();
+        assert_eq!(kept(), 1);
+
+        let stop = CancellationToken::new();
+        let following = live.follow_every(Duration::from_millis(5), stop.clone());
+        let following = tokio::spawn(following);
+        let gone = async {
+            while kept() > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

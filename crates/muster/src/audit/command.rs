@@ -126,7 +126,7 @@ fn line(entry: &Entry, names: &HashMap<PersonId, String>) -> String {
         line.push_str(&format!("  {thing}"));
     }
     if !entry.end.is_done() {
-        line.push_str("  (the client hung up: it may have been done)");
+        line.push_str("  (nobody was told of its end: it may have been done)");
     }
     line
 }

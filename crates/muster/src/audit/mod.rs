@@ -128,7 +128,7 @@ pub enum End {
     /// It was done.
     #[default]
     Done,
-    /// The client hung up: it may have been done.
+    /// The client hung up, or was answered that Muster failed: it may have been done.
     Unknown,
 }
 

@@ -18,6 +18,11 @@ pub struct Origin {
 pub struct NoOrigin(String);
 
 impl Origin {
+    /// The origin as it is written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The value of the header `Origin` of requests from there.
     pub fn header(&self) -> &HeaderValue {
         &self.header

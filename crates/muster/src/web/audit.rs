@@ -143,7 +143,7 @@ fn action(method: &Method, route: &str) -> Option<Action> {
     })
 }
 
-/// Has every call of these routes that succeeds written into the log.
+/// Has every call of these routes that succeeds, or may have, written into the log.
 pub fn audited(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     routes.route_layer(middleware::from_fn(audit))
 }
@@ -177,7 +177,10 @@ async fn audit(
     let Some(mut entry) = cut.entry.take() else {
         return response;
     };
-    if !response.status().is_success() {
+    if response.status().is_server_error() && !entry.action.is_look() {
+        // What failed may have failed after the change was made.
+        entry.end = End::Unknown;
+    } else if !response.status().is_success() {
         return response;
     }
     entry.at_ms = muster_jobs::now_ms();

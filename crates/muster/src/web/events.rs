@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderName, header};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use muster_jobs::now_ms;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -28,7 +28,9 @@ use tokio_util::task::TaskTracker;
 
 use super::AppState;
 use super::dispatch::Dispatcher;
+use super::guard::Access;
 use super::status::fleet;
+use crate::api_keys::Scope;
 use crate::aws;
 use crate::backend::Backend;
 use crate::controller::FleetStatus;
@@ -46,6 +48,8 @@ const LATENCY_SPAN: Duration = Duration::from_secs(10);
 /// What viewers are told where there is no sample.
 const TROUBLE: &str = "the queue or the store does not answer; Muster's log says why, and what is \
                        shown is from before";
+/// How often it is asked whether a viewer's API key still lets them see.
+const KEY_INTERVAL: Duration = Duration::from_secs(10);
 /// Samples that a viewer may be behind; one that is further behind misses some.
 const BEHIND: usize = 8;
 
@@ -224,7 +228,7 @@ impl Events {
     }
 
     /// What was, and then each sample as it comes.
-    fn view(&self) -> Body {
+    fn view(&self) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
         let (begun, samples) = {
             let history = self.inner.history();
             (event("history", &*history), self.inner.samples.subscribe())
@@ -240,11 +244,10 @@ impl Events {
             }
         });
         let stop = self.inner.stop.clone();
-        let told = stream::once(ready(begun))
+        stream::once(ready(begun))
             .chain(samples)
-            .map(Ok::<_, Infallible>)
-            .take_until(stop.cancelled_owned());
-        Body::from_stream(told)
+            .map(Ok)
+            .take_until(stop.cancelled_owned())
     }
 }
 
@@ -373,14 +376,24 @@ impl Sampler {
         (status = 200, description = "The events.", body = String, content_type = "text/event-stream"),
     )
 )]
-pub async fn events(State(app): AppState) -> Response {
+pub async fn events(
+    State(app): AppState,
+    Extension(access): Extension<Access>,
+    asked_with: HeaderMap,
+) -> Response {
+    let shut_out = async move {
+        while access.still_admits(&asked_with, Scope::Admin).await {
+            tokio::time::sleep(KEY_INTERVAL).await;
+        }
+    };
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
         // A proxy in between must not wait for more.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    (headers, app.events.view()).into_response()
+    let told = app.events.view().take_until(Box::pin(shut_out));
+    (headers, Body::from_stream(told)).into_response()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Extension, Request};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
+use super::keyless::Keyless;
 use super::openapi::{self, PLAIN_PATH};
 use super::problem::{ApiError, Code};
 use super::rate::Bucket;
@@ -41,7 +42,8 @@ pub struct Access {
 }
 
 struct Inner {
-    required: bool,
+    /// Who is let in without a key; `None` where one is required.
+    keyless: Option<Keyless>,
     store: KeyStore,
     remembered: Mutex<HashMap<KeyId, Arc<Remembered>>>,
     lookups: Mutex<Bucket>,
@@ -68,12 +70,12 @@ impl Known {
 }
 
 impl Access {
-    /// Lets in who has a key, and where none is `required` everybody without one.
-    pub fn new(store: KeyStore, required: bool) -> Self {
+    /// Lets in who has a key, and where none is required those without one whom `keyless` obeys.
+    pub fn new(store: KeyStore, keyless: Option<Keyless>) -> Self {
         let lookups = Bucket::new(LOOKUPS_PER_S, LOOKUPS_BURST, Instant::now());
         Self {
             inner: Arc::new(Inner {
-                required,
+                keyless,
                 store,
                 remembered: Mutex::default(),
                 lookups: Mutex::new(lookups),
@@ -82,15 +84,21 @@ impl Access {
     }
 
     /// Decides on a request to a route of that scope; says who sent it.
-    async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Who, ApiError> {
+    async fn admit(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        scope: Scope,
+    ) -> Result<Who, ApiError> {
         let Some(sent) = sent(headers) else {
-            if self.inner.required {
-                return Err(ApiError::new(
+            let keyless = self.inner.keyless.as_ref().ok_or_else(|| {
+                ApiError::new(
                     Code::Unauthorized,
                     "this Muster wants an API key: send Authorization: Bearer with the key that \
                      `muster keys create` printed",
-                ));
-            }
+                )
+            })?;
+            keyless.check(method, headers)?;
             return Ok(Who::Anybody);
         };
         let unknown = || {
@@ -147,6 +155,15 @@ impl Access {
             )
         })?;
         Ok(who)
+    }
+
+    /// Whether who was admitted with these headers, to look on for long, would still be.
+    pub async fn still_admits(&self, headers: &HeaderMap, scope: Scope) -> bool {
+        match self.admit(&Method::GET, headers, scope).await {
+            Ok(_) => true,
+            // Of what failed or has to wait nothing follows.
+            Err(refusal) => !matches!(refusal.code(), Code::Unauthorized | Code::Forbidden),
+        }
     }
 
     fn remembered(&self, id: &KeyId) -> Arc<Remembered> {
@@ -210,7 +227,8 @@ pub fn guarded(scope: Scope, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     }
     routes.route_layer(middleware::from_fn(
         move |Extension(access): Extension<Access>, mut request: Request, next: Next| async move {
-            match access.admit(request.headers(), scope).await {
+            let (method, headers) = (request.method().clone(), request.headers().clone());
+            match access.admit(&method, &headers, scope).await {
                 Ok(who) => {
                     request.extensions_mut().insert(who);
                     next.run(request).await
@@ -269,7 +287,7 @@ mod tests {
     async fn guessed_keys_fill_neither_memory_nor_the_stores_bill() {
         let access = Access::new(
             KeyStore::new(Arc::new(object_store::memory::InMemory::new())),
-            true,
+            None,
         );
         let mut refused = HashMap::new();
         for n in 0..2 * MAX_REMEMBERED {
@@ -278,7 +296,8 @@ mod tests {
                 header::AUTHORIZATION,
                 HeaderValue::from_str(&key).unwrap(),
             )]);
-            let refusal = access.admit(&headers, Scope::Recognize).await.unwrap_err();
+            let admitted = access.admit(&Method::GET, &headers, Scope::Recognize).await;
+            let refusal = admitted.unwrap_err();
             *refused.entry(refusal.code().text()).or_insert(0) += 1;
         }
         assert!(access.inner.remembered.lock().unwrap().len() <= MAX_REMEMBERED);

@@ -18,7 +18,6 @@ use muster_jobs::{
 };
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
-use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -190,7 +189,7 @@ pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Json<J
     let listed = first(&**input, &Backend::of_job(id))
         .await
         .map_err(failed)?;
-    if let Some(file) = listed.as_ref().and_then(file_of) {
+    if let Some(file) = listed.as_ref().and_then(Backend::file_of) {
         let found = look(&app, id, &file).await.map_err(failed)?;
         return Ok(Json(app.job(id, Some(file), found)));
     }
@@ -202,7 +201,11 @@ pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Json<J
     }
     let photo = first(&**input, &below).await.map_err(failed)?;
     let photo = photo.ok_or_else(unknown)?;
-    Ok(Json(app.job(id, file_of(&photo), Found::Photograph)))
+    Ok(Json(app.job(
+        id,
+        Backend::file_of(&photo),
+        Found::Photograph,
+    )))
 }
 
 /// Which jobs are listed.
@@ -488,13 +491,7 @@ async fn first_jobs(
 /// The job that an object lists.
 fn job_of(key: &Key) -> Option<(RequestId, FileName)> {
     let id = key.parts().nth(1)?.as_ref().parse().ok()?;
-    Some((id, file_of(key)?))
-}
-
-/// The client's file name at the end of a key, where it is percent-encoded.
-fn file_of(key: &Key) -> Option<FileName> {
-    let name = percent_decode_str(key.filename()?).decode_utf8().ok()?;
-    Some(FileName::from_client(&name))
+    Some((id, Backend::file_of(key)?))
 }
 
 #[cfg(test)]
@@ -513,7 +510,7 @@ mod tests {
             let key = Backend::job_key(id, &file);
             prop_assert_eq!(job_of(&key), Some((id, file.clone())));
             let key: Key = ObjectKeys::Request.input(id, &file).into_iter().collect();
-            prop_assert_eq!(file_of(&key), Some(file));
+            prop_assert_eq!(Backend::file_of(&key), Some(file));
             prop_assert!(key < Backend::after_job(id));
         }
     }

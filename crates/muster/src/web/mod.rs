@@ -5,9 +5,11 @@ mod dispatch;
 mod events;
 mod exchange;
 mod extract;
+mod form;
 mod gallery;
 mod guard;
 mod jobs;
+mod keyless;
 mod metrics;
 mod model_change;
 mod openapi;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use axum::extract::{DefaultBodyLimit, Extension, OriginalUri};
+use axum::extract::{Extension, OriginalUri};
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, extract::State, middleware};
@@ -45,7 +47,7 @@ use utoipa_axum::routes;
 
 use crate::api_keys::{KeyStore, Scope};
 use crate::audit::AuditLog;
-use crate::backend::{Backend, Role};
+use crate::backend::{Backend, Role, local_folder};
 use crate::catalogue::Catalogue;
 use crate::config::{Origin, Settings, seconds};
 use crate::live_gallery::LiveGallery;
@@ -55,6 +57,7 @@ use audit::{Auditor, audited};
 use dispatch::{Dispatcher, Parts};
 use events::Events;
 use guard::{Access, guarded};
+use keyless::Keyless;
 use metrics::Metrics;
 use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
@@ -140,6 +143,10 @@ pub async fn run(
         seconds(settings.retention_s),
         stop.clone(),
     ));
+    let folder = local_folder(&settings);
+    if folder.exists() {
+        tasks.spawn(retention::sweep_cut_off(folder, stop.clone()));
+    }
     tasks.spawn(gallery.clone().follow(stop.clone()));
     tasks.spawn(people::kept::sweep(
         Arc::clone(&backend.enrolled),
@@ -250,7 +257,11 @@ async fn access(settings: &Settings, backend: &Backend) -> anyhow::Result<Access
              `muster keys create --name NAME --scope admin`, with the same configuration"
         );
     }
-    Ok(Access::new(keys, required))
+    let keyless = Keyless {
+        loopback: settings.listen.ip().is_loopback(),
+        origins: settings.cors_origins.clone(),
+    };
+    Ok(Access::new(keys, (!required).then_some(keyless)))
 }
 
 /// Binds the web tier's address.
@@ -340,8 +351,6 @@ fn router(
     let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        // Every body is read through `upload`, which has limits of its own.
-        .layer(DefaultBodyLimit::disable())
         .layer(Extension(auditor))
         .layer(Extension(access));
     let router = match origins {

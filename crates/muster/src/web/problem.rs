@@ -64,7 +64,7 @@ codes! {
     NotFound "not_found" NOT_FOUND;
     /// No API key, or none that is known: see `WWW-Authenticate`.
     Unauthorized "unauthorized" UNAUTHORIZED;
-    /// The API key lacks the scope.
+    /// The API key lacks the scope; or none is wanted, and it is not this Muster's own page that asks.
     Forbidden "forbidden" FORBIDDEN;
     /// The API key asked too often; `Retry-After` says when to try again.
     RateLimited "rate_limited" TOO_MANY_REQUESTS;
@@ -217,7 +217,6 @@ impl ApiError {
     }
 
     /// Its code.
-    #[cfg(test)]
     pub fn code(&self) -> Code {
         self.code
     }

@@ -1,5 +1,7 @@
 //! Forgetting: photographs and results are kept for a while and then deleted.
 
+use std::io;
+use std::path::{Path as Folder, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 const LONGEST_INTERVAL: Duration = Duration::from_secs(300);
 /// Shortest time between two sweeps.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How old a file must be before nobody can be writing it any more.
+const CUT_OFF: Duration = Duration::from_secs(3600);
 
 /// Deletes what is older than `retention` from all of `stores`, again and again, until `stop`.
 pub async fn sweep(
@@ -86,6 +91,57 @@ async fn delete_before(
     Ok(deleted)
 }
 
+/// Deletes, again and again until `stop`, files below the folder of a local store whose writing a
+/// kill has cut off: the store writes `photo.jpg#1` and renames it, and does not list it before.
+pub async fn sweep_cut_off(folder: PathBuf, stop: CancellationToken) {
+    loop {
+        let folder = folder.clone();
+        let swept = tokio::task::spawn_blocking(move || delete_cut_off(&folder, CUT_OFF)).await;
+        match swept.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "deleted files that were cut off"),
+            Err(error) => {
+                tracing::warn!(error = %crate::Chain(&error), "could not look for cut-off files");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CUT_OFF) => {}
+        }
+    }
+}
+
+fn delete_cut_off(folder: &Folder, age: Duration) -> io::Result<u64> {
+    let mut deleted = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // Others write and delete here meanwhile.
+        let Ok(about) = entry.metadata() else {
+            continue;
+        };
+        if about.is_dir() {
+            deleted += delete_cut_off(&entry.path(), age).unwrap_or_default();
+        } else if is_cut_off(&entry.file_name().to_string_lossy())
+            && about.modified()?.elapsed().is_ok_and(|old| old >= age)
+        {
+            std::fs::remove_file(entry.path())?;
+            deleted += 1;
+        }
+    }
+    if deleted > 0 {
+        // It stays where something else is in it.
+        let _ = std::fs::remove_dir(folder);
+    }
+    Ok(deleted)
+}
+
+/// Whether a file is one that the store has not renamed yet; in the names of objects it has `#`
+/// percent-encoded.
+fn is_cut_off(name: &str) -> bool {
+    name.rsplit_once('#')
+        .is_some_and(|(_, number)| number.parse::<u64>().is_ok())
+}
+
 async fn delete(objects: &dyn ObjectStore, location: &Path) -> Result<bool, object_store::Error> {
     match objects.delete(location).await {
         Ok(()) => Ok(true),
@@ -133,5 +189,24 @@ mod tests {
         assert_eq!(left.len(), 1);
         assert!(!folder.path().join("input").join(id.to_string()).exists());
         assert!(!folder.path().join("input/jobs").exists());
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_off_while_it_was_written_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        let kept = Path::from_iter(["input", "1", "a#1"]);
+        let put = objects.put(&kept, PutPayload::from_static(b"x"));
+        put.await.unwrap();
+        let cut_off = ["input/1/a.jpg#1", "input/2/b.jpg#12"].map(|file| folder.path().join(file));
+        for file in &cut_off {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "half").unwrap();
+        }
+        assert_eq!(delete_cut_off(folder.path(), CUT_OFF).unwrap(), 0);
+        assert_eq!(delete_cut_off(folder.path(), Duration::ZERO).unwrap(), 2);
+        assert!(cut_off.iter().all(|file| !file.exists()));
+        assert!(!folder.path().join("input/2").exists());
+        assert!(objects.get(&kept).await.is_ok());
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::extract::Request;
 use axum::http::header;
 use bytes::{Bytes, BytesMut};
 use muster_jobs::{Failure, FailureCode, FileName};
 use muster_recognize::decode::{self, DecodeLimits};
 use serde::de::DeserializeOwned;
 
+use super::form::{Fields, FormField};
+use super::printable;
 use super::problem::{ApiError, Code, Refused};
 use crate::worker::image_failure;
 
@@ -23,8 +24,9 @@ const MAX_DRAINED_BYTES: usize = 256 << 20;
 const UPLOAD_TIME: Duration = Duration::from_secs(1);
 /// Longest text field, in bytes: enough for any name.
 pub const MAX_TEXT_BYTES: usize = 4096;
-/// Longest JSON body, in bytes.
-pub const MAX_JSON_BYTES: usize = 64 << 10;
+/// Longest JSON body, and longest text field that is JSON, in bytes: enough for all the metadata that
+/// a person may have.
+pub const MAX_JSON_BYTES: usize = 256 << 10;
 /// Most fields in a form besides the photographs.
 const MAX_OTHER_FIELDS: usize = 16;
 
@@ -88,8 +90,8 @@ pub struct FormRules<'a> {
     pub min_photos: usize,
     /// Most photographs.
     pub max_photos: usize,
-    /// Names of the fields with text.
-    pub text_fields: &'a [&'static str],
+    /// Names of the fields with text, and how many bytes each may have.
+    pub text_fields: &'a [(&'static str, usize)],
     /// Each photograph's limits.
     pub limits: &'a DecodeLimits,
     /// Whether a photograph that is not to be taken is refused by itself, in [`Form::refused`],
@@ -136,17 +138,17 @@ pub async fn read_form(
     rules: FormRules<'_>,
     memory: &UploadMemory,
 ) -> Result<Form, ApiError> {
-    let mut multipart = Multipart::from_request(request, &()).await.map_err(|_| {
+    let mut fields = Fields::of(request).await.map_err(|_| {
         ApiError::bad_request(format!(
             "the request has no multipart form: send one with the photograph in the field {}",
             rules.photo_fields[0]
         ))
     })?;
-    let form = read_fields(&mut multipart, rules, memory).await;
+    let form = read_fields(&mut fields, rules, memory).await;
     if form.is_err() {
         let mut drained = 0;
         // The request is refused already: what else is wrong with it does not matter.
-        'fields: while let Ok(Some(mut field)) = multipart.next_field().await {
+        'fields: while let Ok(Some(mut field)) = fields.next().await {
             while let Ok(Some(chunk)) = field.chunk().await {
                 drained += chunk.len();
                 if drained > MAX_DRAINED_BYTES {
@@ -159,7 +161,7 @@ pub async fn read_form(
 }
 
 async fn read_fields(
-    multipart: &mut Multipart,
+    fields: &mut Fields,
     rules: FormRules<'_>,
     memory: &UploadMemory,
 ) -> Result<Form, ApiError> {
@@ -168,8 +170,8 @@ async fn read_fields(
     let mut refused = Vec::new();
     let mut texts = BTreeMap::new();
     let mut others = 0;
-    while let Some(mut field) = multipart.next_field().await.map_err(unreadable)? {
-        let field_name = field.name().unwrap_or_default().to_owned();
+    while let Some(mut field) = fields.next().await? {
+        let field_name = field.name().to_owned();
         if rules.photo_fields.contains(&field_name.as_str()) {
             if photos.len() + refused.len() == rules.max_photos {
                 return Err(match rules.max_photos {
@@ -184,7 +186,8 @@ async fn read_fields(
             }
             let file = FileName::from_client(field.file_name().unwrap_or("photo"));
             let mut taken = memory.start();
-            let read = read_photo(&mut field, &file, rules.limits, &mut taken).await?;
+            let room = memory.limit - form_bytes;
+            let read = read_photo(&mut field, &file, rules.limits, &mut taken, room).await?;
             let bytes = match read {
                 Ok(bytes) => bytes,
                 Err(error) if rules.apart => {
@@ -194,22 +197,14 @@ async fn read_fields(
                 Err(error) => return Err(error),
             };
             form_bytes += bytes.len();
-            if form_bytes > memory.limit {
-                return Err(ApiError::new(
-                    Code::ImageTooLarge,
-                    format!(
-                        "the photographs have more than {} bytes together: send fewer at a time",
-                        memory.limit
-                    ),
-                ));
-            }
             photos.push(Photo {
                 file,
                 bytes,
                 taken: Arc::new(taken),
             });
-        } else if let Some(known) = rules.text_fields.iter().find(|known| **known == field_name) {
-            let bytes = read_text(&mut field).await?;
+        } else if let Some((known, limit)) = rules.text_fields.iter().find(|of| of.0 == field_name)
+        {
+            let bytes = read_text(&mut field, *limit).await?;
             let text = String::from_utf8(bytes).map_err(|_| {
                 ApiError::bad_request(format!(
                     "the field {known} is not UTF-8 text: send it as UTF-8"
@@ -227,7 +222,7 @@ async fn read_fields(
                     "the form has more than {MAX_OTHER_FIELDS} fields that Muster does not know"
                 )));
             }
-            read_text(&mut field).await?;
+            read_text(&mut field, MAX_TEXT_BYTES).await?;
         }
     }
     let count = photos.len() + refused.len();
@@ -248,16 +243,18 @@ async fn read_fields(
     })
 }
 
-/// Reads a photograph; the inner error says why it is not to be taken.
+/// Reads a photograph of a form that may take `room` bytes more of the memory for uploads; the inner
+/// error says why it is not to be taken.
 async fn read_photo(
-    field: &mut Field<'_>,
+    field: &mut FormField<'_>,
     file: &FileName,
     limits: &DecodeLimits,
     taken: &mut Taken,
+    room: usize,
 ) -> Result<Result<Bytes, ApiError>, ApiError> {
     let mut bytes = BytesMut::new();
     let mut excess = 0;
-    while let Some(chunk) = field.chunk().await.map_err(unreadable)? {
+    while let Some(chunk) = field.chunk().await? {
         if bytes.len() + chunk.len() > limits.max_bytes {
             excess += chunk.len();
             if bytes.len() + excess > MAX_DRAINED_BYTES {
@@ -266,6 +263,16 @@ async fn read_photo(
             continue;
         }
         if excess == 0 {
+            // Where nobody else uploads it would not fit either: to try again is no use.
+            if bytes.len() + chunk.len() > room {
+                return Err(ApiError::new(
+                    Code::ImageTooLarge,
+                    format!(
+                        "the photographs have more than {} bytes together: send fewer at a time",
+                        taken.memory.limit
+                    ),
+                ));
+            }
             taken.take(chunk.len())?;
             bytes.extend_from_slice(&chunk);
         }
@@ -347,15 +354,16 @@ pub fn refusal(file: &FileName, failure: &Failure) -> serde_json::Value {
     serde_json::to_value(refused).expect("only string keys")
 }
 
-async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {
+async fn read_text(field: &mut FormField<'_>, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(unreadable)? {
+    while let Some(chunk) = field.chunk().await? {
         bytes.extend_from_slice(&chunk);
-        if bytes.len() > MAX_TEXT_BYTES {
+        if bytes.len() > limit {
             return Err(ApiError::new(
                 Code::RequestTooLarge,
                 format!(
-                    "a text field of the form has more than {MAX_TEXT_BYTES} bytes: shorten it"
+                    "the form's field {} has more than {limit} bytes: shorten it",
+                    printable(field.name())
                 ),
             ));
         }
@@ -363,9 +371,38 @@ async fn read_text(field: &mut Field<'_>) -> Result<Vec<u8>, ApiError> {
     Ok(bytes)
 }
 
-fn unreadable(error: MultipartError) -> ApiError {
-    ApiError::bad_request(format!(
-        "the multipart form could not be read ({}): send it again",
-        error.body_text()
-    ))
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_does_not_fit_beside_others_may_come_again_and_what_never_fits_may_not() {
+        let memory = UploadMemory::new(10_000);
+        let limits = DecodeLimits::default();
+        let rules = FormRules {
+            photo_fields: &["image"],
+            min_photos: 1,
+            max_photos: 1,
+            text_fields: &[],
+            limits: &limits,
+            apart: false,
+        };
+        let refused = async |bytes: usize| {
+            let head = "--x\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\n";
+            let body = format!("{head}{}\r\n--x--\r\n", "a".repeat(bytes));
+            let request = Request::builder()
+                .header(header::CONTENT_TYPE, "multipart/form-data; boundary=x")
+                .body(Body::from(body))
+                .unwrap();
+            read_form(request, rules, &memory).await.unwrap_err().code()
+        };
+        assert_eq!(refused(10_000).await, Code::ImageUnsupported);
+        assert_eq!(refused(10_001).await, Code::ImageTooLarge);
+        let mut other = memory.start();
+        other.take(1).unwrap();
+        assert_eq!(refused(10_000).await, Code::Overloaded);
+        assert_eq!(refused(10_001).await, Code::ImageTooLarge);
+    }
 }

@@ -149,3 +149,22 @@ async fn a_change_that_can_not_be_written_down_is_said_to_be() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_change_of_which_the_end_is_not_known_is_marked() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up("max_instances = 1").await;
+    let photo = read(&samples.people[0].1[0]);
+    let anna = service.enroll("Anna", &[&photo]).await.json();
+    let id = anna["id"].as_str().unwrap();
+    // No segment can be written once she is gone from the changes.
+    std::fs::write(service.data.join("objects/gallery-segments"), "in the way").unwrap();
+    let path = service.at(&format!("/v1/people/{id}"));
+    let answer = Answer::read(service.http.delete(&path).send().await.unwrap()).await;
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert_eq!(service.http.get(&path).send().await.unwrap().status(), 404);
+    let deleted = audit(&service.data, &["--action", "deleted"]).await;
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(deleted[0]["people"], json!([id]));
+    assert_eq!(deleted[0]["end"], "unknown");
+}

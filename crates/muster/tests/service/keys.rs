@@ -138,6 +138,9 @@ async fn a_revoked_key_is_refused_soon_and_no_secret_is_kept() {
         }
     }
     assert_eq!(files, 2);
+    let events = service.http.get(service.at("/v1/events"));
+    let mut watching = events.bearer_auth(&lost).send().await.unwrap();
+    assert_eq!(watching.status(), 200);
     let id = lost.split('_').nth(1).unwrap();
     keys(&service.data, &["revoke", id]).await;
     until("the revoked key is refused", async || {
@@ -149,6 +152,10 @@ async fn a_revoked_key_is_refused_soon_and_no_secret_is_kept() {
     })
     .await;
     service.status_with(&kept).await;
+    until("whoever looks on with it is shut out", async || {
+        watching.chunk().await.unwrap().is_none()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -192,5 +199,46 @@ async fn only_the_origins_that_are_named_may_call_from_a_page() {
         let answer = Answer::read(preflight.await.unwrap()).await;
         let header = answer.headers.get("access-control-allow-origin");
         assert_eq!(header.is_some(), allowed, "{toml} {origin}");
+    }
+}
+
+#[tokio::test]
+async fn without_keys_only_its_own_pages_are_obeyed() {
+    let service = Service::up("max_instances = 1").await;
+    let ask = async |method: Method, path: &str, host: Option<&str>, origin: Option<&str>| {
+        let mut request = service.http.request(method, service.at(path));
+        for (name, value) in [("host", host), ("origin", origin)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        Answer::read(request.send().await.unwrap()).await
+    };
+    let elsewhere = Some("http://evil.example");
+    for (method, path, host, origin) in [
+        (Method::GET, "/v1/people", Some("evil.example"), None),
+        (Method::POST, "/v1/people", None, elsewhere),
+        (
+            Method::POST,
+            "/v1/recognize",
+            Some("evil.example"),
+            elsewhere,
+        ),
+    ] {
+        let answer = ask(method, path, host, origin).await;
+        assert_problem(&answer, 403, "forbidden");
+        assert!(answer.text().contains("require_keys"), "{}", answer.text());
+    }
+    let own = service.at("");
+    let own = own.trim_end_matches('/');
+    for (method, path, host, origin, status) in [
+        (Method::GET, "/v1/people", Some("localhost:80"), None, 200),
+        (Method::GET, "/v1/people", None, elsewhere, 200),
+        // Taken, and found not to be a form.
+        (Method::POST, "/v1/people", None, Some(own), 400),
+        (Method::POST, "/v1/people", None, None, 400),
+    ] {
+        let answer = ask(method, path, host, origin).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
 }

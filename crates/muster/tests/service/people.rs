@@ -245,6 +245,7 @@ async fn faces_come_and_go_and_a_deletion_leaves_nothing() {
         (&json!(1), &json!(1))
     );
     assert_eq!(receipt["photographs_pending"], 0);
+    assert_eq!(receipt["uploads_kept_s"], 3600);
     assert_eq!(
         service.objects("enrolled"),
         [""; 0].map(std::path::PathBuf::from)
@@ -294,6 +295,26 @@ async fn two_entries_become_one_person() {
         .call(Method::POST, &format!("{path}/merge"), Some(merge))
         .await;
     assert_eq!(again.status, 404);
+    // What would be more than is kept is refused whole.
+    let full = |first: usize| -> Value {
+        let keys = (first..first + 50).map(|n| (n.to_string(), "é".repeat(1000).into()));
+        Value::Object(keys.collect())
+    };
+    let patch = json!({ "metadata": full(0) });
+    let patched = service.call(Method::PATCH, &path, Some(patch)).await;
+    assert_eq!(patched.status, 200, "{}", patched.text());
+    let form = Form::new()
+        .text("name", "Full")
+        .text("metadata", full(50).to_string())
+        .part("image", jpeg("a.jpg", &read(&photos[1])));
+    let other = service.post("/v1/people", form).await;
+    assert_eq!(other.status, 201, "{}", other.text());
+    let merge = json!({ "from": other.json()["id"] });
+    let refused = service
+        .call(Method::POST, &format!("{path}/merge"), Some(merge))
+        .await;
+    assert_eq!(code(&refused), (400, "request.invalid".to_owned()));
+    assert_eq!(service.get("/v1/people").await["total"], 2);
     let own = json!({ "from": anna["id"] });
     let own = service
         .call(Method::POST, &format!("{path}/merge"), Some(own))
@@ -362,4 +383,32 @@ async fn a_wrong_answer_is_not_given_again() {
     assert_eq!(removed["receipt"]["photographs"], 1);
     assert_eq!(service.objects("enrolled").len(), 1);
     assert_eq!(service.recognize(&read(&photos[1])).await.name(), "Anna");
+}
+
+#[tokio::test]
+async fn a_name_of_any_characters_is_answered() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up("max_instances = 1").await;
+    let (_, photos) = &samples.people[0];
+    let name = "A\u{fffe}nna \u{ffff}\u{1f642}";
+    let enrolled = service.enroll(name, &[&read(&photos[0])]).await;
+    assert_eq!(enrolled.status, 201, "{}", enrolled.text());
+    let file = format!("{name}.jpg");
+    let form = Form::new().part("image", jpeg(&file, &read(&photos[1])));
+    let answer = service.post("/v1/recognize", form).await;
+    assert_eq!(answer.name(), name);
+}
+
+#[tokio::test]
+async fn a_face_of_an_earlier_answer_is_enrolled_with_its_files_name() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up("max_instances = 1").await;
+    let photo = read(&samples.people[0].1[0]);
+    let form = Form::new().part("image", jpeg("Jürgen 1.jpg", &photo));
+    let answer = service.post("/v1/recognize", form).await.json();
+    let id = answer["request_id"].as_str().unwrap().to_owned();
+    let form = Form::new().text("name", "Jürgen").text("request_id", id);
+    let enrolled = service.post("/v1/people", form).await;
+    assert_eq!(enrolled.status, 201, "{}", enrolled.text());
+    assert_eq!(enrolled.json()["faces"][0]["file"], "Jürgen 1.jpg");
 }

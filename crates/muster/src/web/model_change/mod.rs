@@ -19,7 +19,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
-use muster_recognize::gallery::{Change, Embeddings, Gallery, Person, PersonId, Source};
+use muster_recognize::gallery::{
+    Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source,
+};
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -34,6 +36,7 @@ use super::recognize::mismatched;
 use super::upload::stored_photo;
 use super::{App, AppState, printable};
 use crate::backend::Backend;
+use crate::live_gallery::LiveGallery;
 use crate::pauses;
 use store::{Begun, NotEmbedded, store_failed};
 
@@ -41,6 +44,9 @@ use store::{Begun, NotEmbedded, store_failed};
 const IN_FLIGHT: usize = 2;
 /// People whose faces are looked through at one time.
 const PAGE: usize = 64;
+/// People of whose faces a model is forgotten between two compactions: each writes segments anew, and
+/// each change lists those since the last.
+const FORGET_PAGE: usize = 256;
 /// How soon a replica notices a change that another one began, and works on it too.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The cosine, by the gallery's own model, below which the face that is found in a kept photograph now
@@ -206,34 +212,10 @@ pub async fn forget(
     {
         return Err(in_use());
     }
-    let mut people = 0;
-    loop {
-        // Found anew each time: someone may be enrolled meanwhile.
-        let holding = app
-            .with_gallery(|gallery| {
-                let holding = gallery.people().find(|person| holds(person, &model));
-                holding.map(|person| person.id)
-            })
-            .await?;
-        let Some(id) = holding else { break };
-        let appended = app.gallery.append(|gallery| {
-            if gallery.model() == Some(&model) {
-                return Err(Some(in_use()));
-            }
-            let found = gallery.person(id).ok_or(None)?;
-            let mut person = found.into_owned();
-            for (_, made) in person.embeddings_mut() {
-                *made = made.clone().without(&model);
-            }
-            Ok(Change::Put(person))
-        });
-        match appended.await.map_err(gallery_failed)? {
-            Ok(()) => people += 1,
-            // The person is gone.
-            Err(None) => {}
-            Err(Some(refusal)) => return Err(refusal),
-        }
-    }
+    let people = forget_everywhere(&app.gallery, &model)
+        .await
+        .map_err(gallery_failed)?
+        .ok_or_else(in_use)?;
     if people == 0 {
         return Err(ApiError::not_found(format!(
             "no face has an embedding by {}: GET /v1/gallery/model lists which models are kept",
@@ -241,6 +223,63 @@ pub async fn forget(
         )));
     }
     Ok(Json(Forgotten { model, people }))
+}
+
+/// Deletes a model's embeddings of everybody, and says of how many people; `None` where the gallery is
+/// matched by it.
+///
+/// What a call that was cut off had left, the next one does.
+async fn forget_everywhere(
+    gallery: &LiveGallery,
+    model: &str,
+) -> Result<Option<usize>, GalleryError> {
+    let (mut people, mut before, mut after) = (0, 0, None);
+    loop {
+        let (holding, last) = gallery
+            .newest(|gallery| {
+                let page = gallery.page(after, FORGET_PAGE);
+                let last = page.last().map(|person| person.id);
+                let holding = page.iter().filter(|person| holds(person, model));
+                (holding.map(|person| person.id).collect::<Vec<_>>(), last)
+            })
+            .await?;
+        for id in &holding {
+            let written = gallery.write(|gallery| {
+                if gallery.model() == Some(model) {
+                    return Err(Unforgotten::InUse);
+                }
+                let found = gallery.person(*id).filter(|person| holds(person, model));
+                let mut person = found.ok_or(Unforgotten::Gone)?.into_owned();
+                for (_, made) in person.embeddings_mut() {
+                    *made = made.clone().without(model);
+                }
+                Ok(Change::Put(person))
+            });
+            match written.await? {
+                Ok(_) => people += 1,
+                Err(Unforgotten::Gone) => {}
+                Err(Unforgotten::InUse) => return Ok(None),
+            }
+        }
+        // At the end also for a call that was cut off before this.
+        if !holding.is_empty() || last.is_none() {
+            gallery.compact().await?;
+        }
+        match last {
+            Some(last) => after = Some(last),
+            // Once more: someone may have got a face meanwhile.
+            None if people > before => (before, after) = (people, None),
+            None => return Ok(Some(people)),
+        }
+    }
+}
+
+/// Why nothing of a person was forgotten.
+enum Unforgotten {
+    /// The gallery is matched by the model.
+    InUse,
+    /// The person or the embeddings are gone.
+    Gone,
 }
 
 fn holds(person: &Person, model: &str) -> bool {
@@ -532,8 +571,8 @@ async fn embed_source(app: &App, source: Source, face: u32, model: &str) -> Resu
                     Code::Stopping,
                     format!(
                         "a worker has not got the model {}: install it where the workers run (`muster \
-                         models install --profile NAME`, or the manifest with its entry), and restart \
-                         them",
+                         models install --profile NAME`), which they notice within a minute, or add \
+                         the manifest with its entry and restart them",
                         printable(model)
                     ),
                 ));
@@ -585,6 +624,9 @@ async fn end(app: &App, only: Option<&Begun>) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn gallery_failed(error: muster_recognize::gallery::GalleryError) -> ApiError {
+fn gallery_failed(error: GalleryError) -> ApiError {
     ApiError::internal("the gallery could not be changed", &error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,17 +12,14 @@ use utoipa::ToSchema;
 
 use super::enrolment::{earlier_photo, embeddings, expect_model};
 use super::receipt::Receipt;
-use super::{PersonFull, edit, kept, no_such_person, person_id};
+use super::{ModelChanged, PersonFull, check_denials, edit, kept, no_such_person, person_id};
 use crate::backend::Backend;
 use crate::web::exchange::trace;
 use crate::web::extract::Path;
 use crate::web::openapi::{BodyProblems, NotThere, WorkProblems};
-use crate::web::problem::{ApiError, Code};
+use crate::web::problem::ApiError;
 use crate::web::recognize::mismatched;
 use crate::web::{AppState, printable};
-
-/// Most denials of one person.
-const MAX_DENIALS: usize = 100;
 
 /// A denial, as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,6 +96,7 @@ pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<D
         (status = 201, description = "It is denied.", body = DenialView),
         BodyProblems,
         WorkProblems,
+        ModelChanged,
         PersonFull,
         NotThere,
     )
@@ -156,14 +154,8 @@ pub async fn add(
             view = DenialView::from(same);
             return Ok(());
         }
-        if person.denials.len() >= MAX_DENIALS {
-            return Err(ApiError::new(
-                Code::PersonFull,
-                format!("{MAX_DENIALS} faces are denied already: delete some first"),
-            ));
-        }
         person.denials.push(denial.clone());
-        Ok(())
+        check_denials(person.denials.len())
     })
     .await;
     let is_new = denied.as_ref().is_ok_and(|_| view.id == denial.id);

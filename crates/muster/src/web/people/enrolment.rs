@@ -26,7 +26,7 @@ use crate::web::upload::{Form, FormRules, Photo, refusal, stored_photo};
 pub async fn form(
     app: &App,
     request: Request,
-    text_fields: &[&'static str],
+    text_fields: &[(&'static str, usize)],
 ) -> Result<Form, ApiError> {
     let rules = FormRules {
         photo_fields: &["image"],
@@ -174,7 +174,7 @@ pub async fn earlier_photo(app: &App, id: &str) -> Result<Photo, ApiError> {
     let below = Backend::of_request(id);
     let found = input.list(Some(&below)).try_next().await.map_err(failed)?;
     let location = found.ok_or_else(gone)?.location;
-    let file = FileName::from_client(location.filename().unwrap_or("photo"));
+    let file = Backend::file_of(&location).ok_or_else(gone)?;
     match input.get(&location).await {
         Ok(found) => stored_photo(file, found.bytes().await.map_err(failed)?, &app.memory),
         Err(object_store::Error::NotFound { .. }) => Err(gone()),
@@ -253,7 +253,7 @@ pub fn expect_model<'a>(
 ) -> Result<(), ApiError> {
     match gallery.model() {
         Some(model) if faces.any(|face| face.by(model).is_none()) => Err(ApiError::new(
-            Code::Stopping,
+            Code::GalleryChanged,
             format!("the gallery's model became {model} this moment: send it again"),
         )),
         _ => Ok(()),

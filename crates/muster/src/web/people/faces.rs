@@ -21,6 +21,7 @@ use crate::web::exchange::trace;
 use crate::web::extract::Path;
 use crate::web::openapi::{FormProblems, NotThere, WorkProblems, problem_responses};
 use crate::web::problem::{ApiError, Code};
+use crate::web::upload::MAX_TEXT_BYTES;
 use crate::web::{AppState, printable};
 
 /// The faces of a person.
@@ -76,7 +77,8 @@ pub async fn add(
 ) -> Result<Response, ApiError> {
     let person = person_id(&id)?;
     let trace = trace(request.headers());
-    let form = enrolment::form(&app, request, &["request_id", "face"]).await?;
+    let texts = [("request_id", MAX_TEXT_BYTES), ("face", MAX_TEXT_BYTES)];
+    let form = enrolment::form(&app, request, &texts).await?;
     let known = app
         .with_gallery(|gallery| gallery.person(person).map(|person| person.faces.len()))
         .await?

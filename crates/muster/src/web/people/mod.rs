@@ -23,6 +23,7 @@ use super::exchange::trace;
 use super::extract::Path;
 use super::openapi::{BodyProblems, FormProblems, NotThere, WorkProblems, problem_responses};
 use super::problem::{ApiError, Code};
+use super::upload::{MAX_JSON_BYTES, MAX_TEXT_BYTES};
 use super::{App, AppState, printable};
 use enrolment::Enrolment;
 use receipt::Receipt;
@@ -35,6 +36,9 @@ const MAX_METADATA: usize = 50;
 const MAX_METADATA_CHARS: (usize, usize) = (100, 1000);
 /// Most faces of one person.
 const MAX_FACES: usize = 100;
+/// Most denials of one person.
+const MAX_DENIALS: usize = 100;
+
 /// An enrolled face, as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FaceView {
@@ -132,6 +136,8 @@ problem_responses! {
     Taken: PersonExists;
     /// The person has as much as is kept.
     PersonFull: PersonFull;
+    /// The photograph was embedded for the gallery's model of before.
+    ModelChanged: GalleryChanged;
 }
 
 /// Show a person
@@ -183,8 +189,14 @@ pub async fn show(
 )]
 pub async fn create(State(app): AppState, request: Request) -> Result<Response, ApiError> {
     let trace = trace(request.headers());
-    let texts = &["name", "external_id", "metadata", "request_id", "face"];
-    let mut form = enrolment::form(&app, request, texts).await?;
+    let texts = [
+        ("name", MAX_TEXT_BYTES),
+        ("external_id", MAX_TEXT_BYTES),
+        ("metadata", MAX_JSON_BYTES),
+        ("request_id", MAX_TEXT_BYTES),
+        ("face", MAX_TEXT_BYTES),
+    ];
+    let mut form = enrolment::form(&app, request, &texts).await?;
     let name = form.text("name").ok_or_else(|| {
         ApiError::bad_request("the form has no field name: put the person's name there")
     })?;
@@ -300,7 +312,9 @@ pub async fn change(
                 }
             }
         }
-        check_metadata(&person.metadata)?;
+        if patch.metadata.is_some() {
+            check_metadata(&person.metadata)?;
+        }
         not_taken(
             gallery,
             person.id,
@@ -419,16 +433,23 @@ pub async fn merge(
             let entry = person.metadata.entry(key.clone());
             entry.or_insert_with(|| value.clone());
         }
-        check_faces(person.faces.len())
+        check_faces(person.faces.len())?;
+        check_denials(person.denials.len())?;
+        check_metadata(&person.metadata)
     })
     .await?;
-    append(&app, |gallery| {
+    let removed = append(&app, |gallery| {
         gallery
             .person(from)
             .map(|_| Change::Remove(from))
             .ok_or_else(|| no_such_person(&from.to_string()))
     })
-    .await?;
+    .await;
+    match removed {
+        // Somebody else had the other entry deleted meanwhile.
+        Err(refusal) if refusal.code() == Code::NotFound => {}
+        removed => removed?,
+    }
     Ok((Extension(Whom(vec![from])), Json(PersonView::from(&person))))
 }
 
@@ -497,6 +518,16 @@ fn check_faces(count: usize) -> Result<(), ApiError> {
         return Err(ApiError::new(
             Code::PersonFull,
             format!("the person would have {count} faces: {MAX_FACES} are kept, delete some first"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_denials(count: usize) -> Result<(), ApiError> {
+    if count > MAX_DENIALS {
+        return Err(ApiError::new(
+            Code::PersonFull,
+            format!("{count} faces would be denied: {MAX_DENIALS} are kept, delete some first"),
         ));
     }
     Ok(())

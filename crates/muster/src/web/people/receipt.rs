@@ -32,8 +32,8 @@ pub struct Receipt {
     /// segments that had them.
     other_machines_within_s: u64,
     /// Photographs that were sent for recognition are deleted when they are this old, whoever they
-    /// show.
-    uploads_kept_s: u64,
+    /// show; `null` where they are in a bucket, whose own expiry rule says when.
+    uploads_kept_s: Option<u64>,
 }
 
 impl Receipt {
@@ -55,7 +55,7 @@ impl Receipt {
             photographs: deleted,
             photographs_pending: embeddings - deleted,
             other_machines_within_s: LET_GO_WITHIN.as_secs(),
-            uploads_kept_s: app.retention.as_secs(),
+            uploads_kept_s: (!app.input_is_bucket).then_some(app.retention.as_secs()),
         })
     }
 }

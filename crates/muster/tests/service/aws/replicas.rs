@@ -57,6 +57,14 @@ async fn replicas_share_the_work_and_each_gets_its_own_replies() {
     .await;
     assert_eq!(two.recognize(&photo).await.name(), *name);
 
+    // Photographs are deleted by the bucket's own rule, whose time a receipt does not know.
+    let path = format!("/v1/people/{}", enrolled.json()["id"].as_str().unwrap());
+    let deleted = two.http.delete(two.at(&path)).send().await.unwrap();
+    let deleted: Value = deleted.json().await.unwrap();
+    let receipt = &deleted["receipt"];
+    assert_eq!(receipt["embeddings"], 1, "{deleted}");
+    assert_eq!(receipt.get("uploads_kept_s"), Some(&Value::Null));
+
     kill("-TERM", controller.id().unwrap());
     let ended = tokio::time::timeout(LIMIT, controller.wait()).await;
     assert!(ended.unwrap().unwrap().success());
