@@ -252,4 +252,15 @@ mod tests {
             ));
         }
     }
+
+    #[test]
+    fn what_sqs_refuses_is_escaped() {
+        let mut odd = request();
+        odd.reply_to = "replies".into();
+        odd.models = vec!["a\u{fffe}b\u{ffff}".to_owned()];
+        let (body, attributes) = odd.to_message();
+        assert!(!body.contains(['\u{fffe}', '\u{ffff}']), "{body}");
+        let read = Request::from_message(&body, &attributes).unwrap();
+        assert_eq!(read.models, odd.models);
+    }
 }

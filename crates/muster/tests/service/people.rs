@@ -397,6 +397,8 @@ async fn a_name_of_any_characters_is_answered() {
     let form = Form::new().part("image", jpeg(&file, &read(&photos[1])));
     let answer = service.post("/v1/recognize", form).await;
     assert_eq!(answer.name(), name);
+    // Not by way of a reply that the queue would not take.
+    assert_eq!(service.status().await["queue"]["dead_letter"], 0);
 }
 
 #[tokio::test]
