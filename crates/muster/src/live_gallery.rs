@@ -121,12 +121,20 @@ impl LiveGallery {
     /// [`GalleryError`].
     pub async fn write<E>(
         &self,
-        decide: impl FnMut(&Gallery) -> Result<Change, E>,
+        mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
     ) -> Result<Result<bool, E>, GalleryError> {
         let mut copy = self.copy.lock().await;
-        let written = self.store.write(&mut copy.gallery, decide).await?;
-        if let Ok(true) = written {
-            copy.due = Some(copy.gallery.version());
+        let Held { gallery, due, .. } = &mut *copy;
+        let before = *due;
+        let decide = |gallery: &Gallery| {
+            let change = decide(gallery)?;
+            // Where this fails or is cut off from here on, it may have been written.
+            *due = Some(gallery.version() + 1);
+            Ok(change)
+        };
+        let written = self.store.write(gallery, decide).await?;
+        if !matches!(written, Ok(true)) {
+            copy.due = before;
         }
         Ok(written)
     }
@@ -189,6 +197,7 @@ mod tests {
     use object_store::ObjectStore;
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
     use super::*;
 
@@ -227,6 +236,35 @@ mod tests {
         tokio::time::timeout(LET_GO_WITHIN, gone).await.unwrap();
         stop.cancel();
         following.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_cut_off_may_be_due() {
+        let slow = ThrottleConfig {
+            wait_put_per_call: Duration::from_millis(50),
+            ..ThrottleConfig::default()
+        };
+        let slow = ThrottledStore::new(InMemory::new(), slow);
+        let store = GalleryStore::new(Arc::new(slow), "gallery");
+        let live = LiveGallery::load(store).await.unwrap();
+        let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
+        let put = |_: &Gallery| Ok::<_, ()>(Change::Put(anna.clone()));
+        assert_eq!(live.write(put).await.unwrap(), Ok(false));
+        assert_eq!(live.copy.lock().await.due, None);
+        let refuse = |_: &Gallery| Err(());
+        assert_eq!(live.write(refuse).await.unwrap(), Err(()));
+        assert_eq!(live.copy.lock().await.due, None);
+        let decided = tokio::sync::Notify::new();
+        let remove = |_: &Gallery| {
+            decided.notify_one();
+            Ok::<_, ()>(Change::Remove(anna.id))
+        };
+        tokio::select! {
+            biased;
+            () = decided.notified() => {}
+            written = live.write(remove) => panic!("it was not cut off: {written:?}"),
+        }
+        assert_eq!(live.copy.lock().await.due, Some(2));
     }
 
     #[tokio::test]

@@ -191,8 +191,9 @@ async fn audit(
         entry.people.extend(more);
     }
     match auditor.note(entry).await {
-        Ok(()) => response,
-        Err(error) => error.into_response(),
+        Err(error) if response.status().is_success() => error.into_response(),
+        // What failed is not said to be done; what can not be written is in the log of this process.
+        _ => response,
     }
 }
 

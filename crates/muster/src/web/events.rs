@@ -382,8 +382,11 @@ pub async fn events(
     asked_with: HeaderMap,
 ) -> Response {
     let shut_out = async move {
-        while access.still_admits(&asked_with, Scope::Admin).await {
+        loop {
             tokio::time::sleep(KEY_INTERVAL).await;
+            if !access.still_admits(&asked_with, Scope::Admin).await {
+                return;
+            }
         }
     };
     let headers = [

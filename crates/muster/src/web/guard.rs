@@ -227,8 +227,8 @@ pub fn guarded(scope: Scope, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     }
     routes.route_layer(middleware::from_fn(
         move |Extension(access): Extension<Access>, mut request: Request, next: Next| async move {
-            let (method, headers) = (request.method().clone(), request.headers().clone());
-            match access.admit(&method, &headers, scope).await {
+            let admitted = access.admit(request.method(), request.headers(), scope);
+            match admitted.await {
                 Ok(who) => {
                     request.extensions_mut().insert(who);
                     next.run(request).await

@@ -5,10 +5,13 @@
 //! points at this machine for the page's own. Both show in the headers that it adds.
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 
 use super::problem::{ApiError, Code};
 use crate::config::Origin;
+
+/// From where a browser says that a request comes (Fetch Metadata, W3C).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Who may ask without a key.
 #[derive(Clone, Debug)]
@@ -40,6 +43,10 @@ impl Keyless {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return Ok(());
         };
+        // Which a page can not say of itself: its own, although a proxy has changed the host.
+        if text(FETCH_SITE) == Some("same-origin") {
+            return Ok(());
+        }
         let named = self.origins.iter().any(|named| named.header() == origin);
         let own = text(header::ORIGIN).zip(host);
         if named || own.is_some_and(|(origin, host)| is_at(origin, host)) {
@@ -167,5 +174,20 @@ mod tests {
             Some("http://evil.example")
         ));
         assert!(open.check(&Method::POST, &HeaderMap::new()).is_ok());
+        for (site, may) in [
+            ("same-origin", true),
+            ("same-site", false),
+            ("cross-site", false),
+        ] {
+            let headers = HeaderMap::from_iter([
+                (header::HOST, HeaderValue::from_static("10.0.0.7:8000")),
+                (
+                    header::ORIGIN,
+                    HeaderValue::from_static("https://muster.example.org"),
+                ),
+                (FETCH_SITE, HeaderValue::from_static(site)),
+            ]);
+            assert_eq!(open.check(&Method::POST, &headers).is_ok(), may, "{site}");
+        }
     }
 }

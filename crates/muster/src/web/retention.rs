@@ -1,5 +1,6 @@
 //! Forgetting: photographs and results are kept for a while and then deleted.
 
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path as Folder, PathBuf};
 use std::sync::Arc;
@@ -114,18 +115,13 @@ pub async fn sweep_cut_off(folder: PathBuf, stop: CancellationToken) {
 fn delete_cut_off(folder: &Folder, age: Duration) -> io::Result<u64> {
     let mut deleted = 0;
     for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        // Others write and delete here meanwhile.
-        let Ok(about) = entry.metadata() else {
-            continue;
-        };
-        if about.is_dir() {
-            deleted += delete_cut_off(&entry.path(), age).unwrap_or_default();
-        } else if is_cut_off(&entry.file_name().to_string_lossy())
-            && about.modified()?.elapsed().is_ok_and(|old| old >= age)
-        {
-            std::fs::remove_file(entry.path())?;
-            deleted += 1;
+        match delete_if_cut_off(&entry?, age) {
+            Ok(here) => deleted += here,
+            // Others write and delete here meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(error = %crate::Chain(&error), "could not delete a cut-off file");
+            }
         }
     }
     if deleted > 0 {
@@ -133,6 +129,19 @@ fn delete_cut_off(folder: &Folder, age: Duration) -> io::Result<u64> {
         let _ = std::fs::remove_dir(folder);
     }
     Ok(deleted)
+}
+
+fn delete_if_cut_off(entry: &DirEntry, age: Duration) -> io::Result<u64> {
+    let about = entry.metadata()?;
+    if about.is_dir() {
+        return delete_cut_off(&entry.path(), age);
+    }
+    let cut_off = is_cut_off(&entry.file_name().to_string_lossy())
+        && about.modified()?.elapsed().is_ok_and(|old| old >= age);
+    if cut_off {
+        std::fs::remove_file(entry.path())?;
+    }
+    Ok(cut_off.into())
 }
 
 /// Whether a file is one that the store has not renamed yet; in the names of objects it has `#`

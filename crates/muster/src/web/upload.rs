@@ -25,7 +25,7 @@ const UPLOAD_TIME: Duration = Duration::from_secs(1);
 /// Longest text field, in bytes: enough for any name.
 pub const MAX_TEXT_BYTES: usize = 4096;
 /// Longest JSON body, and longest text field that is JSON, in bytes: enough for all the metadata that
-/// a person may have.
+/// a person may have, as UTF-8.
 pub const MAX_JSON_BYTES: usize = 256 << 10;
 /// Most fields in a form besides the photographs.
 const MAX_OTHER_FIELDS: usize = 16;
@@ -148,12 +148,10 @@ pub async fn read_form(
     if form.is_err() {
         let mut drained = 0;
         // The request is refused already: what else is wrong with it does not matter.
-        'fields: while let Ok(Some(mut field)) = fields.next().await {
-            while let Ok(Some(chunk)) = field.chunk().await {
-                drained += chunk.len();
-                if drained > MAX_DRAINED_BYTES {
-                    break 'fields;
-                }
+        while let Ok(Some(mut field)) = fields.next().await {
+            drain(&mut field, &mut drained).await;
+            if drained > MAX_DRAINED_BYTES {
+                break;
             }
         }
     }
@@ -165,15 +163,70 @@ async fn read_fields(
     rules: FormRules<'_>,
     memory: &UploadMemory,
 ) -> Result<Form, ApiError> {
-    let mut form_bytes = 0;
-    let mut photos = Vec::new();
-    let mut refused = Vec::new();
-    let mut texts = BTreeMap::new();
-    let mut others = 0;
+    let mut reading = Reading {
+        form: Form {
+            photos: Vec::new(),
+            refused: Vec::new(),
+            texts: BTreeMap::new(),
+        },
+        bytes: 0,
+        unknown: 0,
+    };
     while let Some(mut field) = fields.next().await? {
+        if let Err(refusal) = reading.read(&mut field, &rules, memory).await {
+            drain(&mut field, &mut 0).await;
+            return Err(refusal);
+        }
+    }
+    let form = reading.form;
+    let count = form.photos.len() + form.refused.len();
+    if count < rules.min_photos {
+        let field = rules.photo_fields[0];
+        return Err(ApiError::bad_request(match rules.min_photos {
+            1 => format!("the form has no field {field}: put the photograph there"),
+            least => format!(
+                "the form has {count} photographs in fields {field}, and {least} are needed: send \
+                 them in one form"
+            ),
+        }));
+    }
+    Ok(form)
+}
+
+/// Reads what is left of a field, as far as is bounded, and drops it.
+async fn drain(field: &mut FormField<'_>, drained: &mut usize) {
+    while *drained <= MAX_DRAINED_BYTES
+        && let Ok(Some(chunk)) = field.chunk().await
+    {
+        *drained += chunk.len();
+    }
+}
+
+/// A form as far as it was read.
+struct Reading {
+    form: Form,
+    /// Of the photographs together.
+    bytes: usize,
+    /// Fields besides those that are known.
+    unknown: usize,
+}
+
+impl Reading {
+    async fn read(
+        &mut self,
+        field: &mut FormField<'_>,
+        rules: &FormRules<'_>,
+        memory: &UploadMemory,
+    ) -> Result<(), ApiError> {
+        let Form {
+            photos,
+            refused,
+            texts,
+        } = &mut self.form;
         let field_name = field.name().to_owned();
         if rules.photo_fields.contains(&field_name.as_str()) {
-            if photos.len() + refused.len() == rules.max_photos {
+            let number = photos.len() + refused.len();
+            if number == rules.max_photos {
                 return Err(match rules.max_photos {
                     1 => ApiError::bad_request(format!(
                         "the form has several fields {field_name}: send one photograph a request"
@@ -186,25 +239,22 @@ async fn read_fields(
             }
             let file = FileName::from_client(field.file_name().unwrap_or("photo"));
             let mut taken = memory.start();
-            let room = memory.limit - form_bytes;
-            let read = read_photo(&mut field, &file, rules.limits, &mut taken, room).await?;
-            let bytes = match read {
-                Ok(bytes) => bytes,
-                Err(error) if rules.apart => {
-                    refused.push((photos.len() + refused.len(), file, error));
-                    continue;
+            let room = memory.limit - self.bytes;
+            match read_photo(field, &file, rules.limits, &mut taken, room).await? {
+                Ok(bytes) => {
+                    self.bytes += bytes.len();
+                    photos.push(Photo {
+                        file,
+                        bytes,
+                        taken: Arc::new(taken),
+                    });
                 }
+                Err(error) if rules.apart => refused.push((number, file, error)),
                 Err(error) => return Err(error),
-            };
-            form_bytes += bytes.len();
-            photos.push(Photo {
-                file,
-                bytes,
-                taken: Arc::new(taken),
-            });
+            }
         } else if let Some((known, limit)) = rules.text_fields.iter().find(|of| of.0 == field_name)
         {
-            let bytes = read_text(&mut field, *limit).await?;
+            let bytes = read_text(field, *limit).await?;
             let text = String::from_utf8(bytes).map_err(|_| {
                 ApiError::bad_request(format!(
                     "the field {known} is not UTF-8 text: send it as UTF-8"
@@ -216,31 +266,16 @@ async fn read_fields(
                 )));
             }
         } else {
-            others += 1;
-            if others > MAX_OTHER_FIELDS {
+            self.unknown += 1;
+            if self.unknown > MAX_OTHER_FIELDS {
                 return Err(ApiError::bad_request(format!(
                     "the form has more than {MAX_OTHER_FIELDS} fields that Muster does not know"
                 )));
             }
-            read_text(&mut field, MAX_TEXT_BYTES).await?;
+            read_text(field, MAX_TEXT_BYTES).await?;
         }
+        Ok(())
     }
-    let count = photos.len() + refused.len();
-    if count < rules.min_photos {
-        let field = rules.photo_fields[0];
-        return Err(ApiError::bad_request(match rules.min_photos {
-            1 => format!("the form has no field {field}: put the photograph there"),
-            least => format!(
-                "the form has {count} photographs in fields {field}, and {least} are needed: send \
-                 them in one form"
-            ),
-        }));
-    }
-    Ok(Form {
-        photos,
-        refused,
-        texts,
-    })
 }
 
 /// Reads a photograph of a form that may take `room` bytes more of the memory for uploads; the inner
@@ -404,5 +439,44 @@ mod tests {
         other.take(1).unwrap();
         assert_eq!(refused(10_000).await, Code::Overloaded);
         assert_eq!(refused(10_001).await, Code::ImageTooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_form_that_is_refused_is_read_to_its_end() {
+        let limits = DecodeLimits::default();
+        let rules = FormRules {
+            photo_fields: &["image"],
+            min_photos: 1,
+            max_photos: 1,
+            text_fields: &[("name", MAX_TEXT_BYTES)],
+            limits: &limits,
+            apart: true,
+        };
+        // Too much for the memory; a second photograph; a text that is too long.
+        for (names, room) in [
+            (["image", "image"], 1_000_000),
+            (["image", "image"], 9_000_000),
+            (["name", "image"], 9_000_000),
+        ] {
+            let field = |name| {
+                let head = format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n");
+                format!("{head}\r\n{}\r\n", "a".repeat(3_000_000))
+            };
+            let body = Bytes::from(names.map(field).concat() + "--x--\r\n");
+            let read = Arc::new(AtomicUsize::new(0));
+            let (whole, count) = (body.len(), Arc::clone(&read));
+            let chunks = (0..whole).step_by(50_000).map(move |at| {
+                let chunk = body.slice(at..whole.min(at + 50_000));
+                count.fetch_add(chunk.len(), Ordering::Relaxed);
+                Ok::<_, std::io::Error>(chunk)
+            });
+            let request = Request::builder()
+                .header(header::CONTENT_TYPE, "multipart/form-data; boundary=x")
+                .body(Body::from_stream(futures::stream::iter(chunks)))
+                .unwrap();
+            let refused = read_form(request, rules, &UploadMemory::new(room)).await;
+            refused.unwrap_err();
+            assert_eq!(read.load(Ordering::Relaxed), whole, "{names:?} {room}");
+        }
     }
 }

@@ -156,6 +156,7 @@ async fn a_change_of_which_the_end_is_not_known_is_marked() {
     let service = Service::up("max_instances = 1").await;
     let photo = read(&samples.people[0].1[0]);
     let anna = service.enroll("Anna", &[&photo]).await.json();
+    let ben = service.enroll("Ben", &[&photo]).await.json();
     let id = anna["id"].as_str().unwrap();
     // No segment can be written once she is gone from the changes.
     std::fs::write(service.data.join("objects/gallery-segments"), "in the way").unwrap();
@@ -167,4 +168,15 @@ async fn a_change_of_which_the_end_is_not_known_is_marked() {
     assert_eq!(deleted.len(), 1);
     assert_eq!(deleted[0]["people"], json!([id]));
     assert_eq!(deleted[0]["end"], "unknown");
+
+    // What was not done is not said to be because that can not be written down.
+    for folder in ["objects/gallery", "objects/audit"] {
+        let folder = service.data.join(folder);
+        std::fs::rename(&folder, folder.with_extension("away")).unwrap();
+        std::fs::write(&folder, "in the way").unwrap();
+    }
+    let path = service.at(&format!("/v1/people/{}", ben["id"].as_str().unwrap()));
+    let answer = Answer::read(service.http.delete(&path).send().await.unwrap()).await;
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert!(!answer.text().contains("was done"), "{}", answer.text());
 }

@@ -46,7 +46,7 @@ const IN_FLIGHT: usize = 2;
 const PAGE: usize = 64;
 /// People of whose faces a model is forgotten between two compactions: each writes segments anew, and
 /// each change lists those since the last.
-const FORGET_PAGE: usize = 256;
+const FORGET_PAGE: usize = 64;
 /// How soon a replica notices a change that another one began, and works on it too.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The cosine, by the gallery's own model, below which the face that is found in a kept photograph now
