@@ -209,8 +209,8 @@ fn limits(settings: &Settings) -> String {
     };
     format!(
         "\n\n{keys}\n\nLimits of this service: photographs of up to {} bytes and {} pixels, {} in a \
-         form and {} bytes together; JSON bodies of up to {} bytes, fields of text of up to {}, and \
-         headers of up to {}. An upload, and the wait for its answer, take {} s at most each. {} \
+         form and {} bytes together; JSON, in bodies and fields, of up to {} bytes, fields of text of up \
+         to {}, and headers of up to {}. An upload, and the wait for its answer, take {} s at most each. {} \
          photographs may wait at one time, on {} connections.",
         settings.max_image_bytes,
         settings.max_image_pixels,

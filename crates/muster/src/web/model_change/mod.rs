@@ -7,6 +7,7 @@
 //! store, and what is done in the gallery. So any replica goes on where another was killed, and several
 //! at one time do nothing worse than some faces twice.
 
+mod forget;
 mod store;
 
 use std::collections::HashSet;
@@ -36,7 +37,6 @@ use super::recognize::mismatched;
 use super::upload::stored_photo;
 use super::{App, AppState, printable};
 use crate::backend::Backend;
-use crate::live_gallery::LiveGallery;
 use crate::pauses;
 use store::{Begun, NotEmbedded, store_failed};
 
@@ -44,9 +44,6 @@ use store::{Begun, NotEmbedded, store_failed};
 const IN_FLIGHT: usize = 2;
 /// People whose faces are looked through at one time.
 const PAGE: usize = 64;
-/// People of whose faces a model is forgotten between two compactions: each writes segments anew, and
-/// each change lists those since the last.
-const FORGET_PAGE: usize = 64;
 /// How soon a replica notices a change that another one began, and works on it too.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The cosine, by the gallery's own model, below which the face that is found in a kept photograph now
@@ -212,7 +209,7 @@ pub async fn forget(
     {
         return Err(in_use());
     }
-    let people = forget_everywhere(&app.gallery, &model)
+    let people = forget::everywhere(&app.gallery, &model)
         .await
         .map_err(gallery_failed)?
         .ok_or_else(in_use)?;
@@ -223,70 +220,6 @@ pub async fn forget(
         )));
     }
     Ok(Json(Forgotten { model, people }))
-}
-
-/// Deletes a model's embeddings of everybody, and says of how many people; `None` where the gallery is
-/// matched by it.
-///
-/// What a call that was cut off had left, the next one does.
-async fn forget_everywhere(
-    gallery: &LiveGallery,
-    model: &str,
-) -> Result<Option<usize>, GalleryError> {
-    let (mut people, mut before, mut after) = (0, 0, None);
-    loop {
-        let (holding, last) = gallery
-            .newest(|gallery| {
-                let page = gallery.page(after, FORGET_PAGE);
-                let last = page.last().map(|person| person.id);
-                let holding = page.iter().filter(|person| holds(person, model));
-                (holding.map(|person| person.id).collect::<Vec<_>>(), last)
-            })
-            .await?;
-        for id in &holding {
-            let written = gallery.write(|gallery| {
-                if gallery.model() == Some(model) {
-                    return Err(Unforgotten::InUse);
-                }
-                let found = gallery.person(*id).filter(|person| holds(person, model));
-                let mut person = found.ok_or(Unforgotten::Gone)?.into_owned();
-                for (_, made) in person.embeddings_mut() {
-                    *made = made.clone().without(model);
-                }
-                Ok(Change::Put(person))
-            });
-            match written.await? {
-                Ok(_) => people += 1,
-                Err(Unforgotten::Gone) => {}
-                Err(Unforgotten::InUse) => return Ok(None),
-            }
-        }
-        // At the end also for a call that was cut off before this.
-        if !holding.is_empty() || last.is_none() {
-            gallery.compact().await?;
-        }
-        match last {
-            Some(last) => after = Some(last),
-            // Once more: someone may have got a face meanwhile.
-            None if people > before => (before, after) = (people, None),
-            None => return Ok(Some(people)),
-        }
-    }
-}
-
-/// Why nothing of a person was forgotten.
-enum Unforgotten {
-    /// The gallery is matched by the model.
-    InUse,
-    /// The person or the embeddings are gone.
-    Gone,
-}
-
-fn holds(person: &Person, model: &str) -> bool {
-    let mut faces = person.faces.iter().map(|face| &face.embeddings);
-    let mut denials = person.denials.iter().map(|denial| &denial.embeddings);
-    let by = |made: &Embeddings| made.by(model).is_some();
-    faces.any(by) || denials.any(by)
 }
 
 fn known(app: &App, name: &str) -> Result<String, ApiError> {
@@ -627,6 +560,3 @@ async fn end(app: &App, only: Option<&Begun>) -> Result<(), ApiError> {
 fn gallery_failed(error: GalleryError) -> ApiError {
     ApiError::internal("the gallery could not be changed", &error)
 }
-
-#[cfg(test)]
-mod tests;
