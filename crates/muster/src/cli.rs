@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use muster_base::settings::Settings;
+use muster_base::signals;
+#[cfg(feature = "lab")]
+use muster_lab::{bench, eval, profile, simulate};
 use tokio::net::TcpListener;
 
-use crate::config::{Overrides, Settings};
-use crate::{
-    api_keys, audit, bench, controller, doctor, enroll, eval, gallery, models, profile, recognize,
-    signals, simulate, status, up, verify, web, worker,
-};
+use crate::commands::{audit, doctor, enroll, gallery, keys, models, recognize, status, verify};
+use crate::flags::Overrides;
+use crate::up;
 
 /// An elastic face-recognition service: a photograph in, a name out
 #[derive(Debug, Parser)]
@@ -30,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything on this machine: the web tier, the controller and its workers
-    Up(Overrides),
+    Up(UpArgs),
     /// Run the web tier alone
     Web(Overrides),
     /// Run one worker
@@ -38,7 +40,7 @@ enum Command {
     /// Run the controller alone; its workers are its children
     Controller(Overrides),
     /// Make, list or revoke API keys
-    Keys(api_keys::KeysArgs),
+    Keys(keys::KeysArgs),
     /// Show who enrolled, changed, deleted or looked at whom, and when
     Audit(audit::AuditArgs),
     /// Install, list or verify the models
@@ -53,16 +55,29 @@ enum Command {
     Gallery(gallery::GalleryArgs),
     /// Show how a running service fares
     Status(status::StatusArgs),
+    #[cfg(feature = "lab")]
     /// Measure a service under load, beside the figures of the system it came from
     Bench(bench::BenchArgs),
+    #[cfg(feature = "lab")]
     /// Measure the worker's pipeline in this process, on one thread
     Profile(profile::ProfileArgs),
+    #[cfg(feature = "lab")]
     /// Measure recognition accuracy
     Eval(eval::EvalArgs),
+    #[cfg(feature = "lab")]
     /// Replay a trace of arrivals under Muster's planner, its peers and a clairvoyant
     Simulate(simulate::SimulateArgs),
     /// Say what this machine and the role on AWS lack, and how to get it
     Doctor(doctor::DoctorArgs),
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Stop when standard input ends: the parent is gone
+    #[arg(long)]
+    exit_with_stdin: bool,
 }
 
 #[derive(Debug, Args)]
@@ -91,32 +106,35 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Settings::resolve(config.as_deref(), &overrides)
     };
     match cli.command {
-        Command::Up(overrides) => {
-            let settings = settings(&overrides)?;
+        Command::Up(args) => {
+            let settings = settings(&args.overrides)?;
             let listener = listen(&settings).await?;
             let shutdown = signals::shutdown()?;
+            if args.exit_with_stdin {
+                signals::stop_with_parent(shutdown.clone(), up::longest_drain(&settings))?;
+            }
             up::run(settings, config, listener, shutdown).await?;
         }
         Command::Web(overrides) => {
             let settings = settings(&overrides)?;
             let listener = listen(&settings).await?;
-            let replica = web::Replica::new(web::Reporting::Ledger);
-            web::run(settings, listener, replica, signals::shutdown()?).await?;
+            let replica = muster_web::Replica::new(muster_web::Reporting::Ledger);
+            muster_web::run(settings, listener, replica, signals::shutdown()?).await?;
         }
         Command::Worker(args) => {
-            let options = worker::WorkerOptions {
+            let options = muster_worker::WorkerOptions {
                 id: args.id,
                 exit_with_stdin: args.exit_with_stdin,
             };
-            worker::run(settings(&args.overrides)?, options, signals::shutdown()?).await?;
+            muster_worker::run(settings(&args.overrides)?, options, signals::shutdown()?).await?;
         }
         Command::Controller(overrides) => {
             let settings = settings(&overrides)?;
-            controller::run(settings, config, None, signals::shutdown()?).await?;
+            muster_controller::run(settings, config, None, signals::shutdown()?).await?;
         }
         Command::Keys(args) => {
             let settings = settings(args.overrides())?;
-            api_keys::run(args, &settings).await?;
+            keys::run(args, &settings).await?;
         }
         Command::Audit(args) => {
             let settings = settings(args.overrides())?;
@@ -128,11 +146,15 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => return verify::run(args).await,
         Command::Gallery(args) => gallery::run(args).await?,
         Command::Status(args) => status::run(args).await?,
+        #[cfg(feature = "lab")]
         Command::Bench(args) => {
             return bench::run(args, &settings(&Overrides::default())?, config).await;
         }
+        #[cfg(feature = "lab")]
         Command::Profile(args) => profile::run(args, &settings(&Overrides::default())?)?,
+        #[cfg(feature = "lab")]
         Command::Eval(args) => eval::run(args, &settings(&Overrides::default())?)?,
+        #[cfg(feature = "lab")]
         Command::Simulate(args) => tokio::task::spawn_blocking(|| simulate::run(args))
             .await
             .context("simulate")??,
@@ -143,7 +165,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Binds the web tier's address and says so: a port of 0 is chosen only now.
 async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
-    let listener = web::bind(settings.listen).await?;
+    let listener = muster_web::bind(settings.listen).await?;
     let address = listener
         .local_addr()
         .context("read the listener's address")?;

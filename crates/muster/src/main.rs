@@ -1,15 +1,22 @@
 //! The `muster` program.
 
+mod cli;
+mod commands;
+mod exit;
+mod flags;
+mod up;
+
 use std::process::ExitCode;
 
 use clap::Parser;
-use muster::cli::Cli;
+use cli::Cli;
+use muster_base::{cpu, logging};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    muster::logging::start();
+    logging::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .thread_name(muster::cpu::RUNTIME_THREAD)
+        .thread_name(cpu::RUNTIME_THREAD)
         .enable_all()
         .build()
     {
@@ -19,11 +26,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(muster::cli::run(cli));
+    let result = runtime.block_on(cli::run(cli));
     // What still blocks a thread (reading standard input, say) is not waited for.
     runtime.shutdown_background();
     match result {
         Ok(code) => code,
-        Err(error) => muster::failed(&error),
+        Err(error) => exit::failed(&error),
     }
 }

@@ -1,14 +1,15 @@
 //! The web tier and the controller in one process; workers are its children, or EC2 instances.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{FleetKind, Settings};
-use crate::controller::{self, OwnWeb};
-use crate::web::{self, Replica, Reporting};
+use muster_base::settings::{FleetKind, Settings, seconds};
+use muster_controller::OwnWeb;
+use muster_web::{Replica, Reporting};
 
 /// Runs until `shutdown`: then the requests in flight are answered, and the fleet is drained.
 ///
@@ -38,13 +39,18 @@ pub async fn run(
     };
     let stop_controller = CancellationToken::new();
     let stop_web = shutdown.child_token();
-    let mut controller = tokio::spawn(controller::run(
+    let mut controller = tokio::spawn(muster_controller::run(
         settings.clone(),
         config,
         Some(own),
         stop_controller.clone(),
     ));
-    let mut web = tokio::spawn(web::run(settings, listener, replica, stop_web.clone()));
+    let mut web = tokio::spawn(muster_web::run(
+        settings,
+        listener,
+        replica,
+        stop_web.clone(),
+    ));
     // The fleet outlives the web tier, so that what is in flight gets its answer.
     let (served, controlled) = tokio::select! {
         served = &mut web => {
@@ -58,4 +64,12 @@ pub async fn run(
     };
     controlled.context("run the controller")??;
     served.context("run the web tier")?
+}
+
+/// How long everything on this machine takes to stop at most: the requests in flight, then the
+/// workers.
+pub fn longest_drain(settings: &Settings) -> Duration {
+    /// For what is neither: queues removed, spans exported, files closed.
+    const MARGIN: Duration = Duration::from_secs(10);
+    seconds(settings.request_timeout_s) + seconds(settings.drain_timeout_s) + MARGIN
 }

@@ -1,0 +1,394 @@
+//! The stores and the queues that a role works on, opened from the settings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use aws_config::SdkConfig;
+use futures::TryStreamExt;
+use muster_jobs::{
+    ENROLLED_PREFIX, FileName, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, OUTPUT_PREFIX,
+    ObjectKeys, Purpose, RequestId, STATUS_PREFIX,
+};
+use muster_queue::{
+    OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
+};
+use muster_recognize::gallery::{GalleryStore, SegmentCache, Source};
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use percent_encoding::percent_decode_str;
+
+use crate::aws;
+use crate::settings::{FleetKind, QueueKind, S3Url, Settings, seconds};
+
+/// How long a message that nobody takes is kept.
+pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// How long a report is kept: one that is older says nothing. The least that SQS takes.
+const REPORT_RETENTION: Duration = Duration::from_secs(60);
+
+/// How long a message waits for others to share a call of SQS with: a tenth of what the call takes.
+const LINGER: Duration = Duration::from_millis(3);
+/// The same for a deletion, which nobody waits for, and which only has to come well before the
+/// visibility timeout, a second at least.
+const DELETE_LINGER: Duration = Duration::from_millis(100);
+/// Calls under way at one time for the batches of one queue.
+const CALLS_IN_FLIGHT: usize = 4;
+
+/// Who opens stores and queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The web tier.
+    Web,
+    /// The controller.
+    Controller,
+    /// A worker, which makes no queues.
+    Worker,
+}
+
+/// Everything that the roles share, whichever machine they run on.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Photographs.
+    pub input: Arc<dyn ObjectStore>,
+    /// Results.
+    pub output: Arc<dyn ObjectStore>,
+    /// What the controller knows.
+    pub state: Arc<dyn ObjectStore>,
+    /// The enrolled people.
+    pub gallery: GalleryStore,
+    /// The photographs of enrolled faces, kept for a change of the model.
+    pub enrolled: Arc<dyn ObjectStore>,
+    /// All queues, to open a web replica's reply queue.
+    pub queues: Arc<dyn Queues>,
+    /// Where requests wait.
+    pub requests: Arc<dyn Queue>,
+    /// Where requests end that no worker can do.
+    pub dead_letters: Arc<dyn Queue>,
+    /// Where workers and web replicas tell the controller how they fare.
+    pub reports: Arc<dyn Queue>,
+    /// How objects are named.
+    pub keys: ObjectKeys,
+    /// AWS's configuration, where any of it is used.
+    pub sdk: Option<SdkConfig>,
+    response_queue: String,
+    visibility_timeout: Duration,
+}
+
+impl Backend {
+    /// Opens what the settings name, for a role. What is absent on this machine is made, and so are
+    /// queues on SQS for a local fleet; buckets must exist, and on AWS so must queues.
+    ///
+    /// # Errors
+    /// Names the folder, bucket or queue that can not be used.
+    pub async fn open(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+        let places = [
+            &settings.input_store,
+            &settings.output_store,
+            &settings.state_store,
+        ];
+        let remote = settings.queues == QueueKind::Sqs || places.iter().any(|p| p.is_some());
+        let sdk = if remote {
+            Some(aws::sdk_config(settings).await?)
+        } else {
+            None
+        };
+        let open = |place, part| store(settings, sdk.as_ref(), place, part);
+        let input = open(places[0], INPUT_PREFIX)?;
+        let output = open(places[1], OUTPUT_PREFIX)?;
+        let state = open(places[2], "")?;
+        let look =
+            async |place: &Option<S3Url>, store: &Arc<dyn ObjectStore>, reads: bool| match place {
+                Some(place) if reads => look_into(&**store, place).await,
+                _ => Ok(()),
+            };
+        // A role may list what it reads from, and need not be allowed more.
+        tokio::try_join!(
+            look(places[0], &input, role != Role::Controller),
+            look(places[1], &output, role == Role::Web),
+            look(places[2], &state, true),
+        )?;
+        let gallery: Arc<dyn ObjectStore> = match places[2] {
+            Some(_) => Arc::clone(&state),
+            // Photographs can be sent again; an enrolment that was confirmed must outlive a power
+            // cut.
+            None => Arc::new(local(settings)?.with_fsync(true)),
+        };
+        let segments = segments(settings)?;
+        let queues = queues(settings, sdk.as_ref())?;
+        let visibility_timeout = seconds(settings.visibility_timeout_s);
+        let open = async |name: &str, retention: Duration, redrive: Option<Redrive>| {
+            let options = QueueOptions {
+                visibility_timeout,
+                redrive,
+                retention,
+            };
+            let opened = match settings.queues {
+                QueueKind::Local => queues.queue(name, &options).await,
+                // One that is there is taken as it is: on AWS a role need not be allowed to change
+                // it, and one that is not there has another name.
+                QueueKind::Sqs => match queues.existing(name).await {
+                    Err(QueueError::NotFound { .. })
+                        if role != Role::Worker && settings.fleet == FleetKind::Local =>
+                    {
+                        tracing::info!(
+                            queue = format!("{}{name}", settings.queue_prefix),
+                            "the queue is not there and is made"
+                        );
+                        queues.queue(name, &options).await
+                    }
+                    opened => opened,
+                },
+            };
+            opened.with_context(|| format!("open the queue {}{name}", settings.queue_prefix))
+        };
+        let dead_letters = open(&settings.dead_letter_queue, 14 * RETENTION, None).await?;
+        // Workers set failing requests aside themselves, so that the client is answered; the
+        // queue's own redrive is for requests that even the setting aside fails on.
+        let redrive = Redrive {
+            dead_letter: settings.dead_letter_queue.clone(),
+            max_receives: settings.max_receives + 3,
+        };
+        let requests = open(&settings.request_queue, RETENTION, Some(redrive)).await?;
+        let reports = open(&settings.report_queue, REPORT_RETENTION, None).await?;
+        Ok(Self {
+            input,
+            output,
+            state,
+            gallery: GalleryStore::new(Arc::clone(&gallery), GALLERY_PREFIX).cached(segments),
+            enrolled: Arc::new(PrefixStore::new(gallery, ENROLLED_PREFIX)),
+            queues,
+            requests,
+            dead_letters,
+            reports,
+            keys: settings.object_keys,
+            sdk,
+            response_queue: settings.response_queue.clone(),
+            visibility_timeout,
+        })
+    }
+
+    /// How sends are gathered into batches.
+    pub fn sends(&self) -> OutboxOptions {
+        self.batching(LINGER)
+    }
+
+    /// How deletions are gathered into batches.
+    pub fn deletions(&self) -> OutboxOptions {
+        self.batching(DELETE_LINGER)
+    }
+
+    /// Waiting for others saves calls of SQS, and nothing on this machine.
+    fn batching(&self, linger: Duration) -> OutboxOptions {
+        OutboxOptions {
+            linger: match self.sdk {
+                Some(_) => linger,
+                None => Duration::ZERO,
+            },
+            in_flight: CALLS_IN_FLIGHT,
+        }
+    }
+
+    /// What the names of all reply queues begin with.
+    pub fn reply_queues(&self) -> String {
+        format!("{}-", self.response_queue)
+    }
+
+    /// Makes the queue that a web replica gets its replies on.
+    ///
+    /// # Errors
+    /// When the queue can not be made.
+    pub async fn replies(&self, replica: &str) -> anyhow::Result<Arc<dyn Queue>> {
+        self.replies_on(&format!("{}{replica}", self.reply_queues()))
+            .await
+    }
+
+    /// The same, by the queue's whole name.
+    ///
+    /// # Errors
+    /// When the queue can not be made.
+    pub async fn replies_on(&self, name: &str) -> anyhow::Result<Arc<dyn Queue>> {
+        let options = QueueOptions {
+            visibility_timeout: self.visibility_timeout,
+            redrive: None,
+            retention: RETENTION,
+        };
+        self.queues
+            .queue(name, &options)
+            .await
+            .context("open the reply queue")
+    }
+
+    /// Where a request's photograph is uploaded to, in the input store.
+    pub fn input_key(&self, purpose: Purpose, id: RequestId, file: &FileName) -> Path {
+        self.layout(purpose).input(id, file).into_iter().collect()
+    }
+
+    /// How the objects of a request are named: only recognition knows the layout by file name.
+    pub fn layout(&self, purpose: Purpose) -> ObjectKeys {
+        match purpose {
+            Purpose::Recognize => self.keys,
+            Purpose::Embed { .. } => ObjectKeys::Request,
+        }
+    }
+
+    /// Where the photograph of an enrolled or denied face is kept, in the store for them.
+    pub fn kept(source: Source) -> Path {
+        Path::from(match source {
+            Source::Face(id) => id.to_string(),
+            Source::Denial(id) => id.to_string(),
+        })
+    }
+
+    /// Where a request's result is written to, in the output store.
+    pub fn output_key(&self, id: RequestId, file: &FileName) -> Path {
+        self.keys.output(id, file).into_iter().collect()
+    }
+
+    /// Where a result that is too large for a queue is written to, in the output store.
+    pub fn large_output_key(&self, id: RequestId, file: &FileName) -> Path {
+        ObjectKeys::Request.output(id, file).into_iter().collect()
+    }
+
+    /// Below which a request's photograph and result are, whatever its file is called.
+    pub fn of_request(id: RequestId) -> Path {
+        Path::from(id.to_string())
+    }
+
+    /// The client's file name at the end of a request's key, where it is percent-encoded.
+    pub fn file_of(key: &Path) -> Option<FileName> {
+        let name = percent_decode_str(key.filename()?).decode_utf8().ok()?;
+        Some(FileName::from_client(&name))
+    }
+
+    /// Where it is said that a request is a job, in the input store.
+    pub fn job_key(id: RequestId, file: &FileName) -> Path {
+        muster_jobs::job(id, file).into_iter().collect()
+    }
+
+    /// Below which it is said that a request is a job, whatever its file is called.
+    pub fn of_job(id: RequestId) -> Path {
+        Path::from_iter([JOBS_PREFIX, &id.to_string()])
+    }
+
+    /// Below which all jobs are.
+    pub fn jobs() -> Path {
+        Path::from(JOBS_PREFIX)
+    }
+
+    /// What sorts after everything of this job, and before everything of the next.
+    pub fn after_job(id: RequestId) -> Path {
+        // A zero is what comes next to a slash.
+        Path::from_iter([JOBS_PREFIX.to_owned(), format!("{id}0")])
+    }
+
+    /// Where the controller keeps what it has learned, in the state store.
+    pub fn learned() -> Path {
+        Path::from_iter([STATUS_PREFIX, "learned.json"])
+    }
+
+    /// Where it is said which model the gallery is being changed to, in the state store.
+    pub fn model_change() -> Path {
+        Path::from_iter([STATUS_PREFIX, "model-change.json"])
+    }
+
+    /// Below which it is said what the next model made no embedding of, in the state store.
+    pub fn not_embedded() -> Path {
+        Path::from_iter([STATUS_PREFIX, "model-change"])
+    }
+
+    /// Where the controller says how the fleet fares, in the state store.
+    pub fn fleet_status() -> Path {
+        Path::from_iter([STATUS_PREFIX, "fleet.json"])
+    }
+}
+
+/// Where the gallery's segments are mapped from.
+fn segments(settings: &Settings) -> anyhow::Result<SegmentCache> {
+    let folder = settings.data_dir.join("gallery-cache");
+    let opened = SegmentCache::open(&folder)
+        .with_context(|| format!("make the folder {} for the gallery", folder.display()))?;
+    restrict(&settings.data_dir)?;
+    Ok(opened)
+}
+
+/// The state store alone, for a command that works on it.
+///
+/// # Errors
+/// Names the folder or bucket that can not be used.
+pub async fn state_store(settings: &Settings) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let Some(place) = &settings.state_store else {
+        return Ok(Arc::new(local(settings)?.with_fsync(true)));
+    };
+    let sdk = aws::sdk_config(settings).await?;
+    let store = aws::bucket(&sdk, place)?;
+    look_into(&*store, place).await?;
+    Ok(store)
+}
+
+/// Where the objects are that are in no bucket.
+pub fn local_folder(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("objects")
+}
+
+/// The objects in the data folder.
+fn local(settings: &Settings) -> anyhow::Result<LocalFileSystem> {
+    let folder = local_folder(settings);
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
+    restrict(&settings.data_dir)?;
+    LocalFileSystem::new_with_prefix(&folder)
+        .with_context(|| format!("open the objects in {}", folder.display()))
+}
+
+/// Opens the bucket that is set, or that part of the data folder.
+fn store(
+    settings: &Settings,
+    sdk: Option<&SdkConfig>,
+    place: &Option<S3Url>,
+    part: &str,
+) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let (Some(place), Some(sdk)) = (place, sdk) else {
+        let local = local(settings)?.with_automatic_cleanup(true);
+        return Ok(if part.is_empty() {
+            Arc::new(local)
+        } else {
+            Arc::new(PrefixStore::new(local, part))
+        });
+    };
+    aws::bucket(sdk, place)
+}
+
+/// Fails where a bucket is not there, which would look like one without objects.
+async fn look_into(store: &dyn ObjectStore, place: &S3Url) -> anyhow::Result<()> {
+    store
+        .list(None)
+        .try_next()
+        .await
+        .with_context(|| format!("look into {place}"))?;
+    Ok(())
+}
+
+fn queues(settings: &Settings, sdk: Option<&SdkConfig>) -> anyhow::Result<Arc<dyn Queues>> {
+    Ok(match (settings.queues, sdk) {
+        (QueueKind::Sqs, Some(sdk)) => Arc::new(SqsQueues::new(sdk, &settings.queue_prefix)),
+        _ => {
+            std::fs::create_dir_all(&settings.data_dir)
+                .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
+            restrict(&settings.data_dir)?;
+            let database = settings.data_dir.join("queue.db");
+            let queues = SqliteQueues::open(&database)
+                .with_context(|| format!("open the queue {}", database.display()))?;
+            Arc::new(queues)
+        }
+    })
+}
+
+/// Lets nobody but the owner into the data folder: it holds faces.
+fn restrict(folder: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("restrict the data folder {} to its owner", folder.display()))
+}

@@ -1,0 +1,121 @@
+use serde_json::json;
+
+use super::*;
+
+/// An environment without variables: the tests' own does not matter.
+fn nothing() -> Env {
+    Env::raw().only(&[])
+}
+
+fn resolve(toml: &str) -> anyhow::Result<Settings> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("muster.toml");
+    std::fs::write(&file, toml).unwrap();
+    Settings::layer(Some(&file), nothing(), &json!({}))
+}
+
+#[test]
+fn the_sample_file_is_the_defaults() {
+    let sample = include_str!("../../../../muster.example.toml");
+    let settings = resolve(sample).unwrap();
+    assert_eq!(settings, Settings::default());
+    let commented_out = sample.replace("\n# ", "\n");
+    let (top, ec2) = commented_out.split_once("\n[ec2]\n").unwrap();
+    let all = serde_json::to_value(Settings::default()).unwrap();
+    for (part, keys) in [(top, &all), (ec2, &all["ec2"])] {
+        for key in keys.as_object().unwrap().keys() {
+            let there = key == "ec2" || format!("\n{part}").contains(&format!("\n{key} = "));
+            assert!(there, "{key} is not in the sample");
+        }
+    }
+}
+
+#[test]
+fn unknown_keys_and_impossible_values_are_named() {
+    for (toml, named) in [
+        ("max_instance = 3", "max_instance"),
+        ("max_instances = 0", "max_instances"),
+        ("idle_grace_s = -1.0", "idle_grace_s"),
+        ("keep_alive = \"forever\"", "forever"),
+        ("listen = \"nowhere\"", "listen"),
+        ("min_instances = 9\nmax_instances = 2", "min_instances"),
+        ("processing_timeout_s = 0", "processing_timeout_s is 0"),
+        ("[ec2]\nboot_timeout_s = 0", "ec2.boot_timeout_s is 0"),
+        ("[ec2]\nexpected_boot_s = 0", "ec2.expected_boot_s is 0"),
+        ("max_receives = 998", "at most 997"),
+        (
+            "report_queue = \"req-queue\"",
+            "request_queue and report_queue are both \"req-queue\"",
+        ),
+        (
+            "dead_letter_queue = \"report-queue\"",
+            "dead_letter_queue and report_queue are both \"report-queue\"",
+        ),
+        (
+            "request_queue = \"dead-letter-queue\"",
+            "request_queue and dead_letter_queue are both \"dead-letter-queue\"",
+        ),
+        ("cutoff = 2.0", "cutoff"),
+        ("target_fpir = 0.0", "target_fpir"),
+        ("object_keys = \"hash\"", "hash"),
+        ("input_store = \"bucket\"", "s3://bucket"),
+        (
+            "input_store = \"s3://one\"\nstate_store = \"s3://one/state\"",
+            "one must not lie in the other",
+        ),
+        ("cors_origins = [\"*\"]", "https://"),
+        ("cors_origins = [\"https://a.example/app\"]", "https://"),
+        ("max_header_bytes = 100", "max_header_bytes"),
+        ("[ec2]\nspot = true", "spot"),
+        ("fleet = \"ec2\"", "input_store is not set"),
+    ] {
+        let error = format!("{:#}", resolve(toml).unwrap_err());
+        assert!(error.contains(named), "{toml}: {error}");
+    }
+}
+
+#[test]
+fn an_installation_on_aws_is_described() {
+    let toml = "
+        input_store = \"s3://in-bucket\"
+        output_store = \"s3://out-bucket\"
+        state_store = \"s3://state-bucket/muster/\"
+        queues = \"sqs\"
+        fleet = \"ec2\"
+        [ec2]
+        launch_template = \"worker\"
+    ";
+    let settings = resolve(toml).unwrap();
+    let state = settings.state_store.clone().unwrap();
+    assert_eq!(
+        (state.bucket.as_str(), state.prefix.as_str()),
+        ("state-bucket", "muster")
+    );
+    assert_eq!(settings.max_instances(), EC2_INSTANCES);
+    let policy = settings.policy();
+    assert_eq!(policy.billing_minimum, Duration::from_secs(60));
+    assert!(matches!(policy.keep_alive, KeepAlive::Learned { .. }));
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("muster.toml");
+    std::fs::write(&file, "max_instances = 15\nidle_grace_s = 2").unwrap();
+    let overrides = json!({ "max_instances": 3 });
+    let settings = Settings::layer(Some(&file), nothing(), &overrides).unwrap();
+    assert_eq!((settings.max_instances(), settings.idle_grace_s), (3, 2.0));
+    let missing = folder.path().join("other.toml");
+    assert!(Settings::layer(Some(&missing), nothing(), &overrides).is_err());
+}
+
+#[test]
+fn limits_that_can_just_be_kept_are_taken() {
+    for toml in [
+        "max_receives = 997",
+        "processing_timeout_s = 0.001",
+        "idle_grace_s = 0",
+    ] {
+        assert!(resolve(toml).is_ok(), "{toml}");
+    }
+}

@@ -1,0 +1,302 @@
+//! `muster eval identify`: who is it, among everyone enrolled, and is it anybody.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use muster_recognize::calibration::{Basis, Cutoff, Rate, Shipped};
+use muster_recognize::decide::Rules;
+use muster_recognize::identification::{self, Probe, Scores, Shown};
+use muster_recognize::quality::Requirements;
+use muster_recognize::recognizer::Face;
+use serde::Serialize;
+
+use super::album::{self, Album, Draw, Eyes};
+use muster_base::settings::Settings;
+
+/// Arguments of `muster eval identify`.
+#[derive(Debug, Args)]
+pub struct IdentifyArgs {
+    /// Photographs to enrol, one folder a person
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "probes",
+        required_unless_present = "images"
+    )]
+    gallery: Option<PathBuf>,
+    /// Photographs of the same people to look up, one folder a person
+    #[arg(long, value_name = "DIR", requires = "gallery")]
+    probes: Option<PathBuf>,
+    /// Photographs of other people
+    #[arg(long, value_name = "DIR", requires = "gallery")]
+    strangers: Option<PathBuf>,
+    /// Photographs, one folder a person, to be split: of people with several, half of each one's
+    /// are enrolled and the others looked up; people with one are strangers
+    #[arg(long, value_name = "DIR", conflicts_with = "gallery")]
+    images: Option<PathBuf>,
+    /// The seed of that split
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// People enrolled at most; of the others, one photograph each is a stranger's
+    #[arg(long, value_name = "N", requires = "images")]
+    people: Option<usize>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed as JSON: the shares, and with counts and intervals in `scores`.
+#[derive(Debug, Serialize)]
+struct Figures {
+    rank1: Option<f64>,
+    fnir: Option<f64>,
+    fpir: Option<f64>,
+    threshold: f32,
+    target_fpir: f64,
+    basis: Basis,
+    cutoff_ms: f64,
+    counts: Counts,
+    scores: Scores,
+}
+
+#[derive(Debug, Serialize)]
+struct Counts {
+    people: usize,
+    faces: usize,
+    probes: usize,
+    strangers: usize,
+    no_face: usize,
+    unfit_to_enrol: usize,
+    unfit_to_name: usize,
+}
+
+/// Who is enrolled, looked up, and a stranger.
+struct Split {
+    gallery: Vec<Album>,
+    probes: Vec<Album>,
+    strangers: Vec<Album>,
+}
+
+/// Splits everyone's photographs: of up to `people` people with several, half of each one's (rounded
+/// down) are enrolled and the others looked up; everyone else is a stranger, with one.
+fn split(mut albums: Vec<Album>, seed: u64, people: Option<usize>) -> Split {
+    let mut draw = Draw::new(seed);
+    if people.is_some() {
+        draw.shuffle(&mut albums);
+    }
+    let people = people.unwrap_or(usize::MAX);
+    let mut split = Split {
+        gallery: Vec::new(),
+        probes: Vec::new(),
+        strangers: Vec::new(),
+    };
+    for mut album in albums {
+        if album.photos.len() < 2 || split.gallery.len() >= people {
+            album.photos.truncate(1);
+            split.strangers.push(album);
+            continue;
+        }
+        draw.shuffle(&mut album.photos);
+        let looked_up = album.photos.split_off(album.photos.len() / 2);
+        split.probes.push(Album {
+            name: album.name.clone(),
+            photos: looked_up,
+        });
+        split.gallery.push(album);
+    }
+    split
+}
+
+/// Runs the evaluation and prints its figures.
+pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
+    let mut eyes = Eyes::open(settings)?;
+    let split = match &args.images {
+        Some(images) => split(eyes.albums(images)?, args.seed, args.people),
+        None => {
+            let mut read = |folder: &Option<PathBuf>| match folder {
+                Some(folder) => eyes.albums(folder),
+                None => Ok(Vec::new()),
+            };
+            Split {
+                gallery: read(&args.gallery)?,
+                probes: read(&args.probes)?,
+                strangers: read(&args.strangers)?,
+            }
+        }
+    };
+    let embedder = eyes.installation.embedder();
+    let gallery = album::gallery(&embedder.name, &split.gallery)?;
+    let faces = || {
+        let parts = [&split.gallery, &split.probes, &split.strangers];
+        let albums = parts.into_iter().flatten();
+        albums.flat_map(|album| album.photos.iter().map(|(_, face)| face.as_ref()))
+    };
+    let no_face = faces().filter(Option::is_none).count();
+    let unfit = |required: Requirements| {
+        let lacks = |face: &&Face| !required.lacking(&face.quality).is_empty();
+        faces().flatten().filter(lacks).count()
+    };
+    let (unfit_to_enrol, unfit_to_name) = (
+        unfit(Requirements::for_enrolment()),
+        unfit(Requirements::for_match()),
+    );
+    let shown = |face: Option<&Face>| Shown {
+        face: face.map(|face| face.embedding.clone()),
+        lacks: face.map_or_else(Vec::new, |face| {
+            Requirements::for_match().lacking(&face.quality)
+        }),
+    };
+    let mut probes: Vec<Probe> = Vec::new();
+    for album in &split.probes {
+        probes.extend(album.photos.iter().map(|(_, face)| Probe {
+            name: album.name.clone(),
+            shown: shown(face.as_ref()),
+        }));
+    }
+    let strangers = split.strangers.iter().flat_map(|album| &album.photos);
+    let strangers: Vec<Shown> = strangers.map(|(_, face)| shown(face.as_ref())).collect();
+    let begun = Instant::now();
+    let cutoff = match settings.cutoff {
+        Some(cutoff) => Cutoff::set(cutoff),
+        None => Cutoff::for_target(&gallery, &Shipped::from(embedder), settings.target_fpir),
+    };
+    let cutoff_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let scores = identification::score(&gallery, &probes, &strangers, &Rules::at(cutoff.value));
+    if args.json {
+        let figures = Figures {
+            rank1: scores.rank1.estimate,
+            fnir: scores.at.fnir.estimate,
+            fpir: scores.at.fpir.estimate,
+            threshold: cutoff.value,
+            target_fpir: settings.target_fpir,
+            basis: cutoff.basis,
+            cutoff_ms,
+            counts: Counts {
+                people: gallery.people_count(),
+                faces: gallery.faces(),
+                probes: probes.len(),
+                strangers: strangers.len(),
+                no_face,
+                unfit_to_enrol,
+                unfit_to_name,
+            },
+            scores,
+        };
+        println!(
+            "{}",
+            serde_json::to_string(&figures).context("write the figures")?
+        );
+        return Ok(());
+    }
+    println!(
+        "{} people with {} faces enrolled, {} photographs of them and {} of strangers looked up",
+        gallery.people_count(),
+        gallery.faces(),
+        probes.len(),
+        strangers.len()
+    );
+    println!("without a face    {no_face}");
+    println!(
+        "unfit             {unfit_to_enrol} to be enrolled (they are, here), {unfit_to_name} to be named"
+    );
+    println!("target FPIR       {:.3} %", 100.0 * settings.target_fpir);
+    println!(
+        "threshold         {:.3}, worked out in {cutoff_ms:.2} ms",
+        cutoff.value
+    );
+    show(&scores);
+    Ok(())
+}
+
+fn show(scores: &Scores) {
+    println!("rank 1            {}", said(&scores.rank1));
+    println!("FNIR              {}", said(&scores.at.fnir));
+    println!("FPIR              {}", said(&scores.at.fpir));
+    println!("decided:");
+    println!("  not named       {}", said(&scores.decided.fnir));
+    println!("  wrongly named   {}", said(&scores.decided.fpir));
+    println!(
+        "  ambiguous       {} photographs of enrolled people, {} of strangers",
+        scores.ambiguous_probes, scores.ambiguous_strangers
+    );
+    println!("threshold      FPIR %    FNIR %");
+    for at in &scores.table {
+        let share = |rate: &Rate| match rate.estimate {
+            Some(share) => format!("{:8.3}", 100.0 * share),
+            None => format!("{:>8}", "-"),
+        };
+        println!(
+            "  {:<9.2} {}  {}",
+            at.threshold,
+            share(&at.fpir),
+            share(&at.fnir)
+        );
+    }
+}
+
+/// A rate with its interval and counts.
+pub fn said(rate: &Rate) -> String {
+    match rate.estimate {
+        Some(share) => format!(
+            "{:.3} % ({} of {}; 95 %: {:.3} to {:.3} %)",
+            100.0 * share,
+            rate.happened,
+            rate.of,
+            100.0 * rate.low,
+            100.0 * rate.high
+        ),
+        None => "not known: there is nothing to count".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn album(name: &str, count: usize) -> Album {
+        Album {
+            name: name.to_owned(),
+            photos: (0..count).map(|n| (format!("{name}{n}"), None)).collect(),
+        }
+    }
+
+    fn counts(albums: &[Album]) -> Vec<(String, usize)> {
+        let albums = albums.iter();
+        albums
+            .map(|album| (album.name.clone(), album.photos.len()))
+            .collect()
+    }
+
+    #[test]
+    fn half_of_each_persons_photographs_are_enrolled_and_people_with_one_are_strangers() {
+        let albums = vec![album("Ann", 5), album("Bob", 1), album("Cleo", 2)];
+        let split = split(albums, 1, None);
+        assert_eq!(
+            counts(&split.gallery),
+            [("Ann".into(), 2), ("Cleo".into(), 1)]
+        );
+        assert_eq!(
+            counts(&split.probes),
+            [("Ann".into(), 3), ("Cleo".into(), 1)]
+        );
+        assert_eq!(counts(&split.strangers), [("Bob".into(), 1)]);
+        let mut all: Vec<String> = [&split.gallery[0], &split.probes[0]]
+            .iter()
+            .flat_map(|album| album.photos.iter().map(|(file, _)| file.clone()))
+            .collect();
+        all.sort();
+        assert_eq!(all, ["Ann0", "Ann1", "Ann2", "Ann3", "Ann4"]);
+    }
+
+    #[test]
+    fn of_those_who_are_too_many_one_photograph_is_a_strangers() {
+        let albums = ["Ann", "Bob", "Cleo"].map(|name| album(name, 4));
+        let split = split(albums.to_vec(), 1, Some(1));
+        assert_eq!(counts(&split.gallery)[0].1, 2);
+        assert_eq!(counts(&split.probes)[0].1, 2);
+        let strangers = counts(&split.strangers);
+        assert!(matches!(&strangers[..], [(_, 1), (_, 1)]), "{strangers:?}");
+    }
+}

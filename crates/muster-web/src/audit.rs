@@ -1,0 +1,221 @@
+//! What callers do to people, written into the audit log.
+//!
+//! A change is in the log before it is answered. Looks are gathered, and follow within a second.
+
+use std::time::Duration;
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{Extension, MatchedPath, RawPathParams, Request};
+use axum::http::{Method, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use muster_recognize::gallery::PersonId;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::problem::{ApiError, Code};
+use super::{App, exchange};
+use muster_base::audit::{Action, AuditLog, End, Entry, Who};
+use muster_base::backoff;
+
+/// Looks are written together when the first is this old.
+const GATHER: Duration = Duration::from_secs(1);
+/// Looks that may wait to be written; whoever looks then waits too.
+const WAITING: usize = 4096;
+/// How often a change is tried to be written.
+const ATTEMPTS: u32 = 3;
+
+/// The people that a handler says it has shown or changed, beyond the one that the path names.
+#[derive(Clone, Debug, Default)]
+pub struct Whom(pub Vec<PersonId>);
+
+/// Writes the audit log. Cheap to clone.
+#[derive(Clone)]
+pub struct Auditor {
+    log: AuditLog,
+    looks: mpsc::Sender<Entry>,
+}
+
+impl Auditor {
+    /// Starts writing on `tasks`; what waits at `stop` is still written.
+    pub fn start(log: AuditLog, tasks: &TaskTracker, stop: CancellationToken) -> Self {
+        let (looks, waiting) = mpsc::channel(WAITING);
+        tasks.spawn(gather(log.clone(), waiting, stop));
+        Self { log, looks }
+    }
+
+    async fn note(&self, entry: Entry) -> Result<(), ApiError> {
+        if entry.action.is_look() {
+            // The gatherer ends after the last request.
+            let _ = self.looks.send(entry).await;
+            return Ok(());
+        }
+        let mut failures = 0;
+        while let Err(error) = self.log.append(std::slice::from_ref(&entry)).await {
+            failures += 1;
+            if failures == ATTEMPTS {
+                let unwritten = serde_json::to_string(&entry).unwrap_or_default();
+                tracing::error!(
+                    error = %muster_base::ErrorChain(error.as_ref()),
+                    entry = unwritten,
+                    "a change is not in the audit log"
+                );
+                return Err(ApiError::new(
+                    Code::Internal,
+                    "it was done, but it could not be written into the audit log; Muster's log has \
+                     the entry",
+                ));
+            }
+            tokio::time::sleep(backoff::after(failures)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Writes looks, some at a time. What can not be written is tried until it can.
+async fn gather(log: AuditLog, mut waiting: mpsc::Receiver<Entry>, stop: CancellationToken) {
+    let mut entries = Vec::new();
+    let mut failures = 0;
+    loop {
+        if entries.is_empty() {
+            tokio::select! {
+                received = waiting.recv_many(&mut entries, WAITING) => if received == 0 {
+                    return;
+                },
+                () = stop.cancelled() => {}
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(GATHER.max(backoff::after(failures))) => {}
+            () = stop.cancelled() => waiting.close(),
+        }
+        while entries.len() < WAITING
+            && let Ok(entry) = waiting.try_recv()
+        {
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            return;
+        }
+        match log.append(&entries).await {
+            Ok(()) => {
+                entries.clear();
+                failures = 0;
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::error!(
+                    error = %muster_base::ErrorChain(error.as_ref()),
+                    looks = entries.len(),
+                    "looks at people are not in the audit log"
+                );
+                if stop.is_cancelled() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What a call of a route means, where it has to do with people.
+fn action(method: &Method, route: &str) -> Option<Action> {
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    Some(match (route, method) {
+        ("/v1/people", _) if reads => Action::Listed,
+        ("/v1/people", &Method::POST) => Action::Enrolled,
+        ("/v1/people/{id}", _) if reads => Action::LookedAt,
+        ("/v1/people/{id}", &Method::PATCH) => Action::Changed,
+        ("/v1/people/{id}", &Method::DELETE) => Action::Deleted,
+        ("/v1/people/{id}/merge", _) => Action::Merged,
+        ("/v1/people/{id}/faces", _) if reads => Action::LookedAt,
+        ("/v1/people/{id}/faces", _) => Action::FacesAdded,
+        ("/v1/people/{id}/faces/{face}", _) => Action::FaceDeleted,
+        ("/v1/people/{id}/faces/{face}/photo", _) => Action::PhotoLookedAt,
+        ("/v1/people/{id}/denials", _) if reads => Action::LookedAt,
+        ("/v1/people/{id}/denials", _) => Action::Denied,
+        ("/v1/people/{id}/denials/{denial}", _) => Action::DenialRemoved,
+        ("/v1/gallery/health", _) => Action::Examined,
+        ("/v1/gallery/model", &Method::POST) => Action::ModelChanged,
+        ("/v1/gallery/model/{model}", _) => Action::ModelForgotten,
+        _ => return None,
+    })
+}
+
+/// Has every call of these routes that succeeds, or may have, written into the log.
+pub fn audited(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes.route_layer(middleware::from_fn(audit))
+}
+
+/// Writes what a call did into the log, before it is answered.
+async fn audit(
+    Extension(auditor): Extension<Auditor>,
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let Some(action) = route.and_then(|route| action(request.method(), route.as_str())) else {
+        return next.run(request).await;
+    };
+    let who = request.extensions().get::<Who>().cloned();
+    let mut entry = Entry::now(who.unwrap_or(Who::Anybody), action);
+    entry.request_id = exchange::current().map(|id| id.to_string());
+    // What is no text names nothing: the handler answers so.
+    for (name, value) in params.iter().flatten() {
+        match name {
+            "id" => entry.people.extend(value.parse::<PersonId>().ok()),
+            _ => entry.thing = value.parse::<uuid::Uuid>().ok().map(|id| id.to_string()),
+        }
+    }
+    let mut cut = Cut {
+        auditor: &auditor,
+        entry: Some(entry),
+    };
+    let response = next.run(request).await;
+    let Some(mut entry) = cut.entry.take() else {
+        return response;
+    };
+    if response.status().is_server_error() && !entry.action.is_look() {
+        // What failed may have failed after the change was made.
+        entry.end = End::Unknown;
+    } else if !response.status().is_success() {
+        return response;
+    }
+    entry.at_ms = muster_jobs::now_ms();
+    let created = response.headers().get(header::LOCATION);
+    let created = created.and_then(|at| at.to_str().ok()?.rsplit('/').next()?.parse().ok());
+    entry.people.extend::<Option<PersonId>>(created);
+    if let Some(Whom(more)) = response.extensions().get() {
+        entry.people.extend(more);
+    }
+    match auditor.note(entry).await {
+        Err(error) if response.status().is_success() => error.into_response(),
+        // What failed is not said to be done; what can not be written is in the log of this process.
+        _ => response,
+    }
+}
+
+/// Writes the entry where a client hangs up before its call has ended: a change may have been made.
+struct Cut<'a> {
+    auditor: &'a Auditor,
+    entry: Option<Entry>,
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        let Some(mut entry) = self.entry.take() else {
+            return;
+        };
+        if entry.action.is_look() {
+            return;
+        }
+        entry.end = End::Unknown;
+        let auditor = self.auditor.clone();
+        tokio::spawn(async move {
+            // What can not be written is in the log of this process.
+            let _ = auditor.note(entry).await;
+        });
+    }
+}

@@ -1,0 +1,308 @@
+//! Who may ask what: each route's scope, the keys that have it, and how often they may ask.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Extension, Request};
+use axum::http::{HeaderMap, HeaderName, Method, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::App;
+use super::keyless::Keyless;
+use super::openapi::{self, PLAIN_PATH};
+use super::problem::{ApiError, Code};
+use super::rate::Bucket;
+use muster_base::api_keys::{ApiKey, KeyId, KeyStore, Scope, Token};
+use muster_base::audit::Who;
+
+/// The header for a key beside `Authorization`.
+pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// How long a key that was read, or was not there, is taken as such: how long a revocation may take
+/// to be noticed.
+const FRESH: Duration = Duration::from_secs(3);
+/// Keys remembered at one time.
+const MAX_REMEMBERED: usize = 4096;
+/// Look-ups a second of keys that are not remembered, and at once: who guesses keys has the store
+/// read no more often than that.
+const LOOKUPS_PER_S: f64 = 50.0;
+const LOOKUPS_BURST: f64 = 200.0;
+/// How much of a refused body is read, and for how long, so that the client gets to read the answer.
+const MAX_DRAINED_BYTES: usize = 16 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Whom the web tier lets in. Cheap to clone.
+#[derive(Clone)]
+pub struct Access {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Who is let in without a key; `None` where one is required.
+    keyless: Option<Keyless>,
+    store: KeyStore,
+    remembered: Mutex<HashMap<KeyId, Arc<Remembered>>>,
+    lookups: Mutex<Bucket>,
+}
+
+/// What is known of one key. The lock is held while the store is asked, so that it is asked once.
+#[derive(Default)]
+struct Remembered {
+    known: tokio::sync::Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// When the store was asked, and what it had.
+    read: Option<(Instant, Option<Arc<ApiKey>>)>,
+    bucket: Option<Bucket>,
+}
+
+impl Known {
+    fn fresh(&self) -> Option<Option<Arc<ApiKey>>> {
+        let (at, key) = self.read.as_ref()?;
+        (at.elapsed() < FRESH).then(|| key.clone())
+    }
+}
+
+impl Access {
+    /// Lets in who has a key, and where none is required those without one whom `keyless` obeys.
+    pub fn new(store: KeyStore, keyless: Option<Keyless>) -> Self {
+        let lookups = Bucket::new(LOOKUPS_PER_S, LOOKUPS_BURST, Instant::now());
+        Self {
+            inner: Arc::new(Inner {
+                keyless,
+                store,
+                remembered: Mutex::default(),
+                lookups: Mutex::new(lookups),
+            }),
+        }
+    }
+
+    /// Decides on a request to a route of that scope; says who sent it.
+    async fn admit(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        scope: Scope,
+    ) -> Result<Who, ApiError> {
+        let Some(sent) = sent(headers) else {
+            let keyless = self.inner.keyless.as_ref().ok_or_else(|| {
+                ApiError::new(
+                    Code::Unauthorized,
+                    "this Muster wants an API key: send Authorization: Bearer with the key that \
+                     `muster keys create` printed",
+                )
+            })?;
+            keyless.check(method, headers)?;
+            return Ok(Who::Anybody);
+        };
+        let unknown = || {
+            ApiError::new(
+                Code::Unauthorized,
+                "the API key is not known here, was revoked or has expired: `muster keys list` \
+                 shows which there are",
+            )
+        };
+        let token: Token = sent
+            .and_then(|sent| sent.parse().ok())
+            .ok_or_else(unknown)?;
+        let remembered = self.remembered(&token.id);
+        let mut known = remembered.known.lock().await;
+        let key = match known.fresh() {
+            Some(key) => key,
+            None => {
+                let never_there = !matches!(&known.read, Some((_, Some(_))));
+                if never_there {
+                    self.count_lookup()?;
+                }
+                let found = self.inner.store.get(&token.id).await.map_err(|error| {
+                    ApiError::internal("an API key could not be read", error.as_ref())
+                })?;
+                let found = found.map(Arc::new);
+                known.read = Some((Instant::now(), found.clone()));
+                found
+            }
+        };
+        let key = key.filter(|key| key.accepts(&token)).ok_or_else(unknown)?;
+        if !key.allows(scope) {
+            return Err(ApiError::new(
+                Code::Forbidden,
+                format!(
+                    "the API key {} lacks the scope {}: send one that has it",
+                    key.id,
+                    scope.text()
+                ),
+            ));
+        }
+        let who = Who::from(&*key);
+        let Some(rate) = key.rate_per_s else {
+            return Ok(who);
+        };
+        let now = Instant::now();
+        let bucket = match &mut known.bucket {
+            Some(bucket) if bucket.is_of(rate, key.burst()) => bucket,
+            other => other.insert(Bucket::new(rate, key.burst(), now)),
+        };
+        bucket.take(now).map_err(|wait| {
+            ApiError::rate_limited(
+                format!("the API key {} may ask {rate} times a second: wait", key.id),
+                wait,
+            )
+        })?;
+        Ok(who)
+    }
+
+    /// Whether who was admitted with these headers, to look on for long, would still be.
+    pub async fn still_admits(&self, headers: &HeaderMap, scope: Scope) -> bool {
+        match self.admit(&Method::GET, headers, scope).await {
+            Ok(_) => true,
+            // Of what failed or has to wait nothing follows.
+            Err(refusal) => !matches!(refusal.code(), Code::Unauthorized | Code::Forbidden),
+        }
+    }
+
+    fn remembered(&self, id: &KeyId) -> Arc<Remembered> {
+        let mut all = self
+            .inner
+            .remembered
+            .lock()
+            .expect("no code panics while it holds these");
+        if let Some(known) = all.get(id) {
+            return Arc::clone(known);
+        }
+        if all.len() >= MAX_REMEMBERED {
+            // Keys that were guessed go first; of those that are real, the buckets would be lost.
+            all.retain(|_, remembered| match remembered.known.try_lock() {
+                Ok(known) => matches!(&known.read, Some((_, Some(_)))),
+                Err(_) => true,
+            });
+            if all.len() >= MAX_REMEMBERED {
+                all.clear();
+            }
+        }
+        Arc::clone(all.entry(id.clone()).or_default())
+    }
+
+    fn count_lookup(&self) -> Result<(), ApiError> {
+        let mut lookups = self
+            .inner
+            .lookups
+            .lock()
+            .expect("no code panics while it holds these");
+        lookups.take(Instant::now()).map_err(|wait| {
+            ApiError::rate_limited("too many unknown API keys are being tried: wait", wait)
+        })
+    }
+}
+
+/// The key that a request carries; the inner `None` where it is no text.
+fn sent(headers: &HeaderMap) -> Option<Option<&str>> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let bearer = value.to_str().ok().and_then(|value| {
+            let (scheme, key) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        });
+        return Some(bearer);
+    }
+    headers.get(API_KEY).map(|value| value.to_str().ok())
+}
+
+/// Lets only those in who have the scope, and documents that.
+pub fn guarded(scope: Scope, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    let codes = [
+        Code::Unauthorized,
+        Code::Forbidden,
+        Code::RateLimited,
+        Code::Internal,
+    ];
+    let mut routes = openapi::also(routes, &codes);
+    for (_, _, operation) in openapi::operations(routes.get_openapi_mut()) {
+        let by = |scheme| SecurityRequirement::new(scheme, [scope.text()]);
+        operation.security = Some(vec![by(openapi::BEARER), by(openapi::HEADER)]);
+    }
+    routes.route_layer(middleware::from_fn(
+        move |Extension(access): Extension<Access>, mut request: Request, next: Next| async move {
+            let admitted = access.admit(request.method(), request.headers(), scope);
+            match admitted.await {
+                Ok(who) => {
+                    request.extensions_mut().insert(who);
+                    next.run(request).await
+                }
+                Err(refusal) => refuse(request, refusal).await,
+            }
+        },
+    ))
+}
+
+async fn refuse(request: Request, refusal: ApiError) -> Response {
+    let plain = request.uri().path() == PLAIN_PATH;
+    // Who waits to be told to continue has sent nothing yet, and reading would tell.
+    if !request.headers().contains_key(header::EXPECT) {
+        let mut body = request.into_body().into_data_stream();
+        let draining = async {
+            let mut drained = 0;
+            while let Some(Ok(chunk)) = body.next().await {
+                drained += chunk.len();
+                if drained > MAX_DRAINED_BYTES {
+                    break;
+                }
+            }
+        };
+        // Whether it ends in time or not, the answer is the same.
+        let _ = tokio::time::timeout(DRAIN_TIME, draining).await;
+    }
+    if plain {
+        refusal.into_plain()
+    } else {
+        refusal.into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_in_either_header() {
+        let headers = |name: HeaderName, value: &str| {
+            HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+        };
+        assert_eq!(sent(&HeaderMap::new()), None);
+        for value in ["Bearer k", "bearer k", "BEARER  k "] {
+            let headers = headers(header::AUTHORIZATION, value);
+            assert_eq!(sent(&headers), Some(Some("k")), "{value}");
+        }
+        assert_eq!(sent(&headers(header::AUTHORIZATION, "Basic k")), Some(None));
+        assert_eq!(sent(&headers(API_KEY, "k")), Some(Some("k")));
+    }
+
+    #[tokio::test]
+    async fn guessed_keys_fill_neither_memory_nor_the_stores_bill() {
+        let access = Access::new(
+            KeyStore::new(Arc::new(object_store::memory::InMemory::new())),
+            None,
+        );
+        let mut refused = HashMap::new();
+        for n in 0..2 * MAX_REMEMBERED {
+            let key = format!("Bearer muster_{n:016x}_{n:064x}");
+            let headers = HeaderMap::from_iter([(
+                header::AUTHORIZATION,
+                HeaderValue::from_str(&key).unwrap(),
+            )]);
+            let admitted = access.admit(&Method::GET, &headers, Scope::Recognize).await;
+            let refusal = admitted.unwrap_err();
+            *refused.entry(refusal.code().text()).or_insert(0) += 1;
+        }
+        assert!(access.inner.remembered.lock().unwrap().len() <= MAX_REMEMBERED);
+        let looked_up = refused["unauthorized"];
+        assert!(looked_up >= LOOKUPS_BURST as usize, "{refused:?}");
+        assert!(refused["rate_limited"] > MAX_REMEMBERED, "{refused:?}");
+    }
+}

@@ -1,0 +1,572 @@
+//! Jobs: photographs that are recognised without their client waiting.
+//!
+//! A job is accepted when its photograph is stored and its message is on the queue, both of which
+//! outlive every process. An object of its own, written after both, lists it. The result stands in
+//! the output store; nothing of a job is held in memory, so that any replica answers for it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, TryStreamExt, stream};
+use muster_jobs::{
+    Failure, FailureCode, FileName, ObjectKeys, Purpose, Recognition, RequestId, now_ms,
+};
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::exchange::trace;
+use super::extract::{Path, Query};
+use super::openapi::{FormProblems, NotThere, problem_responses};
+use super::problem::{ApiError, Code, Problem};
+use super::recognize::{PhotosForm, no_face, rules};
+use super::{App, AppState, printable};
+use muster_base::backend::{Backend, RETENTION};
+
+/// Jobs on a page, unless asked otherwise.
+const PAGE: usize = 100;
+/// Most jobs on a page.
+const MAX_PAGE: usize = 1000;
+/// Most jobs looked at for one page where only those of one state are wanted.
+const MAX_LOOKED_AT: usize = 1000;
+/// Jobs looked at in the stores at one time.
+const LOOKS: usize = 16;
+
+/// How a job fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It waits, or a worker is at it.
+    Pending,
+    /// It has its result.
+    Done,
+    /// It will have none.
+    Failed,
+}
+
+/// A job, as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Job {
+    id: RequestId,
+    state: JobState,
+    /// The client's name of the photograph, as far as it is still known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<FileName>,
+    submitted_at_ms: u64,
+    /// When the photograph and the result are deleted; `null` where a bucket's own rules say so.
+    expires_at_ms: Option<u64>,
+    /// What recognition answered, where the job is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Recognition>)]
+    result: Option<Value>,
+    /// Why there is no result, where the job has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Problem>)]
+    problem: Option<Value>,
+}
+
+/// What several photographs are answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Accepted {
+    /// One for each photograph, in their order.
+    jobs: Vec<Job>,
+}
+
+/// What the stores have of a job.
+#[derive(Debug)]
+enum Found {
+    /// The stored outcome.
+    Outcome(Value),
+    /// The photograph alone.
+    Photograph,
+    /// Neither.
+    Nothing,
+}
+
+/// What the submission of jobs is answered.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it documents what `submit` answers")]
+enum Submitted {
+    /// One photograph's.
+    One(Job),
+    /// Several photographs'.
+    Several(Accepted),
+}
+
+problem_responses! {
+    /// Where there are no jobs.
+    Unavailable: JobsUnavailable;
+    /// What a query is refused with.
+    BadQuery: RequestInvalid;
+    /// What a job's queue or store does not take in time.
+    Unstored: Timeout;
+}
+
+/// Submit photographs without waiting for what comes of them
+///
+/// One job for each photograph, all of them or none. Once it is accepted a job survives the end of
+/// every process, and ends with one result.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs",
+    tag = "jobs",
+    request_body(content = PhotosForm, content_type = "multipart/form-data"),
+    responses(
+        (
+            status = 202,
+            description = "The jobs are queued.",
+            body = Submitted,
+            headers(("Location" = String, description = "Of one photograph: where its job is.")),
+        ),
+        FormProblems,
+        Unavailable,
+        Unstored,
+    )
+)]
+pub async fn submit(State(app): AppState, request: Request) -> Result<Response, ApiError> {
+    there_are_jobs(&app)?;
+    let trace = trace(request.headers());
+    let form = app.form(request, rules(&app, &["image"], app.max_images));
+    let photos = form.await?.photos;
+    check_room(&app, photos.len()).await?;
+    let accepted = app.dispatcher.accept(photos, trace).await?;
+    let pending = |(id, file)| app.job(id, Some(file), Found::Photograph);
+    let mut jobs: Vec<Job> = accepted.into_iter().map(pending).collect();
+    if jobs.len() > 1 {
+        return Ok((StatusCode::ACCEPTED, Json(Accepted { jobs })).into_response());
+    }
+    let job = jobs.remove(0);
+    let location = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
+    Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
+}
+
+/// Refuses jobs while too many requests are on the queue.
+async fn check_room(app: &App, jobs: usize) -> Result<(), ApiError> {
+    let counts = app.backend.requests.counts().await;
+    let counts =
+        counts.map_err(|error| ApiError::internal("the queue could not be counted", &error))?;
+    let queued = (counts.visible + counts.in_flight) as usize;
+    // SQS's own count lags.
+    let queued = queued.max(app.dispatcher.unawaited_jobs());
+    let beyond = (queued + jobs).saturating_sub(app.max_jobs);
+    if beyond == 0 {
+        return Ok(());
+    }
+    Err(ApiError::overloaded(
+        format!(
+            "{queued} requests are queued already, of {} that may be: try again later",
+            app.max_jobs
+        ),
+        app.dispatcher.time_to_answer(beyond),
+    ))
+}
+
+/// Show a job and its result
+///
+/// Also that of a recognition whose client waited in vain.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id, a UUID.")),
+    responses((status = 200, description = "How far it is.", body = Job), NotThere, Unavailable)
+)]
+pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
+    there_are_jobs(&app)?;
+    let unknown = || no_such_job(&id);
+    let id: RequestId = id.parse().map_err(|_| unknown())?;
+    let failed =
+        |error: anyhow::Error| ApiError::internal("a job could not be read", error.as_ref());
+    let Backend { input, output, .. } = &app.backend;
+    let listed = first(&**input, &Backend::of_job(id))
+        .await
+        .map_err(failed)?;
+    if let Some(file) = listed.as_ref().and_then(Backend::file_of) {
+        let found = look(&app, id, &file).await.map_err(failed)?;
+        return Ok(Json(app.job(id, Some(file), found)));
+    }
+    let below = Backend::of_request(id);
+    if let Some(key) = first(&**output, &below).await.map_err(failed)?
+        && let Some(outcome) = read(&**output, &key).await.map_err(failed)?
+    {
+        return Ok(Json(app.job(id, None, Found::Outcome(outcome))));
+    }
+    let photo = first(&**input, &below).await.map_err(failed)?;
+    let photo = photo.ok_or_else(unknown)?;
+    Ok(Json(app.job(
+        id,
+        Backend::file_of(&photo),
+        Found::Photograph,
+    )))
+}
+
+/// Which jobs are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Listing {
+    /// Most jobs on the page, 1 to 1000; 100 where it is not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// The last job that was looked at for the page before, as its `next` named it.
+    #[param(value_type = Option<uuid::Uuid>)]
+    after: Option<RequestId>,
+    /// Only jobs in this state.
+    state: Option<JobState>,
+}
+
+/// One page of the jobs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Jobs {
+    /// The oldest first, without their results.
+    jobs: Vec<Job>,
+    /// What to give as `after` for the next page; `null` on the last. Where only one state is
+    /// wanted, a page may be short and not be the last.
+    next: Option<RequestId>,
+}
+
+/// List the jobs, the oldest first
+#[utoipa::path(
+    get,
+    path = "/v1/jobs",
+    tag = "jobs",
+    params(Listing),
+    responses((status = 200, description = "A page of them.", body = Jobs), BadQuery, Unavailable)
+)]
+pub async fn list(
+    State(app): AppState,
+    Query(listing): Query<Listing>,
+) -> Result<Json<Jobs>, ApiError> {
+    there_are_jobs(&app)?;
+    let limit = listing.limit.unwrap_or(PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(ApiError::bad_request(format!(
+            "limit is {limit}: ask for 1 to {MAX_PAGE} jobs a page"
+        )));
+    }
+    let failed =
+        |error: anyhow::Error| ApiError::internal("the jobs could not be listed", error.as_ref());
+    let wanted = match listing.state {
+        None => limit,
+        Some(_) => MAX_LOOKED_AT.max(limit),
+    };
+    let sorted = app.input_is_bucket;
+    let (listed, more) = first_jobs(&*app.backend.input, sorted, listing.after, wanted)
+        .await
+        .map_err(failed)?;
+    let last = listed.last().map(|(id, _)| *id);
+    let looks = stream::iter(listed).map(async |(id, file)| {
+        let found = look(&app, id, &file).await?;
+        anyhow::Ok(app.job(id, Some(file), found).summary())
+    });
+    let jobs = looks.buffered(LOOKS);
+    let fits = |job: &Job| listing.state.is_none_or(|state| job.state == state);
+    let mut fitting = Box::pin(jobs.try_filter(|job| std::future::ready(fits(job))));
+    let mut page: Vec<Job> = Vec::new();
+    while page.len() <= limit {
+        match fitting.try_next().await.map_err(failed)? {
+            Some(job) => page.push(job),
+            None => break,
+        }
+    }
+    let full = page.len() > limit;
+    page.truncate(limit);
+    let next = match (full, more) {
+        (true, _) => page.last().map(|job| job.id),
+        (false, true) => last,
+        (false, false) => None,
+    };
+    Ok(Json(Jobs { jobs: page, next }))
+}
+
+/// What the deletion of a job answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobDeletion {
+    id: RequestId,
+    /// Photographs deleted.
+    photographs: usize,
+    /// Results deleted.
+    results: usize,
+}
+
+/// Delete a job: its photograph, its result, and the work on it where it is not done
+#[utoipa::path(
+    delete,
+    path = "/v1/jobs/{id}",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id, a UUID.")),
+    responses(
+        (status = 200, description = "What was deleted.", body = JobDeletion),
+        NotThere,
+        Unavailable,
+    )
+)]
+pub async fn remove(
+    State(app): AppState,
+    Path(id): Path<String>,
+) -> Result<Json<JobDeletion>, ApiError> {
+    there_are_jobs(&app)?;
+    let unknown = || no_such_job(&id);
+    let id: RequestId = id.parse().map_err(|_| unknown())?;
+    let failed =
+        |error: anyhow::Error| ApiError::internal("a job could not be deleted", error.as_ref());
+    let Backend { input, output, .. } = &app.backend;
+    // A worker that is at it looks for the photograph after it has stored a result. What lists the
+    // job goes last, so that a deletion that was cut off can be made again.
+    let below = Backend::of_request(id);
+    let photographs = delete_below(&**input, &below).await.map_err(failed)?;
+    let results = delete_below(&**output, &below).await.map_err(failed)?;
+    let listed = delete_below(&**input, &Backend::of_job(id)).await;
+    if photographs + results + listed.map_err(failed)? == 0 {
+        return Err(unknown());
+    }
+    Ok(Json(JobDeletion {
+        id,
+        photographs,
+        results,
+    }))
+}
+
+impl App {
+    /// A job, by what the stores have of it.
+    fn job(&self, id: RequestId, file: Option<FileName>, found: Found) -> Job {
+        let submitted = id.submitted_at().unwrap_or_default();
+        let name = file.as_ref().map_or("the photograph", FileName::as_str);
+        let age = Duration::from_millis(now_ms()).saturating_sub(submitted);
+        let (state, result, problem) = match outcome(found, name, age) {
+            None => (JobState::Pending, None, None),
+            Some(Ok(result)) => (JobState::Done, Some(result), None),
+            Some(Err(problem)) => (JobState::Failed, None, Some(problem.to_json())),
+        };
+        let submitted_at_ms = submitted.as_millis() as u64;
+        let kept = self.deletes_when_old.then_some(self.retention);
+        Job {
+            id,
+            state,
+            file,
+            submitted_at_ms,
+            expires_at_ms: kept.map(|kept| submitted_at_ms + kept.as_millis() as u64),
+            result,
+            problem,
+        }
+    }
+}
+
+impl Job {
+    /// The same as a list shows it.
+    fn summary(self) -> Self {
+        Self {
+            result: None,
+            ..self
+        }
+    }
+}
+
+/// How a job ended, if it has: with a result, or with a problem, the same that recognition would
+/// have answered.
+fn outcome(found: Found, name: &str, age: Duration) -> Option<Result<Value, ApiError>> {
+    let failure = |code, detail: &str| {
+        let detail = format!("{name}: {detail}");
+        Some(Err(Failure { code, detail }.into()))
+    };
+    match found {
+        Found::Outcome(stored) => Some(match serde_json::from_value::<Failure>(stored.clone()) {
+            Ok(failure) => Err(failure.into()),
+            Err(_) if stored["faces"].as_array().is_some_and(Vec::is_empty) => Err(no_face(name)),
+            Err(_) => Ok(stored),
+        }),
+        Found::Photograph if age < RETENTION => None,
+        Found::Photograph => failure(
+            FailureCode::RecognitionFailed,
+            "no worker came to it in the time that a request is kept: send it again",
+        ),
+        Found::Nothing => failure(
+            FailureCode::InputMissing,
+            "the photograph was deleted before a worker came to it: send it again",
+        ),
+    }
+}
+
+/// Jobs are found by the ids in the names of their objects.
+fn there_are_jobs(app: &App) -> Result<(), ApiError> {
+    match app.backend.keys {
+        ObjectKeys::Request => Ok(()),
+        ObjectKeys::Filename => Err(ApiError::new(
+            Code::JobsUnavailable,
+            "there are no jobs where object_keys is \"filename\", since a result is known by its \
+             file name alone: set it to \"request\", or wait for the answer of POST /v1/recognize",
+        )),
+    }
+}
+
+fn no_such_job(id: &str) -> ApiError {
+    ApiError::not_found(format!("there is no job {}", printable(id)))
+}
+
+/// What the stores have of a job whose file's name is known.
+async fn look(app: &App, id: RequestId, file: &FileName) -> anyhow::Result<Found> {
+    let Backend { input, output, .. } = &app.backend;
+    let key = app.backend.output_key(id, file);
+    if let Some(outcome) = read(&**output, &key).await? {
+        return Ok(Found::Outcome(outcome));
+    }
+    let key = app.backend.input_key(Purpose::Recognize, id, file);
+    match input.head(&key).await {
+        Ok(_) => Ok(Found::Photograph),
+        Err(object_store::Error::NotFound { .. }) => Ok(Found::Nothing),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The stored outcome, where there is one.
+async fn read(store: &dyn ObjectStore, key: &Key) -> anyhow::Result<Option<Value>> {
+    let found = match store.get(key).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let outcome = serde_json::from_slice(&found.bytes().await?).context("read a stored result")?;
+    Ok(Some(outcome))
+}
+
+/// The key of an object below `prefix`, where there is one.
+async fn first(store: &dyn ObjectStore, prefix: &Key) -> anyhow::Result<Option<Key>> {
+    let found = store.list(Some(prefix)).try_next().await?;
+    Ok(found.map(|meta| meta.location))
+}
+
+/// Deletes everything below `prefix` and says how much that was.
+async fn delete_below(store: &dyn ObjectStore, prefix: &Key) -> anyhow::Result<usize> {
+    let listed: Vec<_> = store.list(Some(prefix)).try_collect().await?;
+    let mut deleted = 0;
+    for meta in listed {
+        match store.delete(&meta.location).await {
+            Ok(()) => deleted += 1,
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(deleted)
+}
+
+/// The first `most` jobs after a job, the oldest first, and whether there are more.
+///
+/// A bucket lists in the order of its keys, which is that of submission, so that its listing may
+/// end early; a folder lists in any.
+async fn first_jobs(
+    input: &dyn ObjectStore,
+    sorted: bool,
+    after: Option<RequestId>,
+    most: usize,
+) -> anyhow::Result<(Vec<(RequestId, FileName)>, bool)> {
+    let jobs = Backend::jobs();
+    let mut listing = match after {
+        None => input.list(Some(&jobs)),
+        Some(id) => input.list_with_offset(Some(&jobs), &Backend::after_job(id)),
+    };
+    let mut found = BTreeMap::new();
+    while let Some(meta) = listing.try_next().await? {
+        if let Some((id, file)) = job_of(&meta.location) {
+            found.insert(id, file);
+        }
+        if found.len() > most + 1 {
+            found.pop_last();
+        }
+        if sorted && found.len() > most {
+            break;
+        }
+    }
+    let more = found.len() > most;
+    Ok((found.into_iter().take(most).collect(), more))
+}
+
+/// The job that an object lists.
+fn job_of(key: &Key) -> Option<(RequestId, FileName)> {
+    let id = key.parts().nth(1)?.as_ref().parse().ok()?;
+    Some((id, Backend::file_of(key)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::PutPayload;
+    use object_store::local::LocalFileSystem;
+    use object_store::memory::InMemory;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_jobs_key_says_which_job_it_is_and_of_which_file(raw in ".{0,40}") {
+            let (id, file) = (RequestId::new(), FileName::from_client(&raw));
+            let key = Backend::job_key(id, &file);
+            prop_assert_eq!(job_of(&key), Some((id, file.clone())));
+            let key: Key = ObjectKeys::Request.input(id, &file).into_iter().collect();
+            prop_assert_eq!(Backend::file_of(&key), Some(file));
+            prop_assert!(key < Backend::after_job(id));
+        }
+    }
+
+    /// Walks all pages of that length.
+    async fn pages(store: &dyn ObjectStore, sorted: bool, most: usize) -> Vec<Vec<RequestId>> {
+        let mut pages = Vec::new();
+        let mut after = None;
+        loop {
+            let (page, more) = first_jobs(store, sorted, after, most).await.unwrap();
+            let page: Vec<_> = page.into_iter().map(|(id, _)| id).collect();
+            after = page.last().copied();
+            pages.push(page);
+            if !more {
+                return pages;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_hold_every_job_once_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        let memory = InMemory::new();
+        let ids: Vec<_> = (0..7).map(|_| RequestId::new()).collect();
+        for (store, sorted) in [(&local as &dyn ObjectStore, false), (&memory, true)] {
+            assert_eq!(pages(store, sorted, 3).await, [Vec::<RequestId>::new()]);
+            for id in ids.iter().rev() {
+                let file = FileName::from_client("zażółć #1.jpg");
+                let key = Backend::job_key(*id, &file);
+                store.put(&key, PutPayload::default()).await.unwrap();
+            }
+            for (most, lengths) in [(3, vec![3, 3, 1]), (7, vec![7]), (6, vec![6, 1])] {
+                let pages = pages(store, sorted, most).await;
+                let found: Vec<_> = pages.iter().map(Vec::len).collect();
+                assert_eq!(found, lengths, "{store:?}");
+                assert_eq!(pages.concat(), ids);
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_ends_with_what_recognition_would_have_answered() {
+        let state = |found, hours: u64| {
+            let ended = outcome(found, "a.jpg", Duration::from_secs(hours * 3600));
+            ended.map(|ended| ended.map_err(|problem| problem.to_json()["code"].clone()))
+        };
+        assert_eq!(state(Found::Photograph, 23), None);
+        let failed = |code: &str| Some(Err(Value::from(code)));
+        assert_eq!(state(Found::Photograph, 25), failed("recognition.failed"));
+        assert_eq!(state(Found::Nothing, 0), failed("input.missing"));
+        let stored = |text: &str| Found::Outcome(serde_json::from_str(text).unwrap());
+        let refusal = r#"{"code": "image.unreadable", "detail": "cut off: send it again"}"#;
+        assert_eq!(state(stored(refusal), 0), failed("image.unreadable"));
+        assert_eq!(state(stored(r#"{"faces": []}"#), 0), failed("face.none"));
+        let done = state(stored(r#"{"faces": [{"decision": "unknown"}]}"#), 30);
+        assert_eq!(done.unwrap().unwrap()["faces"][0]["decision"], "unknown");
+    }
+}

@@ -1,0 +1,562 @@
+//! A change of the model that the gallery is matched by, without a pause.
+//!
+//! Every enrolled and denied face is embedded by the next model from its kept photograph, through the
+//! ordinary queue, while the gallery goes on with its own model. When none is left, one change of the
+//! gallery's log has every worker match by the next model from then on. Nothing of a change is held in
+//! memory: that there is one, and which faces the next model found nothing in, stands in the state
+//! store, and what is done in the gallery. So any replica goes on where another was killed, and several
+//! at one time do nothing worse than some faces twice.
+
+mod forget;
+mod store;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, TryStreamExt};
+use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
+use muster_recognize::gallery::{
+    Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source,
+};
+use object_store::ObjectStoreExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+use super::extract::Path;
+use super::openapi::{BodyProblems, NotThere, problem_responses};
+use super::people::enrolment::embeddings;
+use super::problem::{ApiError, Code};
+use super::recognize::mismatched;
+use super::upload::stored_photo;
+use super::{App, AppState, printable};
+use muster_base::backend::Backend;
+use muster_base::backoff;
+use store::{Begun, NotEmbedded, store_failed};
+
+/// Photographs that are embedded anew at one time: they share the queue with everybody's.
+const IN_FLIGHT: usize = 2;
+/// People whose faces are looked through at one time.
+const PAGE: usize = 64;
+/// How soon a replica notices a change that another one began, and works on it too.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The cosine, by the gallery's own model, below which the face that is found in a kept photograph now
+/// is another than was enrolled from it. One photograph's face is itself by far more than that.
+const SAME_FACE: f32 = 0.5;
+
+/// Wakes the work, and tells what it stumbled over. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Progress {
+    wake: Arc<Notify>,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Progress {
+    fn say(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+/// A change of the model that is under way.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChangeView {
+    /// The next model.
+    to: String,
+    started_at_ms: u64,
+    /// Faces, those of denials included, that have an embedding by the next model.
+    embedded: usize,
+    /// Faces that are left.
+    left: usize,
+    /// What this replica waits for, if it does.
+    problem: Option<String>,
+}
+
+/// The model that the gallery is matched by.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelView {
+    /// Its name.
+    model: String,
+    /// The models that have an embedding of new faces: going back to one of them takes no time.
+    kept: Vec<String>,
+    /// The change that is under way.
+    change: Option<ChangeView>,
+    /// Faces that the last change found nothing in: they are not matched by the model that it was to.
+    not_embedded: Vec<NotEmbedded>,
+}
+
+/// The model to change to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NextModel {
+    /// An embedder's name, or a profile's.
+    model: String,
+}
+
+problem_responses! {
+    /// There is no such model, or it can not be this one.
+    BadModel: RequestInvalid;
+}
+
+/// Show the model that the gallery is matched by, and how a change of it proceeds
+#[utoipa::path(
+    get,
+    path = "/v1/gallery/model",
+    operation_id = "gallery_model",
+    tag = "gallery",
+    responses((status = 200, description = "The model.", body = ModelView))
+)]
+pub async fn show(State(app): AppState) -> Result<Json<ModelView>, ApiError> {
+    Ok(Json(view(&app).await?))
+}
+
+/// Change the model that the gallery is matched by
+///
+/// Every face is embedded anew from its kept photograph, while recognition goes on with the old model;
+/// then all are matched by the new one at once. Where every face has an embedding by that model already,
+/// as after a change to another one, that is now. A change that is under way ends by naming the model
+/// that the gallery has.
+#[utoipa::path(
+    post,
+    path = "/v1/gallery/model",
+    operation_id = "change_gallery_model",
+    tag = "gallery",
+    request_body = NextModel,
+    responses(
+        (status = 200, description = "The gallery is matched by it.", body = ModelView),
+        (status = 202, description = "The change is under way.", body = ModelView),
+        BodyProblems,
+    )
+)]
+pub async fn begin(State(app): AppState, request: Request) -> Result<Response, ApiError> {
+    let next: NextModel = app.json(request).await?;
+    let to = known(&app, &next.model)?;
+    let current = app
+        .with_gallery(|gallery| gallery.model().map(str::to_owned))
+        .await?
+        .ok_or_else(|| {
+            ApiError::bad_request(
+                "nobody was ever enrolled: the first face decides, by the setting `profile`",
+            )
+        })?;
+    let mut under_way = false;
+    if current == to {
+        end(&app, None).await?;
+    } else {
+        store::forget_not_embedded(&app).await?;
+        let begun = Begun {
+            to: to.clone(),
+            started_at_ms: now_ms(),
+        };
+        store::write(&app, &begun).await?;
+        app.catalogue.set_next(Some(to));
+        app.model_changes.say(None);
+        under_way = !finish(&app, &begun, &HashSet::new()).await?;
+        app.model_changes.wake.notify_one();
+    }
+    let status = if under_way {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(view(&app).await?)).into_response())
+}
+
+/// What forgetting a model answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Forgotten {
+    /// The model.
+    model: String,
+    /// People of whose faces its embeddings are gone.
+    people: usize,
+}
+
+/// Delete every embedding of a model that the gallery was matched by before
+///
+/// There is no way back after that but to change to it as to any other.
+#[utoipa::path(
+    delete,
+    path = "/v1/gallery/model/{model}",
+    operation_id = "forget_model",
+    tag = "gallery",
+    params(("model" = String, Path, description = "The embedder's name.")),
+    responses(
+        (status = 200, description = "They are gone.", body = Forgotten),
+        BadModel,
+        NotThere,
+    )
+)]
+pub async fn forget(
+    State(app): AppState,
+    Path(model): Path<String>,
+) -> Result<Json<Forgotten>, ApiError> {
+    // One that is in no manifest any more is forgotten by its own name.
+    let model = app.catalogue.find(&model).unwrap_or(&model).to_owned();
+    let in_use = || {
+        ApiError::bad_request(format!(
+            "the gallery is matched by {}, or changing to it: change to another model first",
+            printable(&model)
+        ))
+    };
+    if store::read(&app)
+        .await?
+        .is_some_and(|begun| begun.to == model)
+    {
+        return Err(in_use());
+    }
+    let people = forget::everywhere(&app.gallery, &model)
+        .await
+        .map_err(gallery_failed)?
+        .ok_or_else(in_use)?;
+    if people == 0 {
+        return Err(ApiError::not_found(format!(
+            "no face has an embedding by {}: GET /v1/gallery/model lists which models are kept",
+            printable(&model)
+        )));
+    }
+    Ok(Json(Forgotten { model, people }))
+}
+
+fn known(app: &App, name: &str) -> Result<String, ApiError> {
+    let found = app.catalogue.find(name.trim());
+    found.map(str::to_owned).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "there is no model {}: name one of {}",
+            printable(name),
+            app.catalogue.names().join(", ")
+        ))
+    })
+}
+
+async fn view(app: &App) -> Result<ModelView, ApiError> {
+    let begun = store::read(app).await?;
+    let not_embedded = store::not_embedded(app).await?;
+    let without: HashSet<&str> = not_embedded.iter().map(|face| face.id.as_str()).collect();
+    let (model, kept, change) = app
+        .with_gallery(|gallery| {
+            let change = begun.map(|begun| {
+                let (embedded, left) = counted(gallery, &begun.to, |id| without.contains(id));
+                ChangeView {
+                    to: begun.to,
+                    started_at_ms: begun.started_at_ms,
+                    embedded,
+                    left,
+                    problem: None,
+                }
+            });
+            let kept = gallery.kept_models().into_iter().collect();
+            (app.catalogue.model_of(gallery), kept, change)
+        })
+        .await?;
+    let problem = &app.model_changes.problem;
+    let problem = || {
+        problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    };
+    Ok(ModelView {
+        model,
+        kept,
+        change: change.map(|change| ChangeView {
+            problem: problem(),
+            ..change
+        }),
+        not_embedded,
+    })
+}
+
+/// Faces with an embedding by that model, and without one but for those of which it can not be made.
+fn counted(gallery: &Gallery, model: &str, without: impl Fn(&str) -> bool) -> (usize, usize) {
+    let (mut embedded, mut left) = (0, 0);
+    for person in gallery.people() {
+        let lacking = person.lacking(model).collect::<Vec<_>>();
+        embedded += person.sources().count() - lacking.len();
+        let possible = |(source, _): &&(Source, u32)| !without(&name(*source));
+        left += lacking.iter().filter(possible).count();
+    }
+    (embedded, left)
+}
+
+fn name(source: Source) -> String {
+    match source {
+        Source::Face(id) => id.to_string(),
+        Source::Denial(id) => id.to_string(),
+    }
+}
+
+/// Works on whatever change is under way, until `stop`.
+pub async fn run(app: App, stop: CancellationToken) {
+    let mut failures = 0;
+    loop {
+        let stepped = tokio::select! {
+            () = stop.cancelled() => return,
+            stepped = step(&app) => stepped,
+        };
+        let wait = match stepped {
+            Ok(Step::Nothing) => LOOK_EVERY,
+            Ok(Step::Done) => {
+                failures = 0;
+                Duration::ZERO
+            }
+            Err(error) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!(
+                        error = error.detail(),
+                        "faces could not be embedded anew; it is tried again"
+                    );
+                }
+                app.model_changes.say(Some(error.detail().to_owned()));
+                backoff::after(failures)
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+            () = app.model_changes.wake.notified() => {}
+        }
+    }
+}
+
+enum Step {
+    /// No change is under way, or what is left waits for the operator.
+    Nothing,
+    /// Something was done.
+    Done,
+}
+
+/// Goes through the whole gallery once, and changes the model if nothing was left to do.
+async fn step(app: &App) -> Result<Step, ApiError> {
+    let begun = store::read(app).await?;
+    app.catalogue
+        .set_next(begun.as_ref().map(|begun| begun.to.clone()));
+    let Some(begun) = begun else {
+        return Ok(Step::Nothing);
+    };
+    let without = store::not_embedded(app).await?;
+    let without: HashSet<String> = without.into_iter().map(|face| face.id).collect();
+    if finish(app, &begun, &without).await? {
+        return Ok(Step::Done);
+    }
+    let mut after = None;
+    let mut worked = false;
+    loop {
+        let (page, last) = app
+            .with_gallery(|gallery| {
+                let page = gallery.page(after, PAGE);
+                let last = page.last().map(|person| person.id);
+                let lacking = |person: &Person| {
+                    let mut lacking = person.lacking(&begun.to);
+                    lacking.any(|(source, _)| !without.contains(&name(source)))
+                };
+                let lacking = page.iter().filter(|person| lacking(person));
+                (lacking.map(|person| person.id).collect::<Vec<_>>(), last)
+            })
+            .await?;
+        for person in page {
+            if store::read(app).await?.as_ref() != Some(&begun) {
+                return Ok(Step::Done);
+            }
+            worked |= embed(app, &begun, person, &without).await?;
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => break,
+        }
+    }
+    if !worked {
+        app.model_changes.say(Some(
+            "more than half of the faces could not be embedded: the gallery keeps its model; see \
+             not_embedded, and name the gallery's own model to end the change"
+                .to_owned(),
+        ));
+        return Ok(Step::Nothing);
+    }
+    app.model_changes.say(None);
+    Ok(Step::Done)
+}
+
+/// Has the next model embed one person's faces; tells whether there was anything to do.
+async fn embed(
+    app: &App,
+    begun: &Begun,
+    id: PersonId,
+    without: &HashSet<String>,
+) -> Result<bool, ApiError> {
+    // Another replica may have been here meanwhile.
+    let found = app
+        .with_gallery(|gallery| {
+            let person = gallery.person(id)?.into_owned();
+            Some((person, gallery.model()?.to_owned()))
+        })
+        .await?;
+    let Some((person, current)) = found else {
+        return Ok(false);
+    };
+    let mut known = person.clone();
+    let known: Vec<(Source, Option<_>)> = known
+        .embeddings_mut()
+        .map(|(source, made)| (source, made.by(&current).cloned()))
+        .collect();
+    let lacking: Vec<(Source, u32)> = person
+        .lacking(&begun.to)
+        .filter(|(source, _)| !without.contains(&name(*source)))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(false);
+    }
+    let made: Vec<(Source, Made)> = futures::stream::iter(lacking)
+        .map(async |(source, face)| {
+            let mut made = embed_source(app, source, face, &begun.to).await?;
+            let before = known.iter().find(|(of, _)| *of == source);
+            if let (Made::Embedded(now), Some((_, Some(before)))) = (&made, before)
+                && now
+                    .by(&current)
+                    .is_some_and(|now| now.cosine(before) < SAME_FACE)
+            {
+                made = Made::Nothing(
+                    "another face is found at its place in the photograph now: enrol it again"
+                        .to_owned(),
+                );
+            }
+            Ok::<_, ApiError>((source, made))
+        })
+        .buffer_unordered(IN_FLIGHT)
+        .try_collect()
+        .await?;
+    for (source, made) in &made {
+        if let Made::Nothing(reason) = made {
+            let lost = NotEmbedded {
+                person_id: id,
+                id: name(*source),
+                reason: reason.clone(),
+            };
+            store::write_not_embedded(app, &lost).await?;
+        }
+    }
+    let by = |source: Source| {
+        let (_, made) = made.iter().find(|(of, _)| *of == source)?;
+        match made {
+            Made::Embedded(all) => all.by(&begun.to).cloned(),
+            Made::Nothing(_) => None,
+        }
+    };
+    let appended = app.gallery.append(|gallery| {
+        let mut person = gallery.person(id).ok_or(())?.into_owned();
+        let mut any = false;
+        for (source, embeddings) in person.embeddings_mut() {
+            if let (None, Some(new)) = (embeddings.by(&begun.to), by(source)) {
+                *embeddings = embeddings.clone().with(&begun.to, new);
+                any = true;
+            }
+        }
+        // Gone, or done by another replica.
+        if any {
+            Ok(Change::Put(person))
+        } else {
+            Err(())
+        }
+    });
+    let _ = appended.await.map_err(gallery_failed)?;
+    Ok(true)
+}
+
+/// What became of a kept photograph.
+enum Made {
+    Embedded(Embeddings),
+    /// Why nothing did.
+    Nothing(String),
+}
+
+async fn embed_source(app: &App, source: Source, face: u32, model: &str) -> Result<Made, ApiError> {
+    let bytes = match app.backend.enrolled.get(&Backend::kept(source)).await {
+        Ok(found) => found.bytes().await.map_err(store_failed)?,
+        Err(object_store::Error::NotFound { .. }) => {
+            let reason = "its photograph is not kept: enrol the face again";
+            return Ok(Made::Nothing(reason.to_owned()));
+        }
+        Err(error) => return Err(store_failed(error)),
+    };
+    let file = FileName::from_client("kept");
+    let photo = stored_photo(file, bytes, &app.memory)?;
+    let purpose = Purpose::Embed { face: Some(face) };
+    let nothing = |reason: String| Ok(Made::Nothing(reason));
+    match app
+        .dispatcher
+        .run(photo, purpose, TraceParent::new())
+        .await?
+    {
+        Outcome::Embedded(embedded) if embedded.face.is_none() => nothing(format!(
+            "its photograph shows {} faces now, and it was number {face}, counted from 0: enrol it \
+             again",
+            embedded.found
+        )),
+        Outcome::Embedded(embedded) => {
+            let made = embeddings(&embedded)?;
+            if made.by(model).is_none() {
+                return Err(ApiError::new(
+                    Code::Stopping,
+                    format!(
+                        "a worker has not got the model {}: install it where the workers run (`muster \
+                         models install --profile NAME`), which they notice within a minute, or add \
+                         the manifest with its entry and restart them",
+                        printable(model)
+                    ),
+                ));
+            }
+            Ok(Made::Embedded(made))
+        }
+        // Sent again: it was kept for too short a time, in a long queue.
+        Outcome::Failed(failure) if failure.code == FailureCode::InputMissing => {
+            Err(ApiError::from(failure))
+        }
+        Outcome::Failed(failure) => nothing(failure.detail),
+        Outcome::Recognized(_) | Outcome::Stored => Err(mismatched()),
+    }
+}
+
+/// Changes the gallery's model if no face is left; tells whether it did.
+async fn finish(app: &App, begun: &Begun, without: &HashSet<String>) -> Result<bool, ApiError> {
+    let appended = app.gallery.append(|gallery| {
+        if gallery.model() == Some(&begun.to) {
+            return Err(true);
+        }
+        let (embedded, left) = counted(gallery, &begun.to, |id| without.contains(id));
+        // A gallery of which most would be lost is no gallery.
+        if left > 0 || embedded < without.len() {
+            return Err(false);
+        }
+        Ok(Change::UseModel(begun.to.clone()))
+    });
+    match appended.await.map_err(gallery_failed)? {
+        Ok(()) => tracing::info!(model = begun.to, "the gallery is matched by another model"),
+        // Another replica did.
+        Err(true) => {}
+        Err(false) => return Ok(false),
+    }
+    end(app, Some(begun)).await?;
+    Ok(true)
+}
+
+/// Ends the change that is under way, if it is this one.
+async fn end(app: &App, only: Option<&Begun>) -> Result<(), ApiError> {
+    if let (Some(only), Some(there)) = (only, store::read(app).await?)
+        && *only != there
+    {
+        return Ok(());
+    }
+    store::remove(app).await?;
+    app.catalogue.set_next(None);
+    app.model_changes.say(None);
+    Ok(())
+}
+
+fn gallery_failed(error: GalleryError) -> ApiError {
+    ApiError::internal("the gallery could not be changed", &error)
+}

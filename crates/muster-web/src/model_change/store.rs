@@ -1,0 +1,116 @@
+//! What stands in the state store of a change of the model.
+
+use futures::TryStreamExt;
+use muster_recognize::gallery::PersonId;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::App;
+use crate::problem::ApiError;
+use muster_base::backend::Backend;
+
+/// A change that is under way, as it stands in the state store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The next model.
+    pub to: String,
+    pub started_at_ms: u64,
+}
+
+/// A face that the next model made no embedding of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NotEmbedded {
+    /// Whose face it is.
+    #[schema(value_type = uuid::Uuid)]
+    pub person_id: PersonId,
+    /// The face's id, or the denial's.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: String,
+    /// Why there is none.
+    pub reason: String,
+}
+
+/// Writes that a change is under way.
+pub async fn write(app: &App, begun: &Begun) -> Result<(), ApiError> {
+    put(app, &Backend::model_change(), begun).await
+}
+
+/// Writes that there is no embedding of a face.
+pub async fn write_not_embedded(app: &App, face: &NotEmbedded) -> Result<(), ApiError> {
+    put(app, &Backend::not_embedded().join(face.id.as_str()), face).await
+}
+
+async fn put(app: &App, key: &Path, content: &impl Serialize) -> Result<(), ApiError> {
+    let body = serde_json::to_vec(content).expect("it has only string keys");
+    let put = app.backend.state.put(key, PutPayload::from(body)).await;
+    put.map(|_| ()).map_err(store_failed)
+}
+
+/// Removes the change that is under way.
+pub async fn remove(app: &App) -> Result<(), ApiError> {
+    match app.backend.state.delete(&Backend::model_change()).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(store_failed(error)),
+    }
+}
+
+/// The change that is under way.
+pub async fn read(app: &App) -> Result<Option<Begun>, ApiError> {
+    let found = match app.backend.state.get(&Backend::model_change()).await {
+        Ok(found) => found.bytes().await.map_err(store_failed)?,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(store_failed(error)),
+    };
+    serde_json::from_slice(&found)
+        .map(Some)
+        .map_err(|error| ApiError::internal("a change of the model could not be read", &error))
+}
+
+/// What the last change, or the one that is under way, made no embedding of.
+pub async fn not_embedded(app: &App) -> Result<Vec<NotEmbedded>, ApiError> {
+    let state = &app.backend.state;
+    let listed: Vec<_> = state
+        .list(Some(&Backend::not_embedded()))
+        .try_collect()
+        .await
+        .map_err(store_failed)?;
+    let mut found = Vec::with_capacity(listed.len());
+    for object in listed {
+        let bytes = match state.get(&object.location).await {
+            Ok(there) => there.bytes().await.map_err(store_failed)?,
+            Err(object_store::Error::NotFound { .. }) => continue,
+            Err(error) => return Err(store_failed(error)),
+        };
+        let face = serde_json::from_slice(&bytes);
+        found.push(face.map_err(|error| {
+            ApiError::internal("a face that was not embedded could not be read", &error)
+        })?);
+    }
+    Ok(found)
+}
+
+/// Forgets what earlier changes made no embedding of.
+pub async fn forget_not_embedded(app: &App) -> Result<(), ApiError> {
+    let state = &app.backend.state;
+    let listed: Vec<_> = state
+        .list(Some(&Backend::not_embedded()))
+        .try_collect()
+        .await
+        .map_err(store_failed)?;
+    for object in listed {
+        match state.delete(&object.location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(store_failed(error)),
+        }
+    }
+    Ok(())
+}
+
+pub fn store_failed(error: object_store::Error) -> ApiError {
+    ApiError::internal(
+        "the state of a change of the model could not be kept",
+        &error,
+    )
+}

@@ -1,0 +1,217 @@
+//! "This is not that person": faces that are never taken for the person again.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use muster_jobs::{Outcome, Purpose, now_ms};
+use muster_recognize::gallery::{Denial, DenialId, Person, Source};
+use object_store::{ObjectStoreExt, PutPayload};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::enrolment::{earlier_photo, embeddings, expect_model};
+use super::receipt::Receipt;
+use super::{ModelChanged, PersonFull, check_denials, edit, kept, no_such_person, person_id};
+use crate::exchange::trace;
+use crate::extract::Path;
+use crate::openapi::{BodyProblems, NotThere, WorkProblems};
+use crate::problem::ApiError;
+use crate::recognize::mismatched;
+use crate::{AppState, printable};
+use muster_base::backend::Backend;
+
+/// A denial, as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DenialView {
+    #[schema(value_type = uuid::Uuid)]
+    id: DenialId,
+    /// The request whose answer was denied.
+    request_id: String,
+    /// Which face of that answer.
+    face: u32,
+    at_ms: u64,
+}
+
+impl From<&Denial> for DenialView {
+    fn from(denial: &Denial) -> Self {
+        Self {
+            id: denial.id,
+            request_id: denial.request_id.clone(),
+            face: denial.face,
+            at_ms: denial.at_ms,
+        }
+    }
+}
+
+/// The denials of a person.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Denials {
+    denials: Vec<DenialView>,
+}
+
+/// Which answer is wrong.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrongAnswer {
+    /// The answer's `request_id`.
+    request_id: String,
+    /// Which of its faces, counted from 0.
+    #[serde(default)]
+    face: u32,
+}
+
+/// List what was said not to be a person
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}/denials",
+    operation_id = "list_denials",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "The denials.", body = Denials), NotThere)
+)]
+pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<Denials>, ApiError> {
+    let person = person_id(&id)?;
+    let denials = |person: &Person| Denials {
+        denials: person.denials.iter().map(DenialView::from).collect(),
+    };
+    app.with_gallery(|gallery| gallery.person(person).map(|person| denials(&person)))
+        .await?
+        .map(Json)
+        .ok_or_else(|| no_such_person(&id))
+}
+
+/// Say that a face of an earlier answer is not this person
+///
+/// It holds from the next request on, for that face and those that are more like it than like the
+/// person.
+#[utoipa::path(
+    post,
+    path = "/v1/people/{id}/denials",
+    operation_id = "deny",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body = WrongAnswer,
+    responses(
+        (status = 201, description = "It is denied.", body = DenialView),
+        BodyProblems,
+        WorkProblems,
+        ModelChanged,
+        PersonFull,
+        NotThere,
+    )
+)]
+pub async fn add(
+    State(app): AppState,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let trace = trace(request.headers());
+    let wrong: WrongAnswer = app.json(request).await?;
+    let person = person_id(&id)?;
+    app.with_gallery(|gallery| gallery.person(person).map(|_| ()))
+        .await?
+        .ok_or_else(|| no_such_person(&id))?;
+    let photo = earlier_photo(&app, &wrong.request_id).await?;
+    let (bytes, _taken) = (photo.bytes.clone(), photo.taken.clone());
+    let face = Some(wrong.face);
+    let embedded = match app
+        .dispatcher
+        .run(photo, Purpose::Embed { face }, trace)
+        .await?
+    {
+        Outcome::Embedded(embedded) => embedded,
+        Outcome::Failed(failure) => return Err(failure.into()),
+        Outcome::Recognized(_) | Outcome::Stored => return Err(mismatched()),
+    };
+    if wrong.face >= embedded.found {
+        return Err(ApiError::not_found(format!(
+            "there is no face {} in that photograph, which shows {}: count from 0, as the answer \
+             does",
+            wrong.face, embedded.found
+        )));
+    }
+    let denial = Denial {
+        id: DenialId::new(),
+        request_id: wrong.request_id.trim().to_owned(),
+        face: wrong.face,
+        embeddings: embeddings(&embedded)?,
+        at_ms: now_ms(),
+    };
+    let key = Backend::kept(Source::Denial(denial.id));
+    app.backend
+        .enrolled
+        .put(&key, PutPayload::from_bytes(bytes))
+        .await
+        .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
+    let mut view = DenialView::from(&denial);
+    let denied = edit(&app, &id, |gallery, person| {
+        expect_model(gallery, std::iter::once(&denial.embeddings))?;
+        let mut known = person.denials.iter();
+        if let Some(same) =
+            known.find(|known| known.request_id == denial.request_id && known.face == denial.face)
+        {
+            view = DenialView::from(same);
+            return Ok(());
+        }
+        person.denials.push(denial.clone());
+        check_denials(person.denials.len())
+    })
+    .await;
+    let is_new = denied.as_ref().is_ok_and(|_| view.id == denial.id);
+    let unknown = denied.as_ref().is_err_and(ApiError::is_internal);
+    if !is_new && !unknown {
+        kept::delete(&app, [Source::Denial(denial.id)]).await;
+    }
+    denied?;
+    Ok((StatusCode::CREATED, Json(view)).into_response())
+}
+
+/// What the deletion of a denial answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DenialDeletion {
+    deleted: DenialView,
+    receipt: Receipt,
+}
+
+/// Take a denial back
+#[utoipa::path(
+    delete,
+    path = "/v1/people/{id}/denials/{denial}",
+    operation_id = "delete_denial",
+    tag = "people",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The person's id."),
+        ("denial" = uuid::Uuid, Path, description = "The denial's id."),
+    ),
+    responses(
+        (status = 200, description = "What was taken back.", body = DenialDeletion),
+        NotThere,
+    )
+)]
+pub async fn remove(
+    State(app): AppState,
+    Path((id, denial)): Path<(String, String)>,
+) -> Result<Json<DenialDeletion>, ApiError> {
+    let unknown = || {
+        ApiError::not_found(format!(
+            "the person has no denial {}: GET /v1/people/{{id}}/denials lists them",
+            printable(&denial)
+        ))
+    };
+    let denial_id: DenialId = denial.parse().map_err(|_| unknown())?;
+    let mut deleted = None;
+    let person = edit(&app, &id, |_, person| {
+        let mut known = person.denials.iter();
+        let place = known.position(|known| known.id == denial_id);
+        let removed = person.denials.remove(place.ok_or_else(unknown)?);
+        deleted = Some(DenialView::from(&removed));
+        Ok(())
+    })
+    .await?;
+    let receipt = Receipt::of(&app, &person, [Source::Denial(denial_id)]).await?;
+    Ok(Json(DenialDeletion {
+        deleted: deleted.ok_or_else(unknown)?,
+        receipt,
+    }))
+}

@@ -1,0 +1,226 @@
+//! The faces of one person.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use muster_recognize::decode::{DecodeLimits, probe};
+use muster_recognize::gallery::{FaceId, Person, Source};
+use object_store::ObjectStoreExt;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::enrolment::{self, Enrolment};
+use super::receipt::Receipt;
+use super::{
+    EnrollProblems, FaceView, FacesForm, PersonFull, PersonView, check_faces, edit, no_such_person,
+    person_id,
+};
+use crate::exchange::trace;
+use crate::extract::Path;
+use crate::openapi::{FormProblems, NotThere, WorkProblems, problem_responses};
+use crate::problem::{ApiError, Code};
+use crate::upload::MAX_TEXT_BYTES;
+use crate::{AppState, printable};
+use muster_base::backend::Backend;
+
+/// The faces of a person.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Faces {
+    faces: Vec<FaceView>,
+}
+
+/// List a person's faces
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}/faces",
+    operation_id = "list_faces",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "The faces.", body = Faces), NotThere)
+)]
+pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<Faces>, ApiError> {
+    let person = person_id(&id)?;
+    app.with_gallery(|gallery| gallery.person(person).map(|person| faces(&person)))
+        .await?
+        .map(Json)
+        .ok_or_else(|| no_such_person(&id))
+}
+
+fn faces(person: &Person) -> Faces {
+    Faces {
+        faces: person.faces.iter().map(FaceView::from).collect(),
+    }
+}
+
+/// Enrol more photographs of a person, or a face of an earlier answer
+#[utoipa::path(
+    post,
+    path = "/v1/people/{id}/faces",
+    operation_id = "add_faces",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body(content = FacesForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "The person, with the new faces.", body = PersonView),
+        FormProblems,
+        WorkProblems,
+        EnrollProblems,
+        PersonFull,
+        NotThere,
+    )
+)]
+pub async fn add(
+    State(app): AppState,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let person = person_id(&id)?;
+    let trace = trace(request.headers());
+    let texts = [("request_id", MAX_TEXT_BYTES), ("face", MAX_TEXT_BYTES)];
+    let form = enrolment::form(&app, request, &texts).await?;
+    let known = app
+        .with_gallery(|gallery| gallery.person(person).map(|person| person.faces.len()))
+        .await?
+        .ok_or_else(|| no_such_person(&id))?;
+    check_faces(known + form.photos.len())?;
+    let enrolment = Enrolment::of(&app, form, trace).await?;
+    let faces = enrolment.faces();
+    let mut view = None;
+    enrolment
+        .append(&app, |gallery| {
+            let mut person = gallery
+                .person(person)
+                .ok_or_else(|| no_such_person(&id))?
+                .into_owned();
+            person.faces.extend(faces.iter().cloned());
+            check_faces(person.faces.len())?;
+            person.changed_at_ms = muster_jobs::now_ms();
+            view = Some(PersonView::from(&person));
+            Ok(muster_recognize::gallery::Change::Put(person))
+        })
+        .await?;
+    Ok((StatusCode::CREATED, Json(view)).into_response())
+}
+
+problem_responses! {
+    /// A person's last face stays.
+    LastFace: FaceLast;
+}
+
+/// What the deletion of a face answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FaceDeletion {
+    deleted: FaceView,
+    receipt: Receipt,
+}
+
+/// Delete a face: its embedding and its photograph
+///
+/// A person's last face stays: deleting the person says what is meant.
+#[utoipa::path(
+    delete,
+    path = "/v1/people/{id}/faces/{face}",
+    operation_id = "delete_face",
+    tag = "people",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The person's id."),
+        ("face" = uuid::Uuid, Path, description = "The face's id."),
+    ),
+    responses(
+        (status = 200, description = "What was deleted.", body = FaceDeletion),
+        LastFace,
+        NotThere,
+    )
+)]
+pub async fn remove(
+    State(app): AppState,
+    Path((id, face)): Path<(String, String)>,
+) -> Result<Json<FaceDeletion>, ApiError> {
+    let face_id = face_id(&face)?;
+    let mut deleted = None;
+    let person = edit(&app, &id, |_, person| {
+        let place = person.faces.iter().position(|known| known.id == face_id);
+        let place = place.ok_or_else(|| no_such_face(&face))?;
+        if person.faces.len() == 1 {
+            return Err(ApiError::new(
+                Code::FaceLast,
+                format!(
+                    "it is the only face of {}: delete the person, or add another face first",
+                    person.name
+                ),
+            ));
+        }
+        deleted = Some(FaceView::from(&person.faces.remove(place)));
+        Ok(())
+    })
+    .await?;
+    let receipt = Receipt::of(&app, &person, [Source::Face(face_id)]).await?;
+    Ok(Json(FaceDeletion {
+        deleted: deleted.ok_or_else(|| no_such_face(&face))?,
+        receipt,
+    }))
+}
+
+/// Show the photograph that a face was enrolled from
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}/faces/{face}/photo",
+    operation_id = "face_photo",
+    tag = "people",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The person's id."),
+        ("face" = uuid::Uuid, Path, description = "The face's id."),
+    ),
+    responses(
+        (status = 200, description = "The photograph as it was sent.", content_type = "image/*"),
+        NotThere,
+    )
+)]
+pub async fn photo(
+    State(app): AppState,
+    Path((id, face)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let (person, face_id) = (person_id(&id)?, face_id(&face)?);
+    let known = app
+        .with_gallery(|gallery| {
+            let person = gallery.person(person)?;
+            Some(person.faces.iter().any(|known| known.id == face_id))
+        })
+        .await?
+        .ok_or_else(|| no_such_person(&id))?;
+    if !known {
+        return Err(no_such_face(&face));
+    }
+    let failed = |error| ApiError::internal("a kept photograph could not be read", &error);
+    let key = Backend::kept(Source::Face(face_id));
+    let bytes = match app.backend.enrolled.get(&key).await {
+        Ok(found) => found.bytes().await.map_err(failed)?,
+        Err(object_store::Error::NotFound { .. }) => return Err(no_such_face(&face)),
+        Err(error) => return Err(failed(error)),
+    };
+    let limits = DecodeLimits {
+        max_bytes: bytes.len(),
+        ..app.limits
+    };
+    let kind = probe(&bytes, &limits).map_or("application/octet-stream", |header| {
+        header.format.media_type()
+    });
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+fn face_id(face: &str) -> Result<FaceId, ApiError> {
+    face.parse().map_err(|_| no_such_face(face))
+}
+
+fn no_such_face(face: &str) -> ApiError {
+    ApiError::not_found(format!(
+        "the person has no face {}: GET /v1/people/{{id}}/faces lists them",
+        printable(face)
+    ))
+}

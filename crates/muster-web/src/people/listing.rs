@@ -1,0 +1,127 @@
+//! The enrolled people, a page at a time.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use muster_recognize::gallery::{Gallery, Person, PersonId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::PersonView;
+use crate::audit::Whom;
+use crate::extract::Query;
+use crate::openapi::problem_responses;
+use crate::problem::ApiError;
+use crate::{AppState, gallery};
+
+/// People on a page, unless asked otherwise.
+const PAGE: usize = 100;
+/// Most people on a page.
+const MAX_PAGE: usize = 1000;
+
+/// Which people are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Listing {
+    /// Most people on the page, 1 to 1000; 100 where it is not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// The last person of the page before, as its `next` named it.
+    #[param(value_type = Option<uuid::Uuid>)]
+    after: Option<PersonId>,
+    /// Only people whose name contains this, in any case.
+    name: Option<String>,
+    /// Only the person with this external id.
+    external_id: Option<String>,
+}
+
+/// One page of the enrolled people.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct People {
+    people: Vec<PersonView>,
+    /// What to give as `after` for the next page; `null` on the last.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    next: Option<PersonId>,
+    /// How many people are enrolled, listed or not.
+    total: usize,
+    /// The gallery's version.
+    version: u64,
+}
+
+problem_responses! {
+    /// The query is not as expected.
+    BadQuery: RequestInvalid;
+}
+
+/// List the people, a page at a time, in the order of enrolment
+#[utoipa::path(
+    get,
+    path = "/v1/people",
+    operation_id = "list_people",
+    tag = "people",
+    params(Listing),
+    responses((status = 200, description = "A page.", body = People), BadQuery)
+)]
+pub async fn list(
+    State(app): AppState,
+    Query(listing): Query<Listing>,
+) -> Result<(Extension<Whom>, Json<People>), ApiError> {
+    let limit = listing.limit.unwrap_or(PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(ApiError::bad_request(format!(
+            "limit is {limit}: ask for 1 to {MAX_PAGE} people a page"
+        )));
+    }
+    let page = if listing.name.is_none() {
+        let look = |gallery: &Gallery| page(gallery, &listing, limit);
+        app.with_gallery(look).await?
+    } else {
+        // Everybody's name is looked at, while others go on.
+        let gallery = app.with_gallery(Gallery::clone).await?;
+        gallery::apart(move || page(&gallery, &listing, limit)).await?
+    };
+    let shown = page.people.iter().map(|person| person.id).collect();
+    Ok((Extension(Whom(shown)), Json(page)))
+}
+
+fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
+    let wanted = listing.name.as_deref().map(str::to_lowercase);
+    let fits = |person: &Person| {
+        let name = wanted.as_deref();
+        name.is_none_or(|name| person.name.to_lowercase().contains(name))
+            && (listing.external_id.is_none() || person.external_id == listing.external_id)
+    };
+    let mut people = Vec::new();
+    let mut next = None;
+    if let Some(external_id) = &listing.external_id {
+        let person = gallery.external(external_id);
+        people.extend(
+            person
+                .filter(|person| fits(person))
+                .map(|p| PersonView::from(&*p)),
+        );
+    } else {
+        let mut after = listing.after;
+        // One more than the page tells whether there is another.
+        'pages: loop {
+            let some = gallery.page(after, MAX_PAGE);
+            let Some(last) = some.last() else {
+                break;
+            };
+            after = Some(last.id);
+            for person in some.iter().filter(|person| fits(person)) {
+                if people.len() == limit {
+                    next = people.last().map(|shown: &PersonView| shown.id);
+                    break 'pages;
+                }
+                people.push(PersonView::from(&**person));
+            }
+        }
+    }
+    People {
+        people,
+        next,
+        total: gallery.people_count(),
+        version: gallery.version(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Telling the controller how this replica fares, over the report queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_fleet::Ledger;
+use muster_jobs::{Report, ReportContent, WebReport};
+use muster_queue::{Outgoing, Queue, QueueError};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use muster_base::backoff;
+
+/// How often a replica says at least that it is there.
+const EVERY: Duration = Duration::from_secs(10);
+/// How often it says at most what changed, while it is neither the first request nor the last
+/// answer.
+const SHORTEST: Duration = Duration::from_millis(500);
+
+/// One web tier among several.
+pub struct Replica {
+    /// Tells it from the others, and from the one that ran here before.
+    pub id: String,
+    /// What was submitted to it and answered.
+    pub ledger: watch::Sender<Ledger>,
+    /// What it reports.
+    pub reporting: Reporting,
+}
+
+/// What a replica reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reporting {
+    /// What was submitted and answered, as it changes.
+    Ledger,
+    /// Now and then that it is there: the controller runs in this process and reads the ledger.
+    Presence,
+}
+
+impl Replica {
+    /// A replica of its own.
+    pub fn new(reporting: Reporting) -> Self {
+        Self {
+            id: Uuid::now_v7().simple().to_string(),
+            ledger: watch::Sender::default(),
+            reporting,
+        }
+    }
+}
+
+/// Reports until `stop`, and then that the replica has stopped.
+pub async fn run(
+    reports: Arc<dyn Queue>,
+    replica: String,
+    mut ledger: watch::Receiver<Ledger>,
+    reporting: Reporting,
+    stop: CancellationToken,
+) {
+    let mut failures = 0;
+    loop {
+        let now = *ledger.borrow_and_update();
+        let stopped = stop.is_cancelled();
+        let sent = send(&*reports, &replica, &now, stopped).await;
+        match &sent {
+            Err(error) if failures == 0 => {
+                tracing::warn!(
+                    error = %muster_base::ErrorChain(error),
+                    "a report was not sent; the fleet follows the queue's own counts meanwhile"
+                );
+            }
+            Ok(()) if failures > 0 => tracing::info!("reports are sent again"),
+            _ => {}
+        }
+        failures = if sent.is_err() { failures + 1 } else { 0 };
+        if stopped {
+            return;
+        }
+        if failures > 0 {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(backoff::after(failures)) => {}
+            }
+            continue;
+        }
+        let said = now;
+        let begun = Instant::now();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sleep_until(begun + EVERY) => {}
+            () = news(&mut ledger, &said, begun), if reporting == Reporting::Ledger => {}
+        }
+    }
+}
+
+/// Returns when there is more to say than was said at `begun`: at once when requests wait and none
+/// did, or none do and some did.
+async fn news(ledger: &mut watch::Receiver<Ledger>, said: &Ledger, begun: Instant) {
+    let waiting = |ledger: &Ledger| ledger.submitted > ledger.answered;
+    let turned = async {
+        let turned = ledger.wait_for(|now| waiting(now) != waiting(said)).await;
+        turned.is_err()
+    };
+    let ended = match tokio::time::timeout_at(begun + SHORTEST, turned).await {
+        Ok(ended) => ended,
+        Err(_) => ledger.wait_for(|now| now != said).await.is_err(),
+    };
+    if ended {
+        // The web tier is stopping, and will say so.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn send(
+    reports: &dyn Queue,
+    replica: &str,
+    ledger: &Ledger,
+    stopped: bool,
+) -> Result<(), QueueError> {
+    let report = Report::new(ReportContent::Web(WebReport {
+        replica: replica.to_owned(),
+        submitted: ledger.submitted,
+        answered: ledger.answered,
+        timed: ledger.timed,
+        worked_ms: ledger.worked.as_secs_f64() * 1e3,
+        stopped,
+    }));
+    let sent = reports.send(&[Outgoing::from(report.to_json())]).await?;
+    sent.into_iter().try_for_each(|entry| entry.map(drop))
+}

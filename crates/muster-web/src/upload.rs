@@ -1,0 +1,482 @@
+//! Photographs as they come in: multipart forms, read with a limit on everything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::header;
+use bytes::{Bytes, BytesMut};
+use muster_jobs::{Failure, FailureCode, FileName};
+use muster_recognize::decode::{self, DecodeLimits};
+use serde::de::DeserializeOwned;
+
+use super::form::{Fields, FormField};
+use super::printable;
+use super::problem::{ApiError, Code, Refused};
+use muster_base::photo_failure::image_failure;
+
+/// A refused body is read to its end up to this size, so that the client gets to read the answer
+/// instead of a reset connection.
+const MAX_DRAINED_BYTES: usize = 256 << 20;
+/// What an upload takes about, and gives its memory back after.
+const UPLOAD_TIME: Duration = Duration::from_secs(1);
+/// Longest text field, in bytes: enough for any name.
+pub const MAX_TEXT_BYTES: usize = 4096;
+/// Longest JSON body, and longest text field that is JSON, in bytes: enough for all the metadata that
+/// a person may have, as UTF-8.
+pub const MAX_JSON_BYTES: usize = 256 << 10;
+/// Most fields in a form besides the photographs.
+const MAX_OTHER_FIELDS: usize = 16;
+
+/// Memory that uploads may take together; what an upload takes it gives back when it is dropped.
+#[derive(Clone, Debug)]
+pub struct UploadMemory {
+    taken: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// Memory that one photograph takes, given back when this is dropped.
+#[derive(Debug)]
+pub struct Taken {
+    memory: UploadMemory,
+    bytes: usize,
+}
+
+impl UploadMemory {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            taken: Arc::default(),
+            limit,
+        }
+    }
+
+    fn start(&self) -> Taken {
+        Taken {
+            memory: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+impl Taken {
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let before = self.memory.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        if before + bytes > self.memory.limit {
+            return Err(ApiError::overloaded(
+                "too many photographs are being uploaded at this moment: try again shortly",
+                UPLOAD_TIME,
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.memory.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a form may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct FormRules<'a> {
+    /// Names of the field with a photograph.
+    pub photo_fields: &'a [&'a str],
+    /// Fewest photographs.
+    pub min_photos: usize,
+    /// Most photographs.
+    pub max_photos: usize,
+    /// Names of the fields with text, and how many bytes each may have.
+    pub text_fields: &'a [(&'static str, usize)],
+    /// Each photograph's limits.
+    pub limits: &'a DecodeLimits,
+    /// Whether a photograph that is not to be taken is refused by itself, in [`Form::refused`],
+    /// rather than with the whole form.
+    pub apart: bool,
+}
+
+/// One uploaded photograph, recognised as one by its first bytes only.
+#[derive(Clone, Debug)]
+pub struct Photo {
+    /// The client's file name.
+    pub file: FileName,
+    /// The photograph as uploaded.
+    pub bytes: Bytes,
+    /// The memory that it takes, given back with the last copy of it.
+    pub taken: Arc<Taken>,
+}
+
+/// A form as it was read.
+#[derive(Debug)]
+pub struct Form {
+    /// The photographs.
+    pub photos: Vec<Photo>,
+    /// Those that were refused by themselves: which of all photographs, its name, and why.
+    pub refused: Vec<(usize, FileName, ApiError)>,
+    texts: BTreeMap<&'static str, String>,
+}
+
+impl Form {
+    /// The text in a field, where the form has it.
+    pub fn text(&mut self, field: &str) -> Option<String> {
+        self.texts.remove(field)
+    }
+}
+
+/// Reads a form within its rules.
+///
+/// # Errors
+/// 400 where it is not such a form, 413 and 415 where a photograph is not to be taken, 429 where
+/// the memory for uploads is used up. The rest of a refused body has been read and dropped, within
+/// a bound.
+pub async fn read_form(
+    request: Request,
+    rules: FormRules<'_>,
+    memory: &UploadMemory,
+) -> Result<Form, ApiError> {
+    let mut fields = Fields::of(request).await.map_err(|_| {
+        ApiError::bad_request(format!(
+            "the request has no multipart form: send one with the photograph in the field {}",
+            rules.photo_fields[0]
+        ))
+    })?;
+    let form = read_fields(&mut fields, rules, memory).await;
+    if form.is_err() {
+        let mut drained = 0;
+        // The request is refused already: what else is wrong with it does not matter.
+        while let Ok(Some(mut field)) = fields.next().await {
+            drain(&mut field, &mut drained).await;
+            if drained > MAX_DRAINED_BYTES {
+                break;
+            }
+        }
+    }
+    form
+}
+
+async fn read_fields(
+    fields: &mut Fields,
+    rules: FormRules<'_>,
+    memory: &UploadMemory,
+) -> Result<Form, ApiError> {
+    let mut reading = Reading {
+        form: Form {
+            photos: Vec::new(),
+            refused: Vec::new(),
+            texts: BTreeMap::new(),
+        },
+        bytes: 0,
+        unknown: 0,
+    };
+    while let Some(mut field) = fields.next().await? {
+        if let Err(refusal) = reading.read(&mut field, &rules, memory).await {
+            drain(&mut field, &mut 0).await;
+            return Err(refusal);
+        }
+    }
+    let form = reading.form;
+    let count = form.photos.len() + form.refused.len();
+    if count < rules.min_photos {
+        let field = rules.photo_fields[0];
+        return Err(ApiError::bad_request(match rules.min_photos {
+            1 => format!("the form has no field {field}: put the photograph there"),
+            least => format!(
+                "the form has {count} photographs in fields {field}, and {least} are needed: send \
+                 them in one form"
+            ),
+        }));
+    }
+    Ok(form)
+}
+
+/// Reads what is left of a field, as far as is bounded, and drops it.
+async fn drain(field: &mut FormField<'_>, drained: &mut usize) {
+    while *drained <= MAX_DRAINED_BYTES
+        && let Ok(Some(chunk)) = field.chunk().await
+    {
+        *drained += chunk.len();
+    }
+}
+
+/// A form as far as it was read.
+struct Reading {
+    form: Form,
+    /// Of the photographs together.
+    bytes: usize,
+    /// Fields besides those that are known.
+    unknown: usize,
+}
+
+impl Reading {
+    async fn read(
+        &mut self,
+        field: &mut FormField<'_>,
+        rules: &FormRules<'_>,
+        memory: &UploadMemory,
+    ) -> Result<(), ApiError> {
+        let Form {
+            photos,
+            refused,
+            texts,
+        } = &mut self.form;
+        let field_name = field.name().to_owned();
+        if rules.photo_fields.contains(&field_name.as_str()) {
+            let number = photos.len() + refused.len();
+            if number == rules.max_photos {
+                return Err(match rules.max_photos {
+                    1 => ApiError::bad_request(format!(
+                        "the form has several fields {field_name}: send one photograph a request"
+                    )),
+                    most => ApiError::new(
+                        Code::ImageTooMany,
+                        format!("the form has more than {most} photographs: send fewer at a time"),
+                    ),
+                });
+            }
+            let file = FileName::from_client(field.file_name().unwrap_or("photo"));
+            let mut taken = memory.start();
+            let room = memory.limit - self.bytes;
+            match read_photo(field, &file, rules.limits, &mut taken, room).await? {
+                Ok(bytes) => {
+                    self.bytes += bytes.len();
+                    photos.push(Photo {
+                        file,
+                        bytes,
+                        taken: Arc::new(taken),
+                    });
+                }
+                Err(error) if rules.apart => refused.push((number, file, error)),
+                Err(error) => return Err(error),
+            }
+        } else if let Some((known, limit)) = rules.text_fields.iter().find(|of| of.0 == field_name)
+        {
+            let bytes = read_text(field, *limit).await?;
+            let text = String::from_utf8(bytes).map_err(|_| {
+                ApiError::bad_request(format!(
+                    "the field {known} is not UTF-8 text: send it as UTF-8"
+                ))
+            })?;
+            if texts.insert(*known, text).is_some() {
+                return Err(ApiError::bad_request(format!(
+                    "the form has several fields {known}: send one"
+                )));
+            }
+        } else {
+            self.unknown += 1;
+            if self.unknown > MAX_OTHER_FIELDS {
+                return Err(ApiError::bad_request(format!(
+                    "the form has more than {MAX_OTHER_FIELDS} fields that Muster does not know"
+                )));
+            }
+            read_text(field, MAX_TEXT_BYTES).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a photograph of a form that may take `room` bytes more of the memory for uploads; the inner
+/// error says why it is not to be taken.
+async fn read_photo(
+    field: &mut FormField<'_>,
+    file: &FileName,
+    limits: &DecodeLimits,
+    taken: &mut Taken,
+    room: usize,
+) -> Result<Result<Bytes, ApiError>, ApiError> {
+    let mut bytes = BytesMut::new();
+    let mut excess = 0;
+    while let Some(chunk) = field.chunk().await? {
+        if bytes.len() + chunk.len() > limits.max_bytes {
+            excess += chunk.len();
+            if bytes.len() + excess > MAX_DRAINED_BYTES {
+                break;
+            }
+            continue;
+        }
+        if excess == 0 {
+            // Where nobody else uploads it would not fit either: to try again is no use.
+            if bytes.len() + chunk.len() > room {
+                return Err(ApiError::new(
+                    Code::ImageTooLarge,
+                    format!(
+                        "the photographs have more than {} bytes together: send fewer at a time",
+                        taken.memory.limit
+                    ),
+                ));
+            }
+            taken.take(chunk.len())?;
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    let bytes = bytes.freeze();
+    let probed = if excess > 0 {
+        Err(Failure {
+            code: FailureCode::ImageTooLarge,
+            detail: format!(
+                "more than {} bytes: send a smaller photograph",
+                limits.max_bytes
+            ),
+        })
+    } else {
+        decode::probe(&bytes, limits).map_err(|error| image_failure(&error))
+    };
+    match probed {
+        Ok(_) => Ok(Ok(bytes)),
+        Err(mut failure) => {
+            failure.detail = format!("{}: {}", file.as_str(), failure.detail);
+            let refused = refusal(file, &failure);
+            Ok(Err(ApiError::from(failure).with("refused", vec![refused])))
+        }
+    }
+}
+
+/// A photograph that came earlier and is stored, taken into memory again.
+///
+/// # Errors
+/// 429 where the memory for uploads is used up.
+pub fn stored_photo(
+    file: FileName,
+    bytes: Bytes,
+    memory: &UploadMemory,
+) -> Result<Photo, ApiError> {
+    let mut taken = memory.start();
+    taken.take(bytes.len())?;
+    Ok(Photo {
+        file,
+        bytes,
+        taken: Arc::new(taken),
+    })
+}
+
+/// Reads a body that is JSON, of `MAX_JSON_BYTES` at most.
+///
+/// # Errors
+/// 415 where it says to be something else, 413 where it is longer, 400 where it is not of that
+/// shape.
+pub async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !matches!(kind, "application/json" | "application/merge-patch+json") {
+        return Err(ApiError::new(
+            Code::RequestUnsupported,
+            "the body is not application/json: send JSON, and say so in Content-Type",
+        ));
+    }
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_JSON_BYTES)
+        .await
+        .map_err(|_| {
+            ApiError::new(
+                Code::RequestTooLarge,
+                format!("the body was cut short, or has more than {MAX_JSON_BYTES} bytes"),
+            )
+        })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::bad_request(format!("the body is not as expected: {error}")))
+}
+
+/// How a refusal of several photographs names each of them.
+pub fn refusal(file: &FileName, failure: &Failure) -> serde_json::Value {
+    let refused = Refused {
+        file: file.as_str().to_owned(),
+        code: failure.code,
+        detail: failure.detail.clone(),
+    };
+    serde_json::to_value(refused).expect("only string keys")
+}
+
+async fn read_text(field: &mut FormField<'_>, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = field.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > limit {
+            return Err(ApiError::new(
+                Code::RequestTooLarge,
+                format!(
+                    "the form's field {} has more than {limit} bytes: shorten it",
+                    printable(field.name())
+                ),
+            ));
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_does_not_fit_beside_others_may_come_again_and_what_never_fits_may_not() {
+        let memory = UploadMemory::new(10_000);
+        let limits = DecodeLimits::default();
+        let rules = FormRules {
+            photo_fields: &["image"],
+            min_photos: 1,
+            max_photos: 1,
+            text_fields: &[],
+            limits: &limits,
+            apart: false,
+        };
+        let refused = async |bytes: usize| {
+            let head = "--x\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\n";
+            let body = format!("{head}{}\r\n--x--\r\n", "a".repeat(bytes));
+            let request = Request::builder()
+                .header(header::CONTENT_TYPE, "multipart/form-data; boundary=x")
+                .body(Body::from(body))
+                .unwrap();
+            read_form(request, rules, &memory).await.unwrap_err().code()
+        };
+        assert_eq!(refused(10_000).await, Code::ImageUnsupported);
+        assert_eq!(refused(10_001).await, Code::ImageTooLarge);
+        let mut other = memory.start();
+        other.take(1).unwrap();
+        assert_eq!(refused(10_000).await, Code::Overloaded);
+        assert_eq!(refused(10_001).await, Code::ImageTooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_form_that_is_refused_is_read_to_its_end() {
+        let limits = DecodeLimits::default();
+        let rules = FormRules {
+            photo_fields: &["image"],
+            min_photos: 1,
+            max_photos: 1,
+            text_fields: &[("name", MAX_TEXT_BYTES)],
+            limits: &limits,
+            apart: true,
+        };
+        // Too much for the memory; a second photograph; a text that is too long.
+        for (names, room) in [
+            (["image", "image"], 1_000_000),
+            (["image", "image"], 9_000_000),
+            (["name", "image"], 9_000_000),
+        ] {
+            let field = |name| {
+                let head = format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n");
+                format!("{head}\r\n{}\r\n", "a".repeat(3_000_000))
+            };
+            let body = Bytes::from(names.map(field).concat() + "--x--\r\n");
+            let read = Arc::new(AtomicUsize::new(0));
+            let (whole, count) = (body.len(), Arc::clone(&read));
+            let chunks = (0..whole).step_by(50_000).map(move |at| {
+                let chunk = body.slice(at..whole.min(at + 50_000));
+                count.fetch_add(chunk.len(), Ordering::Relaxed);
+                Ok::<_, std::io::Error>(chunk)
+            });
+            let request = Request::builder()
+                .header(header::CONTENT_TYPE, "multipart/form-data; boundary=x")
+                .body(Body::from_stream(futures::stream::iter(chunks)))
+                .unwrap();
+            let refused = read_form(request, rules, &UploadMemory::new(room)).await;
+            refused.unwrap_err();
+            assert_eq!(read.load(Ordering::Relaxed), whole, "{names:?} {room}");
+        }
+    }
+}

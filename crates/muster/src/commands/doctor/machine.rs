@@ -1,0 +1,173 @@
+//! What this machine itself has to have.
+
+use std::process::Command;
+
+use anyhow::Context;
+
+use super::policy::Part;
+use super::{Finding, Findings, Found};
+use muster_api::client::Client;
+use muster_base::backend::{Backend, Role};
+use muster_base::settings::{FleetKind, QueueKind, Settings};
+
+/// Resident memory that one worker is counted with.
+const WORKER_BYTES: u64 = 250 << 20;
+
+/// Checks what the parts need here, with so many workers on this machine.
+pub(super) async fn check(
+    settings: &Settings,
+    parts: &[Part],
+    workers: u32,
+    findings: &mut Findings,
+) {
+    if workers > 0 {
+        findings.add("processor", processor());
+        findings.add("memory", memory(workers));
+        findings.add("models", models(settings));
+        let installed = findings.0.last().is_some_and(|models: &Finding| models.ok);
+        // A bundle brings the models along.
+        if !installed || !settings.remote() {
+            findings.add("python", python());
+        }
+    }
+    if keeps_data(settings, parts) {
+        findings.add("data folder", data_folder(settings).await);
+    }
+    if parts.contains(&Part::Web) {
+        findings.add("address", address(settings).await);
+    }
+}
+
+/// Whether anything is kept in the data folder: stores, queues, or the lock of a local fleet.
+fn keeps_data(settings: &Settings, parts: &[Part]) -> bool {
+    let stores = [
+        &settings.input_store,
+        &settings.output_store,
+        &settings.state_store,
+    ];
+    stores.iter().any(|store| store.is_none())
+        || settings.queues == QueueKind::Local
+        || settings.fleet == FleetKind::Local && parts.contains(&Part::Controller)
+}
+
+fn processor() -> Found {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let arch = std::env::consts::ARCH;
+    #[cfg(target_arch = "x86_64")]
+    if !std::arch::is_x86_feature_detected!("avx2") {
+        return Found::amiss(
+            format!("{cores} cores, {arch} without AVX2: recognition will be slow"),
+            "use a machine with AVX2 (Intel since 2013, AMD since 2015)",
+        );
+    }
+    Found::Well(format!("{cores} cores, {arch}"))
+}
+
+fn memory(workers: u32) -> Found {
+    let needed = (WORKER_BYTES * u64::from(workers)) >> 20;
+    let Some(available) = available_memory_mib() else {
+        return Found::Well(format!("{needed} MiB needed for {workers} workers"));
+    };
+    let detail = format!("{available} MiB available, {needed} MiB for {workers} workers");
+    if available >= needed {
+        return Found::Well(detail);
+    }
+    Found::amiss(detail, "lower max_instances, or free memory")
+}
+
+/// What Linux says can be used without swapping; `None` on other systems.
+fn available_memory_mib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib >> 10)
+}
+
+fn models(settings: &Settings) -> Found {
+    if let Err(error) = settings.models_dir() {
+        return Found::amiss(format!("{error:#}"), "set MUSTER_MODELS_DIR");
+    }
+    let verified = settings.installation().and_then(|installation| {
+        installation.verify()?;
+        Ok(installation)
+    });
+    match verified {
+        Ok(installation) => Found::Well(format!(
+            "profile {}, verified, in {}",
+            installation.profile().name,
+            installation.folder().display()
+        )),
+        Err(error) => Found::amiss(
+            muster_base::ErrorChain(error.as_ref()).to_string(),
+            "run `muster models install` with the profile that is set",
+        ),
+    }
+}
+
+fn python() -> Found {
+    let remedy = "install Python 3 with venv and pip; only `muster models install` needs it";
+    match Command::new("python3")
+        .args([
+            "-c",
+            "import venv, ensurepip, sys; print(sys.version.split()[0])",
+        ])
+        .output()
+    {
+        Ok(output) if output.status.success() => Found::Well(format!(
+            "{} with venv",
+            String::from_utf8_lossy(&output.stdout).trim()
+        )),
+        Ok(_) => Found::amiss("python3 has no venv or pip", remedy),
+        Err(error) => Found::amiss(format!("python3 does not run: {error}"), remedy),
+    }
+}
+
+async fn data_folder(settings: &Settings) -> Found {
+    let folder = settings.data_dir.display();
+    // A folder that is absent is made by `up`; asking must not leave one behind.
+    if !settings.data_dir.exists() {
+        return Found::Well(format!("{folder} will be made"));
+    }
+    let used = if settings.remote() {
+        // Only a part of what Muster keeps is here; opening would ask AWS for the rest.
+        tempfile::tempfile_in(&settings.data_dir)
+            .map(drop)
+            .context("make a file in it")
+    } else {
+        Backend::open(settings, Role::Web).await.map(drop)
+    };
+    match used {
+        Ok(()) => Found::Well(format!("{folder} can be used")),
+        Err(error) => Found::amiss(
+            format!("{folder}: {error:#}"),
+            "choose another with data_dir or --data",
+        ),
+    }
+}
+
+async fn address(settings: &Settings) -> Found {
+    let listen = settings.listen;
+    if tokio::net::TcpListener::bind(listen).await.is_ok() {
+        return Found::Well(format!("{listen} is free"));
+    }
+    let running = match Client::new(&format!("http://{listen}"), None) {
+        // Which asks for no key.
+        Ok(client) => client
+            .get("/openapi.json")
+            .await
+            .is_ok_and(|document| document["info"]["title"] == "Muster"),
+        Err(_) => false,
+    };
+    if running {
+        return Found::Well(format!("a Muster runs at {listen}"));
+    }
+    Found::amiss(
+        format!("{listen} is taken, and not by a Muster"),
+        "stop what uses it, or choose another with listen or --listen",
+    )
+}

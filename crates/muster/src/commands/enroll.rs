@@ -1,0 +1,362 @@
+//! `muster enroll`: people from folders or from NAME=FILE pairs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::Args;
+use futures::{StreamExt, stream};
+use indicatif::ProgressBar;
+use muster_jobs::FileName;
+use muster_recognize::decode::{ACCEPTED, EXTENSIONS, REFUSED_EXTENSIONS};
+use serde_json::{Value, json};
+
+use muster_api::client::{Answer, Client, Enrolled, Service};
+use muster_api::files::{file_name, files_in};
+use muster_api::progress;
+use muster_base::backoff;
+
+/// Photographs of a person in one form.
+const PHOTOS_A_FORM: usize = 10;
+/// People enrolled at one time.
+const AT_ONCE: usize = 4;
+/// How long a form is sent again while the service is busy or away.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Every photograph below a folder, those included that the service refuses by name: whoever
+/// enrols a telephone's folder is to be told of them, not left to miss them.
+fn photos_to_enrol_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    files_in(folder, |extension| {
+        EXTENSIONS.contains(&extension) || REFUSED_EXTENSIONS.contains(&extension)
+    })
+}
+
+/// Arguments of `muster enroll`.
+#[derive(Debug, Args)]
+pub struct EnrollArgs {
+    /// A folder with one folder of photographs for each person, or NAME=FILE pairs
+    #[arg(required = true, value_name = "DIR | NAME=FILE")]
+    sources: Vec<String>,
+    #[command(flatten)]
+    service: Service,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of one person.
+#[derive(Debug)]
+struct Report {
+    name: String,
+    fate: Fate,
+    refused: Vec<RefusedPhoto>,
+}
+
+#[derive(Debug)]
+enum Fate {
+    /// Enrolled now, with so many faces.
+    Enrolled(usize),
+    /// Enrolled before; so many faces were added.
+    Extended(usize),
+    /// Enrolled before, and every photograph that is fit is one of their faces.
+    AlreadyEnrolled,
+    /// Not enrolled, or no longer added to.
+    Refused(String),
+}
+
+#[derive(Debug)]
+struct RefusedPhoto {
+    file: String,
+    reason: String,
+}
+
+/// Enrols everyone. Photographs that are a person's faces already, by their file names, are left out,
+/// so that an enrolment that was cut off goes on where it stopped when it is run again.
+///
+/// The exit code says whether every person is enrolled now and no photograph was refused.
+///
+/// # Errors
+/// When a source can not be read or the service can not be reached.
+pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
+    let people = gather(&args.sources)?;
+    let client = args.service.client()?;
+    let mut known: HashMap<String, Enrolled> = client
+        .people()
+        .await?
+        .into_iter()
+        .map(|person| (person.name.clone(), person))
+        .collect();
+    let bar = progress::bar(people.values().map(Vec::len).sum(), "enrolling");
+    let (client, bar) = (&client, &bar);
+    let enrolments = people.into_iter().map(|(name, files)| {
+        let known = known.remove(name.trim());
+        async move { enroll_person(client, name, &files, known, bar).await }
+    });
+    let mut enrolments = stream::iter(enrolments).buffer_unordered(AT_ONCE);
+    let mut reports = Vec::new();
+    let mut cut_off = None;
+    while let Some(report) = enrolments.next().await {
+        match report {
+            Ok(report) => reports.push(report),
+            Err(error) => {
+                cut_off = Some(error);
+                break;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    reports.sort_by(|a, b| a.name.cmp(&b.name));
+    print(&reports, args.json);
+    if let Some(error) = cut_off {
+        return Err(error.context("enrolment stopped: run it again, and it goes on from here"));
+    }
+    let complete =
+        |report: &Report| report.refused.is_empty() && !matches!(report.fate, Fate::Refused { .. });
+    Ok(if reports.iter().all(complete) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Enrols with what photographs are fit, those that are not being reported.
+async fn enroll_person(
+    client: &Client,
+    name: String,
+    files: &[PathBuf],
+    mut known: Option<Enrolled>,
+    bar: &ProgressBar,
+) -> anyhow::Result<Report> {
+    let before = known.is_some();
+    let mut added = 0;
+    let mut refused = Vec::new();
+    let mut refusal = None;
+    let named = named(files);
+    'forms: for form in named.chunks(PHOTOS_A_FORM) {
+        let mut photos = Vec::new();
+        for (file, path) in form {
+            if is_face_of(known.as_ref(), file) {
+                continue;
+            }
+            match tokio::fs::read(path).await {
+                Ok(bytes) => photos.push((file.clone(), Bytes::from(bytes))),
+                Err(error) => refused.push(RefusedPhoto {
+                    file: file.clone(),
+                    reason: format!("{} can not be read: {error}", path.display()),
+                }),
+            }
+        }
+        while !photos.is_empty() {
+            let problem = match send(client, &name, known.as_ref(), &photos).await? {
+                Ok(person) => {
+                    added += photos.len();
+                    known = Some(person);
+                    break;
+                }
+                Err(problem) => problem,
+            };
+            let left = photos.len();
+            if problem.code == "person.exists" && known.is_none() {
+                // Another wrote at the same time, or the answer to an attempt was lost.
+                known = client.person_named(&name).await?;
+                photos.retain(|(file, _)| !is_face_of(known.as_ref(), file));
+                if known.is_some() {
+                    continue;
+                }
+            }
+            photos.retain(|(file, _)| !problem.refused.iter().any(|r| r.file == *file));
+            if photos.len() == left {
+                refusal = Some(problem.detail);
+                break 'forms;
+            }
+            refused.extend(problem.refused.into_iter().map(|r| RefusedPhoto {
+                file: r.file,
+                reason: r.detail,
+            }));
+        }
+        bar.inc(form.len() as u64);
+    }
+    let fate = match (refusal, before, added) {
+        (Some(reason), ..) => Fate::Refused(reason),
+        (None, false, 0) if known.is_none() => {
+            Fate::Refused("no photograph is fit for enrolment".to_owned())
+        }
+        (None, _, 0) => Fate::AlreadyEnrolled,
+        (None, true, faces) => Fate::Extended(faces),
+        (None, false, faces) => Fate::Enrolled(faces),
+    };
+    Ok(Report {
+        name,
+        fate,
+        refused,
+    })
+}
+
+/// Sends one form, again and again while the service is busy or away for a moment.
+async fn send(
+    client: &Client,
+    name: &str,
+    known: Option<&Enrolled>,
+    photos: &[(String, Bytes)],
+) -> anyhow::Result<Answer<Enrolled>> {
+    let begun = Instant::now();
+    let mut failures = 0;
+    loop {
+        let answer = match known {
+            None => client.enroll(name, photos).await,
+            Some(person) => client.add_faces(&person.id, photos).await,
+        };
+        let wait = match &answer {
+            Ok(Err(problem)) if problem.status == 429 => problem.retry_after,
+            Ok(Err(problem)) if problem.code == "gallery.changed" => None,
+            // A photograph that workers failed on is named.
+            Ok(Err(problem)) if problem.status >= 500 && problem.refused.is_empty() => None,
+            Err(_) => None,
+            _ => return answer,
+        };
+        failures += 1;
+        let wait = wait.unwrap_or_else(|| backoff::after(failures));
+        // After a lost answer the faces may be there already.
+        let may_be_there = !matches!(&answer, Ok(Err(problem)) if problem.status == 429);
+        if begun.elapsed() + wait > PATIENCE {
+            return answer;
+        }
+        tokio::time::sleep(wait).await;
+        if may_be_there && let Some(person) = client.person_named(name).await.unwrap_or(None) {
+            let sent = |(file, _): &(String, Bytes)| is_face_of(Some(&person), file);
+            if photos.iter().all(sent) {
+                return Ok(Ok(person));
+            }
+        }
+    }
+}
+
+fn is_face_of(person: Option<&Enrolled>, file: &str) -> bool {
+    person.is_some_and(|person| person.faces.iter().any(|face| face.file == file))
+}
+
+/// Photographs with the names that the service will know them by, each one's own.
+fn named(files: &[PathBuf]) -> Vec<(String, &Path)> {
+    let mut named: Vec<(String, &Path)> = Vec::new();
+    for path in files {
+        let mut name = FileName::from_client(&file_name(path)).as_str().to_owned();
+        if named.iter().any(|(other, _)| *other == name) {
+            name = format!("{}-{name}", named.len());
+        }
+        named.push((name, path));
+    }
+    named
+}
+
+fn print(reports: &[Report], as_json: bool) {
+    if as_json {
+        let people: Vec<_> = reports.iter().map(in_json).collect();
+        let refused = reports.iter().flat_map(|report| {
+            report.refused.iter().map(|photo| {
+                let file = format!("{}/{}", report.name, photo.file);
+                json!({ "file": file, "reason": photo.reason })
+            })
+        });
+        let refused: Vec<_> = refused.collect();
+        println!("{}", json!({ "people": people, "refused_photos": refused }));
+        return;
+    }
+    for Report { name, fate, .. } in reports {
+        match fate {
+            Fate::Enrolled(1) => println!("{name}: enrolled with 1 face"),
+            Fate::Enrolled(faces) => println!("{name}: enrolled with {faces} faces"),
+            Fate::Extended(1) => println!("{name}: 1 face added"),
+            Fate::Extended(faces) => println!("{name}: {faces} faces added"),
+            Fate::AlreadyEnrolled => println!("{name}: already enrolled, left as it is"),
+            Fate::Refused(reason) => println!("{name}: refused: {reason}"),
+        }
+    }
+    for Report { name, refused, .. } in reports {
+        for RefusedPhoto { file, reason } in refused {
+            println!("{name}/{file}: refused: {reason}");
+        }
+    }
+}
+
+fn in_json(Report { name, fate, .. }: &Report) -> Value {
+    match fate {
+        Fate::Enrolled(faces) => json!({ "name": name, "state": "enrolled", "faces": faces }),
+        Fate::Extended(faces) => json!({ "name": name, "state": "extended", "faces": faces }),
+        Fate::AlreadyEnrolled => json!({ "name": name, "state": "already_enrolled" }),
+        Fate::Refused(reason) => json!({ "name": name, "state": "refused", "reason": reason }),
+    }
+}
+
+/// People by name, each with their photographs in order.
+fn gather(sources: &[String]) -> anyhow::Result<BTreeMap<String, Vec<PathBuf>>> {
+    let mut people: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for source in sources {
+        if Path::new(source).is_dir() {
+            let folder = Path::new(source);
+            let before = people.len();
+            let entries = std::fs::read_dir(folder)
+                .with_context(|| format!("read the folder {}", folder.display()))?;
+            for entry in entries {
+                let path = entry
+                    .with_context(|| format!("read the folder {source}"))?
+                    .path();
+                if path.is_dir() {
+                    let photos = photos_to_enrol_in(&path)?;
+                    anyhow::ensure!(
+                        !photos.is_empty(),
+                        "{} has no photographs: put {ACCEPTED} files there",
+                        path.display()
+                    );
+                    people.entry(file_name(&path)).or_default().extend(photos);
+                }
+            }
+            anyhow::ensure!(
+                people.len() > before,
+                "{source} has no folders: make one for each person, named like the person"
+            );
+        } else if let Some((name, file)) = source.split_once('=') {
+            let path = PathBuf::from(file);
+            anyhow::ensure!(path.is_file(), "{file} is not there, to enrol as {name}");
+            people.entry(name.to_owned()).or_default().push(path);
+        } else {
+            anyhow::bail!("{source} is neither a folder nor NAME=FILE");
+        }
+    }
+    Ok(people)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_and_pairs_make_people() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in [
+            "Anna/2.jpg",
+            "Anna/1.png",
+            "Anna/notes.txt",
+            "Ben/x.webp",
+            "Ben/y.HEIC",
+        ] {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap();
+        }
+        let pair = format!("Carl={}", folder.path().join("Ben/x.webp").display());
+        let people = gather(&[folder.path().display().to_string(), pair]).unwrap();
+        let sizes: Vec<_> = people.iter().map(|(n, f)| (n.as_str(), f.len())).collect();
+        assert_eq!(sizes, [("Anna", 2), ("Ben", 2), ("Carl", 1)]);
+        assert!(people["Anna"][0].ends_with("1.png"));
+        assert!(
+            gather(&["nowhere".into()])
+                .unwrap_err()
+                .to_string()
+                .contains("nowhere")
+        );
+        assert!(gather(&["X=/no/such.jpg".into()]).is_err());
+    }
+}
