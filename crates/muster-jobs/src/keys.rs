@@ -11,7 +11,7 @@ pub const JOBS_PREFIX: &str = "jobs";
 /// Where results stand.
 pub const OUTPUT_PREFIX: &str = "output";
 /// Where the changes of the gallery stand; the people themselves stand below
-/// `muster_recognize::gallery::segments_prefix` of it.
+/// `muster_gallery::segments_prefix` of it.
 pub const GALLERY_PREFIX: &str = "gallery";
 /// Where the photographs of enrolled faces are kept.
 pub const ENROLLED_PREFIX: &str = "enrolled";

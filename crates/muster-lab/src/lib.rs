@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod eval;
+mod evaluate;
+mod identification;
 mod photos;
 pub mod profile;
 pub mod simulate;

@@ -12,7 +12,7 @@ use openvino::{
     PartialShape, RwPropertyKey, SetupError, Tensor,
 };
 
-use crate::embed::EmbeddingError;
+use muster_jobs::EmbeddingError;
 
 /// The library this process has loaded; OpenVINO is never unloaded.
 static LOADED_LIBRARY: Mutex<Option<PathBuf>> = Mutex::new(None);

@@ -5,12 +5,14 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use muster_jobs::{Embedding, Quality};
+
 use crate::align::{ALIGNED_SIZE, Aligner};
 use crate::decode::{self, DecodeLimits, ImageError, Photo};
 use crate::detect::{Bounds, DETECTION_CUTOFF, Detector};
-use crate::embed::{Embedder, EmbedderModel, Embedding};
+use crate::embed::{Embedder, EmbedderModel};
 use crate::engine::{Engine, EngineError};
-use crate::quality::Quality;
+use crate::quality;
 
 /// Why a photograph could not be analysed.
 #[derive(Debug, thiserror::Error)]
@@ -249,7 +251,7 @@ impl Recognizer {
         for seen in found.faces {
             let (aligner, aligned) = (&mut self.aligner, &mut self.aligned);
             aligner.align(photo, &seen.landmarks, &seen.bounds, aligned);
-            let quality = Quality::of(&seen.landmarks, &seen.bounds, aligned);
+            let quality = quality::measure(&seen.landmarks, &seen.bounds, aligned);
             timing.align += lap();
             let mut made = Vec::with_capacity(asked.len());
             for place in &asked {

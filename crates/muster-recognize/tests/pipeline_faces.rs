@@ -14,11 +14,11 @@ use std::path::PathBuf;
 
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageFormat, RgbImage};
+use muster_jobs::{Measure, Requirements};
 use muster_recognize::decode::Photo;
 use muster_recognize::embed::EmbedderModel;
 use muster_recognize::engine::EngineError;
 use muster_recognize::models::{DEFAULT_PROFILE, Installation, default_root};
-use muster_recognize::quality::{Measure, Requirements};
 use muster_recognize::recognizer::{
     Analysis, Face, ModelFiles, Options, RecognizeError, Recognizer,
 };

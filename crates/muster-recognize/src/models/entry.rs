@@ -1,5 +1,6 @@
 //! A model's entry in the manifest: all that the service must know of it.
 
+use muster_jobs::{Shipped, ShippedImpostors};
 use serde::Deserialize;
 
 use crate::align::ALIGNED_SIZE;
@@ -105,6 +106,20 @@ pub enum Placement {
         /// Both sides' together.
         margin: u32,
     },
+}
+
+impl From<&Embedder> for Shipped {
+    fn from(embedder: &Embedder) -> Self {
+        let calibration = embedder.calibration.as_ref();
+        Self {
+            cutoff: embedder.cutoff,
+            impostors: calibration.map(|shipped| ShippedImpostors {
+                mean: shipped.impostor_mean,
+                deviation: shipped.impostor_std,
+                people: shipped.people,
+            }),
+        }
+    }
 }
 
 impl Embedder {

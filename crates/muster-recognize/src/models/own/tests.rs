@@ -13,8 +13,8 @@ use super::super::{Installation, Placement, default_root};
 use super::*;
 use crate::align::Aligner;
 use crate::decode::{DecodeLimits, decode};
-use crate::embed::Embedding;
 use crate::recognizer::{Options, Recognizer};
+use muster_jobs::Embedding;
 
 const ENTRY: &str = r#"schema = 1
 [[embedder]]

@@ -1,0 +1,135 @@
+//! Segments in a folder of this machine, mapped into the memory of every process that uses them.
+//!
+//! Invariant: a file under a segment's name is whole and was verified, since it is synced and then
+//! renamed to that name; it never changes, and goes when no manifest names it any more.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::segment::{Bytes, Segment};
+
+/// What the file name of a segment ends with.
+const EXTENSION: &str = "segment";
+/// What the name of a file that is being written begins with.
+const UNFINISHED: &str = "unfinished-";
+/// A file that has been unfinished for longer was left by a process that was killed.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+/// The folder. Any number of processes may share one; it must be theirs alone.
+#[derive(Clone, Debug)]
+pub struct SegmentCache {
+    folder: PathBuf,
+}
+
+impl SegmentCache {
+    /// Makes the folder where it is absent.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// The folder's path.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.folder.join(id).with_extension(EXTENSION)
+    }
+
+    /// The segment of that name, where it is here and can be read.
+    pub(super) fn get(&self, id: &str) -> Option<Segment> {
+        let file = File::open(self.path(id)).ok()?;
+        Segment::open(Bytes::Mapped(map(&file).ok()?)).ok()
+    }
+
+    /// Keeps a verified segment, and gives it back mapped.
+    pub(super) fn put(&self, id: &str, bytes: &[u8]) -> io::Result<Segment> {
+        let mut unfinished = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(&self.folder)?;
+        unfinished.write_all(bytes)?;
+        unfinished.as_file().sync_all()?;
+        let file = unfinished.persist(self.path(id)).map_err(|e| e.error)?;
+        Segment::open(Bytes::Mapped(map(&file)?)).map_err(io::Error::other)
+    }
+
+    /// Removes the segments up to that manifest's number that it does not name, and what killed
+    /// processes left. Whoever still has one mapped keeps it until they let go.
+    pub(super) fn retain(&self, named: &HashSet<&str>, sequence: u64) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            let Some(name) = path.file_stem().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            let superseded = path.extension().is_some_and(|ending| ending == EXTENSION)
+                && !named.contains(name)
+                && super::log::sequence_of(name).is_some_and(|of| of <= sequence);
+            let abandoned = name.starts_with(UNFINISHED)
+                && entry
+                    .metadata()
+                    .and_then(|meta| meta.modified())
+                    .is_ok_and(|written| written.elapsed().is_ok_and(|age| age > ABANDONED));
+            if superseded || abandoned {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the one way to use a gallery where it stands, instead of reading it all at each start"
+)]
+fn map(file: &File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: the map must not change while it is read. The file stands in a folder that is
+    // Muster's own; it was written under another name, synced and renamed, and nothing opens it
+    // for writing again. Removing it leaves the mapped pages.
+    unsafe { memmap2::Mmap::map(file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::{Embeddings, EnrolledFace, Person};
+    use muster_jobs::Embedding;
+
+    #[test]
+    fn what_is_no_longer_named_or_is_damaged_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = SegmentCache::open(folder.path().join("new")).unwrap();
+        let embedding = Embedding::normalise(&[0.6, 0.8]).unwrap();
+        let face = EnrolledFace::new(String::new(), Embeddings::of("sface", embedding), 0);
+        let anna = Person::new("Anna".to_owned(), vec![face], 0);
+        let segment = Segment::build(Some("sface"), vec![Cow::Borrowed(&anna)]);
+        let ids = ["00000000000000000001-a", "00000000000000000002-b"];
+        for id in ids {
+            let mapped = cache.put(id, segment.as_slice()).unwrap();
+            assert_eq!(mapped.person(0), anna);
+            assert!(mapped.verify().is_ok());
+        }
+        let mapped = cache.get(ids[0]).unwrap();
+        cache.retain(&HashSet::new(), 1).unwrap();
+        assert!(cache.get(ids[0]).is_none());
+        assert_eq!(mapped.person(0), anna, "whoever has it mapped keeps it");
+        assert_eq!(cache.get(ids[1]).unwrap().person(0), anna);
+        let path = cache.path(ids[1]);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(cache.get(ids[1]).is_none(), "cut off");
+    }
+}

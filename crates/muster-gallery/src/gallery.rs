@@ -1,0 +1,373 @@
+//! The gallery: who is enrolled, and who is nearest to a probe.
+//!
+//! Most people stand in segments ([`super::segment`]), which are used where they are; those who
+//! changed since the segments were written are in memory and take precedence.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::ops::Bound;
+
+use super::index::{self, EXACT_UP_TO, Flat, Place};
+use super::parts::{self, Part};
+use super::person::{Change, Person, PersonId};
+use muster_jobs::Embedding;
+
+/// People whose faces tell which models' embeddings are kept.
+const KEPT_MODELS_SAMPLED: usize = 8;
+
+/// A person near a probe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate<'a> {
+    /// Who.
+    pub person: Cow<'a, Person>,
+    /// Cosine similarity between the probe and this person's nearest face.
+    pub similarity: f32,
+}
+
+/// What a gallery was read from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Base {
+    /// The number of the manifest; 0 before the first.
+    pub sequence: u64,
+    /// The version that the segments were written at.
+    pub version: u64,
+    pub parts: Vec<Part>,
+}
+
+/// Everyone enrolled, at one version. Cheap to clone: the segments are shared.
+#[derive(Clone, Debug, Default)]
+pub struct Gallery {
+    version: u64,
+    /// The model whose embeddings are compared; `None` until somebody is enrolled.
+    model: Option<String>,
+    base: Base,
+    /// Those who changed since; nobody of them is alive in a part.
+    recent: BTreeMap<PersonId, Person>,
+    names: HashMap<String, PersonId>,
+    external_ids: HashMap<String, PersonId>,
+    flat: Flat,
+}
+
+impl PartialEq for Gallery {
+    /// Whether both have the same people at the same version.
+    fn eq(&self, other: &Self) -> bool {
+        self.version == other.version
+            && self.model == other.model
+            && self.people().eq(other.people())
+    }
+}
+
+impl Gallery {
+    /// The gallery as it was written into segments.
+    pub(super) fn restore(model: Option<String>, base: Base) -> Self {
+        Self {
+            version: base.version,
+            model,
+            base,
+            ..Self::default()
+        }
+    }
+
+    /// The gallery of these people, matched by that model: version 1.
+    pub fn of(model: &str, people: Vec<Person>) -> Self {
+        let mut gallery = Self {
+            version: 1,
+            model: Some(model.to_owned()),
+            ..Self::default()
+        };
+        for person in people {
+            gallery.name(&person);
+            gallery.recent.insert(person.id, person);
+        }
+        gallery.index_recent();
+        gallery
+    }
+
+    /// Applies the change that leads to `version`.
+    pub(super) fn apply(&mut self, version: u64, change: Change) {
+        let forgets = self.forgets(&change);
+        self.version = version;
+        match change {
+            Change::Put(person) => self.put(person, forgets),
+            Change::UseModel(model) => {
+                self.model = Some(model);
+                self.index_recent();
+            }
+            Change::Remove(id) => {
+                if self.take(id, forgets) {
+                    self.index_recent();
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, person: Person, forgets: bool) {
+        if self.model.is_none() {
+            let mut made = person.faces.iter().flat_map(|face| face.embeddings.iter());
+            self.model = made.next().map(|(model, _)| model.to_owned());
+        }
+        let was_recent = self.take(person.id, forgets);
+        self.name(&person);
+        if let Some(model) = self.model.as_deref().filter(|_| !was_recent) {
+            self.flat.add(&person, model);
+        }
+        self.recent.insert(person.id, person);
+        if was_recent {
+            self.index_recent();
+        }
+    }
+
+    /// Takes a person out of wherever they stand, and says whether that was among the recent ones,
+    /// whose index is not changed.
+    fn take(&mut self, id: PersonId, forget: bool) -> bool {
+        for part in &mut self.base.parts {
+            part.bury(id, forget);
+        }
+        let Some(person) = self.recent.remove(&id) else {
+            return false;
+        };
+        self.names.remove(&person.name);
+        if let Some(external_id) = &person.external_id {
+            self.external_ids.remove(external_id);
+        }
+        true
+    }
+
+    fn name(&mut self, person: &Person) {
+        self.names.insert(person.name.clone(), person.id);
+        if let Some(external_id) = &person.external_id {
+            self.external_ids.insert(external_id.clone(), person.id);
+        }
+    }
+
+    fn index_recent(&mut self) {
+        self.flat = Flat::default();
+        if let Some(model) = &self.model {
+            for person in self.recent.values() {
+                self.flat.add(person, model);
+            }
+        }
+    }
+
+    /// Whether after the change something must be gone that older objects of the log still hold.
+    pub(super) fn forgets(&self, change: &Change) -> bool {
+        match change {
+            Change::Remove(_) => true,
+            Change::UseModel(_) => false,
+            Change::Put(person) => self.person(person.id).is_some_and(|before| {
+                let mut before = before.kept();
+                before.any(|made| !person.kept().any(|kept| kept == made))
+            }),
+        }
+    }
+
+    pub(super) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The segments that this version of the gallery needs; those that are not stored have no id.
+    pub(super) fn compacted(&self) -> Vec<Part> {
+        parts::compact(&self.base.parts, self.recent.values(), self.model())
+    }
+
+    /// How many changes led here.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The model whose embeddings are compared; `None` until somebody is enrolled.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The models that newly enrolled faces are embedded with: the gallery's, and whichever the
+    /// first people's faces have an embedding of besides, after a change of the model and until the
+    /// old one is forgotten.
+    pub fn kept_models(&self) -> BTreeSet<String> {
+        let faces = self.people().take(KEPT_MODELS_SAMPLED);
+        let mut kept: BTreeSet<String> = self.model.iter().cloned().collect();
+        for person in faces {
+            for face in &person.faces {
+                kept.extend(face.embeddings.iter().map(|(model, _)| model.to_owned()));
+            }
+        }
+        kept
+    }
+
+    /// Everyone, in the order of enrolment.
+    pub fn people(&self) -> impl Iterator<Item = Cow<'_, Person>> {
+        self.people_at(self.places(None))
+    }
+
+    /// Every so-manieth of everyone, from the first on.
+    pub fn every(&self, step: usize) -> impl Iterator<Item = Cow<'_, Person>> {
+        self.people_at(self.places(None).step_by(step))
+    }
+
+    /// Those enrolled after that person, or from the first on, `limit` at most.
+    pub fn page(&self, after: Option<PersonId>, limit: usize) -> Vec<Cow<'_, Person>> {
+        self.people_at(self.places(after).take(limit)).collect()
+    }
+
+    /// Everyone with what the gallery's model made of their faces, in the order of enrolment.
+    pub fn embeddings(&self) -> impl Iterator<Item = (PersonId, Vec<Embedding>)> {
+        let model = self.model().unwrap_or_default();
+        self.places(None).map(move |place| match place {
+            Place::Part(part, at) if self.part(part).segment.model() == model => {
+                let segment = &self.part(part).segment;
+                (segment.id(at), segment.embeddings(at).collect())
+            }
+            place => {
+                let person = self.person_at(place);
+                (person.id, person.embeddings(model).cloned().collect())
+            }
+        })
+    }
+
+    /// Where the people stand who were enrolled after that one, in the order of enrolment.
+    fn places(&self, after: Option<PersonId>) -> impl Iterator<Item = Place> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut recent = self.recent.range((from, Bound::Unbounded));
+        let mut next_recent = move || Some(Reverse((*recent.next()?.0, None)));
+        let next_of = |number: u16, position: u32| {
+            let part = self.part(number);
+            let position = part.next(position)?;
+            Some(Reverse((
+                part.segment.id(position),
+                Some((number, position)),
+            )))
+        };
+        // The next of each part and of the recent ones.
+        let mut heads: BinaryHeap<_> = (0..self.base.parts.len() as u16)
+            .filter_map(|number| {
+                let part = &self.part(number).segment;
+                let first = after.map_or(0, |after| {
+                    let (position, found) = part.position(after);
+                    position + u32::from(found)
+                });
+                next_of(number, first)
+            })
+            .chain(next_recent())
+            .collect();
+        std::iter::from_fn(move || {
+            let Reverse((id, standing)) = heads.pop()?;
+            heads.extend(match standing {
+                Some((number, position)) => next_of(number, position + 1),
+                None => next_recent(),
+            });
+            Some(match standing {
+                Some((number, position)) => Place::Part(number, position),
+                None => Place::Recent(id),
+            })
+        })
+    }
+
+    fn people_at(
+        &self,
+        places: impl Iterator<Item = Place>,
+    ) -> impl Iterator<Item = Cow<'_, Person>> {
+        places.map(|place| self.person_at(place))
+    }
+
+    fn person_at(&self, place: Place) -> Cow<'_, Person> {
+        match place {
+            Place::Recent(id) => Cow::Borrowed(&self.recent[&id]),
+            Place::Part(part, at) => Cow::Owned(self.part(part).segment.person(at)),
+        }
+    }
+
+    fn part(&self, number: u16) -> &Part {
+        &self.base.parts[usize::from(number)]
+    }
+
+    /// How many people there are.
+    pub fn people_count(&self) -> usize {
+        self.recent.len() + self.base.parts.iter().map(Part::count).sum::<usize>()
+    }
+
+    /// The person of that id.
+    pub fn person(&self, id: PersonId) -> Option<Cow<'_, Person>> {
+        match self.recent.get(&id) {
+            Some(person) => Some(Cow::Borrowed(person)),
+            None => self.person_of_parts(id).map(Cow::Owned),
+        }
+    }
+
+    fn person_of_parts(&self, id: PersonId) -> Option<Person> {
+        let mut parts = self.base.parts.iter();
+        parts.find_map(|part| Some(part.segment.person(part.position(id)?)))
+    }
+
+    /// The person of that name.
+    pub fn named(&self, name: &str) -> Option<Cow<'_, Person>> {
+        if let Some(id) = self.names.get(name) {
+            return self.person(*id);
+        }
+        self.base.parts.iter().find_map(|part| {
+            let mut living = part
+                .segment
+                .named(name)
+                .filter(|at| !part.dead.contains(at));
+            let person = living.find_map(|at| {
+                let person = part.segment.person(at);
+                (person.name == name).then_some(person)
+            });
+            person.map(Cow::Owned)
+        })
+    }
+
+    /// The person whom the operator gave that id.
+    pub fn external(&self, external_id: &str) -> Option<Cow<'_, Person>> {
+        if let Some(id) = self.external_ids.get(external_id) {
+            return self.person(*id);
+        }
+        self.base.parts.iter().find_map(|part| {
+            let found = part.segment.external(external_id);
+            let mut living = found.filter(|at| !part.dead.contains(at));
+            let person = living.find_map(|at| {
+                let person = part.segment.person(at);
+                (person.external_id.as_deref() == Some(external_id)).then_some(person)
+            });
+            person.map(Cow::Owned)
+        })
+    }
+
+    /// How many faces all people have together.
+    pub fn faces(&self) -> usize {
+        let recent: usize = self.recent.values().map(|person| person.faces.len()).sum();
+        recent + self.base.parts.iter().map(Part::faces).sum::<usize>()
+    }
+
+    /// The `count` people nearest to the probe, nearest first, each by the nearest of the faces that
+    /// stand for them ([`crate::template::rows`]).
+    ///
+    /// Every face is compared as long as there are 20,000 or fewer. Beyond, those are whose codes
+    /// of a quarter of a byte a dimension promise the most; the similarities are exact all the
+    /// same. `make bench-gallery` measures how often the nearest is found.
+    pub fn nearest(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
+        self.nearest_of(probe, count, EXACT_UP_TO)
+    }
+
+    /// The same by comparing every face, however many there are: what [`Gallery::nearest`] is
+    /// measured against.
+    pub fn nearest_exactly(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
+        self.nearest_of(probe, count, usize::MAX)
+    }
+
+    fn nearest_of(&self, probe: &Embedding, count: usize, exact: usize) -> Vec<Candidate<'_>> {
+        let Some(model) = self.model() else {
+            return Vec::new();
+        };
+        let parts = &self.base.parts;
+        let nearest = index::nearest(parts, &self.flat, model, probe, count, exact);
+        let candidates = nearest.into_iter().map(|(place, similarity)| Candidate {
+            person: self.person_at(place),
+            similarity,
+        });
+        candidates.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,26 @@
+//! The enrolled people, and who a face is.
+//!
+//! The people stand as a log and as segments in the object store, mapped for matching. Knows no
+//! pixels and no model's runtime: a face is an embedding here.
+
+mod cache;
+pub mod calibration;
+mod codes;
+pub mod decide;
+mod gallery;
+pub mod health;
+mod index;
+mod log;
+mod parts;
+mod person;
+mod segment;
+mod shortlist;
+pub mod template;
+
+pub use cache::SegmentCache;
+pub use gallery::{Candidate, Gallery};
+pub use log::{GalleryError, GalleryStore, segments_prefix};
+pub use person::{
+    Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Source,
+};
+pub use segment::SegmentError;

@@ -1,0 +1,443 @@
+//! The gallery as a log in the object store.
+//!
+//! Change `n` is the object `<n>.change.json`, created only if it does not exist yet: of two
+//! concurrent writers one wins the number and the other looks again and takes the next, so no
+//! change is lost. Every so many changes, and after every removal of a face, those who changed are
+//! written into segments ([`super::segment`]), and a manifest names the segments that make the
+//! gallery at that version; what it makes superfluous is deleted, so that a removed person's
+//! embeddings are gone from the store.
+//!
+//! Manifest `s` is created only if it does not exist yet, and follows manifest `s - 1`: of two who
+//! compact at the same time one wins. It is announced as `<n>.snapshot-<s>.json` among the changes,
+//! so that a reader finds everything with one listing. A segment's name begins with the number of
+//! the first manifest that names it, so that nobody deletes what another is about to name. Segments
+//! and manifests stand apart from the changes, which are listed with every request.
+//!
+//! Invariant: the newest announced manifest and the changes after its version make the gallery,
+//! whichever step a crash cut off.
+
+mod objects;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+
+use self::objects::{Entry, Manifest, Objects, SegmentOf};
+use super::cache::SegmentCache;
+use super::gallery::{Base, Gallery};
+use super::parts::Part;
+use super::person::Change;
+use super::segment::{Segment, SegmentError};
+
+pub use self::objects::segments_prefix;
+pub(super) use self::objects::sequence_of;
+
+/// Those who changed are written into segments after this many changes, which bounds what a reader
+/// lists and replays.
+const CHANGES_PER_MANIFEST: u64 = 64;
+/// So many of the changes that a manifest covers keep their place, emptied, so that a writer who
+/// has not seen them yet collides with them instead of writing one that nobody reads.
+const CHANGES_KEPT_EMPTY: u64 = 32;
+/// Objects that are fetched or deleted at one time.
+const CALLS_IN_FLIGHT: usize = 8;
+/// How often a reader or writer that others keep overtaking tries before it gives up.
+const MAX_ATTEMPTS: u32 = 50;
+/// The wait between such attempts grows to this.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// Of work on a thread of its own.
+const NOT_CANCELLED: &str = "nobody cancels it, and it does not panic";
+/// The format that this build writes, and the only one it reads.
+const FORMAT: u32 = 3;
+
+/// Why the gallery could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GalleryError {
+    /// The object store failed: try again.
+    #[error("the object store did not serve the gallery")]
+    Store(#[from] object_store::Error),
+    /// An object is damaged, or written by another version of Muster.
+    #[error(
+        "the gallery's object {key} can not be read: restore it, or run the version that wrote it"
+    )]
+    Malformed {
+        /// The object's key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A segment is damaged, or written by another version of Muster.
+    #[error(
+        "the gallery's object {key} can not be read: restore it, or run the version that wrote it"
+    )]
+    Segment {
+        /// The object's key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: SegmentError,
+    },
+    /// An object has a format that this build does not know.
+    #[error("the gallery's object {key} has format {found}, this build reads {FORMAT}")]
+    Format {
+        /// The object's key.
+        key: String,
+        /// Its format.
+        found: u32,
+    },
+    /// The folder for segments can not be used.
+    #[error("the folder {folder} can not be used: free space there, and let Muster write to it")]
+    Cache {
+        /// The folder's path.
+        folder: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Other writers were faster each time.
+    #[error("the gallery kept changing while it was being read or written: try again")]
+    Contended,
+}
+
+/// The durable gallery. Cheap to clone; any number of processes may use one at the same time.
+#[derive(Clone)]
+pub struct GalleryStore {
+    objects: Objects,
+    cache: Option<SegmentCache>,
+}
+
+impl fmt::Debug for GalleryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GalleryStore")
+            .field("objects", &self.objects)
+            .field("cache", &self.cache)
+            .finish()
+    }
+}
+
+impl GalleryStore {
+    /// The gallery whose objects stand below `prefix`, its segments held in memory; see
+    /// [`GalleryStore::cached`].
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Self {
+        Self {
+            objects: Objects::new(store, prefix),
+            cache: None,
+        }
+    }
+
+    /// The same, with the segments in files that all processes of this machine share.
+    #[must_use]
+    pub fn cached(self, cache: SegmentCache) -> Self {
+        Self {
+            cache: Some(cache),
+            ..self
+        }
+    }
+
+    /// Brings `gallery` up to the newest version, and lets go of the segments that are superfluous.
+    /// Whatever was appended before the call is seen.
+    ///
+    /// # Errors
+    /// [`GalleryError`]; `gallery` is then at some version that existed, and a later call goes on.
+    pub async fn sync(&self, gallery: &mut Gallery) -> Result<(), GalleryError> {
+        // From the manifest on: one that came since may cover changes that are known already.
+        self.follow(gallery, |gallery| gallery.base().version).await
+    }
+
+    /// Brings `gallery` up to the newest version, and looks at nothing older: what a look for each
+    /// request costs. Segments that became superfluous without a change stay until the next
+    /// [`GalleryStore::sync`].
+    ///
+    /// # Errors
+    /// As [`GalleryStore::sync`].
+    pub async fn catch_up(&self, gallery: &mut Gallery) -> Result<(), GalleryError> {
+        self.follow(gallery, Gallery::version).await
+    }
+
+    async fn follow(
+        &self,
+        gallery: &mut Gallery,
+        known: impl Fn(&Gallery) -> u64,
+    ) -> Result<(), GalleryError> {
+        for attempt in 0..MAX_ATTEMPTS {
+            let newer = self.objects.newer_than(known(gallery)).await?;
+            if self.replay(gallery, &newer).await? {
+                return Ok(());
+            }
+            back_off(attempt).await;
+        }
+        Err(GalleryError::Contended)
+    }
+
+    /// Applies what was listed; `false` where an object was deleted meanwhile or the listing has a
+    /// gap, since the listing is not atomic.
+    async fn replay(
+        &self,
+        gallery: &mut Gallery,
+        newer: &[(u64, Entry)],
+    ) -> Result<bool, GalleryError> {
+        let mut announced = None;
+        for (version, entry) in newer {
+            match entry {
+                Entry::Change => {}
+                Entry::Announcement(sequence) => {
+                    announced = announced.max(Some((*sequence, *version)));
+                }
+                Entry::Unknown(key) => return Err(self.objects.unknown(key).await),
+            }
+        }
+        match announced {
+            Some((sequence, version)) if sequence > gallery.base().sequence => {
+                let Some(manifest) = self.objects.announced(version, sequence).await? else {
+                    return Ok(false);
+                };
+                let Some(mut next) = self.open(manifest, gallery.base()).await? else {
+                    return Ok(false);
+                };
+                if !self.replay_changes(&mut next, newer).await? {
+                    return Ok(false);
+                }
+                if next.version() < gallery.version() {
+                    return Ok(false);
+                }
+                *gallery = next;
+                self.let_go(gallery.base())?;
+                Ok(true)
+            }
+            _ => self.replay_changes(gallery, newer).await,
+        }
+    }
+
+    async fn replay_changes(
+        &self,
+        gallery: &mut Gallery,
+        newer: &[(u64, Entry)],
+    ) -> Result<bool, GalleryError> {
+        for (version, entry) in newer {
+            if *entry != Entry::Change || *version <= gallery.version() {
+                continue;
+            }
+            if *version != gallery.version() + 1 {
+                return Ok(false);
+            }
+            match self.objects.change(*version).await? {
+                Some(change) => gallery.apply(*version, change),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The gallery that a manifest names; `None` where a segment is gone, since a newer manifest
+    /// has come.
+    async fn open(
+        &self,
+        manifest: Manifest,
+        before: &Base,
+    ) -> Result<Option<Gallery>, GalleryError> {
+        let mut opening: Vec<BoxFuture<'_, _>> = Vec::new();
+        for segment in manifest.segments {
+            opening.push(self.part(segment, before).boxed());
+        }
+        let opening = futures::stream::iter(opening).buffered(CALLS_IN_FLIGHT);
+        let parts: Vec<Option<Part>> = opening.try_collect().await?;
+        let Some(parts) = parts.into_iter().collect() else {
+            return Ok(None);
+        };
+        let base = Base {
+            sequence: manifest.sequence,
+            version: manifest.version,
+            parts,
+        };
+        Ok(Some(Gallery::restore(manifest.model, base)))
+    }
+
+    async fn part(
+        &self,
+        SegmentOf { id, dead }: SegmentOf,
+        before: &Base,
+    ) -> Result<Option<Part>, GalleryError> {
+        let mut known = before.parts.iter();
+        let known = known.find(|part| part.id.as_ref() == Some(&id));
+        let segment = match known {
+            Some(part) => Arc::clone(&part.segment),
+            None => match self.segment(&id).await? {
+                Some(segment) => segment,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Part {
+            segment,
+            id: Some(id),
+            dead: dead.into_iter().collect(),
+            forget: false,
+        }))
+    }
+
+    async fn segment(&self, id: &str) -> Result<Option<Arc<Segment>>, GalleryError> {
+        if let Some(here) = self.cache.as_ref().and_then(|cache| cache.get(id)) {
+            return Ok(Some(Arc::new(here)));
+        }
+        match self.objects.segment(id).await? {
+            Some(fetched) => self.keep(id, Arc::new(fetched)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts a segment into this machine's folder, and gives it back as it is used from here on.
+    async fn keep(&self, id: &str, segment: Arc<Segment>) -> Result<Arc<Segment>, GalleryError> {
+        let Some(cache) = &self.cache else {
+            return Ok(segment);
+        };
+        let (keeping, id) = (cache.clone(), id.to_owned());
+        let kept = tokio::task::spawn_blocking(move || keeping.put(&id, segment.as_slice()));
+        let kept = kept.await.expect(NOT_CANCELLED);
+        kept.map(Arc::new).map_err(|source| failed(cache, source))
+    }
+
+    /// Removes from this machine what the manifest does not name.
+    fn let_go(&self, base: &Base) -> Result<(), GalleryError> {
+        let Some(cache) = &self.cache else {
+            return Ok(());
+        };
+        let named = base.parts.iter().filter_map(|part| part.id.as_deref());
+        let removed = cache.retain(&named.collect(), base.sequence);
+        removed.map_err(|source| failed(cache, source))
+    }
+
+    /// Makes one change durable and applies it to `gallery`.
+    ///
+    /// `decide` sees the gallery at its newest version and returns the change, or refuses; it is
+    /// called again when another writer came first. When this returns `Ok(Ok(_))`, every later
+    /// [`GalleryStore::sync`] of any process sees the change. Where something is to be forgotten,
+    /// it is gone from the store by then.
+    ///
+    /// # Errors
+    /// [`GalleryError`]; after [`GalleryError::Store`] the change may or may not have happened.
+    pub async fn append<E>(
+        &self,
+        gallery: &mut Gallery,
+        decide: impl FnMut(&Gallery) -> Result<Change, E>,
+    ) -> Result<Result<(), E>, GalleryError> {
+        match self.write(gallery, decide).await? {
+            Ok(due) => {
+                if due {
+                    self.compact(gallery).await?;
+                    self.sync(gallery).await?;
+                }
+                Ok(Ok(()))
+            }
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Like [`GalleryStore::append`], but leaves the compaction to the caller, where the answer is
+    /// that it is due.
+    ///
+    /// # Errors
+    /// As [`GalleryStore::append`].
+    pub async fn write<E>(
+        &self,
+        gallery: &mut Gallery,
+        mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
+    ) -> Result<Result<bool, E>, GalleryError> {
+        for attempt in 0..MAX_ATTEMPTS {
+            self.sync(gallery).await?;
+            let change = match decide(gallery) {
+                Ok(change) => change,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let version = gallery.version() + 1;
+            if self.objects.create_change(version, &change).await? {
+                let pressing = gallery.forgets(&change) || matches!(change, Change::UseModel(_));
+                gallery.apply(version, change);
+                let due = pressing || version.is_multiple_of(CHANGES_PER_MANIFEST);
+                return Ok(Ok(due));
+            }
+            back_off(attempt).await;
+        }
+        Err(GalleryError::Contended)
+    }
+
+    /// Writes what changed into segments and deletes everything that they make superfluous. The
+    /// caller's copy follows at its next [`GalleryStore::sync`].
+    ///
+    /// Safe at any time, by any number of processes: of two at the same time one wins, and the
+    /// other goes on from there.
+    ///
+    /// # Errors
+    /// [`GalleryError`]; the gallery is unharmed, and the next compaction does what is left.
+    pub async fn compact(&self, gallery: &Gallery) -> Result<(), GalleryError> {
+        let mut gallery = gallery.clone();
+        for attempt in 0..MAX_ATTEMPTS {
+            let manifest = if gallery.version() == gallery.base().version {
+                None
+            } else {
+                Some(self.write_segments(&gallery).await?)
+            };
+            let won = match &manifest {
+                Some(manifest) => self.objects.create_manifest(manifest).await?,
+                None => true,
+            };
+            self.objects.clean_up().await?;
+            if won {
+                return Ok(());
+            }
+            back_off(attempt).await;
+            self.sync(&mut gallery).await?;
+        }
+        Err(GalleryError::Contended)
+    }
+
+    /// Stores the segments that this version of the gallery needs.
+    async fn write_segments(&self, gallery: &Gallery) -> Result<Manifest, GalleryError> {
+        let sequence = gallery.base().sequence + 1;
+        let (version, model) = (gallery.version(), gallery.model().map(str::to_owned));
+        let gallery = gallery.clone();
+        let parts = tokio::task::spawn_blocking(move || gallery.compacted());
+        let parts = parts.await.expect(NOT_CANCELLED);
+        let mut segments = Vec::with_capacity(parts.len());
+        for part in parts {
+            let id = match part.id {
+                Some(id) => id,
+                None => {
+                    let id = objects::segment_id(sequence, &part.segment.digest());
+                    self.objects
+                        .put_segment(&id, part.segment.as_slice())
+                        .await?;
+                    self.keep(&id, part.segment).await?;
+                    id
+                }
+            };
+            segments.push(SegmentOf {
+                id,
+                dead: part.dead.into_iter().collect(),
+            });
+        }
+        Ok(Manifest {
+            sequence,
+            version,
+            model,
+            segments,
+        })
+    }
+}
+
+fn failed(cache: &SegmentCache, source: std::io::Error) -> GalleryError {
+    GalleryError::Cache {
+        folder: cache.folder().display().to_string(),
+        source,
+    }
+}
+
+async fn back_off(attempt: u32) {
+    tokio::time::sleep(Duration::from_millis(1 << attempt.min(6)).min(LONGEST_WAIT)).await;
+}
+
+#[cfg(test)]
+mod tests;
