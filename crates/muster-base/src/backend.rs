@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use aws_config::SdkConfig;
 use futures::TryStreamExt;
+use muster_gallery::{GalleryStore, SegmentCache, Source};
 use muster_jobs::{
     ENROLLED_PREFIX, FileName, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, OUTPUT_PREFIX,
     ObjectKeys, Purpose, RequestId, STATUS_PREFIX,
@@ -14,7 +15,6 @@ use muster_jobs::{
 use muster_queue::{
     OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
 };
-use muster_recognize::gallery::{GalleryStore, SegmentCache, Source};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use muster_recognize::calibration::Shipped;
-use muster_recognize::gallery::Gallery;
+use muster_gallery::Gallery;
+use muster_jobs::Shipped;
 use muster_recognize::models::Manifest;
 
 use crate::settings::Settings;
@@ -132,8 +132,8 @@ impl Catalogue {
 
 #[cfg(test)]
 mod tests {
-    use muster_recognize::embed::Embedding;
-    use muster_recognize::gallery::{Embeddings, EnrolledFace, Person};
+    use muster_gallery::{Embeddings, EnrolledFace, Person};
+    use muster_jobs::Embedding;
 
     use super::*;
 

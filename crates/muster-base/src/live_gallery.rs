@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use muster_recognize::gallery::{Change, Gallery, GalleryError, GalleryStore};
+use muster_gallery::{Change, Gallery, GalleryError, GalleryStore};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -193,7 +193,7 @@ impl LiveGallery {
 
 #[cfg(test)]
 mod tests {
-    use muster_recognize::gallery::{Person, SegmentCache};
+    use muster_gallery::{Person, SegmentCache};
     use object_store::ObjectStore;
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;

@@ -7,9 +7,9 @@ mod identify;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::evaluate;
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use muster_recognize::evaluate;
 
 use album::Eyes;
 use muster_api::progress;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
+use muster_gallery::{Embeddings, EnrolledFace, Gallery, Person};
+use muster_jobs::Embedding;
 use muster_recognize::decode::DecodeLimits;
-use muster_recognize::embed::Embedding;
-use muster_recognize::gallery::{Embeddings, EnrolledFace, Gallery, Person};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Options, Recognizer};
 use serde_json::json;

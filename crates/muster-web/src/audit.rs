@@ -9,7 +9,7 @@ use axum::extract::{Extension, MatchedPath, RawPathParams, Request};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use muster_recognize::gallery::PersonId;
+use muster_gallery::PersonId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

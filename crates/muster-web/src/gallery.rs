@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use muster_recognize::calibration::{self, Cutoff, Report};
-use muster_recognize::gallery::{Gallery, PersonId};
-use muster_recognize::health::{self, Extent, Health};
+use muster_gallery::calibration::{self, Cutoff, Report};
+use muster_gallery::health::{self, Extent, Health};
+use muster_gallery::{Gallery, PersonId};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use utoipa::IntoParams;

@@ -19,10 +19,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
+use muster_gallery::{Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source};
 use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
-use muster_recognize::gallery::{
-    Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source,
-};
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;

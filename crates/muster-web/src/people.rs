@@ -13,8 +13,8 @@ use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use muster_gallery::{Change, EnrolledFace, FaceId, Gallery, Person, PersonId};
 use muster_jobs::now_ms;
-use muster_recognize::gallery::{Change, EnrolledFace, FaceId, Gallery, Person, PersonId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

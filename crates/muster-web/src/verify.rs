@@ -4,8 +4,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use futures::future::join_all;
-use muster_jobs::{Embedded, FaceBox, FileName, Outcome, Purpose, RequestId};
-use muster_recognize::embed::Embedding;
+use muster_jobs::{Embedded, Embedding, FaceBox, FileName, Outcome, Purpose, RequestId};
 use serde::Serialize;
 use utoipa::ToSchema;
 

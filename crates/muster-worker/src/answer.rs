@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use muster_jobs::{
-    Embedded, EmbeddedFace, Failure, FailureCode, ImageSize, Outcome, Purpose, Recognition,
-    Request, TimingMs, now_ms,
+    Embedded, EmbeddedFace, Embedding, Failure, FailureCode, ImageSize, Outcome, Purpose,
+    Recognition, Request, TimingMs, now_ms,
 };
 use muster_queue::{Outgoing, Received};
-use muster_recognize::embed::Embedding;
 use object_store::GetOptions;
 
 use super::inference::Analyzed;

@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use muster_jobs::{Candidate, Decision, FaceBox, FaceQuality, FaceReport, PersonRef};
-use muster_recognize::calibration::Cutoff;
-use muster_recognize::decide::{self, Rules, Verdict};
-use muster_recognize::gallery::Gallery;
-use muster_recognize::quality::{Quality, Requirements};
+use muster_gallery::Gallery;
+use muster_gallery::calibration::Cutoff;
+use muster_gallery::decide::{self, Rules, Verdict};
+use muster_jobs::{
+    Candidate, Decision, FaceBox, FaceQuality, FaceReport, PersonRef, Quality, Requirements,
+};
 use muster_recognize::recognizer::Face;
 
 use muster_base::catalogue::Catalogue;

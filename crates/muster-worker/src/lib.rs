@@ -267,7 +267,7 @@ enum HandleError {
     #[error("the object store failed")]
     Store(#[from] object_store::Error),
     #[error("the gallery could not be brought up to date")]
-    Gallery(#[from] muster_recognize::gallery::GalleryError),
+    Gallery(#[from] muster_gallery::GalleryError),
     #[error("the queue failed")]
     Queue(#[from] QueueError),
 }

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
+use muster_gallery::PersonId;
 use muster_jobs::now_ms;
-use muster_recognize::gallery::PersonId;
 use serde::{Deserialize, Serialize};
 
 use crate::api_keys::{ApiKey, KeyId};

@@ -110,7 +110,7 @@ fn day(ms: u64) -> Date {
 
 #[cfg(test)]
 mod tests {
-    use muster_recognize::gallery::PersonId;
+    use muster_gallery::PersonId;
     use object_store::memory::InMemory;
 
     use super::*;

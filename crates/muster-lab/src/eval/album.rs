@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::evaluate;
 use anyhow::Context;
-use muster_recognize::evaluate;
-use muster_recognize::gallery::{Embeddings, EnrolledFace, Gallery, Person};
+use muster_gallery::{Embeddings, EnrolledFace, Gallery, Person};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Face, Options, Recognizer};
 

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
-use muster_recognize::calibration::{Cutoff, Rate, Shipped};
-use muster_recognize::health::{self, Extent};
+use muster_gallery::calibration::{Cutoff, Rate};
+use muster_gallery::health::{self, Extent};
+use muster_jobs::Shipped;
 use serde::Serialize;
 
 use super::album::{self, Album, Draw, Eyes};

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::identification::{self, Probe, Scores, Shown};
 use anyhow::Context;
 use clap::Args;
-use muster_recognize::calibration::{Basis, Cutoff, Rate, Shipped};
-use muster_recognize::decide::Rules;
-use muster_recognize::identification::{self, Probe, Scores, Shown};
-use muster_recognize::quality::Requirements;
+use muster_gallery::calibration::{Basis, Cutoff, Rate};
+use muster_gallery::decide::Rules;
+use muster_jobs::{Requirements, Shipped};
 use muster_recognize::recognizer::Face;
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! Deleting what a former model made of everybody.
 
-use muster_recognize::gallery::{Change, Embeddings, GalleryError, Person};
+use muster_gallery::{Change, Embeddings, GalleryError, Person};
 
 use muster_base::live_gallery::LiveGallery;
 
@@ -74,8 +74,8 @@ mod tests {
     use std::sync::Arc;
 
     use futures::TryStreamExt;
-    use muster_recognize::embed::Embedding;
-    use muster_recognize::gallery::{EnrolledFace, GalleryStore};
+    use muster_gallery::{EnrolledFace, GalleryStore};
+    use muster_jobs::Embedding;
     use object_store::memory::InMemory;
     use object_store::{ObjectStore, ObjectStoreExt};
 

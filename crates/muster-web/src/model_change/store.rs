@@ -1,7 +1,7 @@
 //! What stands in the state store of a change of the model.
 
 use futures::TryStreamExt;
-use muster_recognize::gallery::PersonId;
+use muster_gallery::PersonId;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};

@@ -6,13 +6,11 @@ use base64::Engine as _;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
+use muster_gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
 use muster_jobs::{
-    Embedded, EmbeddedFace, FaceQuality, Failure, FailureCode, FileName, Outcome, Purpose,
-    RequestId, TraceParent, now_ms,
+    Embedded, EmbeddedFace, Embedding, FaceQuality, Failure, FailureCode, FileName, Outcome,
+    Purpose, Quality, RequestId, Requirements, TraceParent, now_ms,
 };
-use muster_recognize::embed::Embedding;
-use muster_recognize::gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
-use muster_recognize::quality::{Quality, Requirements};
 use object_store::{ObjectStoreExt, PutPayload};
 
 use super::{append, printable};

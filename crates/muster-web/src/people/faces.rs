@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use muster_gallery::{FaceId, Person, Source};
 use muster_recognize::decode::{DecodeLimits, probe};
-use muster_recognize::gallery::{FaceId, Person, Source};
 use object_store::ObjectStoreExt;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -97,7 +97,7 @@ pub async fn add(
             check_faces(person.faces.len())?;
             person.changed_at_ms = muster_jobs::now_ms();
             view = Some(PersonView::from(&person));
-            Ok(muster_recognize::gallery::Change::Put(person))
+            Ok(muster_gallery::Change::Put(person))
         })
         .await?;
     Ok((StatusCode::CREATED, Json(view)).into_response())

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use futures::TryStreamExt;
 use futures::future::join_all;
-use muster_recognize::gallery::Source;
+use muster_gallery::Source;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio_util::sync::CancellationToken;
@@ -105,10 +105,8 @@ async fn sweep_once(
 
 #[cfg(test)]
 mod tests {
-    use muster_recognize::embed::Embedding;
-    use muster_recognize::gallery::{
-        Change, Embeddings, EnrolledFace, FaceId, GalleryStore, Person,
-    };
+    use muster_gallery::{Change, Embeddings, EnrolledFace, FaceId, GalleryStore, Person};
+    use muster_jobs::Embedding;
     use object_store::PutPayload;
     use object_store::memory::InMemory;
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use muster_recognize::gallery::{Gallery, Person, PersonId};
+use muster_gallery::{Gallery, Person, PersonId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

@@ -1,7 +1,7 @@
 //! What was deleted, said so that it can be filed.
 
+use muster_gallery::{Person, PersonId, Source};
 use muster_jobs::now_ms;
-use muster_recognize::gallery::{Person, PersonId, Source};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
