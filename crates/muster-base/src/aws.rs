@@ -23,7 +23,7 @@ use object_store::{ClientOptions, CredentialProvider, ObjectStore};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use crate::settings::{S3Url, Settings};
+use crate::settings::{AwsSettings, S3Url};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,7 +40,7 @@ const NO_REGION: &str = "no AWS region is set in muster.toml, AWS_REGION or the 
 ///
 /// # Errors
 /// Where no region is to be found.
-pub async fn sdk_config(settings: &Settings) -> anyhow::Result<SdkConfig> {
+pub async fn sdk_config(settings: &AwsSettings) -> anyhow::Result<SdkConfig> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
     if let Some(region) = &settings.region {

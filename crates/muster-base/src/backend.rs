@@ -1,6 +1,6 @@
 //! The stores and the queues that a role works on, opened from the settings.
 
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,9 @@ use object_store::prefix::PrefixStore;
 use percent_encoding::percent_decode_str;
 
 use crate::aws;
-use crate::settings::{FleetKind, QueueKind, S3Url, Settings, seconds};
+use crate::settings::{
+    AwsSettings, FleetKind, QueueKind, QueueSettings, S3Url, Settings, StorageSettings,
+};
 
 /// How long a message that nobody takes is kept.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -85,17 +87,17 @@ impl Backend {
     /// Names the folder, bucket or queue that can not be used.
     pub async fn open(settings: &Settings, role: Role) -> anyhow::Result<Self> {
         let places = [
-            &settings.input_store,
-            &settings.output_store,
-            &settings.state_store,
+            &settings.storage.input_store,
+            &settings.storage.output_store,
+            &settings.storage.state_store,
         ];
-        let remote = settings.queues == QueueKind::Sqs || places.iter().any(|p| p.is_some());
+        let remote = settings.queues.kind == QueueKind::Sqs || places.iter().any(|p| p.is_some());
         let sdk = if remote {
-            Some(aws::sdk_config(settings).await?)
+            Some(aws::sdk_config(&settings.aws).await?)
         } else {
             None
         };
-        let open = |place, part| store(settings, sdk.as_ref(), place, part);
+        let open = |place, part| store(&settings.storage, sdk.as_ref(), place, part);
         let input = open(places[0], INPUT_PREFIX)?;
         let output = open(places[1], OUTPUT_PREFIX)?;
         let state = open(places[2], "")?;
@@ -114,27 +116,27 @@ impl Backend {
             Some(_) => Arc::clone(&state),
             // Photographs can be sent again; an enrolment that was confirmed must outlive a power
             // cut.
-            None => Arc::new(local(settings)?.with_fsync(true)),
+            None => Arc::new(local(&settings.storage)?.with_fsync(true)),
         };
-        let segments = segments(settings)?;
-        let queues = queues(settings, sdk.as_ref())?;
-        let visibility_timeout = seconds(settings.visibility_timeout_s);
+        let segments = segments(&settings.storage)?;
+        let queues = queues(&settings.queues, &settings.storage.data_dir, sdk.as_ref())?;
+        let visibility_timeout = settings.queues.visibility_timeout;
         let open = async |name: &str, retention: Duration, redrive: Option<Redrive>| {
             let options = QueueOptions {
                 visibility_timeout,
                 redrive,
                 retention,
             };
-            let opened = match settings.queues {
+            let opened = match settings.queues.kind {
                 QueueKind::Local => queues.queue(name, &options).await,
                 // One that is there is taken as it is: on AWS a role need not be allowed to change
                 // it, and one that is not there has another name.
                 QueueKind::Sqs => match queues.existing(name).await {
                     Err(QueueError::NotFound { .. })
-                        if role != Role::Worker && settings.fleet == FleetKind::Local =>
+                        if role != Role::Worker && settings.fleet.kind == FleetKind::Local =>
                     {
                         tracing::info!(
-                            queue = format!("{}{name}", settings.queue_prefix),
+                            queue = format!("{}{name}", settings.queues.prefix),
                             "the queue is not there and is made"
                         );
                         queues.queue(name, &options).await
@@ -142,17 +144,17 @@ impl Backend {
                     opened => opened,
                 },
             };
-            opened.with_context(|| format!("open the queue {}{name}", settings.queue_prefix))
+            opened.with_context(|| format!("open the queue {}{name}", settings.queues.prefix))
         };
-        let dead_letters = open(&settings.dead_letter_queue, 14 * RETENTION, None).await?;
+        let dead_letters = open(&settings.queues.dead_letters, 14 * RETENTION, None).await?;
         // Workers set failing requests aside themselves, so that the client is answered; the
         // queue's own redrive is for requests that even the setting aside fails on.
         let redrive = Redrive {
-            dead_letter: settings.dead_letter_queue.clone(),
-            max_receives: settings.max_receives + 3,
+            dead_letter: settings.queues.dead_letters.clone(),
+            max_receives: settings.queues.max_receives + 3,
         };
-        let requests = open(&settings.request_queue, RETENTION, Some(redrive)).await?;
-        let reports = open(&settings.report_queue, REPORT_RETENTION, None).await?;
+        let requests = open(&settings.queues.requests, RETENTION, Some(redrive)).await?;
+        let reports = open(&settings.queues.reports, REPORT_RETENTION, None).await?;
         Ok(Self {
             input,
             output,
@@ -163,9 +165,9 @@ impl Backend {
             requests,
             dead_letters,
             reports,
-            keys: settings.object_keys,
+            keys: settings.storage.object_keys,
             sdk,
-            response_queue: settings.response_queue.clone(),
+            response_queue: settings.queues.responses.clone(),
             visibility_timeout,
         })
     }
@@ -306,7 +308,7 @@ impl Backend {
 }
 
 /// Where the gallery's segments are mapped from.
-fn segments(settings: &Settings) -> anyhow::Result<SegmentCache> {
+fn segments(settings: &StorageSettings) -> anyhow::Result<SegmentCache> {
     let folder = settings.data_dir.join("gallery-cache");
     let opened = SegmentCache::open(&folder)
         .with_context(|| format!("make the folder {} for the gallery", folder.display()))?;
@@ -318,23 +320,26 @@ fn segments(settings: &Settings) -> anyhow::Result<SegmentCache> {
 ///
 /// # Errors
 /// Names the folder or bucket that can not be used.
-pub async fn state_store(settings: &Settings) -> anyhow::Result<Arc<dyn ObjectStore>> {
+pub async fn state_store(
+    settings: &StorageSettings,
+    aws: &AwsSettings,
+) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let Some(place) = &settings.state_store else {
         return Ok(Arc::new(local(settings)?.with_fsync(true)));
     };
-    let sdk = aws::sdk_config(settings).await?;
+    let sdk = crate::aws::sdk_config(aws).await?;
     let store = aws::bucket(&sdk, place)?;
     look_into(&*store, place).await?;
     Ok(store)
 }
 
 /// Where the objects are that are in no bucket.
-pub fn local_folder(settings: &Settings) -> PathBuf {
+pub fn local_folder(settings: &StorageSettings) -> PathBuf {
     settings.data_dir.join("objects")
 }
 
 /// The objects in the data folder.
-fn local(settings: &Settings) -> anyhow::Result<LocalFileSystem> {
+fn local(settings: &StorageSettings) -> anyhow::Result<LocalFileSystem> {
     let folder = local_folder(settings);
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
@@ -345,7 +350,7 @@ fn local(settings: &Settings) -> anyhow::Result<LocalFileSystem> {
 
 /// Opens the bucket that is set, or that part of the data folder.
 fn store(
-    settings: &Settings,
+    settings: &StorageSettings,
     sdk: Option<&SdkConfig>,
     place: &Option<S3Url>,
     part: &str,
@@ -371,14 +376,18 @@ async fn look_into(store: &dyn ObjectStore, place: &S3Url) -> anyhow::Result<()>
     Ok(())
 }
 
-fn queues(settings: &Settings, sdk: Option<&SdkConfig>) -> anyhow::Result<Arc<dyn Queues>> {
-    Ok(match (settings.queues, sdk) {
-        (QueueKind::Sqs, Some(sdk)) => Arc::new(SqsQueues::new(sdk, &settings.queue_prefix)),
+fn queues(
+    settings: &QueueSettings,
+    data_dir: &FilePath,
+    sdk: Option<&SdkConfig>,
+) -> anyhow::Result<Arc<dyn Queues>> {
+    Ok(match (settings.kind, sdk) {
+        (QueueKind::Sqs, Some(sdk)) => Arc::new(SqsQueues::new(sdk, &settings.prefix)),
         _ => {
-            std::fs::create_dir_all(&settings.data_dir)
-                .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
-            restrict(&settings.data_dir)?;
-            let database = settings.data_dir.join("queue.db");
+            std::fs::create_dir_all(data_dir)
+                .with_context(|| format!("make the data folder {}", data_dir.display()))?;
+            restrict(data_dir)?;
+            let database = data_dir.join("queue.db");
             let queues = SqliteQueues::open(&database)
                 .with_context(|| format!("open the queue {}", database.display()))?;
             Arc::new(queues)
@@ -387,7 +396,7 @@ fn queues(settings: &Settings, sdk: Option<&SdkConfig>) -> anyhow::Result<Arc<dy
 }
 
 /// Lets nobody but the owner into the data folder: it holds faces.
-fn restrict(folder: &std::path::Path) -> anyhow::Result<()> {
+fn restrict(folder: &FilePath) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
         .with_context(|| format!("restrict the data folder {} to its owner", folder.display()))

@@ -7,7 +7,7 @@ use muster_gallery::Gallery;
 use muster_jobs::Shipped;
 use muster_recognize::models::Manifest;
 
-use crate::settings::Settings;
+use crate::settings::ModelSettings;
 
 /// The manifest, and what a gallery needs to know of it. Cheap to clone.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// When one is wrong, or there is no such profile.
-    pub fn open(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn open(settings: &ModelSettings) -> anyhow::Result<Self> {
         let manifest = settings.manifest().context("read the models' manifest")?;
         let profile = manifest.profile(&settings.profile);
         let embedder = profile.and_then(|profile| manifest.embedder(profile));
@@ -145,9 +145,9 @@ mod tests {
 
     #[test]
     fn a_gallery_goes_on_with_its_model_if_it_is_known() {
-        let settings = Settings {
+        let settings = ModelSettings {
             profile: "fast".to_owned(),
-            ..Settings::default()
+            ..ModelSettings::default()
         };
         let catalogue = Catalogue::open(&settings).unwrap();
         assert_eq!(catalogue.model_of(&Gallery::default()), "fr_feature");
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn an_unknown_profile_is_named() {
-        let settings = Settings {
+        let settings = ModelSettings {
             profile: "slow".to_owned(),
-            ..Settings::default()
+            ..ModelSettings::default()
         };
         let error = Catalogue::open(&settings).err().expect("it is refused");
         assert!(error.to_string().contains("slow"), "{error}");

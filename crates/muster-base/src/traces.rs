@@ -20,7 +20,7 @@ use opentelemetry::{Context, InstrumentationScope, Key, KeyValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as Recorded};
 
-use crate::settings::{QueueKind, Settings};
+use crate::settings::{QueueKind, TraceSettings};
 
 /// How long the end of a process waits for its last spans to be taken.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -55,7 +55,12 @@ impl Traces {
     ///
     /// # Errors
     /// Names the setting or the variable that can not be used.
-    pub fn start(settings: &Settings, service: &str, instance: &str) -> anyhow::Result<Self> {
+    pub fn start(
+        settings: &TraceSettings,
+        queues: QueueKind,
+        service: &str,
+        instance: &str,
+    ) -> anyhow::Result<Self> {
         let Some(exporter) = export::exporter(settings)? else {
             return Ok(Self::default());
         };
@@ -70,7 +75,7 @@ impl Traces {
             recorder: Some(Recorder {
                 tracer: provider.tracer_with_scope(scope),
                 provider,
-                system: match settings.queues {
+                system: match queues {
                     QueueKind::Local => "sqlite",
                     QueueKind::Sqs => "aws_sqs",
                 },

@@ -29,7 +29,7 @@ use muster_base::aws;
 use muster_base::backend::{Backend, Role};
 use muster_base::backoff;
 use muster_base::fleet_status;
-use muster_base::settings::{FleetKind, QueueKind, Settings, seconds};
+use muster_base::settings::{FleetKind, FleetSettings, QueueKind, Settings};
 
 /// How often SQLite's queue is counted at most, and SQS's, where each count is a paid call and lags
 /// anyway.
@@ -72,7 +72,7 @@ async fn control_until(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let backend = Backend::open(&settings, Role::Controller).await?;
-    match settings.fleet {
+    match settings.fleet.kind {
         FleetKind::Local => on_this_machine(&settings, config, &backend, own, shutdown).await?,
         FleetKind::Ec2 => on_ec2(&settings, &backend, own, shutdown).await?,
     }
@@ -88,21 +88,25 @@ async fn on_this_machine(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     // Held until the end: two controllers on one data folder would each launch a fleet.
-    std::fs::create_dir_all(&settings.data_dir)
-        .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
-    let lock_file = settings.data_dir.join("controller.lock");
+    std::fs::create_dir_all(&settings.storage.data_dir).with_context(|| {
+        format!(
+            "make the data folder {}",
+            settings.storage.data_dir.display()
+        )
+    })?;
+    let lock_file = settings.storage.data_dir.join("controller.lock");
     let lock = std::fs::File::create(&lock_file)
         .with_context(|| format!("make {}", lock_file.display()))?;
     lock.try_lock().with_context(|| {
         format!(
             "another Muster runs on {}: stop it, or choose another folder with --data",
-            settings.data_dir.display()
+            settings.storage.data_dir.display()
         )
     })?;
     let fleet = Arc::new(LocalFleet::new(LocalFleetOptions {
         program: std::env::current_exe().context("find muster's own program")?,
         args: worker_args(settings, config),
-        drain_timeout: seconds(settings.drain_timeout_s),
+        drain_timeout: settings.fleet.drain_timeout,
     }));
     let ledgers = Ledgers::new(own.as_ref());
     let hears = reports::Hears {
@@ -112,7 +116,7 @@ async fn on_this_machine(
     let controlled = control(settings, backend, &fleet, &ledgers, hears, &shutdown).await;
     fleet.shut_down().await;
     controlled?;
-    let policy = settings.policy();
+    let policy = settings.fleet.policy(settings.queues.kind);
     let gone = FleetReport {
         min: policy.min_instances,
         max: policy.max_instances,
@@ -132,11 +136,11 @@ async fn on_ec2(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     anyhow::ensure!(
-        !settings.ec2.launch_template.is_empty(),
+        !settings.fleet.ec2.launch_template.is_empty(),
         "fleet is \"ec2\" and ec2.launch_template is not set: name the launch template"
     );
     let sdk = backend.sdk.as_ref().context("no AWS configuration")?;
-    rehearse(sdk, settings).await?;
+    rehearse(sdk, &settings.fleet).await?;
     let holder = Uuid::now_v7().simple().to_string();
     let ledgers = Ledgers::new(own.as_ref());
     // What fails at the start is the operator's to mend; what fails later may pass.
@@ -224,7 +228,7 @@ async fn take_over(
     };
     let state = Arc::clone(&backend.state);
     let prefix = Path::from(STATUS_PREFIX);
-    let options = ec2_options(settings);
+    let options = ec2_options(&settings.fleet);
     match Ec2Fleet::open(sdk, options, state, &prefix, Arc::clone(&lease)).await {
         Ok(fleet) => Ok(Some((lease, Arc::new(fleet)))),
         Err(error) => {
@@ -246,7 +250,7 @@ async fn let_go(lease: &Lease) {
 
 /// Fails where no launch will ever succeed as things are set, rather than when the first request
 /// waits for a worker. A service that does not answer now may do so later.
-async fn rehearse(sdk: &SdkConfig, settings: &Settings) -> anyhow::Result<()> {
+async fn rehearse(sdk: &SdkConfig, settings: &FleetSettings) -> anyhow::Result<()> {
     let ec2 = Ec2Rehearsal::new(sdk, ec2_options(settings));
     let may_pass = |error: &FleetError| {
         !matches!(
@@ -274,7 +278,7 @@ async fn rehearse(sdk: &SdkConfig, settings: &Settings) -> anyhow::Result<()> {
 }
 
 /// How instances are launched.
-pub fn ec2_options(settings: &Settings) -> Ec2FleetOptions {
+pub fn ec2_options(settings: &FleetSettings) -> Ec2FleetOptions {
     let ec2 = &settings.ec2;
     Ec2FleetOptions {
         deployment: ec2.deployment.clone(),
@@ -285,7 +289,7 @@ pub fn ec2_options(settings: &Settings) -> Ec2FleetOptions {
         subnets: ec2.subnets.clone(),
         capacity: ec2.capacity,
         stopped_instances: ec2.stopped_instances,
-        boot_timeout: seconds(ec2.boot_timeout_s),
+        boot_timeout: ec2.boot_timeout,
         max_instances: settings.max_instances(),
     }
 }
@@ -314,8 +318,8 @@ async fn control<F: Fleet>(
     let controller = Controller {
         requests: Arc::clone(&backend.requests),
         fleet: Arc::clone(fleet),
-        policy: settings.policy(),
-        count_interval: match settings.queues {
+        policy: settings.fleet.policy(settings.queues.kind),
+        count_interval: match settings.queues.kind {
             QueueKind::Local => LOCAL_COUNTS,
             QueueKind::Sqs => SQS_COUNTS,
         },
@@ -324,7 +328,7 @@ async fn control<F: Fleet>(
     };
     // Only a controller that alone hears the reports knows whose queues nobody owns: the one with
     // the lease, or the one of this data folder.
-    let sweeps = settings.fleet == FleetKind::Ec2 || settings.queues == QueueKind::Local;
+    let sweeps = settings.fleet.kind == FleetKind::Ec2 || settings.queues.kind == QueueKind::Local;
     let mut learned = controller.learned.subscribe();
     let (reports, mut latest) = watch::channel(FleetReport::default());
     let publish = async {
@@ -388,9 +392,9 @@ async fn kept(backend: &Backend) -> anyhow::Result<Learned> {
 fn worker_args(settings: &Settings, config: Option<PathBuf>) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["worker".into(), "--exit-with-stdin".into()];
     args.push("--data".into());
-    args.push(settings.data_dir.clone().into());
+    args.push(settings.storage.data_dir.clone().into());
     args.push("--profile".into());
-    args.push(settings.profile.clone().into());
+    args.push(settings.models.profile.clone().into());
     if let Some(config) = config {
         args.push("--config".into());
         args.push(config.into());

@@ -142,10 +142,8 @@ mod tests {
     #[tokio::test]
     async fn only_queues_without_an_owner_are_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            data_dir: folder.path().join("data"),
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.storage.data_dir = folder.path().join("data");
         let backend = Backend::open(&settings, Role::Controller).await.unwrap();
         let ledgers = Ledgers::new(None);
         let [here, gone] = [(); 2].map(|()| Uuid::now_v7().simple().to_string());

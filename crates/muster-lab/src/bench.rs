@@ -186,7 +186,7 @@ impl OwnService {
                 "--data",
             ])
             .arg(folder.path().join("data"))
-            .args(["--profile", &settings.profile])
+            .args(["--profile", &settings.models.profile])
             .env("MUSTER_REQUIRE_KEYS", "false")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -209,7 +209,7 @@ impl OwnService {
             .and_then(|line| line.strip_prefix(LISTENING))
             .context("the service did not start: its own words above say why")?
             .to_owned();
-        let samples = settings.installation()?.samples().people;
+        let samples = settings.models.installation()?.samples().people;
         let own = Self {
             url,
             process,
@@ -245,7 +245,7 @@ async fn prepare(args: &BenchArgs, settings: &Settings) -> anyhow::Result<Vec<By
     let (files, varied) = match &args.images {
         Some(folder) => (photos_in(folder)?, false),
         None => {
-            let samples = settings.installation()?.samples().people;
+            let samples = settings.models.installation()?.samples().people;
             (
                 samples.into_iter().flat_map(|(_, files)| files).collect(),
                 true,
@@ -310,7 +310,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use muster_base::settings::QueueKind;
+    use muster_base::settings::{QueueKind, QueueSettings};
 
     #[tokio::test]
     async fn a_service_that_refuses_is_a_running_one() {
@@ -335,7 +335,10 @@ mod tests {
     fn no_service_is_started_on_what_others_use() {
         may_start(&Settings::default()).unwrap();
         let settings = Settings {
-            queues: QueueKind::Sqs,
+            queues: QueueSettings {
+                kind: QueueKind::Sqs,
+                ..QueueSettings::default()
+            },
             ..Settings::default()
         };
         let error = may_start(&settings).unwrap_err().to_string();

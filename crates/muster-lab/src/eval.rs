@@ -62,7 +62,7 @@ fn pairs(args: &PairsArgs, settings: &Settings) -> anyhow::Result<()> {
         .with_context(|| format!("read the pairs {}", args.pairs.display()))?;
     let pairs = evaluate::parse_pairs(&text)
         .with_context(|| format!("read the pairs {}", args.pairs.display()))?;
-    let mut eyes = Eyes::open(settings)?;
+    let mut eyes = Eyes::open(&settings.models)?;
     let photos: BTreeSet<_> = pairs
         .iter()
         .flat_map(|pair| [&pair.first, &pair.second])

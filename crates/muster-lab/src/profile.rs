@@ -49,7 +49,7 @@ pub struct ProfileArgs {
 /// # Errors
 /// When the models or photographs can not be read.
 pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
-    let installation = settings.installation()?;
+    let installation = settings.models.installation()?;
     installation.verify_models()?;
     let photos = gather(&args, &installation)?;
     let options = Options {
@@ -59,7 +59,7 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut recognizer = Recognizer::load(&installation.model_files(), options)?;
     let embedder = installation.embedder();
     let gallery = synthetic_gallery(&embedder.name, embedder.dimensions);
-    let judge = Judge::new(settings, Catalogue::open(settings)?);
+    let judge = Judge::new(&settings.decisions, Catalogue::open(&settings.models)?);
 
     let mut totals = Vec::new();
     let mut raws = Vec::new();

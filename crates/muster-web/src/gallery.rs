@@ -17,7 +17,7 @@ use super::extract::Query;
 use super::openapi::problem_responses;
 use super::problem::ApiError;
 use muster_base::catalogue::Catalogue;
-use muster_base::settings::Settings;
+use muster_base::settings::DecisionSettings;
 
 /// What examinations are made by. Cheap to clone.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub struct Examiner {
 
 impl Examiner {
     /// Examines by these settings what the gallery's model sees.
-    pub fn new(settings: &Settings, catalogue: Catalogue) -> Self {
+    pub fn new(settings: &DecisionSettings, catalogue: Catalogue) -> Self {
         Self {
             catalogue,
             target_fpir: settings.target_fpir,

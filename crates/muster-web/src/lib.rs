@@ -59,7 +59,7 @@ use muster_base::backend::{Backend, Role, local_folder};
 use muster_base::catalogue::Catalogue;
 use muster_base::live_gallery::LiveGallery;
 use muster_base::logging;
-use muster_base::settings::{Origin, Settings, seconds};
+use muster_base::settings::{Origin, PhotographSettings, Settings, WebSettings};
 use muster_base::traces::Traces;
 use problem::{ApiError, Code};
 pub use report::{Replica, Reporting};
@@ -128,23 +128,28 @@ async fn serve_until(
         .local_addr()
         .context("read the listener's address")?;
     logging::identify(logging::REPLICA, &replica.id);
-    let traces = Traces::start(&settings, "muster-web", &replica.id)?;
+    let traces = Traces::start(
+        &settings.traces,
+        settings.queues.kind,
+        "muster-web",
+        &replica.id,
+    )?;
     let backend = Backend::open(&settings, Role::Web).await?;
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
-    let request_timeout = seconds(settings.request_timeout_s);
+    let request_timeout = settings.web.request_timeout;
     let gallery = LiveGallery::load(backend.gallery.clone())
         .await
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
-    let catalogue = Catalogue::open(&settings)?;
+    let catalogue = Catalogue::open(&settings.models)?;
     gallery.held(|gallery| catalogue.expect(gallery)).await?;
     // Last: a start that fails leaves no queue behind.
     let replies = backend.replies(&replica.id).await?;
     // Buckets have lifecycle rules of their own.
     let swept = [
-        (&settings.input_store, &backend.input),
-        (&settings.output_store, &backend.output),
+        (&settings.storage.input_store, &backend.input),
+        (&settings.storage.output_store, &backend.output),
     ];
     let swept = swept
         .into_iter()
@@ -152,10 +157,10 @@ async fn serve_until(
         .map(|(_, store)| Arc::clone(store));
     tasks.spawn(retention::sweep(
         swept.collect(),
-        seconds(settings.retention_s),
+        settings.storage.retention,
         stop.clone(),
     ));
-    let folder = local_folder(&settings);
+    let folder = local_folder(&settings.storage);
     if folder.exists() {
         tasks.spawn(retention::sweep_cut_off(folder, stop.clone()));
     }
@@ -172,11 +177,11 @@ async fn serve_until(
         replica.reporting,
         stop.clone(),
     ));
-    let access = access(&settings, &backend).await?;
+    let access = access(&settings.web, &backend).await?;
     let state = Arc::clone(&backend.state);
-    let (routes, document) = table(&settings);
+    let (routes, document) = table(&settings.web, &settings.photographs);
     let submitted = replica.ledger.subscribe();
-    let metrics = Metrics::new(settings.price_per_hour);
+    let metrics = Metrics::new(settings.fleet.price_per_hour);
     let dispatcher = Dispatcher::start(
         Parts {
             backend: backend.clone(),
@@ -184,8 +189,8 @@ async fn serve_until(
             catalogue: catalogue.clone(),
             replies: Arc::clone(&replies),
             timeout: request_timeout,
-            max_waiting: settings.max_waiting,
-            max_instances: settings.max_instances(),
+            max_waiting: settings.web.max_waiting,
+            max_instances: settings.fleet.max_instances(),
             backlog: replica.ledger,
             traces: traces.clone(),
             metrics: metrics.clone(),
@@ -206,28 +211,29 @@ async fn serve_until(
         dispatcher,
         backend,
         gallery,
-        memory: UploadMemory::new(settings.max_upload_memory_bytes),
-        limits: settings.decode_limits(),
-        max_images: settings.max_images,
+        memory: UploadMemory::new(settings.web.max_upload_memory_bytes),
+        limits: settings.photographs.limits(),
+        max_images: settings.photographs.max_in_request,
         request_timeout,
-        retention: seconds(settings.retention_s),
-        max_jobs: settings.max_jobs,
-        deletes_when_old: settings.input_store.is_none() && settings.output_store.is_none(),
-        input_is_bucket: settings.input_store.is_some(),
-        cutoff: settings.cutoff,
-        examiner: gallery::Examiner::new(&settings, catalogue.clone()),
+        retention: settings.storage.retention,
+        max_jobs: settings.web.max_jobs,
+        deletes_when_old: settings.storage.input_store.is_none()
+            && settings.storage.output_store.is_none(),
+        input_is_bucket: settings.storage.input_store.is_some(),
+        cutoff: settings.decisions.cutoff,
+        examiner: gallery::Examiner::new(&settings.decisions, catalogue.clone()),
         catalogue,
         model_changes: model_change::Progress::default(),
-        models_dir: settings.models_dir().ok(),
+        models_dir: settings.models.dir().ok(),
         document,
         started: Instant::now(),
     };
     tasks.spawn(model_change::run(app.clone(), stop.clone()));
     tracing::info!(%address, "the web tier listens");
     let limits = ConnectionLimits {
-        connections: settings.max_connections,
-        header_timeout: seconds(settings.header_timeout_s),
-        header_bytes: settings.max_header_bytes,
+        connections: settings.web.max_connections,
+        header_timeout: settings.web.header_timeout,
+        header_bytes: settings.web.max_header_bytes,
     };
     let auditor = Auditor::start(AuditLog::new(state), &tasks, stop.clone());
     let router = router(
@@ -236,7 +242,7 @@ async fn serve_until(
         access,
         auditor,
         traces.clone(),
-        &settings.cors_origins,
+        &settings.web.cors_origins,
     );
     let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
@@ -260,7 +266,7 @@ async fn serve_until(
 }
 
 /// Whom the web tier lets in; says so where that is nobody yet.
-async fn access(settings: &Settings, backend: &Backend) -> anyhow::Result<Access> {
+async fn access(settings: &WebSettings, backend: &Backend) -> anyhow::Result<Access> {
     let keys = KeyStore::new(Arc::clone(&backend.state));
     let required = settings.require_keys();
     if required && !keys.any().await? {
@@ -345,9 +351,9 @@ fn routes() -> OpenApiRouter<App> {
 }
 
 /// The routes, and the document as JSON.
-fn table(settings: &Settings) -> (Router<App>, Bytes) {
+fn table(web: &WebSettings, photographs: &PhotographSettings) -> (Router<App>, Bytes) {
     let (router, mut document) = routes().split_for_parts();
-    openapi::finish(&mut document, settings);
+    openapi::finish(&mut document, web, photographs);
     let json = serde_json::to_vec(&document).expect("a document has only string keys");
     (router, json.into())
 }

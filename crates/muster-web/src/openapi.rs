@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::problem::{Code, Problem, ProblemMembers, Refused};
 use super::{App, AppState, upload};
-use muster_base::settings::Settings;
+use muster_base::settings::{PhotographSettings, WebSettings};
 
 /// A response by its status, as `utoipa` has them.
 pub type Responses = BTreeMap<String, RefOr<utoipa::openapi::Response>>;
@@ -168,10 +168,10 @@ pub fn also(mut routes: OpenApiRouter<App>, codes: &[Code]) -> OpenApiRouter<App
 }
 
 /// What is the same of every operation, and what the settings say, added once all routes are there.
-pub fn finish(document: &mut OpenApi, settings: &Settings) {
+pub fn finish(document: &mut OpenApi, web: &WebSettings, photographs: &PhotographSettings) {
     let description = document.info.description.get_or_insert_default();
-    description.push_str(&limits(settings));
-    let required = settings.require_keys();
+    description.push_str(&limits(web, photographs));
+    let required = web.require_keys();
     for (path, _, operation) in operations(document) {
         if let (Some(security), false) = (&mut operation.security, required) {
             security.push(SecurityRequirement::default());
@@ -196,8 +196,8 @@ pub fn finish(document: &mut OpenApi, settings: &Settings) {
 }
 
 /// What this service takes, in words.
-fn limits(settings: &Settings) -> String {
-    let keys = match settings.require_keys() {
+fn limits(web: &WebSettings, photographs: &PhotographSettings) -> String {
+    let keys = match web.require_keys() {
         true => {
             "Every call but those marked open wants an API key with its scope; admin is every \
                  scope."
@@ -212,16 +212,16 @@ fn limits(settings: &Settings) -> String {
          form and {} bytes together; JSON, in bodies and fields, of up to {} bytes, fields of text of up \
          to {}, and headers of up to {}. An upload, and the wait for its answer, take {} s at most each. {} \
          photographs may wait at one time, on {} connections.",
-        settings.max_image_bytes,
-        settings.max_image_pixels,
-        settings.max_images,
-        settings.max_upload_memory_bytes,
+        photographs.max_bytes,
+        photographs.max_pixels,
+        photographs.max_in_request,
+        web.max_upload_memory_bytes,
         upload::MAX_JSON_BYTES,
         upload::MAX_TEXT_BYTES,
-        settings.max_header_bytes,
-        settings.request_timeout_s,
-        settings.max_waiting,
-        settings.max_connections,
+        web.max_header_bytes,
+        web.request_timeout.as_secs_f64(),
+        web.max_waiting,
+        web.max_connections,
     )
 }
 

@@ -11,7 +11,7 @@ use muster_jobs::{
 use muster_recognize::recognizer::Face;
 
 use muster_base::catalogue::Catalogue;
-use muster_base::settings::Settings;
+use muster_base::settings::DecisionSettings;
 
 /// Candidates compared for each face.
 pub const CANDIDATES: usize = 5;
@@ -49,7 +49,7 @@ pub struct Judge {
 
 impl Judge {
     /// Judges by these settings what the gallery's model sees.
-    pub fn new(settings: &Settings, catalogue: Catalogue) -> Self {
+    pub fn new(settings: &DecisionSettings, catalogue: Catalogue) -> Self {
         Self {
             catalogue,
             target_fpir: settings.target_fpir,

@@ -1,20 +1,20 @@
 //! The thread that runs the models, and nothing else.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
 use muster_jobs::Failure;
+use muster_recognize::decode::DecodeLimits;
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Analysis, Options, RecognizeError, Recognizer};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use muster_base::cpu;
 use muster_base::photo_failure::image_failure;
-use muster_base::settings::Settings;
 
 /// How long a model that was missing is not looked for.
 const MISSING_FOR: Duration = Duration::from_secs(60);
@@ -48,12 +48,16 @@ impl Inference {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(installation: Installation, settings: &Settings) -> anyhow::Result<Self> {
+    pub fn start(
+        installation: Installation,
+        limits: DecodeLimits,
+        data_dir: &Path,
+    ) -> anyhow::Result<Self> {
         let (jobs, receiver) = mpsc::channel(1);
         let (loaded, ready) = oneshot::channel();
         let options = Options {
-            cache_dir: Some(compiled_models(&installation, settings)),
-            limits: settings.decode_limits(),
+            cache_dir: Some(compiled_models(&installation, data_dir)),
+            limits,
             ..Options::default()
         };
         let thread = std::thread::Builder::new()
@@ -146,12 +150,12 @@ impl Drop for Inference {
 
 /// Where compiled models are kept: with the models, or with the data where those belong to someone
 /// else.
-fn compiled_models(installation: &Installation, settings: &Settings) -> PathBuf {
+fn compiled_models(installation: &Installation, data_dir: &Path) -> PathBuf {
     let beside = installation.compiled();
     if tempfile::tempfile_in(&beside).is_ok() {
         beside
     } else {
-        settings.data_dir.join("model-cache")
+        data_dir.join("model-cache")
     }
 }
 
@@ -249,7 +253,6 @@ fn load(installation: &Installation, options: Options) -> anyhow::Result<Recogni
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
-    use std::path::Path;
 
     use muster_recognize::models::default_root;
 

@@ -36,7 +36,7 @@ use muster_base::backoff;
 use muster_base::catalogue::Catalogue;
 use muster_base::live_gallery::LiveGallery;
 use muster_base::logging;
-use muster_base::settings::{FleetKind, Settings, seconds};
+use muster_base::settings::{FleetKind, Settings};
 use muster_base::signals;
 use muster_base::traces::Traces;
 use replies::Replies;
@@ -89,7 +89,7 @@ async fn work_until(
     }
     let started = Instant::now();
     let started_at_ms = now_ms();
-    let on_ec2 = settings.fleet == FleetKind::Ec2;
+    let on_ec2 = settings.fleet.kind == FleetKind::Ec2;
     let instance = match &options.id {
         None if on_ec2 => Some(ThisInstance::find().await?),
         _ => None,
@@ -99,11 +99,15 @@ async fn work_until(
         (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
     };
     logging::identify(logging::INSTANCE, &id);
-    let traces = Traces::start(&settings, "muster-worker", &id)?;
-    let installation = settings.installation()?;
-    let catalogue = Catalogue::open(&settings)?;
+    let traces = Traces::start(&settings.traces, settings.queues.kind, "muster-worker", &id)?;
+    let installation = settings.models.installation()?;
+    let catalogue = Catalogue::open(&settings.models)?;
     // The models load while the stores and queues are opened.
-    let inference = Inference::start(installation.clone(), &settings)?;
+    let inference = Inference::start(
+        installation.clone(),
+        settings.photographs.limits(),
+        &settings.storage.data_dir,
+    )?;
     let backend = Backend::open(&settings, Role::Worker).await?;
     let gallery = LiveGallery::load(backend.gallery.clone())
         .await
@@ -134,11 +138,11 @@ async fn work_until(
         gallery,
         receipts,
         id,
-        judge: Judge::new(&settings, catalogue.clone()),
+        judge: Judge::new(&settings.decisions, catalogue.clone()),
         catalogue,
-        max_receives: settings.max_receives,
-        processing_timeout: seconds(settings.processing_timeout_s),
-        visibility_timeout: seconds(settings.visibility_timeout_s),
+        max_receives: settings.queues.max_receives,
+        processing_timeout: settings.worker.processing_timeout,
+        visibility_timeout: settings.queues.visibility_timeout,
         drain: drain.clone(),
         traces: traces.clone(),
         answered: AtomicU64::new(0),

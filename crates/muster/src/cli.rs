@@ -140,7 +140,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let settings = settings(args.overrides())?;
             audit::run(args, &settings).await?;
         }
-        Command::Models(args) => return models::run(args, &settings(&Overrides::default())?),
+        Command::Models(args) => {
+            return models::run(args, &settings(&Overrides::default())?.models);
+        }
         Command::Enroll(args) => return enroll::run(args).await,
         Command::Recognize(args) => return recognize::run(args).await,
         Command::Verify(args) => return verify::run(args).await,
@@ -165,7 +167,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Binds the web tier's address and says so: a port of 0 is chosen only now.
 async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
-    let listener = muster_web::bind(settings.listen).await?;
+    let listener = muster_web::bind(settings.web.listen).await?;
     let address = listener
         .local_addr()
         .context("read the listener's address")?;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use muster_base::settings::{FleetKind, Settings, seconds};
+use muster_base::settings::{FleetKind, Settings};
 use muster_controller::OwnWeb;
 use muster_web::{Replica, Reporting};
 
@@ -21,15 +21,15 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    if settings.fleet == FleetKind::Local {
-        let installation = settings.installation()?;
+    if settings.fleet.kind == FleetKind::Local {
+        let installation = settings.models.installation()?;
         tokio::task::spawn_blocking(move || installation.verify())
             .await
             .context("verify the models")??;
     }
     // The controller here reads from the web tier's own count what the queue's may not say yet; on
     // EC2 another host's may be the one that acts.
-    let replica = Replica::new(match settings.fleet {
+    let replica = Replica::new(match settings.fleet.kind {
         FleetKind::Local => Reporting::Presence,
         FleetKind::Ec2 => Reporting::Ledger,
     });
@@ -71,5 +71,5 @@ pub async fn run(
 pub fn longest_drain(settings: &Settings) -> Duration {
     /// For what is neither: queues removed, spans exported, files closed.
     const MARGIN: Duration = Duration::from_secs(10);
-    seconds(settings.request_timeout_s) + seconds(settings.drain_timeout_s) + MARGIN
+    settings.web.request_timeout + settings.fleet.drain_timeout + MARGIN
 }

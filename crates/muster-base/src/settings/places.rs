@@ -1,32 +1,8 @@
-//! Where things are: stores, queues and fleets, on this machine, on AWS, or at what speaks AWS's
-//! protocols.
+//! Where things are on AWS, or at what speaks AWS's protocols.
 
 use std::fmt;
 
-use muster_fleet::Capacity;
 use serde::{Deserialize, Serialize};
-
-/// Which queues are used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum QueueKind {
-    /// One SQLite file in the data folder, shared by the processes of this machine.
-    #[default]
-    Local,
-    /// Amazon SQS, or what speaks its protocol.
-    Sqs,
-}
-
-/// What the controller's workers are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FleetKind {
-    /// Child processes of the controller.
-    #[default]
-    Local,
-    /// EC2 instances.
-    Ec2,
-}
 
 /// A bucket, and what all keys in it begin with: `s3://bucket` or `s3://bucket/prefix`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,52 +65,23 @@ impl fmt::Display for S3Url {
     }
 }
 
-/// How instances are launched on EC2.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ec2Settings {
-    /// Tells this installation's instances from others': the value of their tag
-    /// `muster:deployment`.
-    pub deployment: String,
-    /// Name or id of the launch template.
-    pub launch_template: String,
-    /// Its version: a number, `$Default` or `$Latest`.
-    pub launch_template_version: String,
-    /// What the instances' `Name` tags begin with; a slot's number follows.
-    pub name_prefix: String,
-    /// Instance types, tried in this order; the template's own when empty.
-    pub instance_types: Vec<String>,
-    /// Subnets, tried in this order; the template's own when empty.
-    pub subnets: Vec<String>,
-    /// Whether Spot capacity is used.
-    pub capacity: Capacity,
-    /// Idle instances that are stopped rather than terminated, and started again before any is
-    /// launched.
-    pub stopped_instances: u32,
-    /// An instance that was not heard from for this long after its launch is given up.
-    pub boot_timeout_s: f64,
-    /// How long a boot is expected to take, until boots were seen.
-    pub expected_boot_s: f64,
-    /// Time that is billed for an instance at least.
-    pub billing_minimum_s: f64,
+/// Where AWS is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AwsSettings {
+    /// AWS's region, for S3, SQS and EC2; as AWS's own tools find it when unset.
+    pub region: Option<String>,
+    /// A server that speaks the protocols of S3, SQS and EC2 in AWS's place.
+    pub endpoint: Option<String>,
 }
 
-impl Default for Ec2Settings {
-    fn default() -> Self {
-        Self {
-            deployment: "muster".to_owned(),
-            launch_template: String::new(),
-            launch_template_version: "$Default".to_owned(),
-            name_prefix: "app-tier-instance-".to_owned(),
-            instance_types: Vec::new(),
-            subnets: Vec::new(),
-            capacity: Capacity::OnDemand,
-            stopped_instances: 0,
-            boot_timeout_s: 300.0,
-            // m7i.large, cold: 25.8 s to the operating system (docs/AUTOSCALING.md), and the models.
-            expected_boot_s: 30.0,
-            // EC2 bills Linux by the second, 60 s at least.
-            billing_minimum_s: 60.0,
-        }
+impl AwsSettings {
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "every concern is checked alike, and AWS itself says what it does not know"
+    )]
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        Ok(())
     }
 }

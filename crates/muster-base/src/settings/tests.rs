@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use muster_fleet::KeepAlive;
 use serde_json::json;
 
 use super::*;
@@ -21,9 +24,10 @@ fn the_sample_file_is_the_defaults() {
     assert_eq!(settings, Settings::default());
     let commented_out = sample.replace("\n# ", "\n");
     let (top, ec2) = commented_out.split_once("\n[ec2]\n").unwrap();
-    let all = serde_json::to_value(Settings::default()).unwrap();
-    for (part, keys) in [(top, &all), (ec2, &all["ec2"])] {
-        for key in keys.as_object().unwrap().keys() {
+    let all: Dict = Settings::defaults().extract().unwrap();
+    let of_ec2 = all["ec2"].as_dict().unwrap();
+    for (part, keys) in [(top, &all), (ec2, of_ec2)] {
+        for key in keys.keys() {
             let there = key == "ec2" || format!("\n{part}").contains(&format!("\n{key} = "));
             assert!(there, "{key} is not in the sample");
         }
@@ -86,13 +90,13 @@ fn an_installation_on_aws_is_described() {
         launch_template = \"worker\"
     ";
     let settings = resolve(toml).unwrap();
-    let state = settings.state_store.clone().unwrap();
+    let state = settings.storage.state_store.clone().unwrap();
     assert_eq!(
         (state.bucket.as_str(), state.prefix.as_str()),
         ("state-bucket", "muster")
     );
-    assert_eq!(settings.max_instances(), EC2_INSTANCES);
-    let policy = settings.policy();
+    assert_eq!(settings.fleet.max_instances(), 15);
+    let policy = settings.fleet.policy(settings.queues.kind);
     assert_eq!(policy.billing_minimum, Duration::from_secs(60));
     assert!(matches!(policy.keep_alive, KeepAlive::Learned { .. }));
 }
@@ -104,7 +108,10 @@ fn flags_win_over_the_file() {
     std::fs::write(&file, "max_instances = 15\nidle_grace_s = 2").unwrap();
     let overrides = json!({ "max_instances": 3 });
     let settings = Settings::layer(Some(&file), nothing(), &overrides).unwrap();
-    assert_eq!((settings.max_instances(), settings.idle_grace_s), (3, 2.0));
+    assert_eq!(
+        (settings.fleet.max_instances(), settings.fleet.idle_grace),
+        (3, Duration::from_secs(2))
+    );
     let missing = folder.path().join("other.toml");
     assert!(Settings::layer(Some(&missing), nothing(), &overrides).is_err());
 }

@@ -16,7 +16,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use reqwest::Url;
 use tokio::runtime::Handle;
 
-use crate::settings::Settings;
+use crate::settings::TraceSettings;
 
 /// What a collector takes traces at, below its endpoint.
 const PATH: &str = "v1/traces";
@@ -31,7 +31,7 @@ const REMIND: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// Names the setting or the variable that can not be used.
-pub fn exporter(settings: &Settings) -> anyhow::Result<Option<impl SpanExporter + 'static>> {
+pub fn exporter(settings: &TraceSettings) -> anyhow::Result<Option<impl SpanExporter + 'static>> {
     let set = |name: &str| std::env::var(name).ok();
     let Some(endpoint) = endpoint(settings.otlp_endpoint.as_deref(), set)? else {
         return Ok(None);

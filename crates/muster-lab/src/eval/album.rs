@@ -11,7 +11,7 @@ use muster_recognize::recognizer::{Face, Options, Recognizer};
 
 use crate::photos::photos_in;
 use muster_api::progress;
-use muster_base::settings::Settings;
+use muster_base::settings::ModelSettings;
 
 /// A person's photographs: of each the file's name and the face, `None` where none was found.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Eyes {
     ///
     /// # Errors
     /// When a model is missing or damaged.
-    pub fn open(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn open(settings: &ModelSettings) -> anyhow::Result<Self> {
         let installation = settings.installation()?;
         installation.verify_models()?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

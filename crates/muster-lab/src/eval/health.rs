@@ -139,7 +139,7 @@ fn plant(albums: &mut Vec<Album>, seed: u64) -> Planted {
 
 /// Runs the evaluation and prints its figures.
 pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
-    let mut eyes = Eyes::open(settings)?;
+    let mut eyes = Eyes::open(&settings.models)?;
     let mut albums = eyes.albums(&args.images)?;
     // What no face was found in can not be swapped.
     for album in &mut albums {
@@ -148,11 +148,11 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
     let planted = plant(&mut albums, args.seed);
     let embedder = eyes.installation.embedder();
     let gallery = album::gallery(&embedder.name, &albums)?;
-    let cutoff = match settings.cutoff {
+    let cutoff = match settings.decisions.cutoff {
         Some(cutoff) => cutoff,
         None => {
             let shipped = Shipped::from(embedder);
-            Cutoff::for_target(&gallery, &shipped, settings.target_fpir).value
+            Cutoff::for_target(&gallery, &shipped, settings.decisions.target_fpir).value
         }
     };
     let begun = Instant::now();

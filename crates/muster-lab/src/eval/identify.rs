@@ -111,7 +111,7 @@ fn split(mut albums: Vec<Album>, seed: u64, people: Option<usize>) -> Split {
 
 /// Runs the evaluation and prints its figures.
 pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
-    let mut eyes = Eyes::open(settings)?;
+    let mut eyes = Eyes::open(&settings.models)?;
     let split = match &args.images {
         Some(images) => split(eyes.albums(images)?, args.seed, args.people),
         None => {
@@ -158,9 +158,13 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
     let strangers = split.strangers.iter().flat_map(|album| &album.photos);
     let strangers: Vec<Shown> = strangers.map(|(_, face)| shown(face.as_ref())).collect();
     let begun = Instant::now();
-    let cutoff = match settings.cutoff {
+    let cutoff = match settings.decisions.cutoff {
         Some(cutoff) => Cutoff::set(cutoff),
-        None => Cutoff::for_target(&gallery, &Shipped::from(embedder), settings.target_fpir),
+        None => Cutoff::for_target(
+            &gallery,
+            &Shipped::from(embedder),
+            settings.decisions.target_fpir,
+        ),
     };
     let cutoff_ms = begun.elapsed().as_secs_f64() * 1e3;
     let scores = identification::score(&gallery, &probes, &strangers, &Rules::at(cutoff.value));
@@ -170,7 +174,7 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
             fnir: scores.at.fnir.estimate,
             fpir: scores.at.fpir.estimate,
             threshold: cutoff.value,
-            target_fpir: settings.target_fpir,
+            target_fpir: settings.decisions.target_fpir,
             basis: cutoff.basis,
             cutoff_ms,
             counts: Counts {
@@ -201,7 +205,10 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
     println!(
         "unfit             {unfit_to_enrol} to be enrolled (they are, here), {unfit_to_name} to be named"
     );
-    println!("target FPIR       {:.3} %", 100.0 * settings.target_fpir);
+    println!(
+        "target FPIR       {:.3} %",
+        100.0 * settings.decisions.target_fpir
+    );
     println!(
         "threshold         {:.3}, worked out in {cutoff_ms:.2} ms",
         cutoff.value

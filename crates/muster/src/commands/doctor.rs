@@ -219,10 +219,10 @@ impl Trials {
 /// # Errors
 /// Never for what it finds: that is its output.
 pub async fn run(args: DoctorArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let parts = args.role.parts(settings.fleet);
+    let parts = args.role.parts(settings.fleet.kind);
     let workers = match args.role {
         Role::Worker => 1,
-        _ if parts.contains(&Part::Worker) => settings.max_instances(),
+        _ if parts.contains(&Part::Worker) => settings.fleet.max_instances(),
         _ => 0,
     };
     let mut findings = Findings::default();

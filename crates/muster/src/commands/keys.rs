@@ -109,7 +109,7 @@ fn expiry(text: &str) -> Result<Timestamp, String> {
 /// # Errors
 /// When the store can not be used, or there is no such key.
 pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
-    let state = backend::state_store(settings).await?;
+    let state = backend::state_store(&settings.storage, &settings.aws).await?;
     let log = AuditLog::new(state.clone());
     let keys = KeyStore::new(state);
     match args.command {

@@ -9,7 +9,7 @@ use muster_recognize::models::{self, FileState, Installation, Manifest, Progress
 use muster_recognize::recognizer::{Options, Recognizer};
 
 use muster_api::progress;
-use muster_base::settings::Settings;
+use muster_base::settings::ModelSettings;
 
 /// Arguments of `muster models`.
 #[derive(Debug, Args)]
@@ -42,8 +42,8 @@ enum ModelsCommand {
 ///
 /// # Errors
 /// When a package can not be fetched, or a file is missing or damaged.
-pub fn run(args: ModelsArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let root = settings.models_dir()?;
+pub fn run(args: ModelsArgs, settings: &ModelSettings) -> anyhow::Result<ExitCode> {
+    let root = settings.dir()?;
     match args.command {
         ModelsCommand::Install { all } => {
             let manifest = Manifest::embedded()?;

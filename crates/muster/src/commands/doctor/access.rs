@@ -50,7 +50,7 @@ enum Check {
 /// Looks at everything that the parts use on AWS.
 pub(super) async fn check(settings: &Settings, parts: &[Part], findings: &mut Findings) {
     let plan = plan(settings, parts);
-    let config = match aws::sdk_config(settings).await {
+    let config = match aws::sdk_config(&settings.aws).await {
         Ok(config) => config,
         Err(error) => {
             let remedy = Trouble::of(error.as_ref()).map_or("set region", Trouble::remedy);
@@ -69,8 +69,8 @@ pub(super) async fn check(settings: &Settings, parts: &[Part], findings: &mut Fi
         settings,
         config: &config,
         parts,
-        queues: (settings.queues == QueueKind::Sqs)
-            .then(|| SqsQueues::new(&config, &settings.queue_prefix)),
+        queues: (settings.queues.kind == QueueKind::Sqs)
+            .then(|| SqsQueues::new(&config, &settings.queues.prefix)),
     };
     let mut blocked = speak(&context, findings).await;
     for check in plan {
@@ -94,16 +94,16 @@ pub(super) async fn check(settings: &Settings, parts: &[Part], findings: &mut Fi
 fn plan(settings: &Settings, parts: &[Part]) -> Vec<Check> {
     let has = |part| parts.contains(&part);
     let mut plan = Vec::new();
-    if settings.input_store.is_some() && (has(Part::Web) || has(Part::Worker)) {
+    if settings.storage.input_store.is_some() && (has(Part::Web) || has(Part::Worker)) {
         plan.push(Check::Input);
     }
-    if settings.output_store.is_some() && (has(Part::Web) || has(Part::Worker)) {
+    if settings.storage.output_store.is_some() && (has(Part::Web) || has(Part::Worker)) {
         plan.push(Check::Output);
     }
-    if settings.state_store.is_some() {
+    if settings.storage.state_store.is_some() {
         plan.push(Check::State);
     }
-    if settings.queues == QueueKind::Sqs {
+    if settings.queues.kind == QueueKind::Sqs {
         plan.extend([
             Check::Requests,
             Check::DeadLetters,
@@ -111,7 +111,7 @@ fn plan(settings: &Settings, parts: &[Part]) -> Vec<Check> {
             Check::Replies,
         ]);
     }
-    if settings.fleet == FleetKind::Ec2 {
+    if settings.fleet.kind == FleetKind::Ec2 {
         if has(Part::Controller) {
             plan.extend([Check::Instances, Check::Launch]);
         }
@@ -128,18 +128,18 @@ impl Check {
             Some(place) => format!("bucket {}", place.bucket),
             None => "bucket".to_owned(),
         };
-        let queue = |name: &str| format!("queue {}{name}", settings.queue_prefix);
+        let queue = |name: &str| format!("queue {}{name}", settings.queues.prefix);
         match self {
-            Self::Input => bucket(&settings.input_store),
-            Self::Output => bucket(&settings.output_store),
+            Self::Input => bucket(&settings.storage.input_store),
+            Self::Output => bucket(&settings.storage.output_store),
             // It may share its bucket with the results.
-            Self::State => match &settings.state_store {
+            Self::State => match &settings.storage.state_store {
                 Some(place) if !place.prefix.is_empty() => format!("state {place}"),
                 place => bucket(place),
             },
-            Self::Requests => queue(&settings.request_queue),
-            Self::DeadLetters => queue(&settings.dead_letter_queue),
-            Self::Reports => queue(&settings.report_queue),
+            Self::Requests => queue(&settings.queues.requests),
+            Self::DeadLetters => queue(&settings.queues.dead_letters),
+            Self::Reports => queue(&settings.queues.reports),
             Self::Replies => "reply queues".to_owned(),
             Self::Instances => "instances".to_owned(),
             Self::Launch => "launch".to_owned(),
@@ -270,14 +270,7 @@ fn source(feature: &AwsCredentialFeature) -> Option<&'static str> {
 
 /// Asks the endpoint for the time, unsigned; how far this machine's clock is ahead of it.
 async fn skew(context: &Context<'_>) -> Result<(String, SignedDuration), Found> {
-    let Settings {
-        input_store,
-        output_store,
-        state_store,
-        ..
-    } = context.settings;
-    let stores = [input_store, output_store, state_store];
-    let service = match stores.iter().any(|store| store.is_some()) {
+    let service = match context.settings.storage.remote() {
         true => aws::Service::S3,
         false => aws::Service::Sqs,
     };
@@ -347,9 +340,9 @@ fn clock(skew: SignedDuration) -> Found {
 async fn first_signed_call(context: &Context<'_>) -> Option<(Trouble, Found)> {
     let settings = context.settings;
     let store = [
-        &settings.state_store,
-        &settings.input_store,
-        &settings.output_store,
+        &settings.storage.state_store,
+        &settings.storage.input_store,
+        &settings.storage.output_store,
     ]
     .into_iter()
     .find_map(Option::as_ref);
@@ -362,7 +355,7 @@ async fn first_signed_call(context: &Context<'_>) -> Option<(Trouble, Found)> {
             Err(error) => Err(error),
         },
         (None, Some(sqs)) => {
-            let opened = sqs.existing(&settings.request_queue).await;
+            let opened = sqs.existing(&settings.queues.requests).await;
             opened.map(drop).map_err(anyhow::Error::from)
         }
         (None, None) => Ok(()),

@@ -32,7 +32,7 @@ pub(super) async fn there(context: &Context<'_>) -> (Found, Found) {
     trials.notes.push(format!(
         "{} instances of the deployment {}",
         instances.len(),
-        context.settings.ec2.deployment
+        context.settings.fleet.ec2.deployment
     ));
     let Some(one) = instances.first() else {
         let why = "naming, starting, stopping and terminating can only be tried on an instance of \
@@ -56,7 +56,7 @@ fn unknown() -> Found {
 
 /// A launch, in each subnet and of each type, as a dry run.
 pub(super) async fn launch(context: &Context<'_>) -> Found {
-    let settings = &context.settings.ec2;
+    let settings = &context.settings.fleet.ec2;
     let template = &settings.launch_template;
     if template.is_empty() {
         return Found::amiss(
@@ -119,7 +119,7 @@ fn denied(context: &Context<'_>, said: &str) -> Vec<&'static Grant> {
 fn rehearsal(context: &Context<'_>) -> Ec2Rehearsal {
     Ec2Rehearsal::new(
         context.config,
-        muster_controller::ec2_options(context.settings),
+        muster_controller::ec2_options(&context.settings.fleet),
     )
 }
 

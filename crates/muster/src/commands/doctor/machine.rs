@@ -8,7 +8,7 @@ use super::policy::Part;
 use super::{Finding, Findings, Found};
 use muster_api::client::Client;
 use muster_base::backend::{Backend, Role};
-use muster_base::settings::{FleetKind, QueueKind, Settings};
+use muster_base::settings::{FleetKind, ModelSettings, QueueKind, Settings, WebSettings};
 
 /// Resident memory that one worker is counted with.
 const WORKER_BYTES: u64 = 250 << 20;
@@ -23,7 +23,7 @@ pub(super) async fn check(
     if workers > 0 {
         findings.add("processor", processor());
         findings.add("memory", memory(workers));
-        findings.add("models", models(settings));
+        findings.add("models", models(&settings.models));
         let installed = findings.0.last().is_some_and(|models: &Finding| models.ok);
         // A bundle brings the models along.
         if !installed || !settings.remote() {
@@ -34,20 +34,20 @@ pub(super) async fn check(
         findings.add("data folder", data_folder(settings).await);
     }
     if parts.contains(&Part::Web) {
-        findings.add("address", address(settings).await);
+        findings.add("address", address(&settings.web).await);
     }
 }
 
 /// Whether anything is kept in the data folder: stores, queues, or the lock of a local fleet.
 fn keeps_data(settings: &Settings, parts: &[Part]) -> bool {
     let stores = [
-        &settings.input_store,
-        &settings.output_store,
-        &settings.state_store,
+        &settings.storage.input_store,
+        &settings.storage.output_store,
+        &settings.storage.state_store,
     ];
     stores.iter().any(|store| store.is_none())
-        || settings.queues == QueueKind::Local
-        || settings.fleet == FleetKind::Local && parts.contains(&Part::Controller)
+        || settings.queues.kind == QueueKind::Local
+        || settings.fleet.kind == FleetKind::Local && parts.contains(&Part::Controller)
 }
 
 fn processor() -> Found {
@@ -88,8 +88,8 @@ fn available_memory_mib() -> Option<u64> {
         .map(|kib| kib >> 10)
 }
 
-fn models(settings: &Settings) -> Found {
-    if let Err(error) = settings.models_dir() {
+fn models(settings: &ModelSettings) -> Found {
+    if let Err(error) = settings.dir() {
         return Found::amiss(format!("{error:#}"), "set MUSTER_MODELS_DIR");
     }
     let verified = settings.installation().and_then(|installation| {
@@ -128,14 +128,14 @@ fn python() -> Found {
 }
 
 async fn data_folder(settings: &Settings) -> Found {
-    let folder = settings.data_dir.display();
+    let folder = settings.storage.data_dir.display();
     // A folder that is absent is made by `up`; asking must not leave one behind.
-    if !settings.data_dir.exists() {
+    if !settings.storage.data_dir.exists() {
         return Found::Well(format!("{folder} will be made"));
     }
     let used = if settings.remote() {
         // Only a part of what Muster keeps is here; opening would ask AWS for the rest.
-        tempfile::tempfile_in(&settings.data_dir)
+        tempfile::tempfile_in(&settings.storage.data_dir)
             .map(drop)
             .context("make a file in it")
     } else {
@@ -150,7 +150,7 @@ async fn data_folder(settings: &Settings) -> Found {
     }
 }
 
-async fn address(settings: &Settings) -> Found {
+async fn address(settings: &WebSettings) -> Found {
     let listen = settings.listen;
     if tokio::net::TcpListener::bind(listen).await.is_ok() {
         return Found::Well(format!("{listen} is free"));

@@ -20,26 +20,27 @@ const RETENTION: Duration = Duration::from_secs(60);
 /// The request queue.
 pub(super) async fn requests(context: &Context<'_>, sqs: &SqsQueues) -> Found {
     let settings = context.settings;
-    let mut trials = Tried::new(context, On::Requests, &settings.request_queue);
+    let mut trials = Tried::new(context, On::Requests, &settings.queues.requests);
     let tried = async {
         let Some(queue) = trials.open(sqs).await? else {
             return Ok(());
         };
-        let wanted_s = settings.visibility_timeout_s.ceil() as u64;
+        let timeout_s = settings.queues.visibility_timeout.as_secs_f64();
+        let wanted_s = timeout_s.ceil() as u64;
         let described = queue.described().await;
         let amiss = match &described {
             Ok(is) if is.visibility_timeout_s != wanted_s => Some(Found::amiss(
                 format!(
                     "{}: its visibility timeout is {} s, and visibility_timeout_s {}",
-                    trials.on, is.visibility_timeout_s, settings.visibility_timeout_s
+                    trials.on, is.visibility_timeout_s, timeout_s
                 ),
                 "set both to the same (VisibilityTimeout of the template): workers extend by the \
                  one, and a killed worker's requests wait for the other",
             )),
             Ok(is) => match &is.redrive {
                 Some(redrive)
-                    if redrive.dead_letter == settings.dead_letter_queue
-                        && redrive.max_receives > settings.max_receives =>
+                    if redrive.dead_letter == settings.queues.dead_letters
+                        && redrive.max_receives > settings.queues.max_receives =>
                 {
                     None
                 }
@@ -51,16 +52,18 @@ pub(super) async fn requests(context: &Context<'_>, sqs: &SqsQueues) -> Found {
                     format!(
                         "let it send to {}{} after more than max_receives ({}), so that the \
                          client is answered first",
-                        settings.queue_prefix, settings.dead_letter_queue, settings.max_receives
+                        settings.queues.prefix,
+                        settings.queues.dead_letters,
+                        settings.queues.max_receives
                     ),
                 )),
                 None => Some(Found::amiss(
                     format!("{} has no redrive policy", trials.on),
                     format!(
                         "give it one, to {}{} with maxReceiveCount {}",
-                        settings.queue_prefix,
-                        settings.dead_letter_queue,
-                        settings.max_receives + 3
+                        settings.queues.prefix,
+                        settings.queues.dead_letters,
+                        settings.queues.max_receives + 3
                     ),
                 )),
             },
@@ -82,7 +85,7 @@ pub(super) async fn requests(context: &Context<'_>, sqs: &SqsQueues) -> Found {
 
 /// The dead-letter queue.
 pub(super) async fn dead_letters(context: &Context<'_>, sqs: &SqsQueues) -> Found {
-    let name = &context.settings.dead_letter_queue;
+    let name = &context.settings.queues.dead_letters;
     let mut trials = Tried::new(context, On::DeadLetters, name);
     let tried = async {
         let Some(queue) = trials.open(sqs).await? else {
@@ -98,7 +101,7 @@ pub(super) async fn dead_letters(context: &Context<'_>, sqs: &SqsQueues) -> Foun
 
 /// The report queue, on which one report is sent for real: that a replica `doctor` has stopped.
 pub(super) async fn reports(context: &Context<'_>, sqs: &SqsQueues) -> Found {
-    let mut trials = Tried::new(context, On::Reports, &context.settings.report_queue);
+    let mut trials = Tried::new(context, On::Reports, &context.settings.queues.reports);
     let tried = async {
         let Some(queue) = trials.open(sqs).await? else {
             return Ok(());
@@ -130,12 +133,12 @@ pub(super) async fn replies(context: &Context<'_>, sqs: &SqsQueues) -> Found {
     let settings = context.settings;
     // No longer than a replica's own, so that its name is not too long where that is not.
     let own = Uuid::now_v7().simple().to_string();
-    let name = format!("{}-{REPLICA}-{}", settings.response_queue, &own[20..]);
+    let name = format!("{}-{REPLICA}-{}", settings.queues.responses, &own[20..]);
     let mut trials = Tried::new(context, On::Replies, &name);
-    trials.on = format!("{}{}-*", settings.queue_prefix, settings.response_queue);
+    trials.on = format!("{}{}-*", settings.queues.prefix, settings.queues.responses);
     let tried = async {
         if let [grant, ..] = grants(context.parts, On::Queues, "sqs:ListQueues")[..] {
-            let listed = sqs.names(&format!("{}-", settings.response_queue)).await;
+            let listed = sqs.names(&format!("{}-", settings.queues.responses)).await;
             let answer = listed.as_ref().map(drop).map_err(|error| error as _);
             trials.trials.take(&[grant], "*", answer)?;
         }
@@ -203,7 +206,7 @@ impl<'a> Tried<'a> {
             context,
             thing,
             name: name.to_owned(),
-            on: format!("{}{name}", context.settings.queue_prefix),
+            on: format!("{}{name}", context.settings.queues.prefix),
             trials: Trials::default(),
         }
     }

@@ -28,17 +28,17 @@ const NO_ETAG: &str = "\"00000000000000000000000000000000\"";
 
 /// The bucket of the photographs.
 pub(super) async fn input(context: &Context<'_>) -> Found {
-    photographs_or_results(context, &context.settings.input_store, On::Input).await
+    photographs_or_results(context, &context.settings.storage.input_store, On::Input).await
 }
 
 /// The bucket of the results.
 pub(super) async fn output(context: &Context<'_>) -> Found {
-    photographs_or_results(context, &context.settings.output_store, On::Output).await
+    photographs_or_results(context, &context.settings.storage.output_store, On::Output).await
 }
 
 /// The gallery, and what the controller knows.
 pub(super) async fn state(context: &Context<'_>) -> Found {
-    let Some(place) = &context.settings.state_store else {
+    let Some(place) = &context.settings.storage.state_store else {
         return Found::Skipped("it is on this machine".to_owned());
     };
     let tried = async {

@@ -1,0 +1,45 @@
+//! Who is recognised as whom.
+
+use muster_gallery::calibration::DEFAULT_TARGET;
+use serde::{Deserialize, Serialize};
+
+/// Who is recognised as whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DecisionSettings {
+    /// The share of strangers that may be taken for somebody: the cutoff follows from it, from the
+    /// gallery's size and from how alike the people in it are.
+    pub target_fpir: f64,
+    /// Cosine similarity from which on a face is a person's, in place of what `target_fpir` gives.
+    pub cutoff: Option<f32>,
+    /// Whether a person is given to one face of a photograph at most.
+    pub one_person_once: bool,
+}
+
+impl Default for DecisionSettings {
+    fn default() -> Self {
+        Self {
+            target_fpir: DEFAULT_TARGET,
+            cutoff: None,
+            one_person_once: true,
+        }
+    }
+}
+
+impl DecisionSettings {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            (1e-9..=0.5).contains(&self.target_fpir),
+            "target_fpir is {}: it must be between 1e-9 and 0.5, where 0.001 is one stranger in a \
+             thousand",
+            self.target_fpir
+        );
+        if let Some(cutoff) = self.cutoff {
+            anyhow::ensure!(
+                (-1.0..=1.0).contains(&cutoff),
+                "cutoff is {cutoff}: a cosine similarity is between -1 and 1"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! The workers: what they are, how many there may be, and when there are to be more or fewer.
+
+use std::time::Duration;
+
+use muster_fleet::{Capacity, KeepAlive, Policy};
+use serde::{Deserialize, Serialize};
+
+use super::queues::QueueKind;
+use super::seconds;
+
+/// What is expected of this machine's workers until they were seen: they load their models in half
+/// a second, and take 30 to 100 ms for a photograph with one face.
+const EXPECTED_BOOT: Duration = Duration::from_millis(600);
+/// How long a photograph is expected to take a worker, until some were seen.
+pub const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
+/// Where a worker costs nothing, the machine is used rather than the wait that the objective allows:
+/// a wait of no more than this, about a photograph's time, is aimed at.
+const FREE_WAIT: Duration = Duration::from_millis(50);
+/// Instances never exceeded on EC2 where nothing else is set: as many as the system that Muster came
+/// from has.
+const EC2_INSTANCES: u32 = 15;
+/// How long the counts of SQS may lag: they settle within a minute of the last change.
+const SQS_COUNT_LAG: Duration = Duration::from_secs(60);
+
+/// What the controller's workers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FleetKind {
+    /// Child processes of the controller.
+    #[default]
+    Local,
+    /// EC2 instances.
+    Ec2,
+}
+
+/// How the idle time before the fleet shrinks is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepAliveMode {
+    /// `idle_grace_s`.
+    Fixed,
+    /// As long as an idle worker is worth it, by the gaps seen in the load; what comes regularly is
+    /// awaited.
+    Learned,
+}
+
+/// The workers, and how many there may be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetSettings {
+    /// What the controller's workers are.
+    #[serde(rename = "fleet")]
+    pub kind: FleetKind,
+    /// How instances are launched where the fleet is on EC2.
+    pub ec2: Ec2Settings,
+    /// Instances kept even without work.
+    pub min_instances: u32,
+    /// Instances never exceeded; the number of cores, or 15 on EC2, when unset.
+    pub max_instances: Option<u32>,
+    /// The objective: 99 of 100 requests begin to be worked on within this time. Workers on this
+    /// machine cost nothing, and are started for less.
+    #[serde(rename = "target_wait_s", with = "seconds")]
+    pub target_wait: Duration,
+    /// Whether the idle time before the fleet shrinks is fixed or learned; fixed on this machine
+    /// and learned on EC2 when unset.
+    pub keep_alive: Option<KeepAliveMode>,
+    /// The fixed idle time before the fleet shrinks.
+    #[serde(rename = "idle_grace_s", with = "seconds")]
+    pub idle_grace: Duration,
+    /// The longest learned idle time before the fleet shrinks.
+    #[serde(rename = "keep_alive_max_s", with = "seconds")]
+    pub keep_alive_max: Duration,
+    /// How long a draining worker may take before it is killed.
+    #[serde(rename = "drain_timeout_s", with = "seconds")]
+    pub drain_timeout: Duration,
+    /// What an instance costs an hour, in US dollars; its cost is not told when unset.
+    pub price_per_hour: Option<f64>,
+}
+
+impl Default for FleetSettings {
+    fn default() -> Self {
+        Self {
+            kind: FleetKind::Local,
+            ec2: Ec2Settings::default(),
+            min_instances: 0,
+            max_instances: None,
+            target_wait: Duration::from_secs(1),
+            keep_alive: None,
+            idle_grace: Duration::from_secs(1),
+            keep_alive_max: Duration::from_secs(3600),
+            drain_timeout: Duration::from_secs(10),
+            price_per_hour: None,
+        }
+    }
+}
+
+impl FleetSettings {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.ec2.check()?;
+        if let Some(price) = self.price_per_hour {
+            anyhow::ensure!(
+                (0.0..=1e6).contains(&price),
+                "price_per_hour is {price}: it must be between 0 and 1e6 dollars"
+            );
+        }
+        anyhow::ensure!(
+            self.max_instances() >= 1,
+            "max_instances is 0: it must be at least 1"
+        );
+        anyhow::ensure!(
+            self.min_instances <= self.max_instances(),
+            "min_instances is {} and max_instances {}: the least can not be more than the most",
+            self.min_instances,
+            self.max_instances()
+        );
+        Ok(())
+    }
+
+    /// Instances never exceeded.
+    pub fn max_instances(&self) -> u32 {
+        self.max_instances.unwrap_or_else(|| match self.kind {
+            FleetKind::Local => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            FleetKind::Ec2 => EC2_INSTANCES,
+        })
+    }
+
+    /// What the controller is to do, by the counts of these queues.
+    pub fn policy(&self, queues: QueueKind) -> Policy {
+        let by_default = match self.kind {
+            FleetKind::Local => KeepAliveMode::Fixed,
+            FleetKind::Ec2 => KeepAliveMode::Learned,
+        };
+        // Processes cost nothing by the minute.
+        let (target_wait, billing_minimum, expected_boot) = match self.kind {
+            FleetKind::Local => (
+                self.target_wait.min(FREE_WAIT),
+                Duration::ZERO,
+                EXPECTED_BOOT,
+            ),
+            FleetKind::Ec2 => (
+                self.target_wait,
+                self.ec2.billing_minimum,
+                self.ec2.expected_boot,
+            ),
+        };
+        Policy {
+            min_instances: self.min_instances,
+            max_instances: self.max_instances(),
+            slots: 1,
+            target_wait,
+            keep_alive: match self.keep_alive.unwrap_or(by_default) {
+                KeepAliveMode::Fixed => KeepAlive::Fixed(self.idle_grace),
+                KeepAliveMode::Learned => KeepAlive::Learned {
+                    at_most: self.keep_alive_max,
+                },
+            },
+            billing_minimum,
+            count_lag: match queues {
+                QueueKind::Local => Duration::ZERO,
+                QueueKind::Sqs => SQS_COUNT_LAG,
+            },
+            expected_boot,
+            expected_service: EXPECTED_SERVICE,
+        }
+    }
+}
+
+/// How instances are launched on EC2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ec2Settings {
+    /// Tells this installation's instances from others': the value of their tag
+    /// `muster:deployment`.
+    pub deployment: String,
+    /// Name or id of the launch template.
+    pub launch_template: String,
+    /// Its version: a number, `$Default` or `$Latest`.
+    pub launch_template_version: String,
+    /// What the instances' `Name` tags begin with; a slot's number follows.
+    pub name_prefix: String,
+    /// Instance types, tried in this order; the template's own when empty.
+    pub instance_types: Vec<String>,
+    /// Subnets, tried in this order; the template's own when empty.
+    pub subnets: Vec<String>,
+    /// Whether Spot capacity is used.
+    pub capacity: Capacity,
+    /// Idle instances that are stopped rather than terminated, and started again before any is
+    /// launched.
+    pub stopped_instances: u32,
+    /// An instance that was not heard from for this long after its launch is given up.
+    #[serde(rename = "boot_timeout_s", with = "seconds")]
+    pub boot_timeout: Duration,
+    /// How long a boot is expected to take, until boots were seen.
+    #[serde(rename = "expected_boot_s", with = "seconds")]
+    pub expected_boot: Duration,
+    /// Time that is billed for an instance at least.
+    #[serde(rename = "billing_minimum_s", with = "seconds")]
+    pub billing_minimum: Duration,
+}
+
+impl Default for Ec2Settings {
+    fn default() -> Self {
+        Self {
+            deployment: "muster".to_owned(),
+            launch_template: String::new(),
+            launch_template_version: "$Default".to_owned(),
+            name_prefix: "app-tier-instance-".to_owned(),
+            instance_types: Vec::new(),
+            subnets: Vec::new(),
+            capacity: Capacity::OnDemand,
+            stopped_instances: 0,
+            boot_timeout: Duration::from_secs(300),
+            // m7i.large, cold: 25.8 s to the operating system (docs/AUTOSCALING.md), and the models.
+            expected_boot: Duration::from_secs(30),
+            // EC2 bills Linux by the second, 60 s at least.
+            billing_minimum: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Ec2Settings {
+    fn check(&self) -> anyhow::Result<()> {
+        for (name, time, harm) in [
+            (
+                "boot_timeout_s",
+                self.boot_timeout,
+                "no instance would have the time to boot",
+            ),
+            (
+                "expected_boot_s",
+                self.expected_boot,
+                "every instance that boots would count as hung",
+            ),
+        ] {
+            anyhow::ensure!(
+                !time.is_zero(),
+                "ec2.{name} is 0: {harm}; set it to more than 0, or leave it out"
+            );
+        }
+        Ok(())
+    }
+}
