@@ -1,21 +1,23 @@
 //! Errors as one line that may be logged: the whole chain, without what a client's file is called.
 
-use std::borrow::Cow;
+mod redact;
+mod s3;
+
 use std::error::Error;
 use std::fmt;
 
-/// What lies between the data folder and an object's key.
-const OBJECTS: &str = "/objects/";
+use redact::without_object_names;
+use s3::on_one_line;
 
 /// Shows an error with its sources on one line, each once: some libraries repeat what is below.
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = one_line(&link(self.0));
+        let mut said = on_one_line(&without_object_names(self.0));
         let mut source = self.0.source();
         while let Some(error) = source {
-            let more = one_line(&link(error));
+            let more = on_one_line(&without_object_names(error));
             if !said.contains(&more) {
                 said = format!("{said}: {more}");
             }
@@ -23,76 +25,6 @@ impl fmt::Display for ErrorChain<'_> {
         }
         f.write_str(&said)
     }
-}
-
-/// What one error of a chain says, without the name of an object: it holds the name of a client's
-/// file, and often a person's.
-fn link(error: &(dyn Error + 'static)) -> String {
-    use object_store::Error as Store;
-    let said = error.to_string();
-    let path = match error.downcast_ref() {
-        Some(
-            Store::NotFound { path, .. }
-            | Store::AlreadyExists { path, .. }
-            | Store::Precondition { path, .. }
-            | Store::NotModified { path, .. }
-            | Store::PermissionDenied { path, .. }
-            | Store::Unauthenticated { path, .. },
-        ) if !path.is_empty() => path.as_str(),
-        _ => "",
-    };
-    let said = if path.is_empty() {
-        said
-    } else {
-        said.replace(path, "(its key)")
-    };
-    let said = without_file(&said);
-    // Of a URL, the server and the bucket.
-    said.split_inclusive(' ')
-        .map(|word| match word.split_once("://") {
-            Some((scheme, rest)) if scheme.ends_with("http") || scheme.ends_with("https") => {
-                let kept: Vec<_> = rest.trim_end().splitn(3, '/').take(2).collect();
-                let cut = rest.trim_end().matches('/').count() > 1;
-                let end = if word.ends_with(' ') { " " } else { "" };
-                let more = if cut { "/…" } else { "" };
-                format!("{scheme}://{}{more}{end}", kept.join("/"))
-            }
-            _ => word.to_owned(),
-        })
-        .collect()
-}
-
-/// The same without the path of an object in the data folder, and what follows upon it: the cause,
-/// which the chain has as well.
-fn without_file(said: &str) -> Cow<'_, str> {
-    let Some(object) = said.find(OBJECTS) else {
-        return Cow::Borrowed(said);
-    };
-    let path = said[..object].rfind(" /").map_or(0, |space| space + 1);
-    Cow::Owned(format!("{}(its file)", &said[..path]))
-}
-
-/// Puts what S3 answers, an XML document, as its code and sentence, without object_store's account of
-/// the call.
-fn one_line(text: &str) -> String {
-    const END: &str = "</Error>";
-    const CALL: &str = "Error performing";
-    let document = text.find("<?xml").or_else(|| text.find("<Error>"));
-    let Some(start) = document else {
-        return text.replace('\n', " ");
-    };
-    let (before, document) = text.split_at(start);
-    let element = |name: &str| {
-        let (_, after) = document.split_once(&format!("<{name}>"))?;
-        Some(after.split_once(&format!("</{name}>"))?.0)
-    };
-    let (Some(code), Some((_, after))) = (element("Code"), document.split_once(END)) else {
-        return text.replace('\n', " ");
-    };
-    let message = element("Message").unwrap_or_default();
-    let before = before.split(CALL).next().unwrap_or_default();
-    let before = before.strip_prefix("Generic S3 error: ").unwrap_or(before);
-    format!("{before}{code}: {message}{after}").replace('\n', " ")
 }
 
 #[cfg(test)]

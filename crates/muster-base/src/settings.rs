@@ -57,7 +57,7 @@ macro_rules! settings {
             }
 
             /// Reads every concern, each by the keys that are its own.
-            fn extract(figment: &Figment) -> figment::Result<Self> {
+            fn extract(figment: &Figment) -> anyhow::Result<Self> {
                 Ok(Self { $($concern: figment.extract()?,)+ })
             }
 
@@ -131,7 +131,7 @@ impl Settings {
             .merge(Serialized::globals(overrides));
         let read = || {
             refuse_unknown(&figment, &defaults)?;
-            Ok::<_, anyhow::Error>(Self::extract(&figment)?)
+            Self::extract(&figment)
         };
         let settings = read().context("read the configuration")?;
         settings.check()?;
@@ -176,19 +176,17 @@ impl Settings {
 fn refuse_unknown(figment: &Figment, defaults: &Figment) -> anyhow::Result<()> {
     let known: Dict = defaults.extract()?;
     let set: Dict = figment.extract()?;
-    for key in set.keys().filter(|key| !known.contains_key(*key)) {
-        let place = match figment.find_metadata(key) {
-            Some(metadata) => match &metadata.source {
-                Some(source) => format!("{} ({source})", metadata.name),
-                None => metadata.name.to_string(),
-            },
-            None => "the configuration".to_owned(),
-        };
-        anyhow::bail!(
-            "{key}, in {place}, is no setting: muster.example.toml lists all that there are"
-        );
-    }
-    Ok(())
+    let Some(key) = set.keys().find(|key| !known.contains_key(*key)) else {
+        return Ok(());
+    };
+    let place = match figment.find_metadata(key) {
+        Some(metadata) => match &metadata.source {
+            Some(source) => format!("{} ({source})", metadata.name),
+            None => metadata.name.to_string(),
+        },
+        None => "the configuration".to_owned(),
+    };
+    anyhow::bail!("{key}, in {place}, is no setting: muster.example.toml lists all that there are")
 }
 
 #[cfg(test)]

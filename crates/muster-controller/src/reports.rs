@@ -8,7 +8,8 @@ use muster_queue::{MAX_BATCH, QueueError};
 
 use uuid::Uuid;
 
-use super::ledgers::Ledgers;
+use super::replicas::ReplicaTotals;
+use muster_base::ErrorChain;
 use muster_base::aws;
 use muster_base::backend::Backend;
 use muster_base::backoff;
@@ -20,8 +21,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// A reply queue whose replica was not heard from for this long has no owner.
 const ORPHANED: Duration = Duration::from_secs(300);
 
-/// What is done with what is heard.
-pub struct Hears<W, L> {
+/// What is done with the reports of workers.
+pub struct ReportHandlers<W, L> {
     /// Takes a worker's report.
     pub worker: W,
     /// Told whenever reports could be received, whether there were any or not.
@@ -31,15 +32,15 @@ pub struct Hears<W, L> {
 /// Receives reports for as long as it is polled.
 pub async fn listen(
     backend: &Backend,
-    ledgers: &Ledgers,
-    hears: Hears<impl Fn(WorkerReport), impl Fn()>,
+    totals: &ReplicaTotals,
+    handlers: ReportHandlers<impl Fn(WorkerReport), impl Fn()>,
 ) {
     let mut failures = 0;
     loop {
         let received = match backend.reports.receive(MAX_BATCH, POLL).await {
             Ok(received) => received,
             Err(error) => {
-                ledgers.listening(false);
+                totals.listening(false);
                 if failures == 0 {
                     aws::failed(
                         "reports can not be received; the fleet follows the queue's own counts meanwhile",
@@ -54,21 +55,21 @@ pub async fn listen(
         if std::mem::take(&mut failures) > 0 {
             tracing::info!("reports are received again");
         }
-        ledgers.listening(true);
-        (hears.listening)();
+        totals.listening(true);
+        (handlers.listening)();
         if received.is_empty() {
             continue;
         }
         for message in &received {
             match Report::from_json(&message.body) {
                 Ok(report) => match report.content {
-                    ReportContent::Worker(worker) => (hears.worker)(worker),
-                    ReportContent::Web(web) => ledgers.report(&web),
+                    ReportContent::Worker(worker) => (handlers.worker)(worker),
+                    ReportContent::Web(web) => totals.report(&web),
                 },
                 Err(error) => {
                     // Of a replica, perhaps, that is taken for gone if nobody reads what it says.
-                    ledgers.listening(false);
-                    tracing::error!(error = %muster_base::ErrorChain(&error), "a report was dropped");
+                    totals.listening(false);
+                    tracing::error!(error = %ErrorChain(&error), "a report was dropped");
                 }
             }
         }
@@ -76,17 +77,17 @@ pub async fn listen(
         let deleted = backend.reports.delete(&receipts).await;
         if let Err(error) = deleted.and_then(|all| all.into_iter().collect::<Result<(), _>>()) {
             // They come again, say the same, and are too old after a minute.
-            tracing::debug!(error = %muster_base::ErrorChain(&error), "reports were not deleted");
+            tracing::debug!(error = %ErrorChain(&error), "reports were not deleted");
         }
     }
 }
 
 /// Removes the reply queues of replicas that are gone, for as long as it is polled.
-pub async fn sweep(backend: &Backend, ledgers: &Ledgers) {
+pub async fn sweep(backend: &Backend, totals: &ReplicaTotals) {
     let mut unowned: HashMap<String, Instant> = HashMap::new();
     loop {
-        if let Err(error) = sweep_once(backend, ledgers, &mut unowned, ORPHANED).await {
-            tracing::warn!(error = %muster_base::ErrorChain(&error), "reply queues could not be swept");
+        if let Err(error) = sweep_once(backend, totals, &mut unowned, ORPHANED).await {
+            tracing::warn!(error = %ErrorChain(&error), "reply queues could not be swept");
         }
         tokio::time::sleep(SWEEP).await;
     }
@@ -94,11 +95,11 @@ pub async fn sweep(backend: &Backend, ledgers: &Ledgers) {
 
 async fn sweep_once(
     backend: &Backend,
-    ledgers: &Ledgers,
+    totals: &ReplicaTotals,
     unowned: &mut HashMap<String, Instant>,
     orphaned: Duration,
 ) -> Result<(), QueueError> {
-    if ledgers.listened_for() < orphaned {
+    if totals.listened_for() < orphaned {
         unowned.clear();
         return Ok(());
     }
@@ -109,7 +110,7 @@ async fn sweep_once(
         let replica = name.strip_prefix(&prefix).unwrap_or_default();
         // A queue of another name is somebody else's.
         let ours = Uuid::try_parse(replica).is_ok();
-        if !ours || ledgers.knows(replica) {
+        if !ours || totals.knows(replica) {
             unowned.remove(&name);
             continue;
         }
@@ -145,7 +146,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.storage.data_dir = folder.path().join("data");
         let backend = Backend::open(&settings, Role::Controller).await.unwrap();
-        let ledgers = Ledgers::new(None);
+        let totals = ReplicaTotals::new(None);
         let [here, gone] = [(); 2].map(|()| Uuid::now_v7().simple().to_string());
         for replica in [&here, &gone, "audit"] {
             backend.replies(replica).await.unwrap();
@@ -158,18 +159,18 @@ mod tests {
             worked_ms: 0.0,
             stopped: false,
         };
-        ledgers.report(&report);
+        totals.report(&report);
         let mut unowned = HashMap::new();
         let names = async || {
             let prefix = backend.reply_queues();
             backend.queues.names(&prefix).await.unwrap()
         };
-        sweep_once(&backend, &ledgers, &mut unowned, ORPHANED)
+        sweep_once(&backend, &totals, &mut unowned, ORPHANED)
             .await
             .unwrap();
         assert_eq!(names().await.len(), 3, "not while nothing is heard");
-        ledgers.listening(true);
-        sweep_once(&backend, &ledgers, &mut unowned, Duration::ZERO)
+        totals.listening(true);
+        sweep_once(&backend, &totals, &mut unowned, Duration::ZERO)
             .await
             .unwrap();
         let left = [format!("resp-queue-{here}"), "resp-queue-audit".to_owned()];

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use base64::Engine as _;
+use bytes::Bytes;
 use muster_jobs::{
     Embedded, EmbeddedFace, Embedding, Failure, FailureCode, ImageSize, Outcome, Purpose,
     Recognition, Request, TimingMs, now_ms,
@@ -11,12 +12,24 @@ use muster_jobs::{
 use muster_queue::{Outgoing, Received};
 use object_store::GetOptions;
 
+use super::decide;
 use super::inference::Analyzed;
-use super::{HandleError, Worker, decide, millis, one};
+use super::worker::{HandleError, Worker, millis, one};
 use muster_base::backoff;
 
-/// The model that the gallery is matched by, where it is not the one that embedded the faces.
-struct OtherModel(String);
+/// What reading a request's photograph came to.
+enum Fetched {
+    Photo(Bytes),
+    /// There is none to be worked on: the client's answer.
+    Gone(Failure),
+}
+
+/// What matching a photograph's faces came to.
+enum Matched {
+    Decided(Outcome),
+    /// The gallery is matched by this model, and another one embedded the faces.
+    ByOtherModel(String),
+}
 
 impl Worker {
     /// Answers, and says in a word how; a job that the queue would soon set aside by itself, without
@@ -81,8 +94,8 @@ impl Worker {
         };
         let begun = Instant::now();
         let photo = match self.fetch(request).await? {
-            Ok(photo) => photo,
-            Err(failure) => {
+            Fetched::Photo(photo) => photo,
+            Fetched::Gone(failure) => {
                 return self.deliver(request, Outcome::Failed(failure)).await;
             }
         };
@@ -122,20 +135,17 @@ impl Worker {
             match request.purpose {
                 Purpose::Embed { face } => break Outcome::Embedded(embedded(&analyzed, face)),
                 Purpose::Recognize => match self.recognize(request, &analyzed, timing).await? {
-                    Ok(outcome) => break outcome,
+                    Matched::Decided(outcome) => break outcome,
                     // It was changed meanwhile.
-                    Err(OtherModel(model)) => models = vec![model],
+                    Matched::ByOtherModel(model) => models = vec![model],
                 },
             }
         };
         self.deliver(request, outcome).await
     }
 
-    /// Reads the photograph; the inner error is the client's answer.
-    async fn fetch(
-        &self,
-        request: &Request,
-    ) -> Result<Result<bytes::Bytes, Failure>, object_store::Error> {
+    /// Reads the photograph.
+    async fn fetch(&self, request: &Request) -> Result<Fetched, object_store::Error> {
         let key = self
             .backend
             .input_key(request.purpose, request.id, &request.file);
@@ -144,10 +154,7 @@ impl Worker {
             ..GetOptions::default()
         };
         let failure = match self.backend.input.get_opts(&key, options).await {
-            Ok(found) => match found.bytes().await {
-                Ok(bytes) => return Ok(Ok(bytes)),
-                Err(error) => return Err(error),
-            },
+            Ok(found) => return Ok(Fetched::Photo(found.bytes().await?)),
             Err(object_store::Error::Precondition { .. }) => Failure {
                 code: FailureCode::InputReplaced,
                 detail: format!(
@@ -162,7 +169,7 @@ impl Worker {
             },
             Err(error) => return Err(error),
         };
-        Ok(Err(failure))
+        Ok(Fetched::Gone(failure))
     }
 
     async fn recognize(
@@ -172,7 +179,7 @@ impl Worker {
             analysis, models, ..
         }: &Analyzed,
         mut timing: TimingMs,
-    ) -> Result<Result<Outcome, OtherModel>, HandleError> {
+    ) -> Result<Matched, HandleError> {
         let begun = Instant::now();
         // Whatever was enrolled before the request was sent is seen: it says which version that is.
         let faces = self
@@ -182,28 +189,30 @@ impl Worker {
                 if models.first() == Some(&model) {
                     Ok((model, self.judge.decide(&analysis.faces, gallery)))
                 } else {
-                    Err(OtherModel(model))
+                    Err(model)
                 }
             })
             .await?;
         let (model, faces) = match faces {
             Ok(decided) => decided,
-            Err(other) => return Ok(Err(other)),
+            Err(model) => return Ok(Matched::ByOtherModel(model)),
         };
         let matched = begun.elapsed();
         self.traces.stage(request.trace, "match", matched);
         timing.match_ = millis(matched);
         timing.total = now_ms().saturating_sub(request.sent_at_ms) as f64;
-        Ok(Ok(Outcome::Recognized(Box::new(Recognition {
-            request_id: request.id,
-            image: ImageSize {
-                width: analysis.width,
-                height: analysis.height,
+        Ok(Matched::Decided(Outcome::Recognized(Box::new(
+            Recognition {
+                request_id: request.id,
+                image: ImageSize {
+                    width: analysis.width,
+                    height: analysis.height,
+                },
+                faces,
+                model,
+                timing_ms: timing,
             },
-            faces,
-            model,
-            timing_ms: timing,
-        }))))
+        ))))
     }
 }
 

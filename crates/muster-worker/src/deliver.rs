@@ -7,7 +7,7 @@ use muster_queue::{Outgoing, QueueError};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
 
-use super::{HandleError, Worker, millis};
+use super::worker::{HandleError, Worker, millis};
 use muster_base::aws;
 use muster_base::cpu;
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use muster_jobs::Failure;
-use muster_recognize::decode::DecodeLimits;
+use muster_recognize::decode::{DecodeLimits, ImageError};
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Analysis, Options, RecognizeError, Recognizer};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use muster_base::ErrorChain;
 use muster_base::cpu;
 use muster_base::photo_failure::image_failure;
 
@@ -22,7 +23,7 @@ const MISSING_FOR: Duration = Duration::from_secs(60);
 struct Job {
     photo: Bytes,
     models: Vec<String>,
-    reply: oneshot::Sender<anyhow::Result<Result<Analyzed, RecognizeError>>>,
+    reply: oneshot::Sender<Result<Analyzed, AnalysisError>>,
 }
 
 /// What a photograph shows, and who embedded its faces.
@@ -32,6 +33,29 @@ pub struct Analyzed {
     pub models: Vec<String>,
     /// When that ended.
     pub ended: Instant,
+}
+
+/// Why the inference thread analysed no photograph.
+#[derive(Debug, thiserror::Error)]
+enum AnalysisError {
+    /// The photograph is at fault.
+    #[error("the photograph can not be decoded")]
+    Photograph(#[source] ImageError),
+    /// The model that the request is to be answered by can not be loaded.
+    #[error("the model of the gallery can not be loaded")]
+    Model(#[source] anyhow::Error),
+    /// The models failed on it.
+    #[error("the models failed")]
+    Models(#[source] RecognizeError),
+}
+
+impl From<RecognizeError> for AnalysisError {
+    fn from(error: RecognizeError) -> Self {
+        match error {
+            RecognizeError::Image(error) => Self::Photograph(error),
+            error => Self::Models(error),
+        }
+    }
 }
 
 /// A handle to the inference thread.
@@ -115,19 +139,15 @@ impl Inference {
         if jobs.send(job).await.is_err() {
             fatal("the inference thread is gone");
         }
-        match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(Ok(Ok(analyzed)))) => Ok(analyzed),
-            Ok(Ok(Ok(Err(RecognizeError::Image(error))))) => Err(image_failure(&error)),
-            Ok(Ok(Err(error))) => fatal(&format!(
-                "the model of the gallery can not be loaded: {}",
-                muster_base::ErrorChain(error.as_ref())
-            )),
-            Ok(Ok(Ok(Err(error)))) => fatal(&format!(
-                "the models failed: {}",
-                muster_base::ErrorChain(&error)
-            )),
+        let answer = match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(answer)) => answer,
             Ok(Err(_)) => fatal("the inference thread ended over a photograph"),
             Err(_) => fatal(&format!("a photograph took longer than {limit:?}")),
+        };
+        match answer {
+            Ok(analyzed) => Ok(analyzed),
+            Err(AnalysisError::Photograph(error)) => Err(image_failure(&error)),
+            Err(error) => fatal(&ErrorChain(&error).to_string()),
         }
     }
 }
@@ -190,7 +210,7 @@ fn serve(
     {
         let now = Instant::now();
         let models = with_models(&mut recognizer, installation, models, &mut missing, now);
-        let analyzed = models.map(|models| {
+        let analyzed = models.map_err(AnalysisError::Model).and_then(|models| {
             let analysis = recognizer.analyze_by(&photo, &models)?;
             Ok(Analyzed {
                 analysis,
@@ -230,7 +250,7 @@ fn with_models(
             Err(error) => {
                 tracing::error!(
                     model,
-                    error = %muster_base::ErrorChain(error.as_ref()),
+                    error = %ErrorChain(error.as_ref()),
                     "a model that the gallery is to change to can not be loaded here"
                 );
                 missing.insert(model, now);

@@ -9,7 +9,7 @@ use muster_queue::Outgoing;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Worker, one};
+use super::worker::{Worker, one};
 
 /// How often a worker says at least that it is there.
 const EVERY: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub async fn run(
             started_at_ms,
             answered: worker.answered.load(Ordering::Relaxed),
         };
-        let said = (report.busy, phase);
+        let reported_busy = report.busy;
         let body = Report::new(ReportContent::Worker(report)).to_json();
         let sent = one(worker.backend.reports.send(&[Outgoing::from(body)]).await);
         if let (Err(error), false) = (&sent, failing) {
@@ -54,7 +54,7 @@ pub async fn run(
             loop {
                 tokio::time::sleep(LOOK).await;
                 let quiet = begun.elapsed();
-                if quiet >= EVERY || quiet >= SHORTEST && busy() != said.0 {
+                if quiet >= EVERY || quiet >= SHORTEST && busy() != reported_busy {
                     return;
                 }
             }

@@ -8,16 +8,22 @@ use muster_fleet::Ledger;
 use muster_jobs::WebReport;
 use tokio::sync::watch;
 
-use super::OwnWeb;
-
 /// A replica that reports every 10 s and was not heard from for this long waits for nothing.
 const SILENT: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// The sum of the replicas' ledgers. It only grows, whichever replicas come and go.
+/// The web tier of this process.
+pub struct OwnWeb {
+    /// Its id, so that its reports are not counted twice.
+    pub replica: String,
+    /// What was submitted to it and answered.
+    pub ledger: watch::Receiver<Ledger>,
+}
+
+/// The sum of the replicas' totals. It only grows, whichever replicas come and go.
 #[derive(Debug)]
-pub struct Ledgers {
+pub struct ReplicaTotals {
     own: Option<(String, watch::Receiver<Ledger>)>,
     others: Mutex<Others>,
     total: watch::Sender<Ledger>,
@@ -72,17 +78,17 @@ impl Others {
     }
 }
 
-impl Ledgers {
+impl ReplicaTotals {
     /// Of this process's web tier, if there is one, and of whichever others report.
     pub fn new(own: Option<&OwnWeb>) -> Self {
-        let ledgers = Self {
+        let totals = Self {
             own: own.map(|own| (own.replica.clone(), own.ledger.clone())),
             others: Mutex::default(),
             total: watch::Sender::default(),
             listening_since: Mutex::default(),
         };
-        ledgers.sum();
-        ledgers
+        totals.sum();
+        totals
     }
 
     /// The sum, as it changes.
@@ -224,7 +230,7 @@ impl Ledgers {
     fn others(&self) -> MutexGuard<'_, Others> {
         self.others
             .lock()
-            .expect("no code panics while it holds the ledgers")
+            .expect("no code panics while it holds the totals")
     }
 }
 
@@ -243,8 +249,8 @@ mod tests {
         }
     }
 
-    fn waiting(ledgers: &Ledgers) -> (u64, u64) {
-        let total = *ledgers.total().borrow();
+    fn waiting(totals: &ReplicaTotals) -> (u64, u64) {
+        let total = *totals.total().borrow();
         (total.submitted, total.submitted - total.answered)
     }
 
@@ -255,44 +261,44 @@ mod tests {
             replica: "own".to_owned(),
             ledger,
         };
-        let ledgers = Ledgers::new(Some(&own));
+        let totals = ReplicaTotals::new(Some(&own));
         // Only what still waits is news of a replica that has long been there.
-        ledgers.report(&report("a", 1000, 990));
-        assert_eq!(waiting(&ledgers), (10, 10));
-        ledgers.report(&report("a", 1005, 1000));
-        assert_eq!(waiting(&ledgers), (15, 5));
-        ledgers.report(&report("a", 1001, 990));
-        assert_eq!(waiting(&ledgers), (15, 5));
-        ledgers.report(&report("b", 3, 0));
-        assert_eq!(waiting(&ledgers), (18, 8));
+        totals.report(&report("a", 1000, 990));
+        assert_eq!(waiting(&totals), (10, 10));
+        totals.report(&report("a", 1005, 1000));
+        assert_eq!(waiting(&totals), (15, 5));
+        totals.report(&report("a", 1001, 990));
+        assert_eq!(waiting(&totals), (15, 5));
+        totals.report(&report("b", 3, 0));
+        assert_eq!(waiting(&totals), (18, 8));
         // This process's own is read, not reported.
-        ledgers.report(&report("own", 500, 0));
+        totals.report(&report("own", 500, 0));
         sender.send_modify(|ledger| ledger.submitted = 2);
-        ledgers.sum();
-        assert_eq!(waiting(&ledgers), (20, 10));
+        totals.sum();
+        assert_eq!(waiting(&totals), (20, 10));
     }
 
     #[test]
     fn nobody_waits_for_what_a_replica_that_is_gone_had_not_answered() {
-        let ledgers = Ledgers::new(None);
-        ledgers.report(&report("a", 7, 0));
-        ledgers.report(&report("b", 5, 1));
+        let totals = ReplicaTotals::new(None);
+        totals.report(&report("a", 7, 0));
+        totals.report(&report("b", 5, 1));
         let mut last = report("b", 5, 4);
         last.stopped = true;
-        ledgers.report(&last);
-        assert_eq!(waiting(&ledgers), (11, 7));
-        assert!(ledgers.knows("a") && !ledgers.knows("b"));
-        ledgers.forget_silent(Instant::now() + SILENT + LOOK);
-        ledgers.sum();
-        assert_eq!(waiting(&ledgers), (11, 0));
-        ledgers.report(&report("b", 9, 4));
+        totals.report(&last);
+        assert_eq!(waiting(&totals), (11, 7));
+        assert!(totals.knows("a") && !totals.knows("b"));
+        totals.forget_silent(Instant::now() + SILENT + LOOK);
+        totals.sum();
+        assert_eq!(waiting(&totals), (11, 0));
+        totals.report(&report("b", 9, 4));
         assert_eq!(
-            waiting(&ledgers),
+            waiting(&totals),
             (11, 0),
             "a late report of one that has stopped"
         );
         // Heard from again, it begins anew, and the sum goes on growing.
-        ledgers.report(&report("a", 8, 7));
-        assert_eq!(waiting(&ledgers), (12, 1));
+        totals.report(&report("a", 8, 7));
+        assert_eq!(waiting(&totals), (12, 1));
     }
 }

@@ -1,0 +1,48 @@
+//! The role from its start to its end.
+
+use std::path::PathBuf;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use muster_base::backend::{Backend, Role};
+use muster_base::settings::{FleetKind, Settings};
+use tokio_util::sync::CancellationToken;
+
+use super::replicas::OwnWeb;
+use super::{ec2, local};
+
+/// Runs until `shutdown`.
+///
+/// Workers on this machine are drained then. Instances on EC2 stay: the next controller finds them.
+///
+/// `config` is handed to local workers, so that they resolve the same settings; `own` is the web
+/// tier of this process, if there is one.
+///
+/// # Errors
+/// When a store, a queue or EC2 can not be used, or another controller runs on the data folder.
+pub fn run(
+    settings: Settings,
+    config: Option<PathBuf>,
+    own: Option<OwnWeb>,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed here, so that all of the role is compiled with this crate and not with its caller.
+    control_until(settings, config, own, shutdown).boxed()
+}
+
+async fn control_until(
+    settings: Settings,
+    config: Option<PathBuf>,
+    own: Option<OwnWeb>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let backend = Backend::open(&settings, Role::Controller).await?;
+    match settings.fleet.kind {
+        FleetKind::Local => {
+            local::control_until(&settings, config, &backend, own, shutdown).await?
+        }
+        FleetKind::Ec2 => ec2::control_until(&settings, &backend, own, shutdown).await?,
+    }
+    tracing::info!("the controller has stopped");
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! The role from its start to its end: what it opens, the loop that receives, and the drain.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use muster_base::aws::{self, ThisInstance};
+use muster_base::backend::{Backend, Role};
+use muster_base::catalogue::Catalogue;
+use muster_base::live_gallery::LiveGallery;
+use muster_base::settings::{FleetKind, Settings};
+use muster_base::traces::Traces;
+use muster_base::{backoff, logging, signals};
+use muster_fleet::READY_LINE;
+use muster_jobs::now_ms;
+use muster_queue::Deleter;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::decide::Judge;
+use super::inference::Inference;
+use super::replies::Replies;
+use super::report;
+use super::worker::Worker;
+
+/// Requests in hand at one time: one at the models, the others being fetched or answered.
+const IN_HAND: usize = 3;
+/// The same where storage and queues are across a network: fetching, storing and answering take
+/// several times as long as the models do.
+const IN_HAND_REMOTE: usize = 6;
+/// One long poll on this machine; a drain cuts it short.
+const POLL: Duration = Duration::from_secs(20);
+/// The same across a network, where a drain waits for its end: a service that does not notice that
+/// nobody listens any more gives the next request to a poll that was cut, and it is gone for the
+/// visibility timeout.
+const POLL_REMOTE: Duration = Duration::from_secs(5);
+/// After its parent's end, a worker finishes what it has for at most this long.
+const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
+
+/// How this worker was started.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The instance's id; EC2's own where this is an instance of an EC2 fleet and none is given.
+    pub id: Option<String>,
+    /// Whether the end of standard input means that the parent is gone and to drain.
+    pub exit_with_stdin: bool,
+}
+
+/// Runs until `drain`, then answers what was received. Handing it back would count as a receive
+/// more: of workers that drain one after the other, each may be the next to get it, until it is
+/// set aside.
+///
+/// # Errors
+/// When the models are missing or damaged, or the data folder can not be used.
+pub fn run(
+    settings: Settings,
+    options: WorkerOptions,
+    drain: CancellationToken,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed here, so that all of the role is compiled with this crate and not with its caller.
+    work_until(settings, options, drain).boxed()
+}
+
+async fn work_until(
+    settings: Settings,
+    options: WorkerOptions,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    if options.exit_with_stdin {
+        signals::stop_with_parent(drain.clone(), ORPHAN_DRAIN)?;
+    }
+    let started = Instant::now();
+    let started_at_ms = now_ms();
+    let on_ec2 = settings.fleet.kind == FleetKind::Ec2;
+    let instance = match &options.id {
+        None if on_ec2 => Some(ThisInstance::find().await?),
+        _ => None,
+    };
+    let id = match (&instance, options.id) {
+        (Some(instance), _) => instance.id.clone(),
+        (None, given) => given.unwrap_or_else(|| "worker".to_owned()),
+    };
+    logging::identify(logging::INSTANCE, &id);
+    let traces = Traces::start(&settings.traces, settings.queues.kind, "muster-worker", &id)?;
+    let installation = settings.models.installation()?;
+    let catalogue = Catalogue::open(&settings.models)?;
+    // The models load while the stores and queues are opened.
+    let inference = Inference::start(
+        installation.clone(),
+        settings.photographs.limits(),
+        &settings.storage.data_dir,
+    )?;
+    let backend = Backend::open(&settings, Role::Worker).await?;
+    let gallery = LiveGallery::load(backend.gallery.clone())
+        .await
+        .context("load the gallery")?;
+    inference.ready().await?;
+    let model = gallery
+        .held(|gallery| {
+            catalogue.expect(gallery)?;
+            anyhow::Ok(catalogue.model_of(gallery))
+        })
+        .await?;
+    if model != installation.embedder().name {
+        // Before a request is taken that could not be answered.
+        tokio::task::spawn_blocking(move || installation.other_embedder(&model))
+            .await
+            .context("verify the gallery's model")?
+            .context("find the gallery's model")?;
+    }
+    let remote = backend.sdk.is_some();
+    let in_hand = if remote { IN_HAND_REMOTE } else { IN_HAND };
+    let tasks = TaskTracker::new();
+    let (receipts, deleting) = Deleter::new(Arc::clone(&backend.requests), backend.deletions());
+    let deleting = tokio::spawn(deleting);
+    let worker = Arc::new(Worker {
+        replies: Replies::new(&backend),
+        backend,
+        inference,
+        gallery,
+        receipts,
+        id,
+        judge: Judge::new(&settings.decisions, catalogue.clone()),
+        catalogue,
+        max_receives: settings.queues.max_receives,
+        processing_timeout: settings.worker.processing_timeout,
+        visibility_timeout: settings.queues.visibility_timeout,
+        drain: drain.clone(),
+        traces: traces.clone(),
+        answered: AtomicU64::new(0),
+        failures: AtomicU32::new(0),
+    });
+    tracing::info!(
+        boot_ms = started.elapsed().as_millis() as u64,
+        "the worker takes requests"
+    );
+    let places = Arc::new(Semaphore::new(in_hand));
+    let ended = CancellationToken::new();
+    let following = tokio::spawn(worker.gallery.clone().follow(ended.clone()));
+    let reporting = on_ec2.then(|| {
+        let (worker, tasks) = (Arc::clone(&worker), tasks.clone());
+        let busy = move || !tasks.is_empty();
+        tokio::spawn(report::run(worker, busy, started_at_ms, ended.clone()))
+    });
+    let interruption = instance.map(|instance| {
+        let drain = drain.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = instance.interrupted() => {
+                    tracing::warn!("EC2 takes this Spot instance back: what is in hand is finished first");
+                    drain.cancel();
+                }
+            }
+        })
+    });
+    if writeln!(std::io::stdout(), "{READY_LINE}").is_err() {
+        tracing::warn!("nobody reads that the worker is ready: its parent is gone");
+        drain.cancel();
+    }
+
+    // Across a network a receive costs as much for one request as for several.
+    let least = if remote { in_hand / 2 } else { 1 };
+    while !drain.is_cancelled() {
+        let mut taken = Arc::clone(&places)
+            .acquire_many_owned(least as u32)
+            .await
+            .context("take a place in hand")?;
+        let max = least + places.available_permits();
+        // A worker that can do nothing at present leaves the requests to others.
+        let failures = worker.failures.load(Ordering::Relaxed);
+        if failures > 0 {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                () = tokio::time::sleep(backoff::after(failures)) => {}
+            }
+        }
+        let received = if remote {
+            // What it brings after a drain has begun is answered like all that is in hand.
+            worker.backend.requests.receive(max, POLL_REMOTE).await
+        } else {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                received = worker.backend.requests.receive(max, POLL) => received,
+            }
+        };
+        let received = match received {
+            Ok(received) => received,
+            Err(error) => {
+                aws::failed("could not receive requests", &error);
+                worker.failures.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+        };
+        for message in received {
+            let permit = match taken.split(1) {
+                Some(permit) => permit,
+                None => Arc::clone(&places)
+                    .acquire_owned()
+                    .await
+                    .context("take a place in hand")?,
+            };
+            tasks.spawn(Arc::clone(&worker).handle(message, permit));
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+    ended.cancel();
+    following.await.context("follow the gallery")?;
+    if let Some(reporting) = reporting {
+        reporting.await.context("report to the controller")?;
+    }
+    if let Some(interruption) = interruption {
+        drain.cancel();
+        interruption.await.context("watch for an interruption")?;
+    }
+    // The last handles: what was accepted is sent and deleted before the process ends.
+    let worker = Arc::into_inner(worker).context("end the worker's tasks")?;
+    let Worker {
+        replies, receipts, ..
+    } = worker;
+    drop(receipts);
+    deleting.await.context("delete what was answered")?;
+    replies.close().await;
+    traces.stop().await;
+    tracing::info!("the worker has drained");
+    Ok(())
+}
