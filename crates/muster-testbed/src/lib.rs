@@ -17,6 +17,12 @@ mod serving;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
 
+/// Whether this is continuous integration, `CI=true`: there a test fails for what it needs and is not
+/// installed, elsewhere it is skipped.
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| ci == "true")
+}
+
 /// The region that tests use.
 pub const REGION: &str = "eu-central-1";
 

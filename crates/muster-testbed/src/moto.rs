@@ -95,7 +95,7 @@ impl Server {
     pub fn start() -> Option<Server> {
         match env::var_os("MUSTER_MOTO") {
             Some(program) => Some(start(Path::new(&program))),
-            None if env::var("CI").is_ok_and(|ci| ci == "true") => {
+            None if crate::in_ci() => {
                 panic!("MUSTER_MOTO must name moto_server in continuous integration")
             }
             None => None,
