@@ -170,8 +170,9 @@ fn length(values: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn values() -> impl Strategy<Value = Vec<f32>> {
         prop::collection::vec(-100.0f32..100.0, 1..200)

@@ -1,8 +1,21 @@
 //! Every object key there is: no other code builds one.
+//!
+//! A key is text whose parts a `/` divides. A part that came from a client, which only a
+//! [`FileName`] is, has no `/` in it; what else is unusual in a part the object store encodes.
+//!
+//! On one machine each store is a folder, named by the `*_PREFIX` constants, and keys stand below
+//! it; on AWS the input, the output and the state have a bucket each. The state store holds the
+//! gallery, the kept photographs, the API keys, the audit log and the status.
+
+mod gallery;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::{FileName, RequestId};
+use crate::file_name::FileName;
+use crate::request_id::RequestId;
+
+pub use gallery::{GalleryKeys, LogEntry, SegmentId, manifest_number, segments_prefix};
 
 /// Where uploaded photographs stand.
 pub const INPUT_PREFIX: &str = "input";
@@ -10,8 +23,8 @@ pub const INPUT_PREFIX: &str = "input";
 pub const JOBS_PREFIX: &str = "jobs";
 /// Where results stand.
 pub const OUTPUT_PREFIX: &str = "output";
-/// Where the changes of the gallery stand; the people themselves stand below
-/// `muster_gallery::segments_prefix` of it.
+/// Where the changes of the gallery stand; the people themselves stand below [`segments_prefix`] of
+/// it.
 pub const GALLERY_PREFIX: &str = "gallery";
 /// Where the photographs of enrolled faces are kept.
 pub const ENROLLED_PREFIX: &str = "enrolled";
@@ -21,6 +34,19 @@ pub const KEYS_PREFIX: &str = "keys";
 pub const AUDIT_PREFIX: &str = "audit";
 /// Where the controller says how the fleet fares.
 pub const STATUS_PREFIX: &str = "status";
+
+/// What the controller has learned of its load and of starting instances.
+pub const LEARNED: &str = "status/learned.json";
+/// How the fleet fares.
+pub const FLEET_STATUS: &str = "status/fleet.json";
+/// The lease of the one controller that acts.
+pub const CONTROLLER_LEASE: &str = "status/controller-lease.json";
+/// The record of the instances that were launched on EC2.
+pub const LAUNCHES: &str = "status/launches.json";
+/// The change of the model that is under way.
+pub const MODEL_CHANGE: &str = "status/model-change.json";
+/// Below which the faces stand of which the next model made no embedding.
+pub const NOT_EMBEDDED_PREFIX: &str = "status/model-change";
 
 /// How the objects of a request are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,60 +62,85 @@ pub enum ObjectKeys {
 }
 
 impl ObjectKeys {
-    /// The components of the key that a request's photograph is uploaded to.
-    pub fn input(self, id: RequestId, file: &FileName) -> Vec<String> {
+    /// Names the photograph of a request, in the input store.
+    pub fn input(self, id: RequestId, file: &FileName) -> String {
         match self {
-            Self::Request => vec![id.to_string(), file.as_str().to_owned()],
-            Self::Filename => vec![file.as_str().to_owned()],
+            Self::Request => format!("{id}/{}", file.as_str()),
+            Self::Filename => file.as_str().to_owned(),
         }
     }
 
-    /// The components of the key that a request's result is written to.
-    pub fn output(self, id: RequestId, file: &FileName) -> Vec<String> {
+    /// Names the result of a request, in the output store.
+    pub fn output(self, id: RequestId, file: &FileName) -> String {
         match self {
-            Self::Request => vec![id.to_string(), format!("{}.json", file.stem())],
-            Self::Filename => vec![file.stem().to_owned()],
+            Self::Request => format!("{id}/{}.json", file.stem()),
+            Self::Filename => file.stem().to_owned(),
         }
     }
 }
 
-/// The components of the key whose object says that a request is a job. It has no content.
+/// Names what the photograph and the result of a request stand below, whatever its file is called,
+/// in the layout [`ObjectKeys::Request`].
+pub fn request_prefix(id: RequestId) -> String {
+    id.to_string()
+}
+
+/// Tells which request owns the object whose key begins with `first_part`, if any.
+pub fn owned_by(first_part: &str) -> Option<RequestId> {
+    first_part.parse().ok()
+}
+
+/// Names the object without content that says that a request is a job, in the input store.
 ///
-/// It stands in the input store, below [`JOBS_PREFIX`], and goes when the photograph goes. Ids sort
-/// by the time of submission, and so do these keys.
-pub fn job(id: RequestId, file: &FileName) -> [String; 3] {
-    [
-        JOBS_PREFIX.to_owned(),
-        id.to_string(),
-        file.as_str().to_owned(),
-    ]
+/// It goes when the photograph goes. Ids sort by the time of submission, and so do these keys.
+pub fn job(id: RequestId, file: &FileName) -> String {
+    format!("{}/{}", job_prefix(id), file.as_str())
 }
 
-/// The request that owns the object whose key begins with `first_component`, if any.
-pub fn owned_by(first_component: &str) -> Option<RequestId> {
-    first_component.parse().ok()
+/// Names what the object of a job stands below, whatever its file is called, in the input store.
+pub fn job_prefix(id: RequestId) -> String {
+    format!("{JOBS_PREFIX}/{id}")
+}
+
+/// Names what sorts after everything of a job, and before everything of the next.
+pub fn after_job(id: RequestId) -> String {
+    // A zero is what comes next to a slash.
+    format!("{}0", job_prefix(id))
+}
+
+/// Names the photograph of an enrolled or denied face, in the store below [`ENROLLED_PREFIX`].
+pub fn kept_photograph(face_id: Uuid) -> String {
+    face_id.to_string()
+}
+
+/// Names the note that the next model made no embedding of a face, in the state store.
+pub fn not_embedded(face_id: &str) -> String {
+    format!("{NOT_EMBEDDED_PREFIX}/{face_id}")
+}
+
+/// Names an API key, in the state store.
+pub fn api_key(id: &str) -> String {
+    format!("{KEYS_PREFIX}/{id}.json")
+}
+
+/// Names a part of the audit log, in the state store: entries that were written together on `day`,
+/// which is `YYYY-MM-DD`.
+pub fn audit_entries(day: &str, id: Uuid) -> String {
+    format!("{}/{id}.jsonl", audit_day(day))
+}
+
+/// Names what the audit log of one day stands below.
+pub fn audit_day(day: &str) -> String {
+    format!("{AUDIT_PREFIX}/{day}")
+}
+
+/// Tells which day a part of the audit log is of.
+pub fn day_of_audit_entries(key: &str) -> Option<&str> {
+    key.strip_prefix(AUDIT_PREFIX)?
+        .strip_prefix('/')?
+        .split('/')
+        .next()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_layouts_are_as_documented() {
-        let id = RequestId::new();
-        let file = FileName::from_client("anna.b.jpg");
-        assert_eq!(
-            ObjectKeys::Request.input(id, &file),
-            [id.to_string(), "anna.b.jpg".into()]
-        );
-        assert_eq!(
-            ObjectKeys::Request.output(id, &file),
-            [id.to_string(), "anna.b.json".into()]
-        );
-        assert_eq!(ObjectKeys::Filename.input(id, &file), ["anna.b.jpg"]);
-        assert_eq!(ObjectKeys::Filename.output(id, &file), ["anna.b"]);
-        assert_eq!(job(id, &file), ["jobs", &id.to_string(), "anna.b.jpg"]);
-        assert_eq!(owned_by(&id.to_string()), Some(id));
-        assert_eq!(owned_by("anna.jpg"), None);
-    }
-}
+mod tests;

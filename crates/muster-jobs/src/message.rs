@@ -1,62 +1,19 @@
 //! The request that the web tier puts on the queue for a worker.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-use uuid::Uuid;
 
-use crate::{FileName, TraceParent};
+use crate::attributes::Attributes;
+use crate::file_name::FileName;
+use crate::request_id::RequestId;
+use crate::trace::TraceParent;
 
 /// The format that this build writes, and the only one it reads.
 pub const MESSAGE_VERSION: u32 = 5;
 
 /// The message attribute that names the queue to answer on.
 const REPLY_TO: &str = "reply_to";
-
-/// A message's attributes, by name.
-pub type Attributes = BTreeMap<String, String>;
-
-/// One request's identity: a UUIDv7, so that ids sort by the time of submission.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
-#[serde(transparent)]
-pub struct RequestId(Uuid);
-
-impl RequestId {
-    /// A fresh id, stamped with the present time.
-    #[expect(
-        clippy::new_without_default,
-        reason = "a default that differs each time misleads"
-    )]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-
-    /// When the request was submitted, since the Unix epoch; `None` for an id that is not a UUIDv7.
-    pub fn submitted_at(self) -> Option<Duration> {
-        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
-        Some(Duration::new(seconds, nanos))
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for RequestId {
-    type Err = uuid::Error;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        s.parse().map(Self)
-    }
-}
 
 /// What a worker is to do with the photograph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +143,7 @@ pub fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TRACEPARENT;
+    use crate::trace::TRACEPARENT;
 
     fn request() -> Request {
         Request {
@@ -223,13 +180,6 @@ mod tests {
             Request::from_message(&body, &Attributes::new()),
             Err(MessageError::NoReplyQueue)
         ));
-    }
-
-    #[test]
-    fn ids_tell_when_they_were_submitted() {
-        let before = now_ms();
-        let submitted = RequestId::new().submitted_at().unwrap().as_millis() as u64;
-        assert!((before..=now_ms()).contains(&submitted));
     }
 
     #[test]

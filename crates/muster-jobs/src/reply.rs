@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::message::{check_version, queue_json};
-use crate::{FileName, MESSAGE_VERSION, MessageError, RequestId};
+use crate::file_name::FileName;
+use crate::message::{MESSAGE_VERSION, MessageError, check_version, queue_json};
+use crate::request_id::RequestId;
 
 /// Width and height in pixels of the EXIF-upright photograph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -243,7 +244,7 @@ pub enum Outcome {
     /// It was refused, or failed.
     Failed(Failure),
     /// The result is too large for a queue, or stood there before: it is in the output store, as
-    /// [`ObjectKeys::Request`](crate::ObjectKeys::Request) names it.
+    /// [`ObjectKeys::Request`](crate::keys::ObjectKeys::Request) names it.
     Stored,
 }
 

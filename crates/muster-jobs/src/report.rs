@@ -5,8 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{check_version, queue_json};
-use crate::{MESSAGE_VERSION, MessageError};
+use crate::message::{MESSAGE_VERSION, MessageError, check_version, queue_json};
 
 /// A report as it stands on the queue, in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

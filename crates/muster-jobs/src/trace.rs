@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use crate::message::Attributes;
+use crate::attributes::Attributes;
 
 /// The header, and the message attribute, that carries the trace, as W3C Trace Context names it.
 pub const TRACEPARENT: &str = "traceparent";
