@@ -9,10 +9,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::segment::{Bytes, Segment};
+use muster_jobs::keys::SegmentId;
 
-/// What the file name of a segment ends with.
-const EXTENSION: &str = "segment";
+use crate::segment::{Bytes, Segment};
+
 /// What the name of a file that is being written begins with.
 const UNFINISHED: &str = "unfinished-";
 /// A file that has been unfinished for longer was left by a process that was killed.
@@ -40,18 +40,18 @@ impl SegmentCache {
         &self.folder
     }
 
-    fn path(&self, id: &str) -> PathBuf {
-        self.folder.join(id).with_extension(EXTENSION)
+    fn path(&self, id: &SegmentId) -> PathBuf {
+        self.folder.join(id.file_name())
     }
 
     /// The segment of that name, where it is here and can be read.
-    pub(super) fn get(&self, id: &str) -> Option<Segment> {
+    pub(super) fn get(&self, id: &SegmentId) -> Option<Segment> {
         let file = File::open(self.path(id)).ok()?;
         Segment::open(Bytes::Mapped(map(&file).ok()?)).ok()
     }
 
     /// Keeps a verified segment, and gives it back mapped.
-    pub(super) fn put(&self, id: &str, bytes: &[u8]) -> io::Result<Segment> {
+    pub(super) fn put(&self, id: &SegmentId, bytes: &[u8]) -> io::Result<Segment> {
         let mut unfinished = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempfile_in(&self.folder)?;
@@ -63,16 +63,16 @@ impl SegmentCache {
 
     /// Removes the segments up to that manifest's number that it does not name, and what killed
     /// processes left. Whoever still has one mapped keeps it until they let go.
-    pub(super) fn retain(&self, named: &HashSet<&str>, sequence: u64) -> io::Result<()> {
+    pub(super) fn retain(&self, named: &HashSet<&SegmentId>, sequence: u64) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let path = entry.path();
-            let Some(name) = path.file_stem().and_then(|name| name.to_str()) else {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
                 continue;
             };
-            let superseded = path.extension().is_some_and(|ending| ending == EXTENSION)
-                && !named.contains(name)
-                && super::log::sequence_of(name).is_some_and(|of| of <= sequence);
+            let superseded = SegmentId::parse(name).is_some_and(|id| {
+                !named.contains(&id) && id.first_manifest().is_some_and(|of| of <= sequence)
+            });
             let abandoned = name.starts_with(UNFINISHED)
                 && entry
                     .metadata()
@@ -104,9 +104,10 @@ fn map(file: &File) -> io::Result<memmap2::Mmap> {
 mod tests {
     use std::borrow::Cow;
 
+    use muster_jobs::Embedding;
+
     use super::*;
     use crate::{Embeddings, EnrolledFace, Person};
-    use muster_jobs::Embedding;
 
     #[test]
     fn what_is_no_longer_named_or_is_damaged_is_not_served() {
@@ -116,20 +117,20 @@ mod tests {
         let face = EnrolledFace::new(String::new(), Embeddings::of("sface", embedding), 0);
         let anna = Person::new("Anna".to_owned(), vec![face], 0);
         let segment = Segment::build(Some("sface"), vec![Cow::Borrowed(&anna)]);
-        let ids = ["00000000000000000001-a", "00000000000000000002-b"];
-        for id in ids {
+        let ids = [SegmentId::new(1, "a"), SegmentId::new(2, "b")];
+        for id in &ids {
             let mapped = cache.put(id, segment.as_slice()).unwrap();
             assert_eq!(mapped.person(0), anna);
             assert!(mapped.verify().is_ok());
         }
-        let mapped = cache.get(ids[0]).unwrap();
+        let mapped = cache.get(&ids[0]).unwrap();
         cache.retain(&HashSet::new(), 1).unwrap();
-        assert!(cache.get(ids[0]).is_none());
+        assert!(cache.get(&ids[0]).is_none());
         assert_eq!(mapped.person(0), anna, "whoever has it mapped keeps it");
-        assert_eq!(cache.get(ids[1]).unwrap().person(0), anna);
-        let path = cache.path(ids[1]);
+        assert_eq!(cache.get(&ids[1]).unwrap().person(0), anna);
+        let path = cache.path(&ids[1]);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert!(cache.get(ids[1]).is_none(), "cut off");
+        assert!(cache.get(&ids[1]).is_none(), "cut off");
     }
 }

@@ -23,14 +23,14 @@ const LEVELS: [f32; 4] = [-1.510, -0.452_8, 0.452_8, 1.510];
 /// The greatest sum that a lane of a search can hold.
 const GREATEST_SUM: usize = i16::MAX as usize;
 
-/// How embeddings of one dimension are coded. Always the same for that dimension: codes are stored.
+/// How embeddings of one dimension are coded. Always alike for that dimension: codes are stored.
 #[derive(Clone, Debug)]
-pub(super) struct Coder {
+pub(super) struct Quantizer {
     dimension: usize,
     signs: [Vec<f32>; ROUNDS],
 }
 
-impl Coder {
+impl Quantizer {
     pub fn new(dimension: usize) -> Self {
         let width = width(dimension);
         let mut state = 0x6d75_7374_6572_u64;
@@ -67,7 +67,7 @@ impl Coder {
     }
 
     /// Codes rows, block after block; what the last block has over is zero.
-    pub fn code<'a>(&self, rows: impl ExactSizeIterator<Item = &'a [f32]>) -> Vec<u8> {
+    pub fn encode<'a>(&self, rows: impl ExactSizeIterator<Item = &'a [f32]>) -> Vec<u8> {
         let block_bytes = Self::block_bytes(self.dimension);
         let mut codes = vec![0; rows.len().div_ceil(BLOCK) * block_bytes];
         for (row, values) in rows.enumerate() {
@@ -82,7 +82,7 @@ impl Coder {
     }
 
     /// What each nibble of a row adds to its sum with the probe.
-    pub fn table(&self, probe: &[f32]) -> Table {
+    pub fn lookup_table(&self, probe: &[f32]) -> LookupTable {
         let rotated = self.rotate(probe);
         let (pairs, _) = rotated.as_chunks::<2>();
         let product = |pair: &[f32; 2], nibble: usize| {
@@ -102,13 +102,13 @@ impl Coder {
                 chunks[at / 2][at % 2 * NIBBLE + nibble] = above.round().clamp(0.0, greatest) as u8;
             }
         }
-        Table { chunks }
+        LookupTable { chunks }
     }
 }
 
 /// What the nibbles of a row add to its sum with one probe: two nibbles a chunk.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct LookupTable {
     pub chunks: Vec<[u8; BLOCK]>,
 }
 
@@ -148,10 +148,10 @@ fn mix(state: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use muster_jobs::Embedding;
     use proptest::prelude::*;
 
     use super::*;
-    use muster_jobs::Embedding;
 
     fn unit(values: &[f32]) -> Embedding {
         Embedding::normalise(values).unwrap()
@@ -167,8 +167,8 @@ mod tests {
             }),
         ) {
             let (a, b) = (unit(&a), unit(&b));
-            let coder = Coder::new(a.dimension());
-            let (x, y) = (coder.rotate(a.as_slice()), coder.rotate(b.as_slice()));
+            let quantizer = Quantizer::new(a.dimension());
+            let (x, y) = (quantizer.rotate(a.as_slice()), quantizer.rotate(b.as_slice()));
             let product: f32 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
             prop_assert!((product / x.len() as f32 - a.cosine(&b)).abs() < 1e-4);
         }

@@ -8,10 +8,11 @@ mod assignment;
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::gallery::Gallery;
-use crate::person::PersonId;
 use muster_jobs::Embedding;
 use muster_jobs::Lack;
+
+use crate::gallery::Gallery;
+use crate::person::PersonId;
 
 /// The margin below which a face may be either of two people.
 ///

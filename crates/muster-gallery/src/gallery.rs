@@ -8,10 +8,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound;
 
-use super::index::{self, EXACT_UP_TO, Flat, Place};
-use super::parts::{self, Part};
-use super::person::{Change, Person, PersonId};
 use muster_jobs::Embedding;
+
+use crate::compaction;
+use crate::index::{self, EXACT_UP_TO, FlatIndex, Place};
+use crate::live_segment::LiveSegment;
+use crate::person::{Change, Person, PersonId};
 
 /// People whose faces tell which models' embeddings are kept.
 const KEPT_MODELS_SAMPLED: usize = 8;
@@ -25,14 +27,14 @@ pub struct Candidate<'a> {
     pub similarity: f32,
 }
 
-/// What a gallery was read from.
+/// What a gallery was read from, as its manifest names it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Base {
+pub(super) struct Snapshot {
     /// The number of the manifest; 0 before the first.
     pub sequence: u64,
     /// The version that the segments were written at.
     pub version: u64,
-    pub parts: Vec<Part>,
+    pub segments: Vec<LiveSegment>,
 }
 
 /// Everyone enrolled, at one version. Cheap to clone: the segments are shared.
@@ -41,12 +43,12 @@ pub struct Gallery {
     version: u64,
     /// The model whose embeddings are compared; `None` until somebody is enrolled.
     model: Option<String>,
-    base: Base,
+    snapshot: Snapshot,
     /// Those who changed since; nobody of them is alive in a part.
     recent: BTreeMap<PersonId, Person>,
     names: HashMap<String, PersonId>,
     external_ids: HashMap<String, PersonId>,
-    flat: Flat,
+    flat: FlatIndex,
 }
 
 impl PartialEq for Gallery {
@@ -60,11 +62,11 @@ impl PartialEq for Gallery {
 
 impl Gallery {
     /// The gallery as it was written into segments.
-    pub(super) fn restore(model: Option<String>, base: Base) -> Self {
+    pub(super) fn restore(model: Option<String>, snapshot: Snapshot) -> Self {
         Self {
-            version: base.version,
+            version: snapshot.version,
             model,
-            base,
+            snapshot,
             ..Self::default()
         }
     }
@@ -120,9 +122,9 @@ impl Gallery {
 
     /// Takes a person out of wherever they stand, and says whether that was among the recent ones,
     /// whose index is not changed.
-    fn take(&mut self, id: PersonId, forget: bool) -> bool {
-        for part in &mut self.base.parts {
-            part.bury(id, forget);
+    fn take(&mut self, id: PersonId, erase: bool) -> bool {
+        for segment in &mut self.snapshot.segments {
+            segment.add_tombstone(id, erase);
         }
         let Some(person) = self.recent.remove(&id) else {
             return false;
@@ -142,7 +144,7 @@ impl Gallery {
     }
 
     fn index_recent(&mut self) {
-        self.flat = Flat::default();
+        self.flat = FlatIndex::default();
         if let Some(model) = &self.model {
             for person in self.recent.values() {
                 self.flat.add(person, model);
@@ -162,13 +164,13 @@ impl Gallery {
         }
     }
 
-    pub(super) fn base(&self) -> &Base {
-        &self.base
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// The segments that this version of the gallery needs; those that are not stored have no id.
-    pub(super) fn compacted(&self) -> Vec<Part> {
-        parts::compact(&self.base.parts, self.recent.values(), self.model())
+    pub(super) fn compacted(&self) -> Vec<LiveSegment> {
+        compaction::compact(&self.snapshot.segments, self.recent.values(), self.model())
     }
 
     /// How many changes led here.
@@ -214,8 +216,8 @@ impl Gallery {
     pub fn embeddings(&self) -> impl Iterator<Item = (PersonId, Vec<Embedding>)> {
         let model = self.model().unwrap_or_default();
         self.places(None).map(move |place| match place {
-            Place::Part(part, at) if self.part(part).segment.model() == model => {
-                let segment = &self.part(part).segment;
+            Place::Segment(part, at) if self.live_segment(part).segment.model() == model => {
+                let segment = &self.live_segment(part).segment;
                 (segment.id(at), segment.embeddings(at).collect())
             }
             place => {
@@ -231,19 +233,19 @@ impl Gallery {
         let mut recent = self.recent.range((from, Bound::Unbounded));
         let mut next_recent = move || Some(Reverse((*recent.next()?.0, None)));
         let next_of = |number: u16, position: u32| {
-            let part = self.part(number);
-            let position = part.next(position)?;
+            let live = self.live_segment(number);
+            let position = live.next_live(position)?;
             Some(Reverse((
-                part.segment.id(position),
+                live.segment.id(position),
                 Some((number, position)),
             )))
         };
-        // The next of each part and of the recent ones.
-        let mut heads: BinaryHeap<_> = (0..self.base.parts.len() as u16)
+        // The next of each segment and of the recent ones.
+        let mut heads: BinaryHeap<_> = (0..self.snapshot.segments.len() as u16)
             .filter_map(|number| {
-                let part = &self.part(number).segment;
+                let segment = &self.live_segment(number).segment;
                 let first = after.map_or(0, |after| {
-                    let (position, found) = part.position(after);
+                    let (position, found) = segment.position(after);
                     position + u32::from(found)
                 });
                 next_of(number, first)
@@ -257,7 +259,7 @@ impl Gallery {
                 None => next_recent(),
             });
             Some(match standing {
-                Some((number, position)) => Place::Part(number, position),
+                Some((number, position)) => Place::Segment(number, position),
                 None => Place::Recent(id),
             })
         })
@@ -273,30 +275,36 @@ impl Gallery {
     fn person_at(&self, place: Place) -> Cow<'_, Person> {
         match place {
             Place::Recent(id) => Cow::Borrowed(&self.recent[&id]),
-            Place::Part(part, at) => Cow::Owned(self.part(part).segment.person(at)),
+            Place::Segment(number, at) => Cow::Owned(self.live_segment(number).segment.person(at)),
         }
     }
 
-    fn part(&self, number: u16) -> &Part {
-        &self.base.parts[usize::from(number)]
+    fn live_segment(&self, number: u16) -> &LiveSegment {
+        &self.snapshot.segments[usize::from(number)]
     }
 
     /// How many people there are.
     pub fn people_count(&self) -> usize {
-        self.recent.len() + self.base.parts.iter().map(Part::count).sum::<usize>()
+        self.recent.len()
+            + self
+                .snapshot
+                .segments
+                .iter()
+                .map(LiveSegment::people_count)
+                .sum::<usize>()
     }
 
     /// The person of that id.
     pub fn person(&self, id: PersonId) -> Option<Cow<'_, Person>> {
         match self.recent.get(&id) {
             Some(person) => Some(Cow::Borrowed(person)),
-            None => self.person_of_parts(id).map(Cow::Owned),
+            None => self.person_of_segments(id).map(Cow::Owned),
         }
     }
 
-    fn person_of_parts(&self, id: PersonId) -> Option<Person> {
-        let mut parts = self.base.parts.iter();
-        parts.find_map(|part| Some(part.segment.person(part.position(id)?)))
+    fn person_of_segments(&self, id: PersonId) -> Option<Person> {
+        let mut segments = self.snapshot.segments.iter();
+        segments.find_map(|live| Some(live.segment.person(live.live_position(id)?)))
     }
 
     /// The person of that name.
@@ -304,13 +312,13 @@ impl Gallery {
         if let Some(id) = self.names.get(name) {
             return self.person(*id);
         }
-        self.base.parts.iter().find_map(|part| {
-            let mut living = part
+        self.snapshot.segments.iter().find_map(|stored| {
+            let mut live = stored
                 .segment
                 .named(name)
-                .filter(|at| !part.dead.contains(at));
-            let person = living.find_map(|at| {
-                let person = part.segment.person(at);
+                .filter(|at| !stored.tombstones.contains(at));
+            let person = live.find_map(|at| {
+                let person = stored.segment.person(at);
                 (person.name == name).then_some(person)
             });
             person.map(Cow::Owned)
@@ -322,11 +330,11 @@ impl Gallery {
         if let Some(id) = self.external_ids.get(external_id) {
             return self.person(*id);
         }
-        self.base.parts.iter().find_map(|part| {
-            let found = part.segment.external(external_id);
-            let mut living = found.filter(|at| !part.dead.contains(at));
-            let person = living.find_map(|at| {
-                let person = part.segment.person(at);
+        self.snapshot.segments.iter().find_map(|stored| {
+            let found = stored.segment.external(external_id);
+            let mut live = found.filter(|at| !stored.tombstones.contains(at));
+            let person = live.find_map(|at| {
+                let person = stored.segment.person(at);
                 (person.external_id.as_deref() == Some(external_id)).then_some(person)
             });
             person.map(Cow::Owned)
@@ -336,7 +344,13 @@ impl Gallery {
     /// How many faces all people have together.
     pub fn faces(&self) -> usize {
         let recent: usize = self.recent.values().map(|person| person.faces.len()).sum();
-        recent + self.base.parts.iter().map(Part::faces).sum::<usize>()
+        recent
+            + self
+                .snapshot
+                .segments
+                .iter()
+                .map(LiveSegment::face_count)
+                .sum::<usize>()
     }
 
     /// The `count` people nearest to the probe, nearest first, each by the nearest of the faces that
@@ -359,7 +373,7 @@ impl Gallery {
         let Some(model) = self.model() else {
             return Vec::new();
         };
-        let parts = &self.base.parts;
+        let parts = &self.snapshot.segments;
         let nearest = index::nearest(parts, &self.flat, model, probe, count, exact);
         let candidates = nearest.into_iter().map(|(place, similarity)| Candidate {
             person: self.person_at(place),

@@ -5,12 +5,13 @@
 //! every vector of the changes since: the similarities are exact in either case, and only who is
 //! compared at all is an estimate.
 
-use super::codes::Coder;
-use super::person::{Person, PersonId};
-use super::segment::Segment;
-use super::shortlist::Shortlist;
-use crate::template;
 use muster_jobs::{Embedding, cosine, cosine_le};
+
+use crate::codes::Quantizer;
+use crate::live_segment::LiveSegment;
+use crate::person::{Person, PersonId};
+use crate::shortlist::Shortlist;
+use crate::template;
 
 /// So many vectors are compared one by one, in 1 to 2 ms.
 pub(super) const EXACT_UP_TO: usize = 20_000;
@@ -19,13 +20,13 @@ pub(super) const SHORTLIST: usize = 1024;
 
 /// Every vector of some people, one after the other in memory: a search reads it front to back.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flat {
+pub(super) struct FlatIndex {
     values: Vec<f32>,
     /// Whose each is and how many values it has; a person's stand together.
     rows: Vec<(PersonId, usize)>,
 }
 
-impl Flat {
+impl FlatIndex {
     pub fn add(&mut self, person: &Person, model: &str) {
         for row in template::rows(person, model) {
             let values = row.as_slice();
@@ -40,7 +41,7 @@ impl Flat {
 
     fn search(&self, probe: &Embedding, nearest: &mut Nearest) {
         let mut rest = self.values.as_slice();
-        let mut best = Best::new(nearest);
+        let mut best = BestRow::new(nearest);
         for &(person, length) in &self.rows {
             let (values, after) = rest.split_at(length);
             rest = after;
@@ -55,14 +56,8 @@ impl Flat {
 pub(super) enum Place {
     /// Changed since the segments were written.
     Recent(PersonId),
-    /// At a position of a part.
-    Part(u16, u32),
-}
-
-/// A segment and who of it is not in the gallery any more, or not any more as they stand there.
-pub(super) trait Living {
-    fn segment(&self) -> &Segment;
-    fn alive(&self, position: u32) -> bool;
+    /// At a position of a segment.
+    Segment(u16, u32),
 }
 
 /// The `count` nearest people.
@@ -84,12 +79,12 @@ impl Nearest {
 }
 
 /// The best of the rows of one person, which come one after the other.
-struct Best<'a> {
+struct BestRow<'a> {
     nearest: &'a mut Nearest,
     now: Option<(Place, f32)>,
 }
 
-impl<'a> Best<'a> {
+impl<'a> BestRow<'a> {
     fn new(nearest: &'a mut Nearest) -> Self {
         Self { nearest, now: None }
     }
@@ -114,8 +109,8 @@ impl<'a> Best<'a> {
 
 /// The `count` people nearest to the probe, nearest first, each by their nearest row.
 pub(super) fn nearest(
-    parts: &[impl Living],
-    recent: &Flat,
+    segments: &[LiveSegment],
+    recent: &FlatIndex,
     model: &str,
     probe: &Embedding,
     count: usize,
@@ -128,43 +123,43 @@ pub(super) fn nearest(
     recent.search(probe, &mut nearest);
     let mut rows = recent.len();
     let mut coded = true;
-    for (number, part) in (0..).zip(parts) {
-        let segment = part.segment();
+    for (number, live) in (0..).zip(segments) {
+        let segment = &live.segment;
         if segment.model() != model {
-            by_record(number, part, model, probe, &mut nearest);
+            scan_records(number, live, model, probe, &mut nearest);
         } else if segment.rows() > 0 {
             rows += segment.rows();
             coded &= segment.dimension() == probe.dimension();
         }
     }
     let compared = || {
-        let parts = (0u16..).zip(parts);
-        parts.filter(|(_, part)| part.segment().model() == model)
+        let numbered = (0u16..).zip(segments);
+        numbered.filter(|(_, live)| live.segment.model() == model)
     };
     if rows <= exact_up_to || !coded {
-        for (number, part) in compared() {
-            by_row(number, part, probe, &mut nearest);
+        for (number, live) in compared() {
+            scan_rows(number, live, probe, &mut nearest);
         }
         return nearest.found;
     }
-    let table = Coder::new(probe.dimension()).table(probe.as_slice());
+    let table = Quantizer::new(probe.dimension()).lookup_table(probe.as_slice());
     let mut list = Shortlist::new(SHORTLIST.max(count));
-    for (number, part) in compared() {
-        let segment = part.segment();
-        let alive = |row| part.alive(segment.row_person(row));
-        list.look(number, segment.codes(), segment.rows(), &table, &alive);
+    for (number, live) in compared() {
+        let segment = &live.segment;
+        let live_row = |row| live.is_live(segment.row_person(row));
+        list.scan(number, segment.codes(), segment.rows(), &table, &live_row);
     }
-    let mut best = Best::new(&mut nearest);
+    let mut best = BestRow::new(&mut nearest);
     for (number, row) in list.finish() {
-        let segment = parts[usize::from(number)].segment();
-        let place = Place::Part(number, segment.row_person(row));
+        let segment = &segments[usize::from(number)].segment;
+        let place = Place::Segment(number, segment.row_person(row));
         best.take(place, cosine_le(segment.row(row), probe.as_slice()));
     }
     best.finish();
     // Whoever was found by one row may have a nearer one that was not shortlisted.
     for (place, similarity) in &mut nearest.found {
-        if let Place::Part(number, position) = *place
-            && let segment = parts[usize::from(number)].segment()
+        if let Place::Segment(number, position) = *place
+            && let segment = &segments[usize::from(number)].segment
             && segment.model() == model
         {
             for row in segment.rows_of(position) {
@@ -176,34 +171,34 @@ pub(super) fn nearest(
     nearest.found
 }
 
-/// Compares every row of a part.
-fn by_row(number: u16, part: &impl Living, probe: &Embedding, nearest: &mut Nearest) {
-    let segment = part.segment();
-    let mut best = Best::new(nearest);
-    for position in (0..segment.people() as u32).filter(|at| part.alive(*at)) {
+/// Compares every row of a segment.
+fn scan_rows(number: u16, live: &LiveSegment, probe: &Embedding, nearest: &mut Nearest) {
+    let segment = &live.segment;
+    let mut best = BestRow::new(nearest);
+    for position in (0..segment.people() as u32).filter(|at| live.is_live(*at)) {
         for row in segment.rows_of(position) {
             let similarity = cosine_le(segment.row(row), probe.as_slice());
-            best.take(Place::Part(number, position), similarity);
+            best.take(Place::Segment(number, position), similarity);
         }
     }
     best.finish();
 }
 
-/// Compares a part whose rows are another model's, until the next compaction writes it anew: by the
-/// people's records.
-fn by_record(
+/// Compares a segment whose rows are another model's, until the next compaction writes it anew: by
+/// the people's records.
+fn scan_records(
     number: u16,
-    part: &impl Living,
+    live: &LiveSegment,
     model: &str,
     probe: &Embedding,
     nearest: &mut Nearest,
 ) {
-    let segment = part.segment();
-    for position in (0..segment.people() as u32).filter(|at| part.alive(*at)) {
+    let segment = &live.segment;
+    for position in (0..segment.people() as u32).filter(|at| live.is_live(*at)) {
         let person = segment.person(position);
         let rows = template::rows(&person, model);
         if let Some(similarity) = template::similarity(&rows, probe) {
-            nearest.take(Place::Part(number, position), similarity);
+            nearest.take(Place::Segment(number, position), similarity);
         }
     }
 }

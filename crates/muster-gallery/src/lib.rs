@@ -6,12 +6,13 @@
 mod cache;
 pub mod calibration;
 mod codes;
+mod compaction;
 pub mod decide;
 mod gallery;
 pub mod health;
 mod index;
+mod live_segment;
 mod log;
-mod parts;
 mod person;
 mod segment;
 mod shortlist;
@@ -19,7 +20,7 @@ pub mod template;
 
 pub use cache::SegmentCache;
 pub use gallery::{Candidate, Gallery};
-pub use log::{GalleryError, GalleryStore, segments_prefix};
+pub use log::{GalleryError, GalleryStore};
 pub use person::{
     Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Source,
 };

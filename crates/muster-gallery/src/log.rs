@@ -3,7 +3,7 @@
 //! Change `n` is the object `<n>.change.json`, created only if it does not exist yet: of two
 //! concurrent writers one wins the number and the other looks again and takes the next, so no
 //! change is lost. Every so many changes, and after every removal of a face, those who changed are
-//! written into segments ([`super::segment`]), and a manifest names the segments that make the
+//! written into segments ([`crate::segment`]), and a manifest names the segments that make the
 //! gallery at that version; what it makes superfluous is deleted, so that a removed person's
 //! embeddings are gone from the store.
 //!
@@ -16,93 +16,36 @@
 //! Invariant: the newest announced manifest and the changes after its version make the gallery,
 //! whichever step a crash cut off.
 
+mod attempts;
+mod blocking;
+mod envelope;
+mod error;
+mod manifest;
 mod objects;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use muster_jobs::keys::{LogEntry, SegmentId};
 use object_store::ObjectStore;
 
-use self::objects::{Entry, Manifest, Objects, SegmentOf};
-use super::cache::SegmentCache;
-use super::gallery::{Base, Gallery};
-use super::parts::Part;
-use super::person::Change;
-use super::segment::{Segment, SegmentError};
+use self::attempts::{MAX_ATTEMPTS, back_off};
+use self::blocking::blocking;
+use self::manifest::{Manifest, ManifestSegment};
+use self::objects::{CALLS_IN_FLIGHT, Objects};
+use crate::cache::SegmentCache;
+use crate::gallery::{Gallery, Snapshot};
+use crate::live_segment::LiveSegment;
+use crate::person::Change;
+use crate::segment::Segment;
 
-pub use self::objects::segments_prefix;
-pub(super) use self::objects::sequence_of;
+pub use self::error::GalleryError;
 
 /// Those who changed are written into segments after this many changes, which bounds what a reader
 /// lists and replays.
 const CHANGES_PER_MANIFEST: u64 = 64;
-/// So many of the changes that a manifest covers keep their place, emptied, so that a writer who
-/// has not seen them yet collides with them instead of writing one that nobody reads.
-const CHANGES_KEPT_EMPTY: u64 = 32;
-/// Objects that are fetched or deleted at one time.
-const CALLS_IN_FLIGHT: usize = 8;
-/// How often a reader or writer that others keep overtaking tries before it gives up.
-const MAX_ATTEMPTS: u32 = 50;
-/// The wait between such attempts grows to this.
-const LONGEST_WAIT: Duration = Duration::from_millis(50);
-/// Of work on a thread of its own.
-const NOT_CANCELLED: &str = "nobody cancels it, and it does not panic";
-/// The format that this build writes, and the only one it reads.
-const FORMAT: u32 = 3;
-
-/// Why the gallery could not be read or changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GalleryError {
-    /// The object store failed: try again.
-    #[error("the object store did not serve the gallery")]
-    Store(#[from] object_store::Error),
-    /// An object is damaged, or written by another version of Muster.
-    #[error(
-        "the gallery's object {key} can not be read: restore it, or run the version that wrote it"
-    )]
-    Malformed {
-        /// The object's key.
-        key: String,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A segment is damaged, or written by another version of Muster.
-    #[error(
-        "the gallery's object {key} can not be read: restore it, or run the version that wrote it"
-    )]
-    Segment {
-        /// The object's key.
-        key: String,
-        /// What is wrong with it.
-        #[source]
-        source: SegmentError,
-    },
-    /// An object has a format that this build does not know.
-    #[error("the gallery's object {key} has format {found}, this build reads {FORMAT}")]
-    Format {
-        /// The object's key.
-        key: String,
-        /// Its format.
-        found: u32,
-    },
-    /// The folder for segments can not be used.
-    #[error("the folder {folder} can not be used: free space there, and let Muster write to it")]
-    Cache {
-        /// The folder's path.
-        folder: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Other writers were faster each time.
-    #[error("the gallery kept changing while it was being read or written: try again")]
-    Contended,
-}
 
 /// The durable gallery. Cheap to clone; any number of processes may use one at the same time.
 #[derive(Clone)]
@@ -146,7 +89,8 @@ impl GalleryStore {
     /// [`GalleryError`]; `gallery` is then at some version that existed, and a later call goes on.
     pub async fn sync(&self, gallery: &mut Gallery) -> Result<(), GalleryError> {
         // From the manifest on: one that came since may cover changes that are known already.
-        self.follow(gallery, |gallery| gallery.base().version).await
+        self.follow(gallery, |gallery| gallery.snapshot().version)
+            .await
     }
 
     /// Brings `gallery` up to the newest version, and looks at nothing older: what a look for each
@@ -179,24 +123,19 @@ impl GalleryStore {
     async fn replay(
         &self,
         gallery: &mut Gallery,
-        newer: &[(u64, Entry)],
+        newer: &[(u64, LogEntry)],
     ) -> Result<bool, GalleryError> {
-        let mut announced = None;
-        for (version, entry) in newer {
-            match entry {
-                Entry::Change => {}
-                Entry::Announcement(sequence) => {
-                    announced = announced.max(Some((*sequence, *version)));
-                }
-                Entry::Unknown(key) => return Err(self.objects.unknown(key).await),
-            }
-        }
+        let snapshots = newer.iter().filter_map(|(version, entry)| match entry {
+            LogEntry::Snapshot(sequence) => Some((*sequence, *version)),
+            _ => None,
+        });
+        let announced = snapshots.max();
         match announced {
-            Some((sequence, version)) if sequence > gallery.base().sequence => {
+            Some((sequence, version)) if sequence > gallery.snapshot().sequence => {
                 let Some(manifest) = self.objects.announced(version, sequence).await? else {
                     return Ok(false);
                 };
-                let Some(mut next) = self.open(manifest, gallery.base()).await? else {
+                let Some(mut next) = self.open(manifest, gallery.snapshot()).await? else {
                     return Ok(false);
                 };
                 if !self.replay_changes(&mut next, newer).await? {
@@ -206,7 +145,7 @@ impl GalleryStore {
                     return Ok(false);
                 }
                 *gallery = next;
-                self.let_go(gallery.base())?;
+                self.evict(gallery.snapshot())?;
                 Ok(true)
             }
             _ => self.replay_changes(gallery, newer).await,
@@ -216,10 +155,10 @@ impl GalleryStore {
     async fn replay_changes(
         &self,
         gallery: &mut Gallery,
-        newer: &[(u64, Entry)],
+        newer: &[(u64, LogEntry)],
     ) -> Result<bool, GalleryError> {
         for (version, entry) in newer {
-            if *entry != Entry::Change || *version <= gallery.version() {
+            if *entry != LogEntry::Change || *version <= gallery.version() {
                 continue;
             }
             if *version != gallery.version() + 1 {
@@ -238,75 +177,78 @@ impl GalleryStore {
     async fn open(
         &self,
         manifest: Manifest,
-        before: &Base,
+        before: &Snapshot,
     ) -> Result<Option<Gallery>, GalleryError> {
         let mut opening: Vec<BoxFuture<'_, _>> = Vec::new();
         for segment in manifest.segments {
-            opening.push(self.part(segment, before).boxed());
+            opening.push(self.live_segment(segment, before).boxed());
         }
         let opening = futures::stream::iter(opening).buffered(CALLS_IN_FLIGHT);
-        let parts: Vec<Option<Part>> = opening.try_collect().await?;
-        let Some(parts) = parts.into_iter().collect() else {
+        let segments: Vec<Option<LiveSegment>> = opening.try_collect().await?;
+        let Some(segments) = segments.into_iter().collect() else {
             return Ok(None);
         };
-        let base = Base {
+        let snapshot = Snapshot {
             sequence: manifest.sequence,
             version: manifest.version,
-            parts,
+            segments,
         };
-        Ok(Some(Gallery::restore(manifest.model, base)))
+        Ok(Some(Gallery::restore(manifest.model, snapshot)))
     }
 
-    async fn part(
+    async fn live_segment(
         &self,
-        SegmentOf { id, dead }: SegmentOf,
-        before: &Base,
-    ) -> Result<Option<Part>, GalleryError> {
-        let mut known = before.parts.iter();
-        let known = known.find(|part| part.id.as_ref() == Some(&id));
+        ManifestSegment { id, tombstones }: ManifestSegment,
+        before: &Snapshot,
+    ) -> Result<Option<LiveSegment>, GalleryError> {
+        let mut known = before.segments.iter();
+        let known = known.find(|live| live.id.as_ref() == Some(&id));
         let segment = match known {
-            Some(part) => Arc::clone(&part.segment),
+            Some(live) => Arc::clone(&live.segment),
             None => match self.segment(&id).await? {
                 Some(segment) => segment,
                 None => return Ok(None),
             },
         };
-        Ok(Some(Part {
+        Ok(Some(LiveSegment {
             segment,
             id: Some(id),
-            dead: dead.into_iter().collect(),
-            forget: false,
+            tombstones: tombstones.into_iter().collect(),
+            erase: false,
         }))
     }
 
-    async fn segment(&self, id: &str) -> Result<Option<Arc<Segment>>, GalleryError> {
+    async fn segment(&self, id: &SegmentId) -> Result<Option<Arc<Segment>>, GalleryError> {
         if let Some(here) = self.cache.as_ref().and_then(|cache| cache.get(id)) {
             return Ok(Some(Arc::new(here)));
         }
         match self.objects.segment(id).await? {
-            Some(fetched) => self.keep(id, Arc::new(fetched)).await.map(Some),
+            Some(fetched) => self.cache_segment(id, Arc::new(fetched)).await.map(Some),
             None => Ok(None),
         }
     }
 
     /// Puts a segment into this machine's folder, and gives it back as it is used from here on.
-    async fn keep(&self, id: &str, segment: Arc<Segment>) -> Result<Arc<Segment>, GalleryError> {
+    async fn cache_segment(
+        &self,
+        id: &SegmentId,
+        segment: Arc<Segment>,
+    ) -> Result<Arc<Segment>, GalleryError> {
         let Some(cache) = &self.cache else {
             return Ok(segment);
         };
-        let (keeping, id) = (cache.clone(), id.to_owned());
-        let kept = tokio::task::spawn_blocking(move || keeping.put(&id, segment.as_slice()));
-        let kept = kept.await.expect(NOT_CANCELLED);
+        let (keeping, id) = (cache.clone(), id.clone());
+        let kept = blocking(move || keeping.put(&id, segment.as_slice())).await;
         kept.map(Arc::new).map_err(|source| failed(cache, source))
     }
 
     /// Removes from this machine what the manifest does not name.
-    fn let_go(&self, base: &Base) -> Result<(), GalleryError> {
+    fn evict(&self, snapshot: &Snapshot) -> Result<(), GalleryError> {
         let Some(cache) = &self.cache else {
             return Ok(());
         };
-        let named = base.parts.iter().filter_map(|part| part.id.as_deref());
-        let removed = cache.retain(&named.collect(), base.sequence);
+        let named = snapshot.segments.iter().filter_map(|live| live.id.as_ref());
+        let removed = cache.retain(&named.collect(), snapshot.sequence);
         removed.map_err(|source| failed(cache, source))
     }
 
@@ -375,7 +317,7 @@ impl GalleryStore {
     pub async fn compact(&self, gallery: &Gallery) -> Result<(), GalleryError> {
         let mut gallery = gallery.clone();
         for attempt in 0..MAX_ATTEMPTS {
-            let manifest = if gallery.version() == gallery.base().version {
+            let manifest = if gallery.version() == gallery.snapshot().version {
                 None
             } else {
                 Some(self.write_segments(&gallery).await?)
@@ -396,27 +338,26 @@ impl GalleryStore {
 
     /// Stores the segments that this version of the gallery needs.
     async fn write_segments(&self, gallery: &Gallery) -> Result<Manifest, GalleryError> {
-        let sequence = gallery.base().sequence + 1;
+        let sequence = gallery.snapshot().sequence + 1;
         let (version, model) = (gallery.version(), gallery.model().map(str::to_owned));
         let gallery = gallery.clone();
-        let parts = tokio::task::spawn_blocking(move || gallery.compacted());
-        let parts = parts.await.expect(NOT_CANCELLED);
-        let mut segments = Vec::with_capacity(parts.len());
-        for part in parts {
-            let id = match part.id {
+        let compacted = blocking(move || gallery.compacted()).await;
+        let mut segments = Vec::with_capacity(compacted.len());
+        for live in compacted {
+            let id = match live.id {
                 Some(id) => id,
                 None => {
-                    let id = objects::segment_id(sequence, &part.segment.digest());
+                    let id = SegmentId::new(sequence, &live.segment.digest());
                     self.objects
-                        .put_segment(&id, part.segment.as_slice())
+                        .put_segment(&id, live.segment.as_slice())
                         .await?;
-                    self.keep(&id, part.segment).await?;
+                    self.cache_segment(&id, live.segment).await?;
                     id
                 }
             };
-            segments.push(SegmentOf {
+            segments.push(ManifestSegment {
                 id,
-                dead: part.dead.into_iter().collect(),
+                tombstones: live.tombstones.into_iter().collect(),
             });
         }
         Ok(Manifest {
@@ -433,10 +374,6 @@ fn failed(cache: &SegmentCache, source: std::io::Error) -> GalleryError {
         folder: cache.folder().display().to_string(),
         source,
     }
-}
-
-async fn back_off(attempt: u32) {
-    tokio::time::sleep(Duration::from_millis(1 << attempt.min(6)).min(LONGEST_WAIT)).await;
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
 use muster_jobs::Embedding;
 use muster_jobs::Quality;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident) => {
@@ -125,10 +124,9 @@ mod base64_embeddings {
 
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use muster_jobs::Embedding;
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
-
-    use muster_jobs::Embedding;
 
     pub fn serialize<S: Serializer>(
         embeddings: &BTreeMap<String, Embedding>,

@@ -13,6 +13,7 @@ mod layout;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use muster_jobs::Embedding;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +21,6 @@ use self::layout::{
     CHECKED, Counts, ENTRY, Entry, HEADER, KEY, LAYOUT, MAGIC, Sections, u32_at, u64_at,
 };
 use super::person::{Person, PersonId};
-use muster_jobs::Embedding;
 
 /// Why bytes are no segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

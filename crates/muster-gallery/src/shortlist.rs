@@ -1,6 +1,6 @@
 //! The rows whose codes promise the most, of all that were looked at.
 
-use super::codes::{BLOCK, Table};
+use crate::codes::{BLOCK, LookupTable};
 
 /// The best rows so far; keeps at least `keep` of those offered, and not more than twice as many.
 #[derive(Debug)]
@@ -8,7 +8,7 @@ pub(super) struct Shortlist {
     keep: usize,
     /// Sums up to this one are not among the best any more.
     floor: i16,
-    /// The sum in the top 16 bits, the part in the next, then the row.
+    /// The sum in the top 16 bits, the segment in the next, then the row.
     found: Vec<u64>,
 }
 
@@ -21,21 +21,21 @@ impl Shortlist {
         }
     }
 
-    /// Looks at a part's rows: whole blocks of codes, of which `rows` rows are used. Those that
-    /// are not `alive` are passed over.
-    pub fn look(
+    /// Scans a segment's rows: whole blocks of codes, of which `rows` rows are used. Those that
+    /// are not `live` are passed over.
+    pub fn scan(
         &mut self,
-        part: u16,
+        segment: u16,
         blocks: &[u8],
         rows: usize,
-        table: &Table,
-        alive: &dyn Fn(u32) -> bool,
+        table: &LookupTable,
+        live: &dyn Fn(u32) -> bool,
     ) {
-        let mut looking = Looking {
+        let mut scan = Scan {
             list: self,
-            part,
+            segment,
             rows,
-            alive,
+            live,
         };
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
@@ -43,16 +43,16 @@ impl Shortlist {
                 unsafe_code,
                 reason = "the processor was just asked for what it requires"
             )]
-            // SAFETY: `scan` is safe but for its processor feature, which is there.
+            // SAFETY: `add_up` is safe but for its processor feature, which is there.
             unsafe {
-                avx2::scan(blocks, table, &mut looking);
+                avx2::add_up(blocks, table, &mut scan);
             }
             return;
         }
-        scan(blocks, table, &mut looking);
+        add_up(blocks, table, &mut scan);
     }
 
-    /// The best rows as (part, row), ascending.
+    /// The best rows as (segment, row), ascending.
     pub fn finish(mut self) -> Vec<(u16, u32)> {
         self.shorten();
         let place = |found: &u64| ((found >> 32) as u16, *found as u32);
@@ -71,21 +71,21 @@ impl Shortlist {
     }
 }
 
-/// A look at one part.
-struct Looking<'a> {
+/// The scan of one segment.
+struct Scan<'a> {
     list: &'a mut Shortlist,
-    part: u16,
+    segment: u16,
     rows: usize,
-    alive: &'a dyn Fn(u32) -> bool,
+    live: &'a dyn Fn(u32) -> bool,
 }
 
-impl Looking<'_> {
+impl Scan<'_> {
     /// Takes the sums of a block's rows.
     fn offer(&mut self, block: usize, sums: &[i16; BLOCK]) {
         for (at, sum) in sums.iter().enumerate() {
             let row = block * BLOCK + at;
-            if *sum > self.list.floor && row < self.rows && (self.alive)(row as u32) {
-                let place = u64::from(self.part) << 32 | row as u64;
+            if *sum > self.list.floor && row < self.rows && (self.live)(row as u32) {
+                let place = u64::from(self.segment) << 32 | row as u64;
                 self.list.found.push((*sum as u64) << 48 | place);
             }
         }
@@ -96,7 +96,7 @@ impl Looking<'_> {
 }
 
 /// Sums up every row, on any processor.
-fn scan(blocks: &[u8], table: &Table, looking: &mut Looking<'_>) {
+fn add_up(blocks: &[u8], table: &LookupTable, scan: &mut Scan<'_>) {
     let chunks = table.chunks.len();
     let (all, _) = blocks.as_chunks::<BLOCK>();
     for (block, codes) in all.chunks_exact(chunks).enumerate() {
@@ -111,7 +111,7 @@ fn scan(blocks: &[u8], table: &Table, looking: &mut Looking<'_>) {
                 sums[16 + at] += i16::from(high[usize::from(second >> 4)]);
             }
         }
-        looking.offer(block, &sums);
+        scan.offer(block, &sums);
     }
 }
 
@@ -119,11 +119,12 @@ fn scan(blocks: &[u8], table: &Table, looking: &mut Looking<'_>) {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Looking, Table};
+    use crate::codes::{BLOCK, LookupTable};
+    use crate::shortlist::Scan;
 
-    /// The same as [`super::scan`], 64 looks up a table at once.
+    /// Sums up every row as [`super::add_up`] does, 64 lookups at once.
     #[target_feature(enable = "avx2")]
-    pub fn scan(blocks: &[u8], table: &Table, looking: &mut Looking<'_>) {
+    pub fn add_up(blocks: &[u8], table: &LookupTable, scan: &mut Scan<'_>) {
         let chunks = table.chunks.len();
         let (all, _) = blocks.as_chunks::<BLOCK>();
         let tables: Vec<__m256i> = table.chunks.iter().map(|t| bytemuck::cast(*t)).collect();
@@ -152,7 +153,7 @@ mod avx2 {
                 _mm256_add_epi16(low, high)
             };
             let (even, odd) = (lanes(sums[0], sums[2]), lanes(sums[1], sums[3]));
-            let floor = _mm256_set1_epi16(looking.list.floor);
+            let floor = _mm256_set1_epi16(scan.list.floor);
             let above = _mm256_or_si256(
                 _mm256_cmpgt_epi16(even, floor),
                 _mm256_cmpgt_epi16(odd, floor),
@@ -166,7 +167,7 @@ mod avx2 {
                 {
                     *pair = [*even, *odd];
                 }
-                looking.offer(block, &rows);
+                scan.offer(block, &rows);
             }
         }
     }
@@ -176,8 +177,8 @@ mod avx2 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::codes::Coder;
     use super::*;
+    use crate::codes::Quantizer;
 
     fn values(seed: u64, count: usize) -> Vec<f32> {
         let mut state = seed;
@@ -199,35 +200,41 @@ mod tests {
             rows in 1usize..300, dimension in prop::sample::select(vec![3usize, 8, 100, 128, 512]),
             keep in 1usize..40, dead in 0u32..300, seed in any::<u64>(),
         ) {
-            let coder = Coder::new(dimension);
+            let quantizer = Quantizer::new(dimension);
             let all: Vec<_> = (0..rows).map(|n| values(seed ^ n as u64, dimension)).collect();
-            let blocks = coder.code(all.iter().map(Vec::as_slice));
-            let table = coder.table(&values(!seed, dimension));
-            let alive = |row| row != dead;
+            let blocks = quantizer.encode(all.iter().map(Vec::as_slice));
+            let table = quantizer.lookup_table(&values(!seed, dimension));
+            let live = |row| row != dead;
             let mut here = Shortlist::new(keep);
-            here.look(3, &blocks, rows, &table, &alive);
+            here.scan(3, &blocks, rows, &table, &live);
             let mut anywhere = Shortlist::new(keep);
-            let mut looking = Looking { list: &mut anywhere, part: 3, rows, alive: &alive };
-            scan(&blocks, &table, &mut looking);
+            let mut scan = Scan { list: &mut anywhere, segment: 3, rows, live: &live };
+            add_up(&blocks, &table, &mut scan);
             let here = here.finish();
             prop_assert_eq!(&here, &anywhere.finish());
             let living = rows - usize::from((dead as usize) < rows);
             prop_assert_eq!(here.len(), keep.min(living));
-            prop_assert!(here.iter().all(|(part, row)| *part == 3 && *row != dead));
+            prop_assert!(here.iter().all(|(segment, row)| *segment == 3 && *row != dead));
         }
     }
 
     #[test]
     fn the_nearest_of_many_is_shortlisted() {
-        let coder = Coder::new(128);
+        let quantizer = Quantizer::new(128);
         let all: Vec<_> = (0..20_000).map(|n| values(n * 7919 + 1, 128)).collect();
-        let blocks = coder.code(all.iter().map(Vec::as_slice));
+        let blocks = quantizer.encode(all.iter().map(Vec::as_slice));
         for probe in 0..20 {
             let probe = values(probe * 104_729 + 5, 128);
             let dot = |row: &Vec<f32>| row.iter().zip(&probe).map(|(a, b)| a * b).sum::<f32>();
             let nearest = (0..all.len()).max_by(|a, b| dot(&all[*a]).total_cmp(&dot(&all[*b])));
             let mut list = Shortlist::new(256);
-            list.look(0, &blocks, all.len(), &coder.table(&probe), &|_| true);
+            list.scan(
+                0,
+                &blocks,
+                all.len(),
+                &quantizer.lookup_table(&probe),
+                &|_| true,
+            );
             let nearest = (0, nearest.unwrap() as u32);
             assert!(list.finish().contains(&nearest));
         }

@@ -4,8 +4,9 @@
 //! else among a person's would let that other pass. A face that the person's other faces agree to
 //! differ from is left out.
 
-use crate::person::Person;
 use muster_jobs::Embedding;
+
+use crate::person::Person;
 
 /// Faces needed before one can be judged by the others: of two that differ neither is the better.
 const FEWEST: usize = 3;

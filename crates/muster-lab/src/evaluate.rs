@@ -433,8 +433,9 @@ pub fn evaluate_pairs(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     const TWO_FOLDS: &str = "2 1\nAda 1 2\nAda\t1\tBob\t1\nBob 1 3\nBob 2 Cleo 1\n";
 

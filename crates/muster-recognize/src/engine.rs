@@ -7,12 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use muster_jobs::EmbeddingError;
 use openvino::{
     CompiledModel, Core, DeviceType, ElementType, InferRequest, InferenceError, Model,
     PartialShape, RwPropertyKey, SetupError, Tensor,
 };
-
-use muster_jobs::EmbeddingError;
 
 /// The library this process has loaded; OpenVINO is never unloaded.
 static LOADED_LIBRARY: Mutex<Option<PathBuf>> = Mutex::new(None);

@@ -127,9 +127,10 @@ fn scattered(id: PersonId) -> u64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use muster_jobs::Embedding;
+
     use super::*;
     use crate::{Embeddings, EnrolledFace, Person};
-    use muster_jobs::Embedding;
 
     #[test]
     fn a_normal_distribution_is_found_again_whatever_its_lower_half_and_top_are() {

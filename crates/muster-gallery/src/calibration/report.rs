@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use muster_jobs::{Embedding, Shipped};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Basis, Cutoff, Impostors, Rate};
+use super::cutoff::{Basis, Cutoff};
+use super::impostors::Impostors;
+use super::rate::Rate;
 use crate::gallery::Gallery;
 use crate::person::Person;
 use crate::template;
-use muster_jobs::{Embedding, Shipped};
 
 /// People whose faces are looked for, at most, evenly over the gallery.
 const PEOPLE: usize = 2000;

@@ -19,12 +19,12 @@ fn person(number: usize, directions: &[Vec<f32>]) -> Person {
 
 /// The same gallery, everybody in segments.
 fn restored(gallery: &Gallery) -> Gallery {
-    let base = Base {
+    let snapshot = Snapshot {
         sequence: 1,
         version: gallery.version(),
-        parts: gallery.compacted(),
+        segments: gallery.compacted(),
     };
-    Gallery::restore(gallery.model.clone(), base)
+    Gallery::restore(gallery.model.clone(), snapshot)
 }
 
 fn direction() -> impl Strategy<Value = Vec<f32>> {
@@ -242,14 +242,14 @@ fn another_models_segments_are_compared_by_their_records_until_they_are_written_
     ];
     people.sort_by_key(|person| person.id);
     let segment = Segment::build(Some("sface"), people.iter().map(Cow::Borrowed).collect());
-    let base = Base {
+    let snapshot = Snapshot {
         sequence: 1,
         version: 3,
-        parts: vec![Part::fresh(segment)],
+        segments: vec![LiveSegment::fresh(segment)],
     };
-    let switched = Gallery::restore(Some("other".to_owned()), base);
+    let switched = Gallery::restore(Some("other".to_owned()), snapshot);
     let anew = restored(&switched);
-    assert_eq!(anew.base.parts[0].segment.model(), "other");
+    assert_eq!(anew.snapshot.segments[0].segment.model(), "other");
     assert_eq!(anew, switched);
     for gallery in [&switched, &anew] {
         for exact_up_to in [usize::MAX, 0] {
@@ -276,7 +276,7 @@ fn of_fifty_thousand_the_nearest_is_found() {
     let mut state = 3;
     let people = (0..50_000).map(|n| person(n, &[random_direction(&mut state)]));
     let gallery = restored(&Gallery::of("sface", people.collect()));
-    assert!(gallery.base.parts.len() > 3 && gallery.faces() > EXACT_UP_TO);
+    assert!(gallery.snapshot.segments.len() > 3 && gallery.faces() > EXACT_UP_TO);
     // Probes of nobody, the nearest of whom is but the greatest of many chance similarities.
     let found = (0..200).filter(|_| {
         let probe = Embedding::normalise(&random_direction(&mut state)).unwrap();

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Mislabelled, Named, Pair};
+use muster_jobs::Embedding;
+
+use super::findings::{Mislabelled, Named, Pair};
 use crate::gallery::Gallery;
 use crate::person::{EnrolledFace, FaceId, Person, PersonId};
-use muster_jobs::Embedding;
 
 /// Faces of one person that a mean is taken over, at most.
 const FACES: usize = 32;

@@ -1,9 +1,10 @@
 //! Galleries with known faults, of faces drawn around each person's own direction.
 
+use muster_jobs::Quality;
+
 use super::*;
 use crate::Embeddings;
 use crate::calibration::strangers;
-use muster_jobs::Quality;
 
 const MODEL: &str = "m";
 const CUTOFF: f32 = 0.5;

@@ -5,157 +5,86 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use muster_jobs::keys::{GalleryKeys, LogEntry, SegmentId, manifest_number};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CALLS_IN_FLIGHT, CHANGES_KEPT_EMPTY, FORMAT, GalleryError, MAX_ATTEMPTS, NOT_CANCELLED,
-    back_off,
-};
+use super::attempts::{MAX_ATTEMPTS, back_off};
+use super::blocking::blocking;
+use super::envelope::{Envelope, FORMAT, encode};
+use super::error::GalleryError;
+use super::manifest::Manifest;
 use crate::person::Change;
 use crate::segment::{Bytes, Segment};
 
-/// What the name of a manifest ends with.
-const MANIFEST: &str = ".manifest.json";
-/// What the name of a segment ends with.
-const SEGMENT: &str = ".segment";
-
-/// What an object holds; nothing where it was emptied.
-#[derive(Serialize, Deserialize)]
-struct Envelope<T> {
-    format: u32,
-    content: Option<T>,
-}
-
-/// A gallery at one version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Manifest {
-    /// Its number: one more than that of the manifest that it follows.
-    pub sequence: u64,
-    pub version: u64,
-    /// The model whose embeddings are compared.
-    pub model: Option<String>,
-    pub segments: Vec<SegmentOf>,
-}
-
-/// A segment of a gallery.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SegmentOf {
-    pub id: String,
-    /// The positions of those who do not count any more.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dead: Vec<u32>,
-}
-
-impl Manifest {
-    /// Whether it makes that segment or manifest superfluous.
-    fn supersedes(&self, meta: &ObjectMeta) -> bool {
-        if let Some(number) = manifest_number(meta) {
-            return number < self.sequence;
-        }
-        let name = meta.location.filename();
-        name.and_then(|name| name.strip_suffix(SEGMENT))
-            .is_some_and(|id| {
-                let of_this_or_before = sequence_of(id).is_some_and(|of| of <= self.sequence);
-                of_this_or_before && !self.segments.iter().any(|named| named.id == id)
-            })
-    }
-}
-
-fn manifest_number(meta: &ObjectMeta) -> Option<u64> {
-    let name = meta.location.filename()?;
-    name.strip_suffix(MANIFEST)?.parse().ok()
-}
-
-/// An object among the changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
-    Change,
-    /// A manifest's number.
-    Announcement(u64),
-    /// Its key.
-    Unknown(Path),
-}
-
-/// How a segment is called that the manifest of that number names first.
-pub(super) fn segment_id(sequence: u64, digest: &str) -> String {
-    format!("{sequence:020}-{digest}")
-}
-
-/// The number of the manifest that named a segment first.
-pub(crate) fn sequence_of(segment_id: &str) -> Option<u64> {
-    segment_id.split_once('-')?.0.parse().ok()
-}
-
-/// Below which prefix the segments of a gallery stand whose changes stand below that one: not below
-/// the same, since the changes are listed with every request.
-pub fn segments_prefix(prefix: &str) -> String {
-    format!("{prefix}-segments")
-}
+/// So many of the changes that a manifest covers keep their place, emptied, so that a writer who
+/// has not seen them yet collides with them instead of writing one that nobody reads.
+const CHANGES_KEPT_EMPTY: u64 = 32;
+/// Objects that are fetched or deleted at one time.
+pub(super) const CALLS_IN_FLIGHT: usize = 8;
 
 #[derive(Clone)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
-    changes: Path,
-    /// Segments and manifests.
-    standing: Path,
+    keys: GalleryKeys,
+    /// Below which changes and snapshots stand.
+    log: Path,
+    /// Below which segments and manifests stand.
+    segments: Path,
 }
 
 impl fmt::Debug for Objects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.changes.fmt(f)
+        self.log.fmt(f)
     }
 }
 
 impl Objects {
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Self {
+        let keys = GalleryKeys::new(prefix);
         Self {
             store,
-            changes: Path::from(prefix),
-            standing: Path::from(segments_prefix(prefix)),
+            log: Path::from(keys.log_prefix()),
+            segments: Path::from(keys.segments_prefix()),
+            keys,
         }
     }
 
     pub fn change_key(&self, version: u64) -> Path {
-        self.changes
-            .clone()
-            .join(format!("{version:020}.change.json"))
+        Path::from(self.keys.change(version))
     }
 
-    fn announcement_key(&self, version: u64, sequence: u64) -> Path {
-        let name = format!("{version:020}.snapshot-{sequence:020}.json");
-        self.changes.clone().join(name)
-    }
-
-    fn manifest_key(&self, sequence: u64) -> Path {
-        self.standing
-            .clone()
-            .join(format!("{sequence:020}{MANIFEST}"))
-    }
-
-    pub fn segment_key(&self, id: &str) -> Path {
-        self.standing.clone().join(format!("{id}{SEGMENT}"))
+    pub fn segment_key(&self, id: &SegmentId) -> Path {
+        Path::from(self.keys.segment(id))
     }
 
     /// Changes and announcements newer than `version`, ascending.
-    pub async fn newer_than(&self, version: u64) -> Result<Vec<(u64, Entry)>, GalleryError> {
-        // Sorts after every object of `version` and before every object of the next.
-        let offset = self.changes.clone().join(format!("{version:020}.z"));
-        let mut found: Vec<(u64, Entry)> = self
+    ///
+    /// # Errors
+    /// [`GalleryError`], also where another version of Muster wrote one of them.
+    pub async fn newer_than(&self, version: u64) -> Result<Vec<(u64, LogEntry)>, GalleryError> {
+        let offset = Path::from(self.keys.after_version(version));
+        let mut found: Vec<(u64, LogEntry, Path)> = self
             .store
-            .list_with_offset(Some(&self.changes), &offset)
-            .try_filter_map(async |meta| Ok(parse(&meta.location)))
+            .list_with_offset(Some(&self.log), &offset)
+            .try_filter_map(async |meta| {
+                Ok(parse(&meta).map(|(version, entry)| (version, entry, meta.location)))
+            })
             .try_collect()
             .await?;
-        found.sort_by_key(|(version, _)| *version);
-        Ok(found)
+        found.sort_by_key(|(version, ..)| *version);
+        if let Some((_, _, key)) = found.iter().find(|(_, e, _)| *e == LogEntry::Unknown) {
+            return Err(self.unknown(key).await);
+        }
+        let entries = found
+            .into_iter()
+            .map(|(version, entry, _)| (version, entry));
+        Ok(entries.collect())
     }
 
     /// What is wrong with an object of another version of Muster.
-    pub async fn unknown(&self, key: &Path) -> GalleryError {
+    async fn unknown(&self, key: &Path) -> GalleryError {
         match self.read::<serde::de::IgnoredAny>(key).await {
             Err(error) => error,
             Ok(_) => GalleryError::Format {
@@ -175,7 +104,8 @@ impl Objects {
         version: u64,
         sequence: u64,
     ) -> Result<Option<Manifest>, GalleryError> {
-        self.read(&self.announcement_key(version, sequence)).await
+        self.read(&Path::from(self.keys.snapshot(version, sequence)))
+            .await
     }
 
     /// `false` where another change has that version.
@@ -185,7 +115,7 @@ impl Objects {
 
     /// `false` where another manifest has that number.
     pub async fn create_manifest(&self, manifest: &Manifest) -> Result<bool, GalleryError> {
-        let key = self.manifest_key(manifest.sequence);
+        let key = Path::from(self.keys.manifest(manifest.sequence));
         self.create(&key, manifest).await
     }
 
@@ -203,25 +133,25 @@ impl Objects {
         }
     }
 
-    pub async fn put_segment(&self, id: &str, bytes: &[u8]) -> Result<(), GalleryError> {
+    pub async fn put_segment(&self, id: &SegmentId, bytes: &[u8]) -> Result<(), GalleryError> {
         let body = PutPayload::from(bytes.to_vec());
         self.store.put(&self.segment_key(id), body).await?;
         Ok(())
     }
 
     /// A segment of which every byte was verified; `None` where it is gone.
-    pub async fn segment(&self, id: &str) -> Result<Option<Segment>, GalleryError> {
+    pub async fn segment(&self, id: &SegmentId) -> Result<Option<Segment>, GalleryError> {
         let key = self.segment_key(id);
         let bytes = match self.store.get(&key).await {
             Ok(found) => found.bytes().await?,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let verified = tokio::task::spawn_blocking(move || {
+        let verified = blocking(move || {
             let segment = Segment::open(Bytes::Held(bytes.into()))?;
             segment.verify().map(|()| segment)
-        });
-        let verified = verified.await.expect(NOT_CANCELLED);
+        })
+        .await;
         verified.map(Some).map_err(|source| GalleryError::Segment {
             key: key.to_string(),
             source,
@@ -263,7 +193,7 @@ impl Objects {
             mode,
             ..PutOptions::default()
         };
-        let payload = PutPayload::from(body(content));
+        let payload = PutPayload::from(encode(content));
         self.store.put_opts(key, payload, options).await?;
         Ok(())
     }
@@ -273,17 +203,22 @@ impl Objects {
     /// Safe at any time, by any number of processes: only what the newest manifest covers goes.
     pub async fn clean_up(&self) -> Result<(), GalleryError> {
         for attempt in 0..MAX_ATTEMPTS {
-            let standing = self.list(&self.standing).await?;
-            let numbers = standing.iter().filter_map(manifest_number);
+            let listed = self.list(&self.segments).await?;
+            let names = listed.iter().filter_map(|meta| meta.location.filename());
+            let numbers = names.filter_map(manifest_number);
             let Some(newest) = numbers.max() else {
                 return Ok(());
             };
-            let Some(manifest) = self.read::<Manifest>(&self.manifest_key(newest)).await? else {
+            let newest_key = Path::from(self.keys.manifest(newest));
+            let Some(manifest) = self.read::<Manifest>(&newest_key).await? else {
                 back_off(attempt).await;
                 continue;
             };
             self.announce(&manifest).await?;
-            let superfluous = standing.iter().filter(|meta| manifest.supersedes(meta));
+            let superfluous = listed.iter().filter(|meta| {
+                let name = meta.location.filename();
+                name.is_some_and(|name| manifest.supersedes(name))
+            });
             let deleting = superfluous.map(|meta| self.delete(&meta.location).boxed());
             return at_once(deleting.collect()).await;
         }
@@ -292,25 +227,25 @@ impl Objects {
 
     /// Announces the manifest among the changes, and empties or deletes those that it covers.
     pub async fn announce(&self, manifest: &Manifest) -> Result<(), GalleryError> {
-        let announcement = self.announcement_key(manifest.version, manifest.sequence);
-        let among = self.list(&self.changes).await?;
+        let announcement = Path::from(self.keys.snapshot(manifest.version, manifest.sequence));
+        let among = self.list(&self.log).await?;
         if !among.iter().any(|meta| meta.location == announcement) {
             let mode = PutMode::Overwrite;
             self.put(&announcement, Some(manifest), mode).await?;
         }
-        let empty = body::<Change>(None);
+        let empty = encode::<Change>(None);
         let mut tidying: Vec<BoxFuture<'_, _>> = Vec::new();
         for meta in &among {
-            match parse(&meta.location) {
+            match parse(meta) {
                 // The newest change stays, so that a writer who has not seen it collides with it.
-                Some((version, Entry::Change)) if version < manifest.version => {
+                Some((version, LogEntry::Change)) if version < manifest.version => {
                     if version + CHANGES_KEPT_EMPTY < manifest.version {
                         tidying.push(self.delete(&meta.location).boxed());
                     } else if meta.size != empty.len() as u64 {
                         tidying.push(self.empty_change(&meta.location).boxed());
                     }
                 }
-                Some((_, Entry::Announcement(sequence))) if sequence < manifest.sequence => {
+                Some((_, LogEntry::Snapshot(sequence))) if sequence < manifest.sequence => {
                     tidying.push(self.delete(&meta.location).boxed());
                 }
                 _ => {}
@@ -342,22 +277,6 @@ async fn at_once(calls: Vec<BoxFuture<'_, Result<(), GalleryError>>>) -> Result<
     calls.try_collect().await
 }
 
-fn body<T: Serialize>(content: Option<&T>) -> Vec<u8> {
-    serde_json::to_vec(&Envelope {
-        format: FORMAT,
-        content,
-    })
-    .expect("a gallery has only string keys")
-}
-
-fn parse(location: &Path) -> Option<(u64, Entry)> {
-    let (version, kind) = location.filename()?.split_once('.')?;
-    let entry = match kind.strip_suffix(".json")? {
-        "change" => Entry::Change,
-        kind => match kind.strip_prefix("snapshot-").map(str::parse) {
-            Some(Ok(sequence)) => Entry::Announcement(sequence),
-            _ => Entry::Unknown(location.clone()),
-        },
-    };
-    Some((version.parse().ok()?, entry))
+fn parse(meta: &ObjectMeta) -> Option<(u64, LogEntry)> {
+    LogEntry::parse(meta.location.filename()?)
 }

@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use muster_jobs::Embedding;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutPayload};
 
 use super::*;
 use crate::{Denial, DenialId, Embeddings, EnrolledFace, Person, PersonId};
-use muster_jobs::Embedding;
 
 fn person(name: &str, direction: usize) -> Person {
     let mut values = vec![0.0; 8];
@@ -227,7 +227,7 @@ async fn a_crash_after_any_step_of_a_compaction_changes_nothing() {
             .filter(|(key, _)| key.ends_with(".manifest.json"));
         assert_eq!(manifests.count(), 1);
         store.sync(&mut late).await.unwrap();
-        let named = late.base().parts.len();
+        let named = late.snapshot().segments.len();
         let segments = left.iter().filter(|(key, _)| key.ends_with(".segment"));
         assert_eq!(segments.count(), named, "{left:?}");
     }
@@ -328,7 +328,7 @@ async fn updates_removals_and_compactions_in_any_order_answer_like_a_gallery_in_
     store.catch_up(&mut follower).await.unwrap();
     let mut fresh = Gallery::default();
     store.sync(&mut fresh).await.unwrap();
-    assert!(fresh.base().parts.len() > 1 && fresh.base().sequence > 10);
+    assert!(fresh.snapshot().segments.len() > 1 && fresh.snapshot().sequence > 10);
     for gallery in [&gallery, &follower, &fresh] {
         assert!(
             gallery
@@ -403,7 +403,7 @@ async fn the_folder_of_a_machine_holds_what_the_gallery_needs_and_nothing_else()
     std::fs::write(&file, b"damaged").unwrap();
     assert_eq!(names(&store).await.len(), 5);
     std::fs::remove_file(&file).unwrap();
-    let id = file.file_stem().unwrap().to_str().unwrap().to_owned();
+    let id = SegmentId::parse(file.file_name().unwrap().to_str().unwrap()).unwrap();
     let key = store.objects.segment_key(&id);
     let mut bytes = objects
         .get(&key)
@@ -438,7 +438,11 @@ async fn a_change_of_the_model_writes_the_segments_anew() {
         store.sync(&mut fresh).await.unwrap();
         assert_eq!(fresh, gallery);
         assert_eq!(fresh.model(), Some(model));
-        let segments = fresh.base().parts.iter().map(|part| part.segment.model());
+        let segments = fresh
+            .snapshot()
+            .segments
+            .iter()
+            .map(|live| live.segment.model());
         assert!(segments.eq([model]));
         let nearest = fresh.nearest(&probe, 2);
         assert_eq!((nearest.len(), &*nearest[0].person.name), (2, "Anna"));

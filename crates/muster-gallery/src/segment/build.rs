@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use muster_jobs::Embedding;
 use sha2::{Digest, Sha256};
 
-use super::super::codes::Coder;
-use super::super::person::Person;
 use super::layout::{self, Counts, ENTRY, Entry, HEADER, Sections, little_endian};
 use super::{Bytes, Record, Segment, hash};
+use crate::codes::Quantizer;
+use crate::person::Person;
 use crate::template;
-use muster_jobs::Embedding;
 
 impl Segment {
     /// Writes people, who must be ascending by id, so that `model` compares them.
@@ -107,7 +107,7 @@ impl Segment {
             let rows = row_vectors
                 .iter()
                 .map(|row| vectors[*row as usize].as_slice());
-            put(&sections.codes, &Coder::new(dimension).code(rows));
+            put(&sections.codes, &Quantizer::new(dimension).encode(rows));
         }
         for (vector, at) in vectors
             .iter()

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-use super::super::codes::{BLOCK, Coder};
-use super::super::person::PersonId;
+use crate::codes::{BLOCK, Quantizer};
+use crate::person::PersonId;
 
 pub(super) const MAGIC: [u8; 8] = *b"MUSTERSG";
 /// The layout that this build writes, and the only one it reads.
@@ -53,7 +53,7 @@ impl Sections {
             0 => 0,
             _ => count(counts.rows)
                 .div_ceil(BLOCK)
-                .checked_mul(Coder::block_bytes(dimension))?,
+                .checked_mul(Quantizer::block_bytes(dimension))?,
         };
         let sections = Self {
             dimension,
