@@ -8,7 +8,9 @@ use std::path::Path;
 
 use multiversion::multiversion;
 
+use crate::bounds::Bounds;
 use crate::decode::Photo;
+use crate::detection::Detection;
 use crate::engine::{Engine, EngineError, Output, Session, SourceModel};
 use crate::resample::Resampler;
 use crate::views::{self, InputSize, View};
@@ -35,67 +37,6 @@ const INPUT: &str = "input";
 
 /// The pixels between two cells of each of YuNet's three grids.
 const STRIDES: [usize; 3] = [8, 16, 32];
-
-/// A box in pixels of the upright photograph.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bounds {
-    /// Left edge.
-    pub x: f32,
-    /// Top edge.
-    pub y: f32,
-    /// Width.
-    pub width: f32,
-    /// Height.
-    pub height: f32,
-}
-
-impl Bounds {
-    /// Returns the area, never negative.
-    #[must_use]
-    pub fn area(&self) -> f32 {
-        self.width.max(0.0) * self.height.max(0.0)
-    }
-
-    /// Returns the point in the middle.
-    #[must_use]
-    pub fn centre(&self) -> [f32; 2] {
-        [self.x + self.width / 2.0, self.y + self.height / 2.0]
-    }
-
-    /// Returns what lies in both boxes; its area is zero when nothing does.
-    #[must_use]
-    pub fn intersection(&self, other: &Self) -> Self {
-        let (x, y) = (self.x.max(other.x), self.y.max(other.y));
-        let right = (self.x + self.width).min(other.x + other.width);
-        let bottom = (self.y + self.height).min(other.y + other.height);
-        Self {
-            x,
-            y,
-            width: (right - x).max(0.0),
-            height: (bottom - y).max(0.0),
-        }
-    }
-
-    /// Returns the area of the intersection over the area of the union, 0 to 1.
-    #[must_use]
-    pub fn overlap(&self, other: &Self) -> f32 {
-        let both = self.intersection(other).area();
-        let either = self.area() + other.area() - both;
-        if either > 0.0 { both / either } else { 0.0 }
-    }
-}
-
-/// A face as the detector sees it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Detection {
-    /// The face's box, within the photograph.
-    pub bounds: Bounds,
-    /// Eyes, nose, corners of the mouth, left to right as seen in the picture; those of a face
-    /// cut by the edge may lie outside the photograph.
-    pub landmarks: [[f32; 2]; 5],
-    /// The model's score, from the cutoff to 1.
-    pub confidence: f32,
-}
 
 /// What was found in one photograph.
 #[derive(Debug, Clone, Default)]

@@ -1,43 +1,12 @@
 //! The embedding model, which makes an [`Embedding`] of a face.
 
-use std::path::PathBuf;
-
 use muster_jobs::Embedding;
 
 use crate::align::{ALIGNED_SIZE, Aligner};
+use crate::bounds::Bounds;
 use crate::decode::Photo;
-use crate::detect::Bounds;
 use crate::engine::{Engine, EngineError, Session};
-use crate::models::{self, ColourOrder, Input, Placement};
-
-/// An embedding model's file, and what its manifest says of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EmbedderModel {
-    /// Its name: embeddings are kept under it.
-    pub name: String,
-    /// The ONNX file.
-    pub file: PathBuf,
-    /// What it is fed.
-    pub input: Input,
-    /// How a face is cut out for it.
-    pub placement: Placement,
-    /// Numbers of an embedding.
-    pub dimensions: usize,
-}
-
-impl EmbedderModel {
-    /// The model of a manifest's entry, in that file.
-    #[must_use]
-    pub fn of(entry: &models::Embedder, file: PathBuf) -> Self {
-        Self {
-            name: entry.name.clone(),
-            file,
-            input: entry.input.clone(),
-            placement: entry.placement(),
-            dimensions: entry.dimensions,
-        }
-    }
-}
+use crate::models::{ColourOrder, EmbedderModel, Input, Placement};
 
 /// The embedding model, on one face at a time.
 pub struct Embedder {

@@ -3,8 +3,10 @@
 //! Knows nothing of people, AWS, HTTP or queues.
 
 pub mod align;
+pub mod bounds;
 pub mod decode;
 pub mod detect;
+pub mod detection;
 pub mod embed;
 pub mod engine;
 pub mod models;

@@ -7,7 +7,7 @@
 use muster_jobs::Quality;
 
 use crate::align::{ALIGNED_SIZE, Similarity, TEMPLATE};
-use crate::detect::Bounds;
+use crate::bounds::Bounds;
 
 /// The part of an aligned face that is face whoever it is: columns and rows, without the last.
 const INNER: [std::ops::Range<usize>; 2] = [24..88, 34..106];

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use muster_jobs::{Embedding, Quality};
 
 use crate::align::{ALIGNED_SIZE, Aligner};
+use crate::bounds::Bounds;
 use crate::decode::{self, DecodeLimits, ImageError, Photo};
-use crate::detect::{Bounds, DETECTION_CUTOFF, Detector};
-use crate::embed::{Embedder, EmbedderModel};
+use crate::detect::{DETECTION_CUTOFF, Detector};
+use crate::embed::Embedder;
 use crate::engine::{Engine, EngineError};
+use crate::models::{EmbedderModel, ModelFiles};
 use crate::quality;
 
 /// Why a photograph could not be analysed.
@@ -23,17 +25,6 @@ pub enum RecognizeError {
     /// This installation or process is at fault: hand the photograph to another worker.
     #[error(transparent)]
     Engine(#[from] EngineError),
-}
-
-/// Where the runtime and the two models are.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelFiles {
-    /// OpenVINO's `libopenvino_c.so`, its sibling libraries beside it.
-    pub runtime_library: PathBuf,
-    /// YuNet, as ONNX.
-    pub detector: PathBuf,
-    /// The embedding model.
-    pub embedder: EmbedderModel,
 }
 
 /// How a recognizer works.

@@ -4,8 +4,8 @@ use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeError, ResizeOptions, Resizer};
 
+use crate::bounds::Bounds;
 use crate::decode::Photo;
-use crate::detect::Bounds;
 
 /// From so many pixels to one on, sampling bilinearly, which reads 2 x 2 of them, loses what lies
 /// between as aliasing.

@@ -3,7 +3,8 @@
 //! A photograph is first seen whole. It is looked at again, closer or from further away, only
 //! when nothing was found or when the faces found are so small that smaller ones must be expected.
 
-use crate::detect::{Bounds, Detection};
+use crate::bounds::Bounds;
+use crate::detection::Detection;
 
 /// The scale of the second look at a photograph in which nothing was found: a face that fills it
 /// is larger than any the detector was trained on, and needs something around it.

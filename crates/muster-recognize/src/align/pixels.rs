@@ -2,7 +2,8 @@
 
 use multiversion::multiversion;
 
-use super::{ALIGNED_SIZE, Similarity};
+use super::similarity::Similarity;
+use super::template::ALIGNED_SIZE;
 use crate::decode::Photo;
 
 /// Interleaved RGB pixels.
@@ -176,8 +177,9 @@ fn floor(value: f32) -> (i32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

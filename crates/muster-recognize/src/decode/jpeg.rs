@@ -5,7 +5,11 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
-use super::{Format, Header, ImageError, RARE, Stored, header, orientation, raster};
+use super::error::{ImageError, RARE};
+use super::format::{Format, Header};
+use super::jpeg_segment::next_segment;
+use super::raster;
+use super::stored::{Stored, orientation};
 
 /// Scans of a progressive picture that are taken; encoders write about ten, and each costs a pass
 /// over all the pixels.
@@ -60,7 +64,7 @@ impl Layout {
         let mut layout = Self { adobe: false };
         let mut at = 2;
         loop {
-            let segment = header::next_segment(bytes, at)?;
+            let segment = next_segment(bytes, at)?;
             match segment.marker {
                 0xD9 => return Some(layout),
                 0xEE => layout.adobe |= segment.payload.starts_with(b"Adobe"),

@@ -8,7 +8,9 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 
-use super::{Format, Header, ImageError, Stored, orientation};
+use super::error::ImageError;
+use super::format::{Format, Header};
+use super::stored::{Stored, orientation};
 
 /// Bytes that chunks other than the pixels (profiles, text) may inflate to.
 const METADATA_BYTES: u64 = 4 << 20;

@@ -10,7 +10,11 @@ use image::metadata::Orientation;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::{ColorType, TiffError};
 
-use super::{Format, Header, ImageError, RARE, RAW, Stored, header, raster};
+use super::error::{ImageError, RARE, RAW};
+use super::format::{Format, Header};
+use super::jpeg_segment::next_segment;
+use super::raster;
+use super::stored::Stored;
 
 const NEW_SUBFILE_TYPE: u16 = 254;
 const IMAGE_WIDTH: u16 = 256;
@@ -294,7 +298,7 @@ fn frames(jpeg: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;
     std::iter::from_fn(move || {
         loop {
-            let segment = header::next_segment(jpeg, at)?;
+            let segment = next_segment(jpeg, at)?;
             at = segment.end;
             if matches!(segment.marker, 0xC0..=0xCF)
                 && !matches!(segment.marker, 0xC4 | 0xC8 | 0xCC)

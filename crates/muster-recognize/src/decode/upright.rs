@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-use super::Photo;
+use super::photo::Photo;
 
 /// Pixels on a side of the squares in which a quarter turn is done, so that source and target stay
 /// in the cache.

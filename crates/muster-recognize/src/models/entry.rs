@@ -11,7 +11,7 @@ const BOX_MARGIN: u32 = 32;
 /// A model that finds faces.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Detector {
+pub struct DetectorEntry {
     /// Short name.
     pub name: String,
     /// What it is, for people.
@@ -27,7 +27,7 @@ pub struct Detector {
 /// A model that turns a face into numbers that are close for the same person.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Embedder {
+pub struct EmbedderEntry {
     /// Short name; embeddings are kept under it.
     pub name: String,
     /// What it is, for people.
@@ -50,7 +50,7 @@ pub struct Embedder {
     /// Cosine similarity from which two faces count as one person.
     pub cutoff: f32,
     /// How alike different people are by this model.
-    pub calibration: Option<Calibration>,
+    pub calibration: Option<CalibrationEntry>,
 }
 
 /// How alike the faces of different people are by a model: what a cutoff rests on until a gallery's
@@ -59,7 +59,7 @@ pub struct Embedder {
 /// Similarities are cosines, of one photograph to one other.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Calibration {
+pub struct CalibrationEntry {
     /// Their mean.
     pub impostor_mean: f32,
     /// Their standard deviation.
@@ -70,7 +70,7 @@ pub struct Calibration {
     pub source: String,
 }
 
-impl Calibration {
+impl CalibrationEntry {
     /// Tells what is wrong with it.
     fn check(&self) -> Result<(), &'static str> {
         if !(-1.0..=1.0).contains(&self.impostor_mean) {
@@ -108,8 +108,8 @@ pub enum Placement {
     },
 }
 
-impl From<&Embedder> for Shipped {
-    fn from(embedder: &Embedder) -> Self {
+impl From<&EmbedderEntry> for Shipped {
+    fn from(embedder: &EmbedderEntry) -> Self {
         let calibration = embedder.calibration.as_ref();
         Self {
             cutoff: embedder.cutoff,
@@ -122,7 +122,7 @@ impl From<&Embedder> for Shipped {
     }
 }
 
-impl Embedder {
+impl EmbedderEntry {
     /// How a face is placed in its input.
     #[must_use]
     pub fn placement(&self) -> Placement {
@@ -169,7 +169,7 @@ impl Embedder {
         if !(self.cutoff > 0.0 && self.cutoff < 1.0) {
             return wrong("`cutoff` is a cosine between 0 and 1");
         }
-        match self.calibration.as_ref().map(Calibration::check) {
+        match self.calibration.as_ref().map(CalibrationEntry::check) {
             Some(Err(reason)) => wrong(&format!("its calibration: {reason}")),
             _ => Ok(()),
         }

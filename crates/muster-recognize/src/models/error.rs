@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::package::Client;
-use super::{FileState, PrepareError};
+use super::prepare::PrepareError;
+use super::verify::FileState;
 
 /// What can be wrong with the models.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::package::{Build, BuildKind, Client, Package, Role};
-use super::{ModelError, verify};
+use super::error::ModelError;
+use super::package::{Build, BuildKind, Client, Package, PackageRole};
+use super::verify;
 
 /// Lines of pip's output that are quoted when it fails.
 const QUOTED_LINES: usize = 12;
@@ -128,7 +129,7 @@ impl Pip {
         })?;
 
         let archive = pinned_archive(&archives, package, build)?;
-        if package.role == Role::BuildTool {
+        if package.role == PackageRole::BuildTool {
             let mut command = download("install");
             command.args(["--no-index", "--find-links"]).arg(&archives);
             self.pip(command, package, &folder, &mut || {})?;

@@ -5,13 +5,13 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::error::ModelError;
 use super::fetch::{Pip, npm_pack};
+use super::installation::{FOLDER_PREFIX, Installation};
 use super::manifest::Manifest;
 use super::package::{Build, Client, InstalledFile, Package, Preparation};
-use super::{FileState, Installation, ModelError, archive, prepare, verify};
-
-/// Begins the name of every installation's folder; the hash of its contents follows.
-pub(super) const FOLDER_PREFIX: &str = "models-";
+use super::verify::{self, FileState};
+use super::{archive, prepare};
 
 /// Begins the name of a folder in which an installation is built.
 const WORK_PREFIX: &str = ".models-install-";

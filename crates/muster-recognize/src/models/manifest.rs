@@ -9,8 +9,8 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::ModelError;
-use super::entry::{Detector, Embedder};
+use super::entry::{DetectorEntry, EmbedderEntry};
+use super::error::ModelError;
 use super::package::{InstalledFile, Package};
 
 const EMBEDDED: &str = include_str!("../../../../models/manifest.toml");
@@ -32,13 +32,13 @@ pub struct Manifest {
     pub profiles: Vec<Profile>,
     /// Face detectors.
     #[serde(rename = "detector", default)]
-    pub detectors: Vec<Detector>,
+    pub detectors: Vec<DetectorEntry>,
     /// Face embedders.
     #[serde(rename = "embedder", default)]
-    pub embedders: Vec<Embedder>,
+    pub embedders: Vec<EmbedderEntry>,
     /// People of the sample photographs.
     #[serde(rename = "person", default)]
-    pub people: Vec<Person>,
+    pub people: Vec<SamplePerson>,
     /// Sample photographs of nobody in particular.
     pub samples: Samples,
     /// Packages that files come from.
@@ -54,14 +54,14 @@ pub struct Profile {
     pub name: String,
     /// A [`Detector::name`].
     pub detector: String,
-    /// An [`Embedder::name`].
+    /// An [`EmbedderEntry::name`].
     pub embedder: String,
 }
 
 /// A person of the samples.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Person {
+pub struct SamplePerson {
     /// The person's name.
     pub name: String,
     /// Installed files, the clearest first.
@@ -227,7 +227,7 @@ impl Manifest {
     }
 
     /// The detector of a profile; a manifest that parsed has one.
-    pub(super) fn detector(&self, profile: &Profile) -> Option<&Detector> {
+    pub(super) fn detector(&self, profile: &Profile) -> Option<&DetectorEntry> {
         self.detectors
             .iter()
             .find(|model| model.name == profile.detector)
@@ -235,13 +235,13 @@ impl Manifest {
 
     /// The embedder of a profile; a manifest that parsed has one.
     #[must_use]
-    pub fn embedder(&self, profile: &Profile) -> Option<&Embedder> {
+    pub fn embedder(&self, profile: &Profile) -> Option<&EmbedderEntry> {
         self.embedder_named(&profile.embedder)
     }
 
     /// Finds an embedder by its name.
     #[must_use]
-    pub fn embedder_named(&self, name: &str) -> Option<&Embedder> {
+    pub fn embedder_named(&self, name: &str) -> Option<&EmbedderEntry> {
         self.embedders.iter().find(|model| model.name == name)
     }
 
@@ -311,7 +311,7 @@ fn stays_inside(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Role;
+    use super::super::PackageRole;
     use super::*;
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(manifest.parts(), [None, Some("fast")]);
         let runtime: u64 = manifest
             .files("x86_64")
-            .filter(|(package, _)| package.role == Role::Runtime)
+            .filter(|(package, _)| package.role == PackageRole::Runtime)
             .map(|(_, file)| file.bytes)
             .sum();
         assert!((85_000_000..100_000_000).contains(&runtime), "{runtime}");

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::ModelError;
-use super::entry::{Calibration, Embedder};
+use super::entry::{CalibrationEntry, EmbedderEntry};
+use super::error::ModelError;
 use super::manifest::{DEFAULT_PROFILE, Manifest, Profile, SCHEMA, is_sha256};
 
 /// The name of the manifest in the folder of the models.
@@ -24,7 +24,7 @@ const SUPPOSED_PEOPLE: u32 = 8;
 struct OwnManifest {
     schema: u32,
     #[serde(rename = "embedder", default)]
-    embedders: Vec<Embedder>,
+    embedders: Vec<EmbedderEntry>,
 }
 
 impl Manifest {
@@ -74,12 +74,14 @@ impl Manifest {
             }
             embedder.file = folder.join(&embedder.file).to_string_lossy().into_owned();
             let cutoff = embedder.cutoff;
-            embedder.calibration.get_or_insert_with(|| Calibration {
-                impostor_mean: 0.0,
-                impostor_std: cutoff / ONE_IN_A_THOUSAND,
-                people: SUPPOSED_PEOPLE,
-                source: "supposed, from the cutoff".to_owned(),
-            });
+            embedder
+                .calibration
+                .get_or_insert_with(|| CalibrationEntry {
+                    impostor_mean: 0.0,
+                    impostor_std: cutoff / ONE_IN_A_THOUSAND,
+                    people: SUPPOSED_PEOPLE,
+                    source: "supposed, from the cutoff".to_owned(),
+                });
             let default = self.profile(DEFAULT_PROFILE);
             let profile = Profile {
                 name: name.clone(),

@@ -15,7 +15,7 @@ pub struct Package {
     /// Who fetches it.
     pub client: Client,
     /// What it is for.
-    pub role: Role,
+    pub role: PackageRole,
     /// The one profile that needs it; absent: every installation has it.
     pub profile: Option<String>,
     /// SPDX licence expression of the package.
@@ -38,7 +38,7 @@ pub enum Client {
 /// What a package or model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Role {
+pub enum PackageRole {
     /// The inference runtime.
     Runtime,
     /// Holds models.

@@ -5,7 +5,8 @@ use std::io::Cursor;
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::{Role, list_of};
+use super::super::listing::list_of;
+use super::super::package::PackageRole;
 use super::*;
 
 const ARCH: &str = "abacus";
@@ -213,10 +214,20 @@ fn damage_is_found_named_and_put_right() {
     assert_eq!(
         states,
         [
-            ("d".to_owned(), Role::Detector, 8, FileState::Altered),
-            ("e".to_owned(), Role::Embedder, 8, FileState::Intact),
-            ("samples".to_owned(), Role::Samples, 8, FileState::Intact),
-            ("s".to_owned(), Role::Embedder, 5, FileState::NotInstalled),
+            ("d".to_owned(), PackageRole::Detector, 8, FileState::Altered),
+            ("e".to_owned(), PackageRole::Embedder, 8, FileState::Intact),
+            (
+                "samples".to_owned(),
+                PackageRole::Samples,
+                8,
+                FileState::Intact
+            ),
+            (
+                "s".to_owned(),
+                PackageRole::Embedder,
+                5,
+                FileState::NotInstalled
+            ),
         ]
     );
     assert!(shelf.install(root.path()).unwrap().fresh);

@@ -2,19 +2,20 @@
 
 use std::fs;
 
+use muster_jobs::Embedding;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
+use super::super::entry::Placement;
+use super::super::installation::{Installation, default_root};
 use super::super::onnx::{
     Attribute, Dimension, FLOAT, Graph, Model, Node, OperatorSet, Shape, TensorType, Value,
     ValueType,
 };
-use super::super::{Installation, Placement, default_root};
 use super::*;
 use crate::align::Aligner;
 use crate::decode::{DecodeLimits, decode};
 use crate::recognizer::{Options, Recognizer};
-use muster_jobs::Embedding;
 
 const ENTRY: &str = r#"schema = 1
 [[embedder]]

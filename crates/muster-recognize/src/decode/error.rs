@@ -1,0 +1,76 @@
+//! Why a picture was refused, and what its sender can do.
+
+use std::fmt;
+
+use super::format::{ACCEPTED, Format};
+
+/// The remedy for what is a picture of a kind that is taken, but a rare variety.
+pub(super) const RARE: &str = "save it anew as an ordinary JPEG or PNG and send that";
+/// The remedy for a camera's raw data.
+pub(super) const RAW: &str = "develop it, or export it as JPEG, and send that";
+
+/// Why a picture was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// There are no bytes.
+    #[error("the picture is empty: send the bytes of a {} file", ACCEPTED)]
+    Empty,
+    /// The bytes are something else, or a rare kind that is not taken.
+    #[error("the file is {found}: {remedy}")]
+    Unsupported {
+        /// What was found, with its article.
+        found: &'static str,
+        /// What its sender can do.
+        remedy: &'static str,
+    },
+    /// The picture is of a kind that is taken, but damaged or cut short.
+    #[error(
+        "the {format} picture is damaged or cut short ({reason}): send the whole file again or export it anew"
+    )]
+    Unreadable {
+        /// The kind that the first bytes announce.
+        format: Format,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The file is over [`DecodeLimits::max_bytes`](super::DecodeLimits::max_bytes).
+    #[error("the file has {got} bytes and at most {max} are taken: send a smaller picture")]
+    TooLargeBytes {
+        /// Bytes of the file.
+        got: usize,
+        /// Bytes that are taken.
+        max: usize,
+    },
+    /// The picture is over [`DecodeLimits::max_pixels`](super::DecodeLimits::max_pixels).
+    #[error(
+        "the picture is {width}x{height} and at most {max} pixels are taken: send a smaller picture"
+    )]
+    TooManyPixels {
+        /// Width that the header announces.
+        width: u32,
+        /// Height that the header announces.
+        height: u32,
+        /// Pixels that are taken.
+        max: u64,
+    },
+}
+
+impl ImageError {
+    /// The stable code for a client: `image.unreadable` (422), `image.unsupported` (415) or
+    /// `image.too_large` (413).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Empty | Self::Unreadable { .. } => "image.unreadable",
+            Self::Unsupported { .. } => "image.unsupported",
+            Self::TooLargeBytes { .. } | Self::TooManyPixels { .. } => "image.too_large",
+        }
+    }
+
+    pub(super) fn unreadable(format: Format, reason: impl fmt::Display) -> Self {
+        Self::Unreadable {
+            format,
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The kinds of picture that are taken.
+
+use std::fmt;
+
+/// The kinds of picture that are taken, for sentences to their senders.
+pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
+
+/// A kind of picture that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Baseline or progressive JPEG, 8 bits a sample; grey, YCbCr, RGB, CMYK or YCCK.
+    Jpeg,
+    /// PNG of any colour type and depth; of an animation, its default picture.
+    Png,
+    /// Lossy or lossless WebP; of an animation, its first frame.
+    WebP,
+    /// GIF; of an animation, its first frame.
+    Gif,
+    /// BMP of 1 to 32 bits a pixel, plain or run-length coded.
+    Bmp,
+    /// TIFF of whole numbers up to 16 bits a sample: grey, RGB, palette, CMYK, or YCbCr in JPEG;
+    /// plain or compressed by PackBits, LZW, Deflate or JPEG; of several pages, the first.
+    Tiff,
+}
+
+impl Format {
+    /// Names the media type, `image/jpeg` for example.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::WebP => "image/webp",
+            Self::Gif => "image/gif",
+            Self::Bmp => "image/bmp",
+            Self::Tiff => "image/tiff",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
+        })
+    }
+}
+
+/// What the first bytes of a picture say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The kind of picture.
+    pub format: Format,
+    /// Width in pixels as stored, before any EXIF rotation.
+    pub width: u32,
+    /// Height in pixels as stored, before any EXIF rotation.
+    pub height: u32,
+}
