@@ -24,7 +24,7 @@ use muster_gallery::calibration::Cutoff;
 use muster_gallery::{
     Change, Embeddings, EnrolledFace, Gallery, GalleryStore, Person, SegmentCache,
 };
-use muster_jobs::{Embedding, Shipped};
+use muster_jobs::{Embedding, ShippedCalibration};
 use object_store::local::LocalFileSystem;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ const DIMENSIONS: usize = 128;
 const MODEL: &str = "synthetic";
 const SEED: u64 = 5;
 /// What the measured cutoff is computed from, beside the gallery.
-const SHIPPED: Shipped = Shipped {
+const SHIPPED: ShippedCalibration = ShippedCalibration {
     cutoff: 0.363,
     impostors: None,
 };
@@ -311,7 +311,7 @@ async fn search(folder: &Path, options: &Options) -> Searched {
     let begun = Instant::now();
     std::hint::black_box(Cutoff::for_target(&gallery, &SHIPPED, 0.001));
     let cutoff_ms = millis(begun.elapsed());
-    let removed = gallery.every(people / 2).nth(1).map(Cow::into_owned);
+    let removed = gallery.every_nth(people / 2).nth(1).map(Cow::into_owned);
     let begun = Instant::now();
     let page = gallery.page(removed.as_ref().map(|person| person.id), 100);
     std::hint::black_box((gallery.people_count(), gallery.faces(), page.len()));

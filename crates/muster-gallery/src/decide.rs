@@ -8,8 +8,7 @@ mod assignment;
 use std::collections::HashMap;
 use std::fmt;
 
-use muster_jobs::Embedding;
-use muster_jobs::Lack;
+use muster_jobs::{Decision, Embedding, UnmetRequirement};
 
 use crate::gallery::Gallery;
 use crate::person::PersonId;
@@ -59,22 +58,11 @@ pub struct Candidate {
     pub denied: Option<f32>,
 }
 
-/// What is decided of a face.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It is the person's.
-    Match,
-    /// It is nobody's who is enrolled.
-    Unknown,
-    /// It may be either of several people's.
-    Ambiguous,
-}
-
 /// Why a face is not simply its nearest person's.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reason {
     /// The face is not fit to be named.
-    Unfit(Lack),
+    Unfit(UnmetRequirement),
     /// There is nobody to compare with.
     NobodyEnrolled,
     /// The similarity is too low.
@@ -116,7 +104,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unfit(lack) => lack.fmt(f),
+            Self::Unfit(unmet) => unmet.fmt(f),
             Self::NobodyEnrolled => write!(f, "nobody is enrolled"),
             Self::BelowCutoff { similarity, cutoff } => write!(
                 f,
@@ -184,16 +172,16 @@ pub fn candidates(gallery: &Gallery, probe: &Embedding, count: usize) -> Vec<Can
         .collect()
 }
 
-/// A face to be decided of.
+/// A face to be decided of, by those who come into question.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Face {
+pub struct FaceCandidates {
     /// Who comes into question, nearest first.
     pub candidates: Vec<Candidate>,
-    /// What the face lacks to be named at all; empty where it is fit.
-    pub lacks: Vec<Lack>,
+    /// The requirements that the face does not meet to be named at all; empty where it is fit.
+    pub unmet: Vec<UnmetRequirement>,
 }
 
-impl Face {
+impl FaceCandidates {
     /// The candidates' places that are not out of the question.
     fn open(&self) -> impl Iterator<Item = (usize, &Candidate)> {
         let places = self.candidates.iter().enumerate();
@@ -203,7 +191,7 @@ impl Face {
     /// Those who may be given the face, with their places.
     fn reaching(&self, cutoff: f32) -> impl Iterator<Item = (usize, &Candidate)> {
         let open = self.open();
-        open.filter(move |(_, c)| self.lacks.is_empty() && c.similarity >= cutoff)
+        open.filter(move |(_, c)| self.unmet.is_empty() && c.similarity >= cutoff)
     }
 }
 
@@ -213,11 +201,12 @@ impl Face {
 /// have the greatest sum: a face that would take a person from one that resembles them more gets
 /// its next candidate, or nobody.
 #[must_use]
-pub fn decide(faces: &[Face], rules: &Rules) -> Vec<Verdict> {
+pub fn decide(faces: &[FaceCandidates], rules: &Rules) -> Vec<Verdict> {
     let given = if rules.one_person_once {
         give_once(faces, rules.cutoff)
     } else {
-        let nearest = |face: &Face| face.reaching(rules.cutoff).next().map(|(place, _)| place);
+        let nearest =
+            |face: &FaceCandidates| face.reaching(rules.cutoff).next().map(|(place, _)| place);
         faces.iter().map(nearest).collect()
     };
     let mut holders: HashMap<PersonId, usize> = HashMap::new();
@@ -234,7 +223,7 @@ pub fn decide(faces: &[Face], rules: &Rules) -> Vec<Verdict> {
 }
 
 /// For each face the place of the candidate that it is given, nobody twice.
-fn give_once(faces: &[Face], cutoff: f32) -> Vec<Option<usize>> {
+fn give_once(faces: &[FaceCandidates], cutoff: f32) -> Vec<Option<usize>> {
     let mut columns: HashMap<PersonId, usize> = HashMap::new();
     let weights: Vec<Vec<(usize, f64)>> = faces
         .iter()
@@ -261,14 +250,14 @@ fn give_once(faces: &[Face], cutoff: f32) -> Vec<Option<usize>> {
 
 fn verdict(
     face: usize,
-    faces: &[Face],
+    faces: &[FaceCandidates],
     given: &[Option<usize>],
     holders: &HashMap<PersonId, usize>,
     rules: &Rules,
 ) -> Verdict {
     let seen = &faces[face];
     let candidates = &seen.candidates;
-    let mut reasons: Vec<Reason> = seen.lacks.iter().copied().map(Reason::Unfit).collect();
+    let mut reasons: Vec<Reason> = seen.unmet.iter().copied().map(Reason::Unfit).collect();
     for candidate in candidates {
         if let Some(to_denied) = candidate.denied {
             reasons.push(Reason::Denied {
@@ -345,7 +334,7 @@ fn verdict(
 
 /// What the holder of `lost` loses when it takes its next best instead, `freed` among them.
 fn loss(
-    holder: &Face,
+    holder: &FaceCandidates,
     lost: PersonId,
     freed: PersonId,
     holders: &HashMap<PersonId, usize>,

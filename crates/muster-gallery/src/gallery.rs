@@ -20,7 +20,7 @@ const KEPT_MODELS_SAMPLED: usize = 8;
 
 /// A person near a probe.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Candidate<'a> {
+pub struct Neighbour<'a> {
     /// Who.
     pub person: Cow<'a, Person>,
     /// Cosine similarity between the probe and this person's nearest face.
@@ -79,7 +79,7 @@ impl Gallery {
             ..Self::default()
         };
         for person in people {
-            gallery.name(&person);
+            gallery.index_names(&person);
             gallery.recent.insert(person.id, person);
         }
         gallery.index_recent();
@@ -88,29 +88,29 @@ impl Gallery {
 
     /// Applies the change that leads to `version`.
     pub(super) fn apply(&mut self, version: u64, change: Change) {
-        let forgets = self.forgets(&change);
+        let erase = self.must_erase(&change);
         self.version = version;
         match change {
-            Change::Put(person) => self.put(person, forgets),
+            Change::Put(person) => self.put(person, erase),
             Change::UseModel(model) => {
                 self.model = Some(model);
                 self.index_recent();
             }
             Change::Remove(id) => {
-                if self.take(id, forgets) {
+                if self.take_out(id, erase) {
                     self.index_recent();
                 }
             }
         }
     }
 
-    fn put(&mut self, person: Person, forgets: bool) {
+    fn put(&mut self, person: Person, erase: bool) {
         if self.model.is_none() {
             let mut made = person.faces.iter().flat_map(|face| face.embeddings.iter());
             self.model = made.next().map(|(model, _)| model.to_owned());
         }
-        let was_recent = self.take(person.id, forgets);
-        self.name(&person);
+        let was_recent = self.take_out(person.id, erase);
+        self.index_names(&person);
         if let Some(model) = self.model.as_deref().filter(|_| !was_recent) {
             self.flat.add(&person, model);
         }
@@ -122,7 +122,7 @@ impl Gallery {
 
     /// Takes a person out of wherever they stand, and says whether that was among the recent ones,
     /// whose index is not changed.
-    fn take(&mut self, id: PersonId, erase: bool) -> bool {
+    fn take_out(&mut self, id: PersonId, erase: bool) -> bool {
         for segment in &mut self.snapshot.segments {
             segment.add_tombstone(id, erase);
         }
@@ -136,7 +136,7 @@ impl Gallery {
         true
     }
 
-    fn name(&mut self, person: &Person) {
+    fn index_names(&mut self, person: &Person) {
         self.names.insert(person.name.clone(), person.id);
         if let Some(external_id) = &person.external_id {
             self.external_ids.insert(external_id.clone(), person.id);
@@ -153,7 +153,7 @@ impl Gallery {
     }
 
     /// Whether after the change something must be gone that older objects of the log still hold.
-    pub(super) fn forgets(&self, change: &Change) -> bool {
+    pub(super) fn must_erase(&self, change: &Change) -> bool {
         match change {
             Change::Remove(_) => true,
             Change::UseModel(_) => false,
@@ -202,8 +202,8 @@ impl Gallery {
         self.people_at(self.places(None))
     }
 
-    /// Every so-manieth of everyone, from the first on.
-    pub fn every(&self, step: usize) -> impl Iterator<Item = Cow<'_, Person>> {
+    /// One in `step` of everyone, from the first on.
+    pub fn every_nth(&self, step: usize) -> impl Iterator<Item = Cow<'_, Person>> {
         self.people_at(self.places(None).step_by(step))
     }
 
@@ -285,13 +285,8 @@ impl Gallery {
 
     /// How many people there are.
     pub fn people_count(&self) -> usize {
-        self.recent.len()
-            + self
-                .snapshot
-                .segments
-                .iter()
-                .map(LiveSegment::people_count)
-                .sum::<usize>()
+        let segments = self.snapshot.segments.iter();
+        self.recent.len() + segments.map(LiveSegment::people_count).sum::<usize>()
     }
 
     /// The person of that id.
@@ -313,10 +308,8 @@ impl Gallery {
             return self.person(*id);
         }
         self.snapshot.segments.iter().find_map(|stored| {
-            let mut live = stored
-                .segment
-                .named(name)
-                .filter(|at| !stored.tombstones.contains(at));
+            let found = stored.segment.named(name);
+            let mut live = found.filter(|at| stored.is_live(*at));
             let person = live.find_map(|at| {
                 let person = stored.segment.person(at);
                 (person.name == name).then_some(person)
@@ -332,7 +325,7 @@ impl Gallery {
         }
         self.snapshot.segments.iter().find_map(|stored| {
             let found = stored.segment.external(external_id);
-            let mut live = found.filter(|at| !stored.tombstones.contains(at));
+            let mut live = found.filter(|at| stored.is_live(*at));
             let person = live.find_map(|at| {
                 let person = stored.segment.person(at);
                 (person.external_id.as_deref() == Some(external_id)).then_some(person)
@@ -343,14 +336,9 @@ impl Gallery {
 
     /// How many faces all people have together.
     pub fn faces(&self) -> usize {
-        let recent: usize = self.recent.values().map(|person| person.faces.len()).sum();
-        recent
-            + self
-                .snapshot
-                .segments
-                .iter()
-                .map(LiveSegment::face_count)
-                .sum::<usize>()
+        let recent = self.recent.values().map(|person| person.faces.len());
+        let segments = self.snapshot.segments.iter();
+        recent.sum::<usize>() + segments.map(LiveSegment::face_count).sum::<usize>()
     }
 
     /// The `count` people nearest to the probe, nearest first, each by the nearest of the faces that
@@ -359,27 +347,27 @@ impl Gallery {
     /// Every face is compared as long as there are 20,000 or fewer. Beyond, those are whose codes
     /// of a quarter of a byte a dimension promise the most; the similarities are exact all the
     /// same. `make bench-gallery` measures how often the nearest is found.
-    pub fn nearest(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
+    pub fn nearest(&self, probe: &Embedding, count: usize) -> Vec<Neighbour<'_>> {
         self.nearest_of(probe, count, EXACT_UP_TO)
     }
 
-    /// The same by comparing every face, however many there are: what [`Gallery::nearest`] is
-    /// measured against.
-    pub fn nearest_exactly(&self, probe: &Embedding, count: usize) -> Vec<Candidate<'_>> {
+    /// The `count` nearest people by comparing every face, however many there are: what
+    /// [`Gallery::nearest`] is measured against.
+    pub fn nearest_exactly(&self, probe: &Embedding, count: usize) -> Vec<Neighbour<'_>> {
         self.nearest_of(probe, count, usize::MAX)
     }
 
-    fn nearest_of(&self, probe: &Embedding, count: usize, exact: usize) -> Vec<Candidate<'_>> {
+    fn nearest_of(&self, probe: &Embedding, count: usize, exact: usize) -> Vec<Neighbour<'_>> {
         let Some(model) = self.model() else {
             return Vec::new();
         };
         let parts = &self.snapshot.segments;
         let nearest = index::nearest(parts, &self.flat, model, probe, count, exact);
-        let candidates = nearest.into_iter().map(|(place, similarity)| Candidate {
+        let neighbours = nearest.into_iter().map(|(place, similarity)| Neighbour {
             person: self.person_at(place),
             similarity,
         });
-        candidates.collect()
+        neighbours.collect()
     }
 }
 

@@ -99,7 +99,7 @@ pub fn examine(gallery: &Gallery, cutoff: f32, extent: Extent) -> Health {
             }
         }
     }
-    health.mislabelled = links.settle();
+    health.mislabelled = links.resolve();
     health.mislabelled.truncate(FINDINGS);
     let mut pairs: Vec<((PersonId, PersonId), f32)> = alike.into_iter().collect();
     pairs.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -136,18 +136,18 @@ fn weak(person: &Person, model: &str, found: &mut Vec<Weak>) {
     let (faces, embeddings): (Vec<&EnrolledFace>, Vec<&Embedding>) = made
         .filter_map(|face| Some((face, face.embeddings.by(model)?)))
         .unzip();
-    let suspects = template::suspects(&embeddings);
+    let outliers = template::outliers(&embeddings);
     let disagree = template::disagree(&embeddings);
     let required = Requirements::for_enrolment();
     for (place, face) in faces.into_iter().enumerate() {
-        let lacks = face
+        let unmet = face
             .quality
             .iter()
-            .flat_map(|quality| required.lacking(quality));
-        let mut reasons: Vec<String> = lacks.map(|lack| lack.to_string()).collect();
+            .flat_map(|quality| required.unmet_by(quality));
+        let mut reasons: Vec<String> = unmet.map(|unmet| unmet.to_string()).collect();
         let agreement = template::agreement(&embeddings, place);
         if let Some(agreement) = agreement {
-            if suspects.contains(&place) {
+            if outliers.contains(&place) {
                 reasons.push(format!(
                     "it is unlike the person's other faces (similarity {agreement:.3}; half of \
                      what theirs have among each other is required) and not compared with: remove it"

@@ -11,6 +11,7 @@ pub mod decide;
 mod gallery;
 pub mod health;
 mod index;
+mod judge;
 mod live_segment;
 mod log;
 mod person;
@@ -19,7 +20,8 @@ mod shortlist;
 pub mod template;
 
 pub use cache::SegmentCache;
-pub use gallery::{Candidate, Gallery};
+pub use gallery::{Gallery, Neighbour};
+pub use judge::{Judge, JudgeOptions};
 pub use log::{GalleryError, GalleryStore};
 pub use person::{
     Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Source,

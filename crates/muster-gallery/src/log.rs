@@ -73,7 +73,7 @@ impl GalleryStore {
         }
     }
 
-    /// The same, with the segments in files that all processes of this machine share.
+    /// Keeps the segments in files that all processes of this machine share.
     #[must_use]
     pub fn cached(self, cache: SegmentCache) -> Self {
         Self {
@@ -296,9 +296,9 @@ impl GalleryStore {
             };
             let version = gallery.version() + 1;
             if self.objects.create_change(version, &change).await? {
-                let pressing = gallery.forgets(&change) || matches!(change, Change::UseModel(_));
+                let at_once = gallery.must_erase(&change) || matches!(change, Change::UseModel(_));
                 gallery.apply(version, change);
-                let due = pressing || version.is_multiple_of(CHANGES_PER_MANIFEST);
+                let due = at_once || version.is_multiple_of(CHANGES_PER_MANIFEST);
                 return Ok(Ok(due));
             }
             back_off(attempt).await;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use muster_jobs::Embedding;
-use muster_jobs::Quality;
+use muster_jobs::{Embedding, Quality, keys};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -84,14 +83,14 @@ impl Embeddings {
         Self(BTreeMap::from([(model.to_owned(), embedding)]))
     }
 
-    /// The same with one more.
+    /// Adds one, or replaces the model's.
     #[must_use]
     pub fn with(mut self, model: &str, embedding: Embedding) -> Self {
         self.0.insert(model.to_owned(), embedding);
         self
     }
 
-    /// The same without what that model made.
+    /// Drops what that model made.
     #[must_use]
     pub fn without(mut self, model: &str) -> Self {
         self.0.remove(model);
@@ -300,13 +299,22 @@ impl Person {
     }
 }
 
-/// What an embedding was made of: the kept photograph has this name.
+/// What an embedding was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// An enrolled face.
     Face(FaceId),
     /// A denied face.
     Denial(DenialId),
+}
+
+impl Source {
+    /// Names the kept photograph.
+    pub fn photograph_key(self) -> String {
+        match self {
+            Self::Face(FaceId(id)) | Self::Denial(DenialId(id)) => keys::kept_photograph(id),
+        }
+    }
 }
 
 /// One step from a gallery's version to the next.

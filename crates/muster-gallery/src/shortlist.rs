@@ -71,7 +71,7 @@ impl Shortlist {
     }
 }
 
-/// The scan of one segment.
+/// One segment, being scanned.
 struct Scan<'a> {
     list: &'a mut Shortlist,
     segment: u16,

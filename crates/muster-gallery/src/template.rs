@@ -27,7 +27,7 @@ pub type Place = usize;
 /// where the usual is below 0.3 nothing agrees, and no face is better than another. So the majority
 /// decides, and of two faces, or of two against two, all are kept.
 #[must_use]
-pub fn suspects(faces: &[&Embedding]) -> Vec<Place> {
+pub fn outliers(faces: &[&Embedding]) -> Vec<Place> {
     if faces.len() < FEWEST {
         return Vec::new();
     }
@@ -69,7 +69,7 @@ fn upper_median(mut values: Vec<f32>) -> f32 {
 /// One person's faces without those that do not belong.
 #[must_use]
 pub fn trusted(mut faces: Vec<&Embedding>) -> Vec<&Embedding> {
-    for place in suspects(&faces).into_iter().rev() {
+    for place in outliers(&faces).into_iter().rev() {
         faces.remove(place);
     }
     faces
@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn places(faces: &[Embedding]) -> Vec<Place> {
-        suspects(&faces.iter().collect::<Vec<_>>())
+        outliers(&faces.iter().collect::<Vec<_>>())
     }
 
     #[test]

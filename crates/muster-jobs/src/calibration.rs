@@ -2,7 +2,7 @@
 
 /// What is shipped of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Shipped {
+pub struct ShippedCalibration {
     /// The published cutoff: none is below it.
     pub cutoff: f32,
     /// How alike the faces of different people are.

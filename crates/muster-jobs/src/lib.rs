@@ -1,4 +1,6 @@
-//! What travels between the web tier, the workers and the controller: ids, file names, object keys and messages.
+//! What travels between the web tier, the workers and the controller: ids, file names, object keys
+//! and messages; and what the gallery and the recognizer share: embeddings, quality, and what is
+//! shipped of an embedder.
 //!
 //! No I/O happens here. Every message carries its format version, so that a rolling update never
 //! has a worker guess at a newer request.
@@ -6,6 +8,7 @@
 mod attributes;
 mod calibration;
 mod embedding;
+mod face_probe;
 mod file_name;
 pub mod keys;
 mod message;
@@ -16,13 +19,14 @@ mod request_id;
 mod trace;
 
 pub use attributes::Attributes;
-pub use calibration::{Shipped, ShippedImpostors};
+pub use calibration::{ShippedCalibration, ShippedImpostors};
 pub use embedding::{Embedding, EmbeddingError, cosine, cosine_le};
+pub use face_probe::FaceProbe;
 pub use file_name::FileName;
 pub use message::{MESSAGE_VERSION, MessageError, Purpose, Request, now_ms};
-pub use quality::{Lack, Measure, Quality, Requirements};
+pub use quality::{Measure, Quality, Requirements, UnmetRequirement};
 pub use reply::{
-    Candidate, Decision, Embedded, EmbeddedFace, FaceBox, FaceQuality, FaceReport, Failure,
+    CandidateReport, Decision, Embedded, EmbeddedFace, FaceBox, FaceQuality, FaceReport, Failure,
     FailureCode, ImageSize, Outcome, PersonRef, Recognition, Reply, TimingMs, WorkerCpu,
 };
 pub use report::{Report, ReportContent, WebReport, WorkerPhase, WorkerReport};

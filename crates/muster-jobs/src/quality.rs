@@ -69,21 +69,21 @@ impl Requirements {
         }
     }
 
-    /// What a face lacks; empty where it is fit.
+    /// The requirements that a face does not meet; empty where it is fit.
     #[must_use]
-    pub fn lacking(&self, quality: &Quality) -> Vec<Lack> {
+    pub fn unmet_by(&self, quality: &Quality) -> Vec<UnmetRequirement> {
         let measures = [
             (Measure::Size, quality.size_px, self.size_px),
             (Measure::Sharpness, quality.sharpness, self.sharpness),
             (Measure::Brightness, quality.brightness, self.brightness),
             (Measure::Turn, quality.turn_deg, self.turn_deg),
         ];
-        let lacks = measures.map(|(measure, measured, required)| Lack {
+        let all = measures.map(|(measure, measured, required)| UnmetRequirement {
             measure,
             measured,
             required,
         });
-        lacks.into_iter().filter(Lack::is_one).collect()
+        all.into_iter().filter(UnmetRequirement::is_unmet).collect()
     }
 }
 
@@ -102,7 +102,7 @@ pub enum Measure {
 
 /// A requirement that a face does not meet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Lack {
+pub struct UnmetRequirement {
     /// Of what.
     pub measure: Measure,
     /// As it is.
@@ -111,8 +111,8 @@ pub struct Lack {
     pub required: f32,
 }
 
-impl Lack {
-    fn is_one(&self) -> bool {
+impl UnmetRequirement {
+    fn is_unmet(&self) -> bool {
         match self.measure {
             Measure::Turn => self.measured > self.required,
             _ => self.measured < self.required,
@@ -120,7 +120,7 @@ impl Lack {
     }
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for UnmetRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (measured, required) = (self.measured, self.required);
         match self.measure {
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_lacking_names_the_measured_and_the_required() {
+    fn what_is_unmet_names_the_measured_and_the_required() {
         let fit = Quality {
             size_px: 200.0,
             sharpness: 0.5,
@@ -157,7 +157,7 @@ mod tests {
             turn_deg: 5.0,
         };
         for required in [Requirements::for_match(), Requirements::for_enrolment()] {
-            assert_eq!(required.lacking(&fit), []);
+            assert_eq!(required.unmet_by(&fit), []);
         }
         let unfit = Quality {
             size_px: 10.0,
@@ -171,13 +171,13 @@ mod tests {
             brightness: 12.0,
             turn_deg: 70.0,
         };
-        let lacking: Vec<_> = required
-            .lacking(&unfit)
+        let unmet: Vec<_> = required
+            .unmet_by(&unfit)
             .iter()
-            .map(Lack::to_string)
+            .map(UnmetRequirement::to_string)
             .collect();
         assert_eq!(
-            lacking,
+            unmet,
             [
                 "the face is too small: 10 pixels, 24 required",
                 "the face is blurred: sharpness 0.01, 0.10 required",

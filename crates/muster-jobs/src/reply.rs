@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::file_name::FileName;
 use crate::message::{MESSAGE_VERSION, MessageError, check_version, queue_json};
+use crate::quality::Quality;
 use crate::request_id::RequestId;
 
 /// Width and height in pixels of the EXIF-upright photograph.
@@ -55,14 +56,18 @@ pub struct PersonRef {
 
 /// A person who was considered for a face.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Candidate {
+#[schema(as = Candidate)]
+pub struct CandidateReport {
     /// Who.
     pub person: PersonRef,
     /// Cosine similarity of the nearest enrolled face, -1 to 1.
     pub similarity: f32,
 }
 
-/// How fit a face is to be compared.
+/// How fit a face is to be compared, in an answer.
+///
+/// A [`Quality`] is kept in a gallery, where an unknown field is an error; a client of a newer
+/// server passes over one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceQuality {
     /// Side of the square that is cut out for the embedder, in pixels of the photograph.
@@ -74,6 +79,17 @@ pub struct FaceQuality {
     pub brightness: f32,
     /// How far it is turned to a side, in degrees, about.
     pub turn_deg: f32,
+}
+
+impl From<&Quality> for FaceQuality {
+    fn from(quality: &Quality) -> Self {
+        Self {
+            size_px: quality.size_px,
+            sharpness: quality.sharpness,
+            brightness: quality.brightness,
+            turn_deg: quality.turn_deg,
+        }
+    }
 }
 
 /// One face of a photograph and what was decided of it.
@@ -101,7 +117,7 @@ pub struct FaceReport {
     #[serde(default)]
     pub quality: Option<FaceQuality>,
     /// The nearest people, best first.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateReport>,
     /// Why it is not simply the nearest person's, naming the measured and the required value.
     pub reasons: Vec<String>,
 }
@@ -185,7 +201,8 @@ pub struct EmbeddedFace {
     pub confidence: f32,
     /// Little-endian `f32`, base64.
     pub embedding: String,
-    /// The same by the other models that were asked for and that the worker has, by their names.
+    /// The embeddings by the other models that were asked for and that the worker has, by their
+    /// names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, String>,
     /// How fit it is to be compared.
@@ -379,5 +396,6 @@ mod tests {
         assert!(json["faces"][0]["box"]["width"].is_number());
         assert!(json["faces"][0]["person"].is_null());
         assert!(json["timing_ms"]["match"].is_number());
+        assert_eq!(CandidateReport::name(), "Candidate");
     }
 }

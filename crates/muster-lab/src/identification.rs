@@ -2,8 +2,8 @@
 
 use muster_gallery::Gallery;
 use muster_gallery::calibration::Rate;
-use muster_gallery::decide::{self, Decision, Rules};
-use muster_jobs::{Embedding, Lack};
+use muster_gallery::decide::{self, FaceCandidates, Rules};
+use muster_jobs::{Decision, Embedding, UnmetRequirement};
 use serde::Serialize;
 
 /// Candidates compared for each photograph.
@@ -15,20 +15,20 @@ const THRESHOLD_STEP: usize = 2;
 
 /// What a photograph that is looked up shows.
 #[derive(Debug, Clone, Default)]
-pub struct Shown {
+pub struct ProbePhoto {
     /// The face; `None` where none was found.
     pub face: Option<Embedding>,
-    /// What the face lacks to be named.
-    pub lacks: Vec<Lack>,
+    /// The requirements that the face does not meet to be named.
+    pub unmet: Vec<UnmetRequirement>,
 }
 
 /// A photograph of somebody who is enrolled.
 #[derive(Debug, Clone)]
-pub struct Probe {
+pub struct MatedProbe {
     /// The person's name in the gallery.
     pub name: String,
     /// What it shows.
-    pub shown: Shown,
+    pub photo: ProbePhoto,
 }
 
 /// The error rates at one threshold.
@@ -61,7 +61,7 @@ pub struct Scores {
 }
 
 /// How one photograph fares.
-struct Seen {
+struct SearchResult {
     /// Whether the nearest is who it should be.
     first: bool,
     /// To the nearest.
@@ -71,14 +71,19 @@ struct Seen {
     right: bool,
 }
 
-fn look(gallery: &Gallery, shown: &Shown, name: Option<&str>, rules: &Rules) -> Seen {
+fn search(
+    gallery: &Gallery,
+    shown: &ProbePhoto,
+    name: Option<&str>,
+    rules: &Rules,
+) -> SearchResult {
     let near = shown
         .face
         .as_ref()
         .map(|face| decide::candidates(gallery, face, CANDIDATES));
-    let face = decide::Face {
+    let face = FaceCandidates {
         candidates: near.unwrap_or_default(),
-        lacks: shown.lacks.clone(),
+        unmet: shown.unmet.clone(),
     };
     let verdict = decide::decide(std::slice::from_ref(&face), rules).remove(0);
     let near = face.candidates;
@@ -86,7 +91,7 @@ fn look(gallery: &Gallery, shown: &Shown, name: Option<&str>, rules: &Rules) -> 
         let found = place.and_then(|place| near.get(place));
         found.is_some_and(|found| Some(&*found.name) == name)
     };
-    Seen {
+    SearchResult {
         first: is_own(Some(0)),
         similarity: near
             .first()
@@ -101,14 +106,19 @@ fn look(gallery: &Gallery, shown: &Shown, name: Option<&str>, rules: &Rules) -> 
 /// A photograph without a face is a probe that was not found, or a stranger who was not taken for
 /// anybody.
 #[must_use]
-pub fn score(gallery: &Gallery, probes: &[Probe], strangers: &[Shown], rules: &Rules) -> Scores {
-    let probes: Vec<Seen> = probes
+pub fn score(
+    gallery: &Gallery,
+    probes: &[MatedProbe],
+    strangers: &[ProbePhoto],
+    rules: &Rules,
+) -> Scores {
+    let probes: Vec<SearchResult> = probes
         .iter()
-        .map(|probe| look(gallery, &probe.shown, Some(&probe.name), rules))
+        .map(|probe| search(gallery, &probe.photo, Some(&probe.name), rules))
         .collect();
-    let strangers: Vec<Seen> = strangers
+    let strangers: Vec<SearchResult> = strangers
         .iter()
-        .map(|face| look(gallery, face, None, rules))
+        .map(|face| search(gallery, face, None, rules))
         .collect();
     let at = |threshold: f32| AtThreshold {
         threshold,
@@ -117,7 +127,7 @@ pub fn score(gallery: &Gallery, probes: &[Probe], strangers: &[Shown], rules: &R
         }),
         fpir: Rate::count(&strangers, |seen| seen.similarity >= threshold),
     };
-    let ambiguous = |seen: &[Seen]| {
+    let ambiguous = |seen: &[SearchResult]| {
         let decisions = seen
             .iter()
             .filter(|seen| seen.decision == Decision::Ambiguous);
@@ -158,13 +168,13 @@ mod tests {
             Person::new(name.to_owned(), vec![face], 0)
         });
         let gallery = Gallery::of("m", people.to_vec());
-        let shown = |degrees: Option<f32>| Shown {
+        let shown = |degrees: Option<f32>| ProbePhoto {
             face: degrees.map(at),
-            lacks: Vec::new(),
+            unmet: Vec::new(),
         };
-        let probe = |name: &str, degrees: Option<f32>| Probe {
+        let probe = |name: &str, degrees: Option<f32>| MatedProbe {
             name: name.to_owned(),
-            shown: shown(degrees),
+            photo: shown(degrees),
         };
         let probes = [
             probe("Ann", Some(10.0)),

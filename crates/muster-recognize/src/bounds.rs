@@ -1,5 +1,7 @@
 //! Boxes in a photograph.
 
+use muster_jobs::FaceBox;
+
 /// A box in pixels of the upright photograph.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
@@ -46,5 +48,16 @@ impl Bounds {
         let both = self.intersection(other).area();
         let either = self.area() + other.area() - both;
         if either > 0.0 { both / either } else { 0.0 }
+    }
+}
+
+impl From<&Bounds> for FaceBox {
+    fn from(bounds: &Bounds) -> Self {
+        Self {
+            x: bounds.x,
+            y: bounds.y,
+            width: bounds.width,
+            height: bounds.height,
+        }
     }
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use muster_jobs::{Embedding, Quality};
+use muster_jobs::{Embedding, FaceBox, FaceProbe, Quality};
 
 use crate::align::{ALIGNED_SIZE, Aligner};
 use crate::bounds::Bounds;
@@ -89,8 +89,20 @@ pub struct Face {
     pub quality: Quality,
     /// Who it looks like, to the first of the models that were asked.
     pub embedding: Embedding,
-    /// The same to the other models, in the order in which they were named.
+    /// Who it looks like to the other models, in the order in which they were named.
     pub others: Vec<Embedding>,
+}
+
+impl<'a> From<&'a Face> for FaceProbe<'a> {
+    fn from(face: &'a Face) -> Self {
+        Self {
+            bounds: FaceBox::from(&face.bounds),
+            landmarks: face.landmarks,
+            confidence: face.confidence,
+            quality: face.quality,
+            embedding: &face.embedding,
+        }
+    }
 }
 
 /// What a photograph shows.
@@ -189,8 +201,8 @@ impl Recognizer {
         self.analyze_by(bytes, &[])
     }
 
-    /// The same with the embedders of these names, which are loaded: those that are not are left out,
-    /// and where none is named the first is asked.
+    /// Decodes a photograph and embeds every face in it with the embedders of these names, of which
+    /// those that are not loaded are left out; where none is named the first is asked.
     ///
     /// # Errors
     ///

@@ -33,7 +33,8 @@ impl Resampler {
         self.by(ResizeAlg::Convolution, photo, source, width, height)
     }
 
-    /// The same from 2 x 2 pixels alone wherever they leave none out, in two thirds of the time.
+    /// Resizes from 2 x 2 pixels alone wherever they leave none out, in two thirds of the time that
+    /// [`Resampler::resize`] takes.
     pub(crate) fn resize_quickly(
         &mut self,
         photo: &Photo,

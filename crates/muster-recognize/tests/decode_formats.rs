@@ -11,6 +11,7 @@ use image::codecs::gif::GifEncoder;
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, Frame, Rgb, RgbImage, Rgba, RgbaImage};
+use muster_jobs::FailureCode;
 use muster_recognize::decode::{DecodeLimits, Format, ImageError, Photo, decode, probe};
 use proptest::prelude::*;
 use tiff::encoder::compression::DeflateLevel;
@@ -446,14 +447,14 @@ fn varieties_that_are_not_taken_are_named() {
         )
         .unwrap_err();
         let message = refused.to_string();
-        assert_eq!(refused.code(), "image.unsupported", "{message}");
+        assert_eq!(refused.code(), FailureCode::ImageUnsupported, "{message}");
         assert!(
             message.contains(found) && message.contains("JPEG"),
             "{message}"
         );
     }
     let jpeg_in_bmp = bare_bmp(1, 1, 24, 4, &strip);
-    assert_eq!(refusal(&jpeg_in_bmp).code(), "image.unsupported");
+    assert_eq!(refusal(&jpeg_in_bmp).code(), FailureCode::ImageUnsupported);
 }
 
 #[test]
@@ -472,7 +473,7 @@ fn what_promises_too_much_is_refused_by_the_probe() {
     ];
     for bytes in huge {
         let refused = probe(&bytes, &limits()).unwrap_err();
-        assert_eq!(refused.code(), "image.too_large", "{refused}");
+        assert_eq!(refused.code(), FailureCode::ImageTooLarge, "{refused}");
     }
 
     let mut frame = gif(&[RgbaImage::from_pixel(2, 2, Rgba([9, 9, 9, 255]))]);
@@ -511,7 +512,7 @@ fn what_promises_too_much_is_refused_by_the_probe() {
     for (bytes, reason) in lies {
         let refused = probe(&bytes, &limits()).unwrap_err();
         assert!(refused.to_string().contains(reason), "{refused}");
-        assert_eq!(refused.code(), "image.unreadable");
+        assert_eq!(refused.code(), FailureCode::ImageUnreadable);
     }
 }
 

@@ -434,8 +434,8 @@ fn what_a_real_photograph_lacks_is_said() {
     for (name, photograph) in installed.photographs() {
         let mut lacking = |photograph: &DynamicImage, required: &Requirements| {
             let quality = installed.main_face(photograph).quality;
-            let lacks = required.lacking(&quality);
-            let measures: Vec<Measure> = lacks.iter().map(|lack| lack.measure).collect();
+            let unmet = required.unmet_by(&quality);
+            let measures: Vec<Measure> = unmet.iter().map(|lack| lack.measure).collect();
             (measures, quality)
         };
         let dark = |share: f32| {
@@ -457,8 +457,8 @@ fn what_a_real_photograph_lacks_is_said() {
         let tiny = sized(&mut installed, &photograph, 16.0);
         let mut lacking = |photograph: &DynamicImage, required: &Requirements| {
             let quality = installed.main_face(photograph).quality;
-            let lacks = required.lacking(&quality);
-            lacks.iter().map(|lack| lack.measure).collect::<Vec<_>>()
+            let unmet = required.unmet_by(&quality);
+            unmet.iter().map(|lack| lack.measure).collect::<Vec<_>>()
         };
         assert_eq!(lacking(&small, &enrolment), [Measure::Size], "{name}");
         assert_eq!(lacking(&small, &naming), [], "{name}");

@@ -1,6 +1,6 @@
 //! The cutoff at a chosen rate of strangers taken for somebody.
 
-use muster_jobs::Shipped;
+use muster_jobs::ShippedCalibration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,7 +14,7 @@ pub const DEFAULT_TARGET: f64 = 1e-3;
 const HIGHEST: f64 = 0.7;
 /// Fewer people say nothing of a distribution.
 const FEWEST_PEOPLE: usize = 10;
-/// From this share of the gallery's own say on, the shipped distribution does not matter.
+/// From this weight of the gallery's own distribution on, the shipped distribution does not matter.
 const OWN_FROM: f64 = 0.9;
 
 /// What a cutoff rests on.
@@ -62,7 +62,7 @@ impl Cutoff {
     /// Own is the similarity to a person with up to [`SAMPLED`] faces, so that many more
     /// count as several people; shipped is that to a single face.
     #[must_use]
-    pub fn for_target(gallery: &Gallery, shipped: &Shipped, target: f64) -> Self {
+    pub fn for_target(gallery: &Gallery, shipped: &ShippedCalibration, target: f64) -> Self {
         Self::estimate(
             Impostors::of(gallery).as_ref(),
             gallery.people_count(),
@@ -76,28 +76,28 @@ impl Cutoff {
         own: Option<&Impostors>,
         people: usize,
         faces: usize,
-        shipped: &Shipped,
+        shipped: &ShippedCalibration,
         target: f64,
     ) -> Self {
         let least = f64::from(shipped.cutoff);
         let prior = shipped.impostors.map(|shipped| {
-            let beyond = normal::beyond(match_rate(target, faces));
+            let beyond = normal::inverse_survival(match_rate(target, faces));
             f64::from(shipped.mean) + f64::from(shipped.deviation) * beyond
         });
         let own = own.filter(|own| own.people >= FEWEST_PEOPLE);
-        let say = own.map_or(0.0, |own| {
+        let weight = own.map_or(0.0, |own| {
             let shipped = shipped.impostors.map_or(0, |shipped| shipped.people);
             own.people as f64 / (own.people as f64 + f64::from(shipped))
         });
         let prior = prior.unwrap_or(least);
         let compared = people.max(faces.div_ceil(SAMPLED));
         let own = own.map_or(0.0, |own| own.exceeded_at(match_rate(target, compared)));
-        let value = (1.0 - say) * prior + say * own;
+        let value = (1.0 - weight) * prior + weight * own;
         Self {
             value: value.clamp(least, HIGHEST.max(least)) as f32,
-            basis: if say == 0.0 {
+            basis: if weight == 0.0 {
                 Basis::Shipped
-            } else if say < OWN_FROM {
+            } else if weight < OWN_FROM {
                 Basis::Blended
             } else {
                 Basis::Own
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    const SHIPPED: Shipped = Shipped {
+    const SHIPPED: ShippedCalibration = ShippedCalibration {
         cutoff: 0.363,
         impostors: Some(ShippedImpostors {
             mean: 0.05,
@@ -143,7 +143,7 @@ mod tests {
         let few = own(FEWEST_PEOPLE - 1, 0.9, 0.3);
         let cutoff = Cutoff::estimate(Some(&few), 9, 9, &SHIPPED, DEFAULT_TARGET);
         assert_eq!(cutoff.basis, Basis::Shipped);
-        let alone = Shipped {
+        let alone = ShippedCalibration {
             impostors: None,
             ..SHIPPED
         };

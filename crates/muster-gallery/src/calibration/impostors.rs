@@ -24,7 +24,7 @@ const PARTS: f64 = 200.0;
 static FITTED: LazyLock<Vec<(f64, f64)>> = LazyLock::new(|| {
     let shares = QUANTILES.map(|part| (part as f64 + 0.5) / PARTS);
     shares
-        .map(|share| (share, normal::beyond(1.0 - share)))
+        .map(|share| (share, normal::inverse_survival(1.0 - share)))
         .collect()
 });
 
@@ -84,7 +84,7 @@ impl Impostors {
     /// The similarity that a comparison with one other person exceeds at that rate.
     #[must_use]
     pub fn exceeded_at(&self, rate: f64) -> f64 {
-        self.centre + self.spread * normal::beyond(rate)
+        self.centre + self.spread * normal::inverse_survival(rate)
     }
 }
 
@@ -137,7 +137,7 @@ pub(crate) mod tests {
         let count = 20_000;
         let normal = |n: usize| {
             let share = (n as f64 + 0.5) / f64::from(count);
-            (0.1 + 0.08 * normal::beyond(1.0 - share)) as f32
+            (0.1 + 0.08 * normal::inverse_survival(1.0 - share)) as f32
         };
         let mut values: Vec<f32> = (0..count as usize).rev().map(normal).collect();
         let near = |(centre, spread): (f64, f64)| {
@@ -159,7 +159,7 @@ pub(crate) mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
             let share = ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-            normal::beyond(share) as f32
+            normal::inverse_survival(share) as f32
         };
         let people = (0..count).map(|n| {
             let values: Vec<f32> = (0..dimensions).map(|_| draw()).collect();

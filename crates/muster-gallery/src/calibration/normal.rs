@@ -6,17 +6,17 @@ use std::f64::consts::SQRT_2;
 const FURTHEST: f64 = 38.0;
 
 /// The share of a standard normal distribution that lies above `z`.
-pub fn above(z: f64) -> f64 {
+pub fn survival(z: f64) -> f64 {
     0.5 * libm::erfc(z / SQRT_2)
 }
 
 /// The value above which that share of a standard normal distribution lies.
-pub fn beyond(share: f64) -> f64 {
+pub fn inverse_survival(share: f64) -> f64 {
     let (mut low, mut high) = (-FURTHEST, FURTHEST);
     // Halved until neighbouring doubles remain.
     for _ in 0..64 {
         let middle = low + (high - low) / 2.0;
-        if above(middle) > share {
+        if survival(middle) > share {
             low = middle;
         } else {
             high = middle;
@@ -39,9 +39,9 @@ mod tests {
             (4.753_424_308_822_899, 1e-6),
             (5.997_807_015_007_687, 1e-9),
         ] {
-            assert!((above(z) / share - 1.0).abs() < 1e-9, "above {z}");
-            assert!((beyond(share) - z).abs() < 1e-9, "beyond {share}");
+            assert!((survival(z) / share - 1.0).abs() < 1e-9, "above {z}");
+            assert!((inverse_survival(share) - z).abs() < 1e-9, "beyond {share}");
         }
-        assert!((beyond(0.975) + beyond(0.025)).abs() < 1e-9);
+        assert!((inverse_survival(0.975) + inverse_survival(0.025)).abs() < 1e-9);
     }
 }

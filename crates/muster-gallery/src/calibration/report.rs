@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_jobs::{Embedding, Shipped};
+use muster_jobs::{Embedding, ShippedCalibration};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -89,7 +89,12 @@ impl LeftOut {
 /// for the FPIR; up to three faces of each of those who have several are looked for among everybody
 /// without that face, for rank 1 and FNIR. Takes a search for each face.
 #[must_use]
-pub fn report(gallery: &Gallery, shipped: &Shipped, target: f64, set: Option<f32>) -> Report {
+pub fn report(
+    gallery: &Gallery,
+    shipped: &ShippedCalibration,
+    target: f64,
+    set: Option<f32>,
+) -> Report {
     let own = Impostors::of(gallery);
     let people = gallery.people_count();
     let faces = gallery.faces();
@@ -100,7 +105,7 @@ pub fn report(gallery: &Gallery, shipped: &Shipped, target: f64, set: Option<f32
     let (mut strangers, mut probes) = (Vec::new(), Vec::new());
     if let Some(model) = gallery.model() {
         let step = people.div_ceil(PEOPLE).max(1);
-        for person in gallery.every(step) {
+        for person in gallery.every_nth(step) {
             leave_out(gallery, &person, model, &mut strangers, &mut probes);
         }
     }
@@ -205,7 +210,7 @@ mod tests {
     use super::*;
     use crate::{Embeddings, EnrolledFace};
 
-    const SHIPPED: Shipped = Shipped {
+    const SHIPPED: ShippedCalibration = ShippedCalibration {
         cutoff: 0.363,
         impostors: None,
     };

@@ -12,7 +12,7 @@ impl Cast {
     }
 
     /// A face that resembles the people A, B… of the cast.
-    fn face(&self, similarities: &[(char, f32)]) -> Face {
+    fn face(&self, similarities: &[(char, f32)]) -> FaceCandidates {
         let mut candidates: Vec<Candidate> = similarities
             .iter()
             .map(|(name, similarity)| Candidate {
@@ -23,9 +23,9 @@ impl Cast {
             })
             .collect();
         candidates.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
-        Face {
+        FaceCandidates {
             candidates,
-            lacks: Vec::new(),
+            unmet: Vec::new(),
         }
     }
 }
@@ -37,9 +37,9 @@ const RULES: Rules = Rules {
 };
 
 /// The decision and whose figures they are, one word a face: "match A".
-fn words(faces: &[Face], rules: &Rules) -> Vec<String> {
+fn words(faces: &[FaceCandidates], rules: &Rules) -> Vec<String> {
     let verdicts = decide(faces, rules);
-    let word = |(face, verdict): (&Face, Verdict)| {
+    let word = |(face, verdict): (&FaceCandidates, Verdict)| {
         let name = verdict
             .best
             .map_or("nobody", |place| &face.candidates[place].name);
@@ -48,7 +48,7 @@ fn words(faces: &[Face], rules: &Rules) -> Vec<String> {
     faces.iter().zip(verdicts).map(word).collect()
 }
 
-fn sentences(faces: &[Face], face: usize) -> Vec<String> {
+fn sentences(faces: &[FaceCandidates], face: usize) -> Vec<String> {
     let reasons = &decide(faces, &RULES)[face].reasons;
     reasons.iter().map(Reason::to_string).collect()
 }

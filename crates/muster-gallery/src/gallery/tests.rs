@@ -17,7 +17,7 @@ fn person(number: usize, directions: &[Vec<f32>]) -> Person {
     }
 }
 
-/// The same gallery, everybody in segments.
+/// Puts everybody of a gallery into segments.
 fn restored(gallery: &Gallery) -> Gallery {
     let snapshot = Snapshot {
         sequence: 1,
@@ -61,8 +61,8 @@ proptest! {
         expected.truncate(count);
         let found = gallery.nearest(&probe, count);
         prop_assert_eq!(found.iter().map(|c| c.similarity).collect::<Vec<_>>(), expected.clone());
-        for candidate in found {
-            prop_assert_eq!(candidate.similarity, best(&candidate.person));
+        for near in found {
+            prop_assert_eq!(near.similarity, best(&near.person));
         }
         let restored = restored(&gallery);
         prop_assert_eq!(&restored, &gallery);
@@ -73,7 +73,7 @@ proptest! {
                 prop_assert_eq!(similarities.collect::<Vec<_>>(), expected.clone());
             }
             let people: Vec<Person> = gallery.people().map(Cow::into_owned).collect();
-            let some: Vec<Person> = gallery.every(count).map(Cow::into_owned).collect();
+            let some: Vec<Person> = gallery.every_nth(count).map(Cow::into_owned).collect();
             prop_assert!(some.iter().eq(people.iter().step_by(count)));
             for (person, (id, made)) in people.iter().zip(gallery.embeddings()) {
                 prop_assert_eq!(person.id, id);
@@ -155,7 +155,7 @@ fn a_change_of_the_model_is_one_step_and_so_is_the_way_back() {
     gallery.apply(6, Change::UseModel("sface".to_owned()));
     assert_eq!(nearest(&gallery, &[1.0, 0.0]), "0");
     let mut bare = people[0].clone();
-    assert!(!gallery.forgets(&Change::Put(bare.clone())));
+    assert!(!gallery.must_erase(&Change::Put(bare.clone())));
     for (_, embeddings) in bare.embeddings_mut() {
         *embeddings = embeddings.clone().without("other");
     }
@@ -163,7 +163,7 @@ fn a_change_of_the_model_is_one_step_and_so_is_the_way_back() {
         bare.faces[0].embeddings,
         Embeddings::of("sface", Embedding::normalise(&[1.0, 0.0]).unwrap())
     );
-    assert!(gallery.forgets(&Change::Put(bare)));
+    assert!(gallery.must_erase(&Change::Put(bare)));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn the_likest_denial_counts() {
     let mut gallery = Gallery::default();
     gallery.apply(1, Change::Put(anna));
     assert!(
-        gallery.forgets(&Change::Put(forgiven)),
+        gallery.must_erase(&Change::Put(forgiven)),
         "its embedding must go"
     );
 }
@@ -215,16 +215,16 @@ fn the_likest_denial_counts() {
 fn a_change_forgets_when_it_drops_a_face_or_a_person() {
     let mut gallery = Gallery::default();
     let anna = person(1, &[vec![1.0, 0.0], vec![0.0, 1.0]]);
-    assert!(!gallery.forgets(&Change::Put(anna.clone())));
+    assert!(!gallery.must_erase(&Change::Put(anna.clone())));
     gallery.apply(1, Change::Put(anna.clone()));
     let mut fewer = anna.clone();
     fewer.faces.pop();
-    assert!(gallery.forgets(&Change::Put(fewer)));
+    assert!(gallery.must_erase(&Change::Put(fewer)));
     let mut more = anna.clone();
     more.faces
         .push(person(2, &[vec![1.0, 1.0]]).faces.remove(0));
-    assert!(!gallery.forgets(&Change::Put(more)));
-    assert!(gallery.forgets(&Change::Remove(anna.id)));
+    assert!(!gallery.must_erase(&Change::Put(more)));
+    assert!(gallery.must_erase(&Change::Remove(anna.id)));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn of_fifty_thousand_the_nearest_is_found() {
     // Probes of nobody, the nearest of whom is but the greatest of many chance similarities.
     let found = (0..200).filter(|_| {
         let probe = Embedding::normalise(&random_direction(&mut state)).unwrap();
-        let best = |nearest: Vec<Candidate<'_>>| (nearest[0].person.id, nearest[0].similarity);
+        let best = |nearest: Vec<Neighbour<'_>>| (nearest[0].person.id, nearest[0].similarity);
         best(gallery.nearest(&probe, 5)) == best(gallery.nearest_exactly(&probe, 5))
     });
     let found = found.count();

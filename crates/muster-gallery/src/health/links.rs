@@ -63,8 +63,8 @@ impl<'a> Links<'a> {
 
     /// A face that reaches the cutoff for another.
     pub fn add(&mut self, person: &Person, face: &EnrolledFace, other: &Person) {
-        self.know(person);
-        self.know(other);
+        self.load(person);
+        self.load(other);
         if let Some(embedding) = face.embeddings.by(self.model) {
             self.links.push(Link {
                 face: face.id,
@@ -77,7 +77,7 @@ impl<'a> Links<'a> {
         }
     }
 
-    fn know(&mut self, person: &Person) {
+    fn load(&mut self, person: &Person) {
         let model = self.model;
         self.people.entry(person.id).or_insert_with(|| {
             let faces = person.faces.iter();
@@ -103,7 +103,7 @@ impl<'a> Links<'a> {
     }
 
     /// Moves the clearest until none is left; answers them, clearest first.
-    pub fn settle(&mut self) -> Vec<Mislabelled> {
+    pub fn resolve(&mut self) -> Vec<Mislabelled> {
         let mut found = Vec::new();
         let mut changed: Option<(PersonId, PersonId)> = None;
         loop {
@@ -153,7 +153,7 @@ impl<'a> Links<'a> {
     pub fn pair(&mut self, first: PersonId, second: PersonId, nearest: f32) -> Option<Pair> {
         for id in [first, second] {
             let person = self.gallery.person(id)?;
-            self.know(&person);
+            self.load(&person);
         }
         let (a, b) = (&self.people[&first], &self.people[&second]);
         let all = a.faces.iter().take(FACES).flat_map(|(_, face)| {

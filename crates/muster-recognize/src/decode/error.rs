@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use muster_jobs::{Failure, FailureCode};
+
 use super::format::{ACCEPTED, Format};
 
 /// The remedy for what is a picture of a kind that is taken, but a rare variety.
@@ -34,7 +36,7 @@ pub enum ImageError {
         /// What was wrong with it.
         reason: String,
     },
-    /// The file is over [`DecodeLimits::max_bytes`](super::DecodeLimits::max_bytes).
+    /// The file is over [`DecodeLimits::max_bytes`](super::limits::DecodeLimits::max_bytes).
     #[error("the file has {got} bytes and at most {max} are taken: send a smaller picture")]
     TooLargeBytes {
         /// Bytes of the file.
@@ -42,7 +44,7 @@ pub enum ImageError {
         /// Bytes that are taken.
         max: usize,
     },
-    /// The picture is over [`DecodeLimits::max_pixels`](super::DecodeLimits::max_pixels).
+    /// The picture is over [`DecodeLimits::max_pixels`](super::limits::DecodeLimits::max_pixels).
     #[error(
         "the picture is {width}x{height} and at most {max} pixels are taken: send a smaller picture"
     )]
@@ -57,13 +59,12 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// The stable code for a client: `image.unreadable` (422), `image.unsupported` (415) or
-    /// `image.too_large` (413).
-    pub fn code(&self) -> &'static str {
+    /// The stable code for a client.
+    pub fn code(&self) -> FailureCode {
         match self {
-            Self::Empty | Self::Unreadable { .. } => "image.unreadable",
-            Self::Unsupported { .. } => "image.unsupported",
-            Self::TooLargeBytes { .. } | Self::TooManyPixels { .. } => "image.too_large",
+            Self::Empty | Self::Unreadable { .. } => FailureCode::ImageUnreadable,
+            Self::Unsupported { .. } => FailureCode::ImageUnsupported,
+            Self::TooLargeBytes { .. } | Self::TooManyPixels { .. } => FailureCode::ImageTooLarge,
         }
     }
 
@@ -71,6 +72,15 @@ impl ImageError {
         Self::Unreadable {
             format,
             reason: reason.to_string(),
+        }
+    }
+}
+
+impl From<&ImageError> for Failure {
+    fn from(error: &ImageError) -> Self {
+        Self {
+            code: error.code(),
+            detail: error.to_string(),
         }
     }
 }

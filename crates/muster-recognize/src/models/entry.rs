@@ -1,6 +1,6 @@
 //! A model's entry in the manifest: all that the service must know of it.
 
-use muster_jobs::{Shipped, ShippedImpostors};
+use muster_jobs::{ShippedCalibration, ShippedImpostors};
 use serde::Deserialize;
 
 use crate::align::ALIGNED_SIZE;
@@ -108,7 +108,7 @@ pub enum Placement {
     },
 }
 
-impl From<&EmbedderEntry> for Shipped {
+impl From<&EmbedderEntry> for ShippedCalibration {
     fn from(embedder: &EmbedderEntry) -> Self {
         let calibration = embedder.calibration.as_ref();
         Self {
