@@ -26,6 +26,8 @@ use muster_gallery::{
 };
 use muster_jobs::{Embedding, ShippedCalibration};
 use object_store::local::LocalFileSystem;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 const DIMENSIONS: usize = 128;
@@ -90,15 +92,15 @@ struct Searched {
     resident_before_brute_force_bytes: u64,
 }
 
-/// SplitMix64 (G. Steele et al., 2014).
-struct Random(u64);
+struct Random(SplitMix64);
 
 impl Random {
+    fn seeded(seed: u64) -> Self {
+        Self(SplitMix64::seed_from_u64(seed))
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let state = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        state ^ (state >> 31)
+        self.0.next_u64()
     }
 
     /// Between 0 and 1.
@@ -127,7 +129,7 @@ impl Random {
 
 /// The identity of that number, and what its faces are drawn with.
 fn identity(number: usize) -> (Embedding, Random) {
-    let mut random = Random(SEED ^ (number as u64).wrapping_mul(0xd134_2543_de82_ef95));
+    let mut random = Random::seeded(SEED ^ (number as u64).wrapping_mul(0xd134_2543_de82_ef95));
     (random.direction(), random)
 }
 
@@ -253,7 +255,7 @@ async fn search(folder: &Path, options: &Options) -> Searched {
     let people = options.faces / options.per_person;
     assert_eq!(gallery.people_count(), people);
 
-    let mut random = Random(!SEED);
+    let mut random = Random::seeded(!SEED);
     let probes: Vec<Embedding> = (0..options.probes)
         .map(|n| match n % 2 {
             0 => {

@@ -10,6 +10,11 @@
 //! Codes stand in blocks of 32 rows, so that one shuffle of a vector register looks up two
 //! coordinates of 32 rows (F. André et al., Cache locality is not enough, VLDB 2015).
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+/// What the rotation is drawn from: "muster".
+const SEED: u64 = 0x6d75_7374_6572;
 /// Rows whose codes stand together.
 pub(super) const BLOCK: usize = 32;
 /// Values of a nibble, which holds two coordinates.
@@ -33,10 +38,13 @@ pub(super) struct Quantizer {
 impl Quantizer {
     pub fn new(dimension: usize) -> Self {
         let width = width(dimension);
-        let mut state = 0x6d75_7374_6572_u64;
+        let mut random = SplitMix64::seed_from_u64(SEED);
         let mut sign = || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            if mix(state) & 1 == 0 { 1.0 } else { -1.0 }
+            if random.next_u64() & 1 == 0 {
+                1.0
+            } else {
+                -1.0
+            }
         };
         let signs = [(); ROUNDS].map(|()| (0..width).map(|_| sign()).collect());
         Self { dimension, signs }
@@ -139,13 +147,6 @@ fn hadamard(values: &mut [f32]) {
     }
 }
 
-/// The finaliser of SplitMix64 (G. Steele et al., 2014).
-fn mix(state: u64) -> u64 {
-    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use muster_jobs::Embedding;
@@ -155,6 +156,13 @@ mod tests {
 
     fn unit(values: &[f32]) -> Embedding {
         Embedding::normalise(values).unwrap()
+    }
+
+    #[test]
+    fn the_rotation_of_stored_codes_is_pinned() {
+        let signs = Quantizer::new(8).signs.concat();
+        let signs = signs.iter().map(|sign| if *sign > 0.0 { '+' } else { '-' });
+        assert_eq!(signs.collect::<String>(), "-+-++----++++-++++--+++-");
     }
 
     proptest! {

@@ -2,6 +2,9 @@
 
 use std::sync::LazyLock;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
 use super::normal;
 use crate::gallery::Gallery;
 use crate::person::PersonId;
@@ -116,13 +119,9 @@ fn fit(similarities: &mut [f32]) -> (f64, f64) {
     (mean_s - spread * mean_z, spread)
 }
 
-/// A number by which people who were enrolled one after the other stand apart: Sebastiano Vigna's
-/// splitmix64 of the id's random half.
+/// A number by which people who were enrolled one after the other stand apart.
 fn scattered(id: PersonId) -> u64 {
-    let mut x = id.random_half().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    SplitMix64::seed_from_u64(id.random_half()).next_u64()
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
 //! The normal distribution: how much lies beyond a value, and beyond which value how much lies.
+//!
+//! `statrs` has both, by approximations of its own that differ in the last digits, and a cutoff is to
+//! be alike in every version; the error function is `libm`'s.
 
 use std::f64::consts::SQRT_2;
 

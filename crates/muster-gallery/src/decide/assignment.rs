@@ -6,6 +6,10 @@
 /// `weights[row]` holds the columns that the row may be given, each with a weight of 0 or more; a
 /// row may be given nothing, for 0. Columns are below `columns`. Answers each row's column.
 ///
+/// `pathfinding`'s `kuhn_munkres` wants weights that are totally ordered and finite, a full matrix
+/// with no more rows than columns, and six more crates; here weights are `f64`, most pairs are not
+/// allowed, and among equal sums the answer stays what it was.
+///
 /// The Hungarian method with potentials (H. W. Kuhn, 1955; J. Munkres, 1957), in
 /// O(rows^2 x (rows + columns)).
 pub fn best(weights: &[Vec<(usize, f64)>], columns: usize) -> Vec<Option<usize>> {

@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::SeedableRng as _;
 
 use super::*;
 use crate::segment::Segment;
@@ -260,26 +262,21 @@ fn another_models_segments_are_compared_by_their_records_until_they_are_written_
     }
 }
 
-/// Directions as they are drawn in `benches/gallery.rs`, by splitmix64.
-fn random_direction(state: &mut u64) -> Vec<f32> {
-    let mut share = || {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
+/// Directions as they are drawn in `benches/gallery.rs`.
+fn random_direction(random: &mut SplitMix64) -> Vec<f32> {
+    let mut share = || (random.next_u64() >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
     (0..128).map(|_| (0..6).map(|_| share()).sum()).collect()
 }
 
 #[test]
 fn of_fifty_thousand_the_nearest_is_found() {
-    let mut state = 3;
-    let people = (0..50_000).map(|n| person(n, &[random_direction(&mut state)]));
+    let mut random = SplitMix64::seed_from_u64(3);
+    let people = (0..50_000).map(|n| person(n, &[random_direction(&mut random)]));
     let gallery = restored(&Gallery::of("sface", people.collect()));
     assert!(gallery.snapshot.segments.len() > 3 && gallery.faces() > EXACT_UP_TO);
     // Probes of nobody, the nearest of whom is but the greatest of many chance similarities.
     let found = (0..200).filter(|_| {
-        let probe = Embedding::normalise(&random_direction(&mut state)).unwrap();
+        let probe = Embedding::normalise(&random_direction(&mut random)).unwrap();
         let best = |nearest: Vec<Neighbour<'_>>| (nearest[0].person.id, nearest[0].similarity);
         best(gallery.nearest(&probe, 5)) == best(gallery.nearest_exactly(&probe, 5))
     });

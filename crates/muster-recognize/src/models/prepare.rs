@@ -1,7 +1,7 @@
 //! Turning a block-quantised ONNX model into a plain one that every runtime takes, and one with
 //! vanishing weights into one without.
 //!
-//! The same bytes in give the same bytes out, so that the result is pinned by its hash like
+//! Equal bytes in give equal bytes out, so that the result is pinned by its hash like
 //! everything else that is installed.
 
 use std::collections::{HashMap, HashSet};
