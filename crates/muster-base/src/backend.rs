@@ -8,10 +8,10 @@ use anyhow::Context;
 use aws_config::SdkConfig;
 use futures::TryStreamExt;
 use muster_gallery::{GalleryStore, SegmentCache, Source};
-use muster_jobs::{
-    ENROLLED_PREFIX, FileName, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, OUTPUT_PREFIX,
-    ObjectKeys, Purpose, RequestId, STATUS_PREFIX,
+use muster_jobs::keys::{
+    self, ENROLLED_PREFIX, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, OUTPUT_PREFIX, ObjectKeys,
 };
+use muster_jobs::{FileName, Purpose, RequestId};
 use muster_queue::{
     OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
 };
@@ -225,7 +225,7 @@ impl Backend {
 
     /// Where a request's photograph is uploaded to, in the input store.
     pub fn input_key(&self, purpose: Purpose, id: RequestId, file: &FileName) -> Path {
-        self.layout(purpose).input(id, file).into_iter().collect()
+        Path::from(self.layout(purpose).input(id, file))
     }
 
     /// How the objects of a request are named: only recognition knows the layout by file name.
@@ -238,25 +238,22 @@ impl Backend {
 
     /// Where the photograph of an enrolled or denied face is kept, in the store for them.
     pub fn kept(source: Source) -> Path {
-        Path::from(match source {
-            Source::Face(id) => id.to_string(),
-            Source::Denial(id) => id.to_string(),
-        })
+        Path::from(source.photograph_key())
     }
 
     /// Where a request's result is written to, in the output store.
     pub fn output_key(&self, id: RequestId, file: &FileName) -> Path {
-        self.keys.output(id, file).into_iter().collect()
+        Path::from(self.keys.output(id, file))
     }
 
     /// Where a result that is too large for a queue is written to, in the output store.
     pub fn large_output_key(&self, id: RequestId, file: &FileName) -> Path {
-        ObjectKeys::Request.output(id, file).into_iter().collect()
+        Path::from(ObjectKeys::Request.output(id, file))
     }
 
     /// Below which a request's photograph and result are, whatever its file is called.
     pub fn of_request(id: RequestId) -> Path {
-        Path::from(id.to_string())
+        Path::from(keys::request_prefix(id))
     }
 
     /// The client's file name at the end of a request's key, where it is percent-encoded.
@@ -267,12 +264,12 @@ impl Backend {
 
     /// Where it is said that a request is a job, in the input store.
     pub fn job_key(id: RequestId, file: &FileName) -> Path {
-        muster_jobs::job(id, file).into_iter().collect()
+        Path::from(keys::job(id, file))
     }
 
     /// Below which it is said that a request is a job, whatever its file is called.
     pub fn of_job(id: RequestId) -> Path {
-        Path::from_iter([JOBS_PREFIX, &id.to_string()])
+        Path::from(keys::job_prefix(id))
     }
 
     /// Below which all jobs are.
@@ -282,28 +279,27 @@ impl Backend {
 
     /// What sorts after everything of this job, and before everything of the next.
     pub fn after_job(id: RequestId) -> Path {
-        // A zero is what comes next to a slash.
-        Path::from_iter([JOBS_PREFIX.to_owned(), format!("{id}0")])
+        Path::from(keys::after_job(id))
     }
 
     /// Where the controller keeps what it has learned, in the state store.
     pub fn learned() -> Path {
-        Path::from_iter([STATUS_PREFIX, "learned.json"])
+        Path::from(keys::LEARNED)
     }
 
     /// Where it is said which model the gallery is being changed to, in the state store.
     pub fn model_change() -> Path {
-        Path::from_iter([STATUS_PREFIX, "model-change.json"])
+        Path::from(keys::MODEL_CHANGE)
     }
 
     /// Below which it is said what the next model made no embedding of, in the state store.
     pub fn not_embedded() -> Path {
-        Path::from_iter([STATUS_PREFIX, "model-change"])
+        Path::from(keys::NOT_EMBEDDED_PREFIX)
     }
 
     /// Where the controller says how the fleet fares, in the state store.
     pub fn fleet_status() -> Path {
-        Path::from_iter([STATUS_PREFIX, "fleet.json"])
+        Path::from(keys::FLEET_STATUS)
     }
 }
 

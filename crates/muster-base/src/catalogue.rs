@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use muster_gallery::Gallery;
-use muster_jobs::Shipped;
+use muster_jobs::ShippedCalibration;
 use muster_recognize::models::Manifest;
 
 use crate::settings::ModelSettings;
@@ -46,12 +46,12 @@ impl Catalogue {
     }
 
     /// What is shipped with that model.
-    pub fn shipped_of(&self, gallery: &Gallery) -> Shipped {
+    pub fn shipped_of(&self, gallery: &Gallery) -> ShippedCalibration {
         let model = self.model_of(gallery);
         match self.manifest.embedder_named(&model) {
-            Some(embedder) => Shipped::from(embedder),
+            Some(embedder) => ShippedCalibration::from(embedder),
             // A role does not start on such a gallery.
-            None => Shipped {
+            None => ShippedCalibration {
                 cutoff: 1.0,
                 impostors: None,
             },

@@ -12,7 +12,6 @@ mod error_chain;
 pub mod fleet_status;
 pub mod live_gallery;
 pub mod logging;
-pub mod photo_failure;
 pub mod settings;
 pub mod signals;
 pub mod traces;

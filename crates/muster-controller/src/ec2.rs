@@ -11,7 +11,8 @@ use muster_base::{ErrorChain, aws, backoff};
 use muster_fleet::{
     Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, FleetError, Heard, InstanceId, Lease, Phase,
 };
-use muster_jobs::{STATUS_PREFIX, WorkerPhase, WorkerReport};
+use muster_jobs::keys::{CONTROLLER_LEASE, STATUS_PREFIX};
+use muster_jobs::{WorkerPhase, WorkerReport};
 use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -110,7 +111,7 @@ async fn take_over(
     before: Option<&Lease>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<(Arc<Lease>, Arc<Ec2Fleet>)>> {
-    let key = Path::from_iter([STATUS_PREFIX, "controller-lease.json"]);
+    let key = Path::from(CONTROLLER_LEASE);
     let state = Arc::clone(&backend.state);
     let lease = match before {
         // One that was lost to nobody is regained without a wait.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use muster_gallery::{Embeddings, EnrolledFace, Gallery, Person};
+use muster_gallery::{Embeddings, EnrolledFace, Gallery, Judge, Person};
 use muster_jobs::Embedding;
 use muster_recognize::decode::DecodeLimits;
 use muster_recognize::models::Installation;
@@ -16,7 +16,6 @@ use crate::photos::{Variation, open, photos_in, square_jpeg};
 use muster_api::progress;
 use muster_base::catalogue::Catalogue;
 use muster_base::settings::Settings;
-use muster_worker::Judge;
 
 /// Photographs that are run before the measured ones.
 const WARM_UP: usize = 5;
@@ -59,7 +58,8 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut recognizer = Recognizer::load(&installation.model_files(), options)?;
     let embedder = installation.embedder();
     let gallery = synthetic_gallery(&embedder.name, embedder.dimensions);
-    let judge = Judge::new(&settings.decisions, Catalogue::open(&settings.models)?);
+    let shipped = Catalogue::open(&settings.models)?.shipped_of(&gallery);
+    let judge = Judge::new(settings.decisions.judge_options());
 
     let mut totals = Vec::new();
     let mut raws = Vec::new();
@@ -72,7 +72,7 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         let begun = Instant::now();
         let analysis = recognizer.analyze(bytes)?;
         let matching = Instant::now();
-        std::hint::black_box(judge.decide(&analysis.faces, &gallery));
+        std::hint::black_box(judge.decide(&analysis.faces, &gallery, &shipped));
         let matched = matching.elapsed();
         let total = begun.elapsed();
         let raw = recognizer.run_models_alone(&analysis)?;

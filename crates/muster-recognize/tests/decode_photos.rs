@@ -13,6 +13,7 @@ use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, ImageBuffer, ImageEncoder, Luma, LumaA, Rgb, RgbImage, Rgba,
 };
+use muster_jobs::FailureCode;
 use muster_recognize::decode::{ACCEPTED, DecodeLimits, Format, ImageError, Photo, decode, probe};
 use proptest::prelude::*;
 
@@ -297,7 +298,7 @@ fn damage_in_the_middle_of_a_jpeg_is_refused_where_it_shows() {
         .0
         .fill([0xFF, 0x00]);
     let refused = decode(&damaged, &limits()).unwrap_err();
-    assert_eq!(refused.code(), "image.unreadable");
+    assert_eq!(refused.code(), FailureCode::ImageUnreadable);
 }
 
 #[test]
@@ -334,7 +335,7 @@ fn other_kinds_are_named() {
     for (bytes, kind, remedy) in cases {
         let refused = decode(bytes, &limits()).unwrap_err();
         let message = refused.to_string();
-        assert_eq!(refused.code(), "image.unsupported", "{message}");
+        assert_eq!(refused.code(), FailureCode::ImageUnsupported, "{message}");
         assert!(
             message.contains(kind) && message.contains(remedy),
             "{message}"
@@ -349,7 +350,7 @@ fn other_kinds_are_named() {
     .concat();
     assert_eq!(
         decode(&rare, &limits()).unwrap_err().code(),
-        "image.unsupported"
+        FailureCode::ImageUnsupported
     );
 }
 
@@ -364,7 +365,7 @@ fn a_huge_header_is_refused_before_any_pixel() {
     };
     assert_eq!(probe(&bomb, &limits()), Err(refused.clone()));
     assert_eq!(decode(&bomb, &limits()), Err(refused.clone()));
-    assert_eq!(refused.code(), "image.too_large");
+    assert_eq!(refused.code(), FailureCode::ImageTooLarge);
 
     let mut wide = jpeg(&scene(16, 16));
     let frame = wide
@@ -374,7 +375,7 @@ fn a_huge_header_is_refused_before_any_pixel() {
     wide[frame + 5..frame + 9].fill(0xFF);
     assert_eq!(
         decode(&wide, &limits()).unwrap_err().code(),
-        "image.too_large"
+        FailureCode::ImageTooLarge
     );
 
     // The canvas is small and the frame in it is not.
@@ -386,7 +387,7 @@ fn a_huge_header_is_refused_before_any_pixel() {
     webp[frame + 3..frame + 7].copy_from_slice(&[0xFF, 0x3F, 0xFF, 0x3F]);
     assert_eq!(
         decode(&webp, &limits()).unwrap_err().code(),
-        "image.unreadable"
+        FailureCode::ImageUnreadable
     );
 
     let small = DecodeLimits {
@@ -405,7 +406,10 @@ fn a_huge_header_is_refused_before_any_pixel() {
         max_pixels: 16 * 16 - 1,
         ..limits()
     };
-    assert_eq!(probe(&bytes, &small).unwrap_err().code(), "image.too_large");
+    assert_eq!(
+        probe(&bytes, &small).unwrap_err().code(),
+        FailureCode::ImageTooLarge
+    );
     let enough = DecodeLimits {
         max_bytes: bytes.len(),
         max_pixels: 16 * 16,

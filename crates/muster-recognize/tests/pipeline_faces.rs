@@ -16,12 +16,11 @@ use image::imageops::FilterType;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use muster_jobs::{Measure, Requirements};
 use muster_recognize::decode::Photo;
-use muster_recognize::embed::EmbedderModel;
 use muster_recognize::engine::EngineError;
-use muster_recognize::models::{DEFAULT_PROFILE, Installation, default_root};
-use muster_recognize::recognizer::{
-    Analysis, Face, ModelFiles, Options, RecognizeError, Recognizer,
+use muster_recognize::models::{
+    DEFAULT_PROFILE, EmbedderModel, Installation, ModelFiles, default_root,
 };
+use muster_recognize::recognizer::{Analysis, Face, Options, RecognizeError, Recognizer};
 
 /// SFace's published cutoff for one person in two photographs.
 const SAME_PERSON: f32 = 0.363;

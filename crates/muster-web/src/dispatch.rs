@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use muster_jobs::keys::ObjectKeys;
 use muster_jobs::{
-    FileName, MESSAGE_VERSION, ObjectKeys, Outcome, Purpose, Reply, Request, RequestId,
-    TraceParent, now_ms,
+    FileName, MESSAGE_VERSION, Outcome, Purpose, Reply, Request, RequestId, TraceParent, now_ms,
 };
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
 use object_store::{ObjectStoreExt, PutPayload};

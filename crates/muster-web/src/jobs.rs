@@ -13,9 +13,8 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
-use muster_jobs::{
-    Failure, FailureCode, FileName, ObjectKeys, Purpose, Recognition, RequestId, now_ms,
-};
+use muster_jobs::keys::ObjectKeys;
+use muster_jobs::{Failure, FailureCode, FileName, Purpose, Recognition, RequestId, now_ms};
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
@@ -509,7 +508,7 @@ mod tests {
             let (id, file) = (RequestId::new(), FileName::from_client(&raw));
             let key = Backend::job_key(id, &file);
             prop_assert_eq!(job_of(&key), Some((id, file.clone())));
-            let key: Key = ObjectKeys::Request.input(id, &file).into_iter().collect();
+            let key = Key::from(ObjectKeys::Request.input(id, &file));
             prop_assert_eq!(Backend::file_of(&key), Some(file));
             prop_assert!(key < Backend::after_job(id));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::TryStreamExt;
-use muster_jobs::{JOBS_PREFIX, owned_by};
+use muster_jobs::keys::{JOBS_PREFIX, owned_by};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio_util::sync::CancellationToken;

@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use super::form::{Fields, FormField};
 use super::printable;
 use super::problem::{ApiError, Code, Refused};
-use muster_base::photo_failure::image_failure;
 
 /// A refused body is read to its end up to this size, so that the client gets to read the answer
 /// instead of a reset connection.
@@ -322,7 +321,7 @@ async fn read_photo(
             ),
         })
     } else {
-        decode::probe(&bytes, limits).map_err(|error| image_failure(&error))
+        decode::probe(&bytes, limits).map_err(|error| Failure::from(&error))
     };
     match probed {
         Ok(_) => Ok(Ok(bytes)),

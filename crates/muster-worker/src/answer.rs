@@ -6,13 +6,12 @@ use std::time::Instant;
 use base64::Engine as _;
 use bytes::Bytes;
 use muster_jobs::{
-    Embedded, EmbeddedFace, Embedding, Failure, FailureCode, ImageSize, Outcome, Purpose,
-    Recognition, Request, TimingMs, now_ms,
+    Embedded, EmbeddedFace, Embedding, FaceBox, FaceQuality, Failure, FailureCode, ImageSize,
+    Outcome, Purpose, Recognition, Request, TimingMs, now_ms,
 };
 use muster_queue::{Outgoing, Received};
 use object_store::GetOptions;
 
-use super::decide;
 use super::inference::Analyzed;
 use super::worker::{HandleError, Worker, millis, one};
 use muster_base::backoff;
@@ -187,7 +186,9 @@ impl Worker {
             .at_least(request.gallery_version, |gallery| {
                 let model = self.catalogue.model_of(gallery);
                 if models.first() == Some(&model) {
-                    Ok((model, self.judge.decide(&analysis.faces, gallery)))
+                    let shipped = self.catalogue.shipped_of(gallery);
+                    let decided = self.judge.decide(&analysis.faces, gallery, &shipped);
+                    Ok((model, decided))
                 } else {
                     Err(model)
                 }
@@ -232,7 +233,7 @@ fn embedded(
         model: model.clone(),
         found: analysis.faces.len() as u32,
         face: asked.map(|face| EmbeddedFace {
-            bounds: decide::face_box(face),
+            bounds: FaceBox::from(&face.bounds),
             confidence: face.confidence,
             embedding: encode(&face.embedding),
             others: others
@@ -240,7 +241,7 @@ fn embedded(
                 .cloned()
                 .zip(face.others.iter().map(encode))
                 .collect(),
-            quality: decide::face_quality(&face.quality),
+            quality: FaceQuality::from(&face.quality),
         }),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use muster_jobs::{FailureCode, ObjectKeys, Outcome, Purpose, Reply, Request, WorkerCpu};
+use muster_jobs::keys::ObjectKeys;
+use muster_jobs::{FailureCode, Outcome, Purpose, Reply, Request, WorkerCpu};
 use muster_queue::{Outgoing, QueueError};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};

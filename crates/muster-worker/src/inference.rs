@@ -15,7 +15,6 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use muster_base::ErrorChain;
 use muster_base::cpu;
-use muster_base::photo_failure::image_failure;
 
 /// How long a model that was missing is not looked for.
 const MISSING_FOR: Duration = Duration::from_secs(60);
@@ -146,7 +145,7 @@ impl Inference {
         };
         match answer {
             Ok(analyzed) => Ok(analyzed),
-            Err(AnalysisError::Photograph(error)) => Err(image_failure(&error)),
+            Err(AnalysisError::Photograph(error)) => Err(Failure::from(&error)),
             Err(error) => fatal(&ErrorChain(&error).to_string()),
         }
     }
@@ -286,7 +285,7 @@ mod tests {
         let everything = match everything {
             Ok(installation) => installation,
             Err(error) => {
-                assert!(std::env::var_os("CI").is_none(), "{error}");
+                assert!(!muster_testbed::in_ci(), "{error}");
                 eprintln!("SKIPPED: run `muster models install --all` ({error})");
                 return;
             }

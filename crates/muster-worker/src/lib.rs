@@ -6,7 +6,6 @@
 //! nothing: the visibility timeout returns its requests.
 
 mod answer;
-mod decide;
 mod deliver;
 mod inference;
 mod replies;
@@ -14,5 +13,4 @@ mod report;
 mod role;
 mod worker;
 
-pub use decide::Judge;
 pub use role::{WorkerOptions, run};

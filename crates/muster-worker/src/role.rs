@@ -16,13 +16,13 @@ use muster_base::settings::{FleetKind, Settings};
 use muster_base::traces::Traces;
 use muster_base::{backoff, logging, signals};
 use muster_fleet::READY_LINE;
+use muster_gallery::Judge;
 use muster_jobs::now_ms;
 use muster_queue::Deleter;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::decide::Judge;
 use super::inference::Inference;
 use super::replies::Replies;
 use super::report;
@@ -125,7 +125,7 @@ async fn work_until(
         gallery,
         receipts,
         id,
-        judge: Judge::new(&settings.decisions, catalogue.clone()),
+        judge: Judge::new(settings.decisions.judge_options()),
         catalogue,
         max_receives: settings.queues.max_receives,
         processing_timeout: settings.worker.processing_timeout,

@@ -11,14 +11,13 @@ use muster_base::backoff;
 use muster_base::catalogue::Catalogue;
 use muster_base::live_gallery::LiveGallery;
 use muster_base::traces::Traces;
-use muster_gallery::GalleryError;
+use muster_gallery::{GalleryError, Judge};
 use muster_jobs::{Request, now_ms};
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::decide::Judge;
 use super::inference::Inference;
 use super::replies::Replies;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
-use muster_jobs::KEYS_PREFIX;
+use muster_jobs::keys::{self, KEYS_PREFIX};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
@@ -26,7 +26,7 @@ impl KeyStore {
     }
 
     fn at(id: &KeyId) -> Path {
-        Path::from_iter([KEYS_PREFIX, &format!("{id}.json")])
+        Path::from(keys::api_key(&id.to_string()))
     }
 
     /// Reads one; `None` where there is none.

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use muster_jobs::AUDIT_PREFIX;
+use muster_jobs::keys::{self, AUDIT_PREFIX};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use uuid::Uuid;
@@ -39,8 +39,7 @@ impl AuditLog {
             serde_json::to_writer(&mut lines, entry).context("write an audit entry")?;
             lines.push(b'\n');
         }
-        let name = format!("{}.jsonl", Uuid::now_v7());
-        let key = Path::from_iter([AUDIT_PREFIX, &today(), &name]);
+        let key = Path::from(keys::audit_entries(&today(), Uuid::now_v7()));
         let put = self
             .state
             .put_opts(&key, PutPayload::from(lines), PutMode::Create.into());
@@ -56,11 +55,11 @@ impl AuditLog {
         // An object holds what was done before it was written, maybe on the day before.
         let (first, last) = (day(since), day(until).tomorrow().unwrap_or(Date::MAX));
         let below = Path::from(AUDIT_PREFIX);
-        let offset = below.clone().join(first.to_string());
+        let offset = Path::from(keys::audit_day(&first.to_string()));
         let listed = self.state.list_with_offset(Some(&below), &offset);
         let wanted = listed.try_filter_map(async |meta| {
-            let of_day = meta.location.parts().nth(1);
-            let of_day = of_day.and_then(|day| day.as_ref().parse::<Date>().ok());
+            let of_day = keys::day_of_audit_entries(meta.location.as_ref());
+            let of_day = of_day.and_then(|day| day.parse::<Date>().ok());
             Ok(of_day.filter(|day| *day <= last).map(|_| meta.location))
         });
         let mut entries: Vec<Entry> = wanted

@@ -1,5 +1,6 @@
 //! Who is recognised as whom.
 
+use muster_gallery::JudgeOptions;
 use muster_gallery::calibration::DEFAULT_TARGET;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,15 @@ impl Default for DecisionSettings {
 }
 
 impl DecisionSettings {
+    /// What a judge is to go by.
+    pub fn judge_options(&self) -> JudgeOptions {
+        JudgeOptions {
+            target_fpir: self.target_fpir,
+            cutoff: self.cutoff,
+            one_person_once: self.one_person_once,
+        }
+    }
+
     pub(super) fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             (1e-9..=0.5).contains(&self.target_fpir),

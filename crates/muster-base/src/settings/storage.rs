@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_jobs::ObjectKeys;
+use muster_jobs::keys::ObjectKeys;
 use serde::{Deserialize, Serialize};
 
 use super::places::S3Url;

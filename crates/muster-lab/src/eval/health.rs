@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use muster_gallery::calibration::{Cutoff, Rate};
 use muster_gallery::health::{self, Extent};
-use muster_jobs::Shipped;
+use muster_jobs::ShippedCalibration;
 use serde::Serialize;
 
 use super::album::{self, Album, Draw, Eyes};
@@ -151,7 +151,7 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
     let cutoff = match settings.decisions.cutoff {
         Some(cutoff) => cutoff,
         None => {
-            let shipped = Shipped::from(embedder);
+            let shipped = ShippedCalibration::from(embedder);
             Cutoff::for_target(&gallery, &shipped, settings.decisions.target_fpir).value
         }
     };

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::identification::{self, Probe, Scores, Shown};
+use crate::identification::{self, MatedProbe, ProbePhoto, Scores};
 use anyhow::Context;
 use clap::Args;
 use muster_gallery::calibration::{Basis, Cutoff, Rate};
 use muster_gallery::decide::Rules;
-use muster_jobs::{Requirements, Shipped};
+use muster_jobs::{Requirements, ShippedCalibration};
 use muster_recognize::recognizer::Face;
 use serde::Serialize;
 
@@ -135,34 +135,34 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
     };
     let no_face = faces().filter(Option::is_none).count();
     let unfit = |required: Requirements| {
-        let lacks = |face: &&Face| !required.lacking(&face.quality).is_empty();
-        faces().flatten().filter(lacks).count()
+        let unmet = |face: &&Face| !required.unmet_by(&face.quality).is_empty();
+        faces().flatten().filter(unmet).count()
     };
     let (unfit_to_enrol, unfit_to_name) = (
         unfit(Requirements::for_enrolment()),
         unfit(Requirements::for_match()),
     );
-    let shown = |face: Option<&Face>| Shown {
+    let shown = |face: Option<&Face>| ProbePhoto {
         face: face.map(|face| face.embedding.clone()),
-        lacks: face.map_or_else(Vec::new, |face| {
-            Requirements::for_match().lacking(&face.quality)
+        unmet: face.map_or_else(Vec::new, |face| {
+            Requirements::for_match().unmet_by(&face.quality)
         }),
     };
-    let mut probes: Vec<Probe> = Vec::new();
+    let mut probes: Vec<MatedProbe> = Vec::new();
     for album in &split.probes {
-        probes.extend(album.photos.iter().map(|(_, face)| Probe {
+        probes.extend(album.photos.iter().map(|(_, face)| MatedProbe {
             name: album.name.clone(),
-            shown: shown(face.as_ref()),
+            photo: shown(face.as_ref()),
         }));
     }
     let strangers = split.strangers.iter().flat_map(|album| &album.photos);
-    let strangers: Vec<Shown> = strangers.map(|(_, face)| shown(face.as_ref())).collect();
+    let strangers: Vec<ProbePhoto> = strangers.map(|(_, face)| shown(face.as_ref())).collect();
     let begun = Instant::now();
     let cutoff = match settings.decisions.cutoff {
         Some(cutoff) => Cutoff::set(cutoff),
         None => Cutoff::for_target(
             &gallery,
-            &Shipped::from(embedder),
+            &ShippedCalibration::from(embedder),
             settings.decisions.target_fpir,
         ),
     };

@@ -2,6 +2,7 @@
 
 use futures::TryStreamExt;
 use muster_gallery::PersonId;
+use muster_jobs::keys;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub async fn write(app: &App, begun: &Begun) -> Result<(), ApiError> {
 
 /// Writes that there is no embedding of a face.
 pub async fn write_not_embedded(app: &App, face: &NotEmbedded) -> Result<(), ApiError> {
-    put(app, &Backend::not_embedded().join(face.id.as_str()), face).await
+    put(app, &Path::from(keys::not_embedded(&face.id)), face).await
 }
 
 async fn put(app: &App, key: &Path, content: &impl Serialize) -> Result<(), ApiError> {

@@ -208,13 +208,13 @@ fn unfit(embedded: &Embedded, asked: Option<u32>, file: &FileName) -> Option<Fai
 /// What a face lacks to stand for a person in every comparison to come, if anything.
 fn lacking(embedded: &Embedded, file: &str) -> Option<Failure> {
     let quality = embedded.face.as_ref().map(measured)?;
-    let lacks = Requirements::for_enrolment().lacking(&quality);
-    let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
-    (!lacks.is_empty()).then(|| Failure {
+    let unmet = Requirements::for_enrolment().unmet_by(&quality);
+    let unmet: Vec<String> = unmet.iter().map(ToString::to_string).collect();
+    (!unmet.is_empty()).then(|| Failure {
         code: FailureCode::FaceUnfit,
         detail: format!(
             "in {file} {}: enrol a clearer photograph",
-            lacks.join(", and ")
+            unmet.join(", and ")
         ),
     })
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use muster_gallery::{Gallery, GalleryStore, PersonId};
-use muster_jobs::GALLERY_PREFIX;
+use muster_jobs::keys::GALLERY_PREFIX;
 
 use muster_base::api_keys::KeyId;
 use muster_base::audit::{Action, AuditLog, Entry, Who};

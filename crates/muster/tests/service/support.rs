@@ -23,7 +23,7 @@ pub fn samples() -> Option<SamplePhotographs> {
         Ok(installation) => Some(installation.samples()),
         Err(error) => {
             assert!(
-                std::env::var_os("CI").is_none(),
+                !muster_testbed::in_ci(),
                 "the models are needed in CI: {error}"
             );
             eprintln!("SKIPPED: the models are not installed: run `make models` ({error})");

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use muster_gallery::segments_prefix;
-use muster_jobs::{AUDIT_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX};
+use muster_jobs::keys::{
+    AUDIT_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX, segments_prefix,
+};
 use object_store::path::Path;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
