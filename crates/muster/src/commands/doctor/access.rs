@@ -271,8 +271,8 @@ fn source(feature: &AwsCredentialFeature) -> Option<&'static str> {
 /// Asks the endpoint for the time, unsigned; how far this machine's clock is ahead of it.
 async fn skew(context: &Context<'_>) -> Result<(String, SignedDuration), Found> {
     let service = match context.settings.storage.remote() {
-        true => aws::Service::S3,
-        false => aws::Service::Sqs,
+        true => aws::AwsService::S3,
+        false => aws::AwsService::Sqs,
     };
     let url = aws::endpoint(context.config, service)
         .map_err(|error| Found::failed("no endpoint", error.as_ref()))?;
