@@ -1,39 +1,33 @@
 //! The stores and the queues that a role works on, opened from the settings.
 
-use std::path::{Path as FilePath, PathBuf};
+mod data_folder;
+mod queues;
+mod stores;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use aws_config::SdkConfig;
-use futures::TryStreamExt;
-use muster_gallery::{GalleryStore, SegmentCache, Source};
+use muster_gallery::{GalleryStore, Source};
 use muster_jobs::keys::{
     self, ENROLLED_PREFIX, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, OUTPUT_PREFIX, ObjectKeys,
 };
 use muster_jobs::{FileName, Purpose, RequestId};
-use muster_queue::{
-    OutboxOptions, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
-};
+use muster_queue::{OutboxOptions, Queue, QueueOptions, Queues};
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use percent_encoding::percent_decode_str;
 
 use crate::aws;
-use crate::settings::{
-    AwsSettings, FleetKind, QueueKind, QueueSettings, S3Url, Settings, StorageSettings,
-};
-
-/// How long a message that nobody takes is kept.
-pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
-/// How long a report is kept: one that is older says nothing. The least that SQS takes.
-const REPORT_RETENTION: Duration = Duration::from_secs(60);
+use crate::settings::{FleetKind, QueueKind, S3Url, Settings};
+pub use queues::RETENTION;
+pub use stores::{local_folder, state_store};
 
 /// How long a message waits for others to share a call of SQS with: a tenth of what the call takes.
 const LINGER: Duration = Duration::from_millis(3);
-/// The same for a deletion, which nobody waits for, and which only has to come well before the
+/// How long a deletion waits for others: nobody waits for it, and it only has to come well before the
 /// visibility timeout, a second at least.
 const DELETE_LINGER: Duration = Duration::from_millis(100);
 /// Calls under way at one time for the batches of one queue.
@@ -97,13 +91,13 @@ impl Backend {
         } else {
             None
         };
-        let open = |place, part| store(&settings.storage, sdk.as_ref(), place, part);
+        let open = |place, part| stores::store(&settings.storage, sdk.as_ref(), place, part);
         let input = open(places[0], INPUT_PREFIX)?;
         let output = open(places[1], OUTPUT_PREFIX)?;
         let state = open(places[2], "")?;
         let look =
             async |place: &Option<S3Url>, store: &Arc<dyn ObjectStore>, reads: bool| match place {
-                Some(place) if reads => look_into(&**store, place).await,
+                Some(place) if reads => stores::look_into(&**store, place).await,
                 _ => Ok(()),
             };
         // A role may list what it reads from, and need not be allowed more.
@@ -116,45 +110,13 @@ impl Backend {
             Some(_) => Arc::clone(&state),
             // Photographs can be sent again; an enrolment that was confirmed must outlive a power
             // cut.
-            None => Arc::new(local(&settings.storage)?.with_fsync(true)),
+            None => Arc::new(stores::local(&settings.storage)?.with_fsync(true)),
         };
-        let segments = segments(&settings.storage)?;
-        let queues = queues(&settings.queues, &settings.storage.data_dir, sdk.as_ref())?;
-        let visibility_timeout = settings.queues.visibility_timeout;
-        let open = async |name: &str, retention: Duration, redrive: Option<Redrive>| {
-            let options = QueueOptions {
-                visibility_timeout,
-                redrive,
-                retention,
-            };
-            let opened = match settings.queues.kind {
-                QueueKind::Local => queues.queue(name, &options).await,
-                // One that is there is taken as it is: on AWS a role need not be allowed to change
-                // it, and one that is not there has another name.
-                QueueKind::Sqs => match queues.existing(name).await {
-                    Err(QueueError::NotFound { .. })
-                        if role != Role::Worker && settings.fleet.kind == FleetKind::Local =>
-                    {
-                        tracing::info!(
-                            queue = format!("{}{name}", settings.queues.prefix),
-                            "the queue is not there and is made"
-                        );
-                        queues.queue(name, &options).await
-                    }
-                    opened => opened,
-                },
-            };
-            opened.with_context(|| format!("open the queue {}{name}", settings.queues.prefix))
-        };
-        let dead_letters = open(&settings.queues.dead_letters, 14 * RETENTION, None).await?;
-        // Workers set failing requests aside themselves, so that the client is answered; the
-        // queue's own redrive is for requests that even the setting aside fails on.
-        let redrive = Redrive {
-            dead_letter: settings.queues.dead_letters.clone(),
-            max_receives: settings.queues.max_receives + 3,
-        };
-        let requests = open(&settings.queues.requests, RETENTION, Some(redrive)).await?;
-        let reports = open(&settings.queues.reports, REPORT_RETENTION, None).await?;
+        let segments = stores::segment_cache(&settings.storage)?;
+        let queues = queues::service(&settings.queues, &settings.storage.data_dir, sdk.as_ref())?;
+        // On AWS a role need not be allowed to make one, and one that is missing there has another name.
+        let may_make = role != Role::Worker && settings.fleet.kind == FleetKind::Local;
+        let opened = queues::open(&*queues, &settings.queues, may_make).await?;
         Ok(Self {
             input,
             output,
@@ -162,13 +124,13 @@ impl Backend {
             gallery: GalleryStore::new(Arc::clone(&gallery), GALLERY_PREFIX).cached(segments),
             enrolled: Arc::new(PrefixStore::new(gallery, ENROLLED_PREFIX)),
             queues,
-            requests,
-            dead_letters,
-            reports,
+            requests: opened.requests,
+            dead_letters: opened.dead_letters,
+            reports: opened.reports,
             keys: settings.storage.object_keys,
             sdk,
             response_queue: settings.queues.responses.clone(),
-            visibility_timeout,
+            visibility_timeout: settings.queues.visibility_timeout,
         })
     }
 
@@ -207,7 +169,7 @@ impl Backend {
             .await
     }
 
-    /// The same, by the queue's whole name.
+    /// Makes the reply queue of that whole name.
     ///
     /// # Errors
     /// When the queue can not be made.
@@ -301,99 +263,4 @@ impl Backend {
     pub fn fleet_status() -> Path {
         Path::from(keys::FLEET_STATUS)
     }
-}
-
-/// Where the gallery's segments are mapped from.
-fn segments(settings: &StorageSettings) -> anyhow::Result<SegmentCache> {
-    let folder = settings.data_dir.join("gallery-cache");
-    let opened = SegmentCache::open(&folder)
-        .with_context(|| format!("make the folder {} for the gallery", folder.display()))?;
-    restrict(&settings.data_dir)?;
-    Ok(opened)
-}
-
-/// The state store alone, for a command that works on it.
-///
-/// # Errors
-/// Names the folder or bucket that can not be used.
-pub async fn state_store(
-    settings: &StorageSettings,
-    aws: &AwsSettings,
-) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let Some(place) = &settings.state_store else {
-        return Ok(Arc::new(local(settings)?.with_fsync(true)));
-    };
-    let sdk = crate::aws::sdk_config(aws).await?;
-    let store = aws::bucket(&sdk, place)?;
-    look_into(&*store, place).await?;
-    Ok(store)
-}
-
-/// Where the objects are that are in no bucket.
-pub fn local_folder(settings: &StorageSettings) -> PathBuf {
-    settings.data_dir.join("objects")
-}
-
-/// The objects in the data folder.
-fn local(settings: &StorageSettings) -> anyhow::Result<LocalFileSystem> {
-    let folder = local_folder(settings);
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("make the data folder {}", settings.data_dir.display()))?;
-    restrict(&settings.data_dir)?;
-    LocalFileSystem::new_with_prefix(&folder)
-        .with_context(|| format!("open the objects in {}", folder.display()))
-}
-
-/// Opens the bucket that is set, or that part of the data folder.
-fn store(
-    settings: &StorageSettings,
-    sdk: Option<&SdkConfig>,
-    place: &Option<S3Url>,
-    part: &str,
-) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let (Some(place), Some(sdk)) = (place, sdk) else {
-        let local = local(settings)?.with_automatic_cleanup(true);
-        return Ok(if part.is_empty() {
-            Arc::new(local)
-        } else {
-            Arc::new(PrefixStore::new(local, part))
-        });
-    };
-    aws::bucket(sdk, place)
-}
-
-/// Fails where a bucket is not there, which would look like one without objects.
-async fn look_into(store: &dyn ObjectStore, place: &S3Url) -> anyhow::Result<()> {
-    store
-        .list(None)
-        .try_next()
-        .await
-        .with_context(|| format!("look into {place}"))?;
-    Ok(())
-}
-
-fn queues(
-    settings: &QueueSettings,
-    data_dir: &FilePath,
-    sdk: Option<&SdkConfig>,
-) -> anyhow::Result<Arc<dyn Queues>> {
-    Ok(match (settings.kind, sdk) {
-        (QueueKind::Sqs, Some(sdk)) => Arc::new(SqsQueues::new(sdk, &settings.prefix)),
-        _ => {
-            std::fs::create_dir_all(data_dir)
-                .with_context(|| format!("make the data folder {}", data_dir.display()))?;
-            restrict(data_dir)?;
-            let database = data_dir.join("queue.db");
-            let queues = SqliteQueues::open(&database)
-                .with_context(|| format!("open the queue {}", database.display()))?;
-            Arc::new(queues)
-        }
-    })
-}
-
-/// Lets nobody but the owner into the data folder: it holds faces.
-fn restrict(folder: &FilePath) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
-        .with_context(|| format!("restrict the data folder {} to its owner", folder.display()))
 }

@@ -14,6 +14,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore};
 
 use super::credentials::Credentials;
+use super::trouble::NoRegion;
 use crate::settings::{AwsSettings, S3Url};
 
 /// How long a connection may take to be made.
@@ -24,9 +25,6 @@ const OBJECT_TIMEOUT: Duration = Duration::from_secs(20);
 const OBJECT_RETRY: Duration = Duration::from_secs(30);
 /// Attempts at one call of SQS or EC2: a throttled one is worth more than the SDK's three.
 const ATTEMPTS: u32 = 5;
-
-/// What is said where no region is to be found.
-pub const NO_REGION: &str = "no AWS region is set in muster.toml, AWS_REGION or the profile";
 
 /// Finds region, endpoint and credentials.
 ///
@@ -42,7 +40,9 @@ pub async fn sdk_config(settings: &AwsSettings) -> anyhow::Result<SdkConfig> {
         loader = loader.endpoint_url(endpoint);
     }
     let config = loader.load().await;
-    anyhow::ensure!(config.region().is_some(), NO_REGION);
+    if config.region().is_none() {
+        return Err(NoRegion.into());
+    }
     Ok(config)
 }
 

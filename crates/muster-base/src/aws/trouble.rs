@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use muster_queue::QueueError;
 use serde::Serialize;
 
-use super::config::NO_REGION;
 use crate::ErrorChain;
+
+/// The configuration names no region.
+#[derive(Debug, thiserror::Error)]
+#[error("no AWS region is set in muster.toml, AWS_REGION or the profile")]
+pub struct NoRegion;
 
 /// What a failure means for whoever can mend it; the exit code of a role that fails at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -84,6 +88,9 @@ impl Trouble {
         }
         let mut link = Some(error);
         while let Some(error) = link {
+            if error.is::<NoRegion>() {
+                return Some(Self::Region);
+            }
             match error.downcast_ref() {
                 Some(QueueError::NotFound { .. } | QueueError::Fifo { .. }) => {
                     return Some(Self::Missing);
@@ -176,7 +183,6 @@ const CODES: &[(Trouble, &[&str])] = &[
             "AuthorizationHeaderMalformed",
             "IllegalLocationConstraint",
             "Received redirect without LOCATION",
-            NO_REGION,
         ],
     ),
     (
@@ -251,6 +257,8 @@ mod tests {
             assert_eq!(of(text), Some(trouble), "{text}");
         }
         assert_eq!(of("disk full"), None);
+        let error = anyhow::Error::new(NoRegion).context("open the bucket");
+        assert_eq!(Trouble::of(error.as_ref()), Some(Trouble::Region));
         let missing = QueueError::NotFound {
             queue: "req-queue".to_owned(),
             source: None,
