@@ -4,9 +4,10 @@ use std::error::Error;
 
 use muster_fleet::{Change, Ec2Rehearsal, FleetError};
 
-use super::access::Context;
-use super::policy::{Grant, On, grants};
-use super::{Found, Trials};
+use super::context::Context;
+use super::findings::Outcome;
+use super::permissions::Permissions;
+use super::policy::{Grant, Resource, grants};
 use muster_base::aws::Trouble;
 
 const CHANGES: [(Change, &str); 4] = [
@@ -18,18 +19,22 @@ const CHANGES: [(Change, &str); 4] = [
 
 /// The deployment's instances, and what may be done with one of them: a permission that asks for
 /// the deployment's tag can be tried on nothing else.
-pub(super) async fn there(context: &Context<'_>) -> (Found, Found) {
+pub(super) async fn there(context: &Context<'_>) -> (Outcome, Outcome) {
     let ec2 = rehearsal(context);
-    let mut trials = Trials::default();
+    let mut permissions = Permissions::default();
     let listed = ec2.instances().await;
-    let may_list = grants(context.parts, On::Instances, "ec2:DescribeInstances");
-    let taken = trials.take(&may_list, "*", answer(&listed));
-    let instances = match (taken, listed) {
+    let may_list = grants(
+        context.iam_roles,
+        Resource::Instances,
+        "ec2:DescribeInstances",
+    );
+    let recorded = permissions.record(&may_list, "*", answer(&listed));
+    let instances = match (recorded, listed) {
         (Ok(_), Ok(instances)) => instances,
-        (Ok(_), Err(_)) => return (trials.found(), unknown()),
-        (Err(found), _) => return (found, unknown()),
+        (Ok(_), Err(_)) => return (permissions.outcome(), unknown()),
+        (Err(outcome), _) => return (outcome, unknown()),
     };
-    trials.notes.push(format!(
+    permissions.note(format!(
         "{} instances of the deployment {}",
         instances.len(),
         context.settings.fleet.ec2.deployment
@@ -37,29 +42,29 @@ pub(super) async fn there(context: &Context<'_>) -> (Found, Found) {
     let Some(one) = instances.first() else {
         let why = "naming, starting, stopping and terminating can only be tried on an instance of \
                    the deployment, and there is none";
-        return (trials.found(), Found::Skipped(why.to_owned()));
+        return (permissions.outcome(), Outcome::Skipped(why.to_owned()));
     };
-    let mut changes = Trials::default();
+    let mut changes = Permissions::default();
     for (change, action) in CHANGES {
         let asked = ec2.change(one, change).await;
-        let may = grants(context.parts, On::Workers, action);
-        if let Err(found) = changes.take(&may, &one.0, answer(&asked)) {
-            return (trials.found(), found);
+        let may = grants(context.iam_roles, Resource::Workers, action);
+        if let Err(outcome) = changes.record(&may, &one.0, answer(&asked)) {
+            return (permissions.outcome(), outcome);
         }
     }
-    (trials.found(), changes.found())
+    (permissions.outcome(), changes.outcome())
 }
 
-fn unknown() -> Found {
-    Found::Skipped("the instances are not known".to_owned())
+fn unknown() -> Outcome {
+    Outcome::Skipped("the instances are not known".to_owned())
 }
 
 /// A launch, in each subnet and of each type, as a dry run.
-pub(super) async fn launch(context: &Context<'_>) -> Found {
+pub(super) async fn launch(context: &Context<'_>) -> Outcome {
     let settings = &context.settings.fleet.ec2;
     let template = &settings.launch_template;
     if template.is_empty() {
-        return Found::amiss(
+        return Outcome::failed(
             "ec2.launch_template is not set",
             "name the launch template: the stack's output WorkerTemplate",
         );
@@ -74,15 +79,15 @@ pub(super) async fn launch(context: &Context<'_>) -> Found {
         }
         places.push(place.to_string());
     }
-    Found::Well(format!(
+    Outcome::Passed(format!(
         "would launch from {template} ({version}): {}",
         places.join(", ")
     ))
 }
 
-fn refused(context: &Context<'_>, what: &str, error: &FleetError) -> Found {
+fn refused(context: &Context<'_>, what: &str, error: &FleetError) -> Outcome {
     match error {
-        FleetError::NotFound { .. } => Found::Amiss {
+        FleetError::NotFound { .. } => Outcome::Failed {
             detail: error.to_string(),
             remedy:
                 "correct ec2.launch_template, ec2.launch_template_version, ec2.subnets or region: \
@@ -92,13 +97,13 @@ fn refused(context: &Context<'_>, what: &str, error: &FleetError) -> Found {
         },
         _ if Trouble::of(error) == Some(Trouble::Denied) => {
             let said = muster_base::ErrorChain(error).to_string();
-            let mut trials = Trials::default();
-            match trials.take(&denied(context, &said), what, Err(error)) {
-                Ok(_) => trials.found(),
-                Err(found) => found,
+            let mut permissions = Permissions::default();
+            match permissions.record(&denied(context, &said), what, Err(error)) {
+                Ok(_) => permissions.outcome(),
+                Err(outcome) => outcome,
             }
         }
-        _ => Found::failed(what, error),
+        _ => Outcome::of_error(what, error),
     }
 }
 
@@ -110,8 +115,8 @@ fn denied(context: &Context<'_>, said: &str) -> Vec<&'static Grant> {
         .into_iter()
         .find(|action| said.contains(&format!("perform: {action}")));
     grants(
-        context.parts,
-        On::Launch,
+        context.iam_roles,
+        Resource::Launch,
         named.unwrap_or("ec2:RunInstances"),
     )
 }

@@ -4,42 +4,42 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::policy::Part;
-use super::{Finding, Findings, Found};
+use super::findings::{Findings, Outcome};
+use super::policy::IamRole;
 use muster_api::client::Client;
+use muster_base::ErrorChain;
 use muster_base::backend::{Backend, Role};
 use muster_base::settings::{FleetKind, ModelSettings, QueueKind, Settings, WebSettings};
 
 /// Resident memory that one worker is counted with.
 const WORKER_BYTES: u64 = 250 << 20;
 
-/// Checks what the parts need here, with so many workers on this machine.
+/// Checks what these roles need here, with so many workers on this machine.
 pub(super) async fn check(
     settings: &Settings,
-    parts: &[Part],
+    iam_roles: &[IamRole],
     workers: u32,
     findings: &mut Findings,
 ) {
     if workers > 0 {
         findings.add("processor", processor());
         findings.add("memory", memory(workers));
-        findings.add("models", models(&settings.models));
-        let installed = findings.0.last().is_some_and(|models: &Finding| models.ok);
+        let installed = findings.add("models", models(&settings.models));
         // A bundle brings the models along.
         if !installed || !settings.remote() {
             findings.add("python", python());
         }
     }
-    if keeps_data(settings, parts) {
+    if keeps_data(settings, iam_roles) {
         findings.add("data folder", data_folder(settings).await);
     }
-    if parts.contains(&Part::Web) {
+    if iam_roles.contains(&IamRole::Web) {
         findings.add("address", address(&settings.web).await);
     }
 }
 
 /// Whether anything is kept in the data folder: stores, queues, or the lock of a local fleet.
-fn keeps_data(settings: &Settings, parts: &[Part]) -> bool {
+fn keeps_data(settings: &Settings, iam_roles: &[IamRole]) -> bool {
     let stores = [
         &settings.storage.input_store,
         &settings.storage.output_store,
@@ -47,32 +47,32 @@ fn keeps_data(settings: &Settings, parts: &[Part]) -> bool {
     ];
     stores.iter().any(|store| store.is_none())
         || settings.queues.kind == QueueKind::Local
-        || settings.fleet.kind == FleetKind::Local && parts.contains(&Part::Controller)
+        || settings.fleet.kind == FleetKind::Local && iam_roles.contains(&IamRole::Controller)
 }
 
-fn processor() -> Found {
+fn processor() -> Outcome {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let arch = std::env::consts::ARCH;
     #[cfg(target_arch = "x86_64")]
     if !std::arch::is_x86_feature_detected!("avx2") {
-        return Found::amiss(
+        return Outcome::failed(
             format!("{cores} cores, {arch} without AVX2: recognition will be slow"),
             "use a machine with AVX2 (Intel since 2013, AMD since 2015)",
         );
     }
-    Found::Well(format!("{cores} cores, {arch}"))
+    Outcome::Passed(format!("{cores} cores, {arch}"))
 }
 
-fn memory(workers: u32) -> Found {
+fn memory(workers: u32) -> Outcome {
     let needed = (WORKER_BYTES * u64::from(workers)) >> 20;
     let Some(available) = available_memory_mib() else {
-        return Found::Well(format!("{needed} MiB needed for {workers} workers"));
+        return Outcome::Passed(format!("{needed} MiB needed for {workers} workers"));
     };
     let detail = format!("{available} MiB available, {needed} MiB for {workers} workers");
     if available >= needed {
-        return Found::Well(detail);
+        return Outcome::Passed(detail);
     }
-    Found::amiss(detail, "lower max_instances, or free memory")
+    Outcome::failed(detail, "lower max_instances, or free memory")
 }
 
 /// What Linux says can be used without swapping; `None` on other systems.
@@ -88,28 +88,28 @@ fn available_memory_mib() -> Option<u64> {
         .map(|kib| kib >> 10)
 }
 
-fn models(settings: &ModelSettings) -> Found {
+fn models(settings: &ModelSettings) -> Outcome {
     if let Err(error) = settings.dir() {
-        return Found::amiss(format!("{error:#}"), "set MUSTER_MODELS_DIR");
+        return Outcome::failed(format!("{error:#}"), "set MUSTER_MODELS_DIR");
     }
     let verified = settings.installation().and_then(|installation| {
         installation.verify()?;
         Ok(installation)
     });
     match verified {
-        Ok(installation) => Found::Well(format!(
+        Ok(installation) => Outcome::Passed(format!(
             "profile {}, verified, in {}",
             installation.profile().name,
             installation.folder().display()
         )),
-        Err(error) => Found::amiss(
-            muster_base::ErrorChain(error.as_ref()).to_string(),
+        Err(error) => Outcome::failed(
+            ErrorChain(error.as_ref()).to_string(),
             "run `muster models install` with the profile that is set",
         ),
     }
 }
 
-fn python() -> Found {
+fn python() -> Outcome {
     let remedy = "install Python 3 with venv and pip; only `muster models install` needs it";
     match Command::new("python3")
         .args([
@@ -118,20 +118,20 @@ fn python() -> Found {
         ])
         .output()
     {
-        Ok(output) if output.status.success() => Found::Well(format!(
+        Ok(output) if output.status.success() => Outcome::Passed(format!(
             "{} with venv",
             String::from_utf8_lossy(&output.stdout).trim()
         )),
-        Ok(_) => Found::amiss("python3 has no venv or pip", remedy),
-        Err(error) => Found::amiss(format!("python3 does not run: {error}"), remedy),
+        Ok(_) => Outcome::failed("python3 has no venv or pip", remedy),
+        Err(error) => Outcome::failed(format!("python3 does not run: {error}"), remedy),
     }
 }
 
-async fn data_folder(settings: &Settings) -> Found {
+async fn data_folder(settings: &Settings) -> Outcome {
     let folder = settings.storage.data_dir.display();
     // A folder that is absent is made by `up`; asking must not leave one behind.
     if !settings.storage.data_dir.exists() {
-        return Found::Well(format!("{folder} will be made"));
+        return Outcome::Passed(format!("{folder} will be made"));
     }
     let used = if settings.remote() {
         // Only a part of what Muster keeps is here; opening would ask AWS for the rest.
@@ -142,18 +142,18 @@ async fn data_folder(settings: &Settings) -> Found {
         Backend::open(settings, Role::Web).await.map(drop)
     };
     match used {
-        Ok(()) => Found::Well(format!("{folder} can be used")),
-        Err(error) => Found::amiss(
+        Ok(()) => Outcome::Passed(format!("{folder} can be used")),
+        Err(error) => Outcome::failed(
             format!("{folder}: {error:#}"),
             "choose another with data_dir or --data",
         ),
     }
 }
 
-async fn address(settings: &WebSettings) -> Found {
+async fn address(settings: &WebSettings) -> Outcome {
     let listen = settings.listen;
     if tokio::net::TcpListener::bind(listen).await.is_ok() {
-        return Found::Well(format!("{listen} is free"));
+        return Outcome::Passed(format!("{listen} is free"));
     }
     let running = match Client::new(&format!("http://{listen}"), None) {
         // Which asks for no key.
@@ -164,9 +164,9 @@ async fn address(settings: &WebSettings) -> Found {
         Err(_) => false,
     };
     if running {
-        return Found::Well(format!("a Muster runs at {listen}"));
+        return Outcome::Passed(format!("a Muster runs at {listen}"));
     }
-    Found::amiss(
+    Outcome::failed(
         format!("{listen} is taken, and not by a Muster"),
         "stop what uses it, or choose another with listen or --listen",
     )

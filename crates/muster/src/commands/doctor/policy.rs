@@ -1,13 +1,13 @@
-//! What each part of the service is allowed on AWS, as deploy/aws/muster.yaml grants it.
+//! What each IAM role of the service is allowed on AWS, as deploy/aws/muster.yaml grants it.
 //!
 //! Invariant, tested against the template: these are the statements of its policies, action by
 //! action, and nothing else is.
 
 use std::fmt;
 
-/// A part of the service with a policy of its own.
+/// A role of the service with a policy of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum IamRole {
     /// The web tier.
     Web,
     /// The controller.
@@ -16,9 +16,9 @@ pub(super) enum Part {
     Worker,
 }
 
-/// What an action is done to.
+/// A resource that an action is done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum On {
+pub(super) enum Resource {
     /// The photographs.
     Input,
     /// The results.
@@ -56,19 +56,19 @@ pub(super) enum On {
 /// One action that one statement of a policy allows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Grant {
-    pub part: Part,
+    pub role: IamRole,
     /// The statement's `Sid`.
     pub statement: &'static str,
-    pub on: On,
+    pub on: Resource,
     pub action: &'static str,
 }
 
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let policy = match self.part {
-            Part::Web => "web tier",
-            Part::Controller => "controller",
-            Part::Worker => "worker",
+        let policy = match self.role {
+            IamRole::Web => "web tier",
+            IamRole::Controller => "controller",
+            IamRole::Worker => "worker",
         };
         let Self {
             statement, action, ..
@@ -80,21 +80,21 @@ impl fmt::Display for Grant {
     }
 }
 
-/// The statements that allow these parts an action on a thing; none where no part does it.
-pub(super) fn grants(parts: &[Part], on: On, action: &str) -> Vec<&'static Grant> {
-    let of_parts = |grant: &&Grant| parts.contains(&grant.part);
+/// The statements that allow these roles an action on a resource; none where no role does it.
+pub(super) fn grants(roles: &[IamRole], on: Resource, action: &str) -> Vec<&'static Grant> {
+    let of_roles = |grant: &&Grant| roles.contains(&grant.role);
     ALL.iter()
         .filter(|grant| grant.on == on && grant.action == action)
-        .filter(of_parts)
+        .filter(of_roles)
         .collect()
 }
 
 macro_rules! policies {
-    ($($part:ident $statement:ident $on:ident: $($action:literal)+;)+) => {
+    ($($role:ident $statement:ident $on:ident: $($action:literal)+;)+) => {
         const ALL: &[Grant] = &[$($(Grant {
-            part: Part::$part,
+            role: IamRole::$role,
             statement: stringify!($statement),
-            on: On::$on,
+            on: Resource::$on,
             action: $action,
         },)+)+];
     };
@@ -186,12 +186,12 @@ mod tests {
     #[test]
     fn these_are_the_statements_of_the_template() {
         let template = include_str!("../../../../../deploy/aws/muster.yaml");
-        for (part, policy) in [
-            (Part::Web, "WebPolicy"),
-            (Part::Controller, "ControllerPolicy"),
-            (Part::Worker, "WorkerPolicy"),
+        for (role, policy) in [
+            (IamRole::Web, "WebPolicy"),
+            (IamRole::Controller, "ControllerPolicy"),
+            (IamRole::Worker, "WorkerPolicy"),
         ] {
-            let own = ALL.iter().filter(|grant| grant.part == part);
+            let own = ALL.iter().filter(|grant| grant.role == role);
             let own = own.map(|grant| (grant.statement.to_owned(), grant.action.to_owned()));
             assert_eq!(
                 own.collect::<BTreeSet<_>>(),

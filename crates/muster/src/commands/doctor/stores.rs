@@ -15,9 +15,10 @@ use object_store::{
 };
 use uuid::Uuid;
 
-use super::access::Context;
-use super::policy::{On, grants};
-use super::{Found, Trials};
+use super::context::Context;
+use super::findings::Outcome;
+use super::permissions::Permissions;
+use super::policy::{Resource, grants};
 use muster_base::audit::{Action, AuditLog, Entry, Who};
 use muster_base::aws::{self, Trouble};
 use muster_base::settings::S3Url;
@@ -28,73 +29,89 @@ const BODY: &str = "muster doctor was here";
 const NO_ETAG: &str = "\"00000000000000000000000000000000\"";
 
 /// The bucket of the photographs.
-pub(super) async fn input(context: &Context<'_>) -> Found {
-    photographs_or_results(context, &context.settings.storage.input_store, On::Input).await
+pub(super) async fn input(context: &Context<'_>) -> Outcome {
+    photographs_or_results(
+        context,
+        &context.settings.storage.input_store,
+        Resource::Input,
+    )
+    .await
 }
 
 /// The bucket of the results.
-pub(super) async fn output(context: &Context<'_>) -> Found {
-    photographs_or_results(context, &context.settings.storage.output_store, On::Output).await
+pub(super) async fn output(context: &Context<'_>) -> Outcome {
+    photographs_or_results(
+        context,
+        &context.settings.storage.output_store,
+        Resource::Output,
+    )
+    .await
 }
 
 /// The gallery, and what the controller knows.
-pub(super) async fn state(context: &Context<'_>) -> Found {
+pub(super) async fn state(context: &Context<'_>) -> Outcome {
     let Some(place) = &context.settings.storage.state_store else {
-        return Found::Skipped("it is on this machine".to_owned());
+        return Outcome::Skipped("it is on this machine".to_owned());
     };
     let tried = async {
-        let mut bucket = Bucket::open(context, place)?;
-        let listed = bucket.list(On::State).await?;
+        let mut bucket = BucketCheck::open(context, place)?;
+        let listed = bucket.list(Resource::State).await?;
         let segments = segments_prefix(GALLERY_PREFIX);
-        for (on, part) in [
-            (On::Gallery, GALLERY_PREFIX),
-            (On::Gallery, &segments),
-            (On::Enrolled, ENROLLED_PREFIX),
-            (On::Keys, KEYS_PREFIX),
-            (On::Status, STATUS_PREFIX),
+        for (on, folder) in [
+            (Resource::Gallery, GALLERY_PREFIX),
+            (Resource::Gallery, &segments),
+            (Resource::Enrolled, ENROLLED_PREFIX),
+            (Resource::Keys, KEYS_PREFIX),
+            (Resource::Status, STATUS_PREFIX),
         ] {
-            let key = Path::from_iter([part, &*bucket.name]);
+            let key = Path::from_iter([folder, &*bucket.name]);
             let put = bucket.put(on, &key, PutMode::Create).await?;
-            let mut tried = bucket.get(on, &key, listed).await;
+            let mut result = bucket.get(on, &key, listed).await;
             if put {
-                tried = tried.and(bucket.conditions(&key).await);
+                result = result.and(bucket.conditions(&key).await);
                 // Whatever was found: nothing is to be left behind.
-                tried = tried.and(bucket.delete(on, &key).await);
+                result = result.and(bucket.delete(on, &key).await);
             }
-            tried?;
+            result?;
         }
         bucket.audit().await?;
-        Ok(bucket.trials.found())
+        Ok(bucket.permissions.outcome())
     };
-    told(context, place, tried.await).await
+    explained(context, place, tried.await).await
 }
 
-async fn photographs_or_results(context: &Context<'_>, place: &Option<S3Url>, on: On) -> Found {
+async fn photographs_or_results(
+    context: &Context<'_>,
+    place: &Option<S3Url>,
+    on: Resource,
+) -> Outcome {
     let Some(place) = place else {
-        return Found::Skipped("it is on this machine".to_owned());
+        return Outcome::Skipped("it is on this machine".to_owned());
     };
     let tried = async {
-        let mut bucket = Bucket::open(context, place)?;
+        let mut bucket = BucketCheck::open(context, place)?;
         let listed = bucket.list(on).await?;
         let key = Path::from(&*bucket.name);
         let put = bucket.put(on, &key, PutMode::Overwrite).await?;
-        let mut tried = bucket.get(on, &key, listed).await;
+        let mut result = bucket.get(on, &key, listed).await;
         if put {
-            tried = tried.and(bucket.delete(on, &key).await);
+            result = result.and(bucket.delete(on, &key).await);
         }
-        tried?;
-        Ok(bucket.trials.found())
+        result?;
+        Ok(bucket.permissions.outcome())
     };
-    told(context, place, tried.await).await
+    explained(context, place, tried.await).await
 }
 
 /// Says plainly that there is no such bucket, or which region it is in.
-async fn told(context: &Context<'_>, place: &S3Url, tried: Result<Found, Found>) -> Found {
-    let found = match tried {
-        Ok(found) | Err(found) => found,
-    };
-    match found {
-        Found::Amiss {
+async fn explained(
+    context: &Context<'_>,
+    place: &S3Url,
+    result: Result<Outcome, Outcome>,
+) -> Outcome {
+    let (Ok(outcome) | Err(outcome)) = result;
+    match outcome {
+        Outcome::Failed {
             detail,
             trouble: Some(Trouble::Region),
             ..
@@ -112,52 +129,52 @@ async fn told(context: &Context<'_>, place: &S3Url, tried: Result<Found, Found>)
                 ),
                 None => (detail, Trouble::Region.remedy().to_owned()),
             };
-            Found::Amiss {
+            Outcome::Failed {
                 detail,
                 remedy,
                 trouble: Some(Trouble::Region),
             }
         }
-        Found::Amiss {
+        Outcome::Failed {
             trouble: Some(Trouble::Missing),
             remedy,
             ..
-        } => Found::Amiss {
+        } => Outcome::Failed {
             detail: format!("there is no bucket {}", place.bucket),
             remedy,
             trouble: Some(Trouble::Missing),
         },
-        found => found,
+        outcome => outcome,
     }
 }
 
-/// A bucket that things are tried in.
-struct Bucket<'a> {
+/// The check of one bucket.
+struct BucketCheck<'a> {
     context: &'a Context<'a>,
     store: Arc<dyn ObjectStore>,
     /// How findings name it.
     place: String,
     /// What the doctor's object is called.
     name: String,
-    trials: Trials,
+    permissions: Permissions,
 }
 
-impl<'a> Bucket<'a> {
-    fn open(context: &'a Context<'a>, place: &S3Url) -> Result<Self, Found> {
+impl<'a> BucketCheck<'a> {
+    fn open(context: &'a Context<'a>, place: &S3Url) -> Result<Self, Outcome> {
         let store = aws::bucket(context.config, place)
-            .map_err(|error| Found::failed(place, error.as_ref()))?;
+            .map_err(|error| Outcome::of_error(place, error.as_ref()))?;
         Ok(Self {
             context,
             store,
             place: place.to_string(),
             name: format!("doctor-{}", Uuid::now_v7().simple()),
-            trials: Trials::default(),
+            permissions: Permissions::default(),
         })
     }
 
-    /// Lists, where a part does; whether it may.
-    async fn list(&mut self, on: On) -> Result<bool, Found> {
-        let grants = grants(self.context.parts, on, "s3:ListBucket");
+    /// Lists, where a role does; whether it may.
+    async fn list(&mut self, on: Resource) -> Result<bool, Outcome> {
+        let grants = grants(self.context.iam_roles, on, "s3:ListBucket");
         if grants.is_empty() {
             return Ok(false);
         }
@@ -166,12 +183,12 @@ impl<'a> Bucket<'a> {
             Ok(_) => Ok(()),
             Err(error) => Err(error as _),
         };
-        self.trials.take(&grants, &self.place, answer)
+        self.permissions.record(&grants, &self.place, answer)
     }
 
-    /// Writes the doctor's object, where a part writes; whether it did.
-    async fn put(&mut self, on: On, key: &Path, mode: PutMode) -> Result<bool, Found> {
-        let grants = grants(self.context.parts, on, "s3:PutObject");
+    /// Writes the doctor's object, where a role writes; whether it did.
+    async fn put(&mut self, on: Resource, key: &Path, mode: PutMode) -> Result<bool, Outcome> {
+        let grants = grants(self.context.iam_roles, on, "s3:PutObject");
         if grants.is_empty() {
             return Ok(false);
         }
@@ -180,13 +197,13 @@ impl<'a> Bucket<'a> {
             Ok(()) => Ok(()),
             Err(error) => Err(error as _),
         };
-        self.trials.take(&grants, &self.on(key), answer)
+        self.permissions.record(&grants, &self.on(key), answer)
     }
 
-    /// Reads the doctor's object, where a part reads. One that is not there says as much, as long as
+    /// Reads the doctor's object, where a role reads. One that is not there says as much, as long as
     /// the bucket may be listed: S3 answers 403 otherwise, permitted or not.
-    async fn get(&mut self, on: On, key: &Path, listed: bool) -> Result<(), Found> {
-        let grants = grants(self.context.parts, on, "s3:GetObject");
+    async fn get(&mut self, on: Resource, key: &Path, listed: bool) -> Result<(), Outcome> {
+        let grants = grants(self.context.iam_roles, on, "s3:GetObject");
         if grants.is_empty() {
             return Ok(());
         }
@@ -195,21 +212,20 @@ impl<'a> Bucket<'a> {
             Ok(_) => Ok(()),
             Err(error @ Error::NotFound { .. }) if Trouble::of(error).is_none() => Ok(()),
             Err(error) if !listed && Trouble::of(error) == Some(Trouble::Denied) => {
-                self.trials
-                    .notes
-                    .push("s3:GetObject can not be told without s3:ListBucket".to_owned());
+                self.permissions
+                    .note("s3:GetObject can not be told without s3:ListBucket");
                 return Ok(());
             }
             Err(error) => Err(error as _),
         };
-        self.trials.take(&grants, &self.on(key), answer)?;
+        self.permissions.record(&grants, &self.on(key), answer)?;
         Ok(())
     }
 
-    /// Writes an entry into the audit log, where a part does. Nobody may delete it, so it is a real
+    /// Writes an entry into the audit log, where a role does. Nobody may delete it, so it is a real
     /// one, which says what it is.
-    async fn audit(&mut self) -> Result<(), Found> {
-        let grants = grants(self.context.parts, On::Audit, "s3:PutObject");
+    async fn audit(&mut self) -> Result<(), Outcome> {
+        let grants = grants(self.context.iam_roles, Resource::Audit, "s3:PutObject");
         if grants.is_empty() {
             return Ok(());
         }
@@ -221,25 +237,25 @@ impl<'a> Bucket<'a> {
             Err(error) => Err(error.as_ref()),
         };
         let place = format!("{}/{AUDIT_PREFIX}/*", self.place);
-        self.trials.take(&grants, &place, answer)?;
+        self.permissions.record(&grants, &place, answer)?;
         Ok(())
     }
 
     /// Deletes the doctor's object again.
-    async fn delete(&mut self, on: On, key: &Path) -> Result<(), Found> {
-        let grants = grants(self.context.parts, on, "s3:DeleteObject");
+    async fn delete(&mut self, on: Resource, key: &Path) -> Result<(), Outcome> {
+        let grants = grants(self.context.iam_roles, on, "s3:DeleteObject");
         let deleted = self.store.delete(key).await;
         let answer = match &deleted {
             Ok(()) => Ok(()),
             Err(error) => Err(error as _),
         };
-        self.trials.take(&grants, &self.on(key), answer)?;
+        self.permissions.record(&grants, &self.on(key), answer)?;
         Ok(())
     }
 
     /// Writes what is there once more, on conditions that do not hold. The gallery's versions and
     /// the controller's lease rest on the refusals.
-    async fn conditions(&self, key: &Path) -> Result<(), Found> {
+    async fn conditions(&self, key: &Path) -> Result<(), Outcome> {
         let stale = UpdateVersion {
             e_tag: Some(NO_ETAG.to_owned()),
             version: None,
@@ -251,14 +267,14 @@ impl<'a> Bucket<'a> {
             match self.write(key, mode).await {
                 Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {}
                 Ok(()) => {
-                    return Err(Found::amiss(
+                    return Err(Outcome::failed(
                         format!("{} ignores {header}", self.place),
                         "use a server with conditional writes, as S3 has them: enrolments would \
                          be lost on this one",
                     ));
                 }
                 Err(error) => {
-                    return Err(Found::failed(
+                    return Err(Outcome::of_error(
                         format!("a write with {header} to {}", self.place),
                         &error,
                     ));
