@@ -1,117 +1,18 @@
-// What the page asks of Muster: types as the API has them, and one way to ask.
+// What the page asks of Muster: types as the API's own document has them, and one way to ask.
 
-export interface Box {
-  x: number;
-  y: number;
-  width: number;
-  height: number;
-}
+import type { components } from "./schema";
 
-export interface PersonRef {
-  id: string;
-  name: string;
-}
+type Schemas = components["schemas"];
 
-export interface Candidate {
-  person: PersonRef;
-  similarity: number;
-}
-
-export interface Face {
-  box: Box;
-  confidence: number;
-  decision: "match" | "unknown" | "ambiguous";
-  person: PersonRef | null;
-  similarity: number | null;
-  margin: number | null;
-  cutoff: number | null;
-  candidates: Candidate[];
-  reasons: string[];
-}
-
-export interface Recognition {
-  request_id: string;
-  image: { width: number; height: number };
-  faces: Face[];
-  model: string;
-  timing_ms: Record<string, number>;
-}
-
-export interface EnrolledFace {
-  id: string;
-  file: string;
-  enrolled_at_ms: number;
-}
-
-export interface Person {
-  id: string;
-  name: string;
-  external_id: string | null;
-  metadata: Record<string, string>;
-  faces: EnrolledFace[];
-  denials: number;
-  enrolled_at_ms: number;
-  changed_at_ms: number;
-}
-
-export interface PeoplePage {
-  people: Person[];
-  next: string | null;
-  total: number;
-}
-
-export interface Receipt {
-  id: string;
-  person_id: string;
-  deleted_at_ms: number;
-  gallery_version: number;
-  embeddings: number;
-  photographs: number;
-  photographs_pending: number;
-  other_machines_within_s: number;
-  uploads_kept_s: number | null;
-}
-
-export interface Mislabelled {
-  face: string;
-  file: string;
-  person: PersonRef;
-  looks_like: PersonRef;
-  to_own: number;
-  to_other: number;
-}
-
-export interface Pair {
-  first: PersonRef;
-  second: PersonRef;
-  nearest: number;
-}
-
-export interface Weak {
-  face: string;
-  file: string;
-  person: PersonRef;
-  reasons: string[];
-}
-
-export interface Health {
-  mislabelled: Mislabelled[];
-  duplicates: Pair[];
-  confusable: Pair[];
-  weak: Weak[];
-}
-
-export interface Sample {
-  person: string | null;
-  file: string;
-}
-
-export interface Problem {
-  status: number;
-  code: string;
-  detail: string;
-  refused?: { file: string; code: string; detail: string }[];
-}
+export type PersonRef = Schemas["PersonRef"];
+export type Face = Schemas["FaceReport"];
+export type Recognition = Schemas["Recognition"];
+export type Person = Schemas["PersonView"];
+export type PeoplePage = Schemas["People"];
+export type Receipt = Schemas["Receipt"];
+export type Health = Schemas["Health"];
+export type Sample = Schemas["SamplePhotograph"];
+export type Problem = Schemas["Problem"];
 
 /** An answer that is no success, with the sentence to show. */
 export class Refusal extends Error {
@@ -225,10 +126,7 @@ function form(fields: Record<string, string>, photos: Blob[] = []): FormData {
 }
 
 /** A face of an earlier answer. */
-export interface Seen {
-  request_id: string;
-  face: number;
-}
+export type Seen = Required<Schemas["WrongAnswer"]>;
 
 const seen = (face: Seen) => ({ request_id: face.request_id, face: String(face.face) });
 const person = (id: string) => `/v1/people/${encodeURIComponent(id)}`;
@@ -237,11 +135,11 @@ export const recognise = (photo: Blob, signal?: AbortSignal) =>
   json<Recognition>("/v1/recognize", { method: "POST", body: form({}, [photo]), ...(signal ? { signal } : {}) });
 
 /** What came of one of several photographs. */
-export type Outcome = Recognition | { file: string; problem: Problem };
+export type Outcome = Schemas["PhotoResult"];
 
 /** Several photographs in one request: a browser opens few connections. */
 export const recogniseAll = async (photos: Blob[], signal: AbortSignal) =>
-  (await json<{ results: Outcome[] }>("/v1/recognize", { method: "POST", body: form({}, photos), signal })).results;
+  (await json<Schemas["Recognitions"]>("/v1/recognize", { method: "POST", body: form({}, photos), signal })).results;
 
 export function people(query: { name?: string; after?: string; limit?: number }): Promise<PeoplePage> {
   const search = new URLSearchParams();
@@ -268,17 +166,17 @@ export const rename = (id: string, name: string) => json<Person>(person(id), bod
 export const merge = (id: string, from: string) => json<Person>(`${person(id)}/merge`, body("POST", { from }));
 
 export const remove = (id: string) =>
-  json<{ deleted: { name: string; faces: number }; receipt: Receipt }>(person(id), { method: "DELETE" });
+  json<Schemas["Deletion"]>(person(id), { method: "DELETE" });
 
 export const removeFace = (id: string, face: string) =>
-  json<{ receipt: Receipt }>(`${person(id)}/faces/${encodeURIComponent(face)}`, { method: "DELETE" });
+  json<Schemas["FaceDeletion"]>(`${person(id)}/faces/${encodeURIComponent(face)}`, { method: "DELETE" });
 
 export const deny = (id: string, face: Seen) =>
-  json<unknown>(`${person(id)}/denials`, body("POST", { request_id: face.request_id, face: face.face }));
+  json<unknown>(`${person(id)}/denials`, body("POST", { request_id: face.request_id, face: face.face } satisfies Seen));
 
 export const photoPath = (id: string, face: string) => `${person(id)}/faces/${encodeURIComponent(face)}/photo`;
 
-export const samples = async () => (await json<{ samples: Sample[] }>("/samples")).samples;
+export const samples = async () => (await json<Schemas["SamplePhotographs"]>("/samples")).samples;
 
 export async function sampleFile(sample: Sample): Promise<File> {
   const found = await ask(`/samples/${encodeURIComponent(sample.file)}`);

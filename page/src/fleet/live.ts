@@ -3,6 +3,8 @@
 import { ask, reason, sentence } from "../api";
 import { Store } from "../store";
 
+// By hand: the API's document says of events no more than that they come, and of instances that they are
+// objects.
 export interface Instance {
   id: string;
   state: "pending" | "running" | "draining";

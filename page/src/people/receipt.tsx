@@ -33,7 +33,7 @@ export function ReceiptView({ receipt }: { receipt: Receipt }) {
       <p class="hint">
         Workers on other machines delete their copies within {duration(receipt.other_machines_within_s)}. Photographs that
         were sent to be recognised are deleted{" "}
-        {receipt.uploads_kept_s === null
+        {receipt.uploads_kept_s == null
           ? "when the expiry rule of their bucket says so"
           : `${duration(receipt.uploads_kept_s)} after they came`}
         , whoever they show.

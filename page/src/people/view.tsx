@@ -37,7 +37,7 @@ function List(props: { health: Health | undefined; changed: () => void }) {
       const page = await people({ name: wanted.trim(), limit: PAGE, ...(after ? { after } : {}) });
       if (mine !== search.current) return;
       setList((before) => [...(after ? (before ?? []) : []), ...page.people]);
-      setNext(page.next);
+      setNext(page.next ?? null);
       setTotal(page.total);
       setTrouble("");
     } catch (error) {

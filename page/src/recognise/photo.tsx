@@ -97,7 +97,7 @@ export function Photo({ shot }: { shot: Shot }) {
               </li>
             ))}
         </ol>
-        {faces.some((face) => face.cutoff !== null && face.candidates.length > 0) && (
+        {faces.some((face) => face.cutoff != null && face.candidates.length > 0) && (
           <p class="hint small-print">The upright mark is the similarity that is needed.</p>
         )}
       </section>
@@ -121,7 +121,7 @@ function Likeness({ face }: { face: Face }) {
     <>
       {shown.map((candidate) => {
         const value = candidate.similarity;
-        const needed = face.cutoff;
+        const needed = face.cutoff ?? null;
         const said = `Similarity to ${candidate.person.name} ${similarity(value)}${
           needed === null ? "" : `, ${similarity(needed)} is needed`
         }`;

@@ -45,6 +45,20 @@ async fn every_answer_says_which_request_it_is_of() {
     );
 }
 
+/// The page's types are made of these schemas.
+#[tokio::test]
+async fn the_page_has_the_schemas_of_the_document() {
+    let service = Service::up("max_instances = 1").await;
+    let document = get(&service, "/openapi.json", None).await.json();
+    let kept = include_str!("../../../../page/schema/schemas.json");
+    let kept: Value = serde_json::from_str(kept).unwrap();
+    assert!(
+        document["components"]["schemas"] == kept,
+        "page/schema/schemas.json is not what /openapi.json has: run `muster up`, and beside it \
+         `npm --prefix page run schema http://127.0.0.1:8000`"
+    );
+}
+
 #[tokio::test]
 async fn the_api_describes_itself() {
     let service = Service::up("max_instances = 1").await;

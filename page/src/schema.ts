@@ -1,0 +1,890 @@
+// Made by schema/generate.mjs of schema/schemas.json: not to be changed by hand.
+
+export type paths = Record<string, never>;
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        /** @description What several photographs are answered. */
+        Accepted: {
+            /** @description One for each photograph, in their order. */
+            jobs: components["schemas"]["Job"][];
+        };
+        /** @description The error rates at one cutoff. */
+        AtCutoff: {
+            /**
+             * Format: float
+             * @description The cutoff.
+             */
+            cutoff: number;
+            /** @description People not found. */
+            fnir: components["schemas"]["Rate"];
+            /** @description Strangers taken for somebody. */
+            fpir: components["schemas"]["Rate"];
+        };
+        /**
+         * @description What a cutoff rests on.
+         * @enum {string}
+         */
+        Basis: "set" | "shipped" | "blended" | "own";
+        /** @description A person who was considered for a face. */
+        Candidate: {
+            /** @description Who. */
+            person: components["schemas"]["PersonRef"];
+            /**
+             * Format: float
+             * @description Cosine similarity of the nearest enrolled face, -1 to 1.
+             */
+            similarity: number;
+        };
+        /** @description A change of the model that is under way. */
+        ChangeView: {
+            /** @description Faces, those of denials included, that have an embedding by the next model. */
+            embedded: number;
+            /** @description Faces that are left. */
+            left: number;
+            /** @description What this replica waits for, if it does. */
+            problem?: string | null;
+            /** Format: int64 */
+            started_at_ms: number;
+            /** @description The next model. */
+            to: string;
+        };
+        /**
+         * @description What went wrong, by a name that stays: programs decide by this, never by `detail`.
+         * @enum {string}
+         */
+        Code: "request.invalid" | "request.timeout" | "request.unsupported" | "request.too_large" | "not_found" | "unauthorized" | "forbidden" | "rate_limited" | "method.not_allowed" | "image.unreadable" | "image.unsupported" | "image.too_large" | "image.too_many" | "face.none" | "face.multiple" | "face.unfit" | "person.exists" | "person.full" | "face.last" | "gallery.changed" | "input.replaced" | "input.missing" | "recognition.failed" | "overloaded" | "timeout" | "not_ready" | "stopping" | "jobs.unavailable" | "internal";
+        /** @description Processor time outside the models: storage, queues, messages, and this replica's HTTP. */
+        CpuView: {
+            /** Format: double */
+            web?: number | null;
+            /** Format: double */
+            workers: number;
+        };
+        /**
+         * @description What was decided of one face.
+         * @enum {string}
+         */
+        Decision: "match" | "unknown" | "ambiguous";
+        /** @description Who is gone. */
+        Deleted: {
+            /** @description How many faces went. */
+            faces: number;
+            /** Format: uuid */
+            id: string;
+            name: string;
+        };
+        /** @description What a deletion answers. */
+        Deletion: {
+            deleted: components["schemas"]["Deleted"];
+            receipt: components["schemas"]["Receipt"];
+        };
+        /** @description What the deletion of a denial answers. */
+        DenialDeletion: {
+            deleted: components["schemas"]["DenialView"];
+            receipt: components["schemas"]["Receipt"];
+        };
+        /** @description A denial, as the API shows it. */
+        DenialView: {
+            /** Format: int64 */
+            at_ms: number;
+            /**
+             * Format: int32
+             * @description Which face of that answer.
+             */
+            face: number;
+            /** Format: uuid */
+            id: string;
+            /** @description The request whose answer was denied. */
+            request_id: string;
+        };
+        /** @description The denials of a person. */
+        Denials: {
+            denials: components["schemas"]["DenialView"][];
+        };
+        /** @description An axis-aligned box in pixels of the EXIF-upright photograph. */
+        FaceBox: {
+            /**
+             * Format: float
+             * @description Extent downwards.
+             */
+            height: number;
+            /**
+             * Format: float
+             * @description Extent to the right.
+             */
+            width: number;
+            /**
+             * Format: float
+             * @description Left edge.
+             */
+            x: number;
+            /**
+             * Format: float
+             * @description Top edge.
+             */
+            y: number;
+        };
+        /** @description What the deletion of a face answers. */
+        FaceDeletion: {
+            deleted: components["schemas"]["FaceView"];
+            receipt: components["schemas"]["Receipt"];
+        };
+        /** @description How fit a face is to be compared. */
+        FaceQuality: {
+            /**
+             * Format: float
+             * @description Mean brightness of the face's inner part, 0 to 255.
+             */
+            brightness: number;
+            /**
+             * Format: float
+             * @description How much of the differences between neighbouring pixels another blurring would take away,
+             *     0 to 1.
+             */
+            sharpness: number;
+            /**
+             * Format: float
+             * @description Side of the square that is cut out for the embedder, in pixels of the photograph.
+             */
+            size_px: number;
+            /**
+             * Format: float
+             * @description How far it is turned to a side, in degrees, about.
+             */
+            turn_deg: number;
+        };
+        /** @description One face of a photograph and what was decided of it. */
+        FaceReport: {
+            /** @description Where the face is. */
+            box: components["schemas"]["FaceBox"];
+            /** @description The nearest people, best first. */
+            candidates: components["schemas"]["Candidate"][];
+            /**
+             * Format: float
+             * @description The detector's score, 0 to 1.
+             */
+            confidence: number;
+            /**
+             * Format: float
+             * @description The similarity from which on a face is a person's.
+             */
+            cutoff?: number | null;
+            /** @description What was decided. */
+            decision: components["schemas"]["Decision"];
+            /** @description Right eye, left eye, nose tip, right and left mouth corner (the person's right), in pixels. */
+            landmarks: number[][];
+            /**
+             * Format: float
+             * @description How much more similar that one is than the next who comes into question; `null` without a
+             *     next.
+             */
+            margin?: number | null;
+            person?: components["schemas"]["PersonRef"] | null;
+            quality?: components["schemas"]["FaceQuality"] | null;
+            /** @description Why it is not simply the nearest person's, naming the measured and the required value. */
+            reasons: string[];
+            /**
+             * Format: float
+             * @description Cosine similarity to the person, or to the best candidate; `null` without one.
+             */
+            similarity?: number | null;
+        };
+        /** @description An enrolled face, as the API shows it. */
+        FaceView: {
+            /** Format: int64 */
+            enrolled_at_ms: number;
+            /** @description The client's name of the photograph. */
+            file: string;
+            /** Format: uuid */
+            id: string;
+        };
+        /** @description The faces of a person. */
+        Faces: {
+            faces: components["schemas"]["FaceView"][];
+        };
+        /** @description The form that enrols more faces of a person. */
+        FacesForm: {
+            /**
+             * Format: int32
+             * @description Which face of that answer, counted from 0.
+             */
+            face?: number;
+            /** @description Photographs that each show this one person. */
+            image?: string[];
+            /** @description In place of photographs: the `request_id` of an earlier answer. */
+            request_id?: string;
+        };
+        /**
+         * @description Stable codes of what can be wrong with a request, as the HTTP contract has them.
+         * @enum {string}
+         */
+        FailureCode: "image.unreadable" | "image.unsupported" | "image.too_large" | "face.none" | "face.multiple" | "face.unfit" | "input.replaced" | "input.missing" | "recognition.failed";
+        /**
+         * @description A client's file name, made safe to echo on one line and to use as one component of a key.
+         *
+         *     Folders are cut off (`../../etc/passwd` is `passwd`), control characters become `_`, and an
+         *     over-long name is shortened before its extension. The result is never empty, `.` or `..`.
+         */
+        FileName: string;
+        /** @description What the controller last saw and decided; all zero where none ever ran. */
+        FleetView: {
+            /** Format: int32 */
+            draining: number;
+            instances: Record<string, never>[];
+            /** Format: int32 */
+            max: number;
+            /** Format: int32 */
+            min: number;
+            /**
+             * Format: int64
+             * @description Milliseconds since the Unix epoch.
+             */
+            observed_at_ms: number;
+            /** Format: int32 */
+            pending: number;
+            /** @description Why the fleet is as it is. */
+            reason: string;
+            /** Format: int32 */
+            running: number;
+        };
+        /** @description What forgetting a model answers. */
+        Forgotten: {
+            /** @description The model. */
+            model: string;
+            /** @description People of whose faces its embeddings are gone. */
+            people: number;
+        };
+        /** @description The gallery. */
+        GalleryView: {
+            faces: number;
+            people: number;
+            /** Format: int64 */
+            version: number;
+        };
+        /** @description What was found; each list has the most serious first. */
+        Health: {
+            /** @description Other people who are most alike. */
+            confusable: components["schemas"]["Pair"][];
+            /**
+             * Format: float
+             * @description The similarity from which on two faces are taken for one person's.
+             */
+            cutoff: number;
+            /** @description People who are likely enrolled under two names. */
+            duplicates: components["schemas"]["Pair"][];
+            /** @description How many faces were examined. */
+            examined: number;
+            /** @description Their faces. */
+            faces: number;
+            /** @description Faces that are likely under the wrong name. */
+            mislabelled: components["schemas"]["Mislabelled"][];
+            /**
+             * Format: uuid
+             * @description After whom to go on, where not everybody was examined.
+             */
+            next?: string | null;
+            /** @description People enrolled. */
+            people: number;
+            /**
+             * Format: int64
+             * @description The gallery's version.
+             */
+            version: number;
+            /** @description Faces of little use. */
+            weak: components["schemas"]["Weak"][];
+        };
+        /** @description Width and height in pixels of the EXIF-upright photograph. */
+        ImageSize: {
+            /**
+             * Format: int32
+             * @description Pixels down.
+             */
+            height: number;
+            /**
+             * Format: int32
+             * @description Pixels across.
+             */
+            width: number;
+        };
+        /** @description A job, as the API shows it. */
+        Job: {
+            /**
+             * Format: int64
+             * @description When the photograph and the result are deleted; `null` where a bucket's own rules say so.
+             */
+            expires_at_ms?: number | null;
+            file?: components["schemas"]["FileName"] | null;
+            id: components["schemas"]["RequestId"];
+            problem?: components["schemas"]["Problem"] | null;
+            result?: components["schemas"]["Recognition"] | null;
+            state: components["schemas"]["JobState"];
+            /** Format: int64 */
+            submitted_at_ms: number;
+        };
+        /** @description What the deletion of a job answers. */
+        JobDeletion: {
+            id: components["schemas"]["RequestId"];
+            /** @description Photographs deleted. */
+            photographs: number;
+            /** @description Results deleted. */
+            results: number;
+        };
+        /**
+         * @description How a job fares.
+         * @enum {string}
+         */
+        JobState: "pending" | "done" | "failed";
+        /** @description One page of the jobs. */
+        Jobs: {
+            /** @description The oldest first, without their results. */
+            jobs: components["schemas"]["Job"][];
+            next?: components["schemas"]["RequestId"] | null;
+        };
+        /** @description Of the last 1000 answers; `null` before the first. */
+        LatencyView: {
+            /** Format: double */
+            p50?: number | null;
+            /** Format: double */
+            p99?: number | null;
+        };
+        /** @description Who is to become part of whom. */
+        Merge: {
+            /**
+             * Format: uuid
+             * @description The person whose faces are taken over, and who is gone then.
+             */
+            from: string;
+        };
+        /** @description A face that looks like somebody else's. */
+        Mislabelled: {
+            /**
+             * Format: uuid
+             * @description The face.
+             */
+            face: string;
+            /** @description Its photograph's file name. */
+            file: string;
+            /** @description Whose it seems to be. */
+            looks_like: components["schemas"]["Named"];
+            /** @description Whose it is said to be. */
+            person: components["schemas"]["Named"];
+            /**
+             * Format: float
+             * @description `to_other` minus `to_own`.
+             */
+            score: number;
+            /**
+             * Format: float
+             * @description Mean similarity to the faces of the other.
+             */
+            to_other: number;
+            /**
+             * Format: float
+             * @description Mean similarity to the other faces of the person.
+             */
+            to_own: number;
+        };
+        /** @description The model that the gallery is matched by. */
+        ModelView: {
+            change?: components["schemas"]["ChangeView"] | null;
+            /** @description The models that have an embedding of new faces: going back to one of them takes no time. */
+            kept: string[];
+            /** @description Its name. */
+            model: string;
+            /** @description Faces that the last change found nothing in: they are not matched by the model that it was to. */
+            not_embedded: components["schemas"]["NotEmbedded"][];
+        };
+        /** @description A person, to be shown. */
+        Named: {
+            /**
+             * Format: uuid
+             * @description Who.
+             */
+            id: string;
+            /** @description The name. */
+            name: string;
+        };
+        /** @description The model to change to. */
+        NextModel: {
+            /** @description An embedder's name, or a profile's. */
+            model: string;
+        };
+        /** @description A face that the next model made no embedding of. */
+        NotEmbedded: {
+            /**
+             * Format: uuid
+             * @description The face's id, or the denial's.
+             */
+            id: string;
+            /**
+             * Format: uuid
+             * @description Whose face it is.
+             */
+            person_id: string;
+            /** @description Why there is none. */
+            reason: string;
+        };
+        /** @description Two people and how alike they are. */
+        Pair: {
+            /** @description The one who was enrolled first. */
+            first: components["schemas"]["Named"];
+            /**
+             * Format: float
+             * @description Similarity of their two nearest faces.
+             */
+            nearest: number;
+            /**
+             * Format: float
+             * @description Mean similarity of the faces of the one to those of the other; what duplicates are judged
+             *     by.
+             */
+            score: number;
+            /** @description The other. */
+            second: components["schemas"]["Named"];
+        };
+        /** @description The form with the two photographs. */
+        PairForm: {
+            /** @description The two photographs: JPEG, PNG, WebP, GIF, BMP or TIFF. */
+            image: string[];
+        };
+        /** @description What of a person is to change: a JSON merge patch (RFC 7396). */
+        Patch: {
+            /** @description The new external id; `null` takes it away. */
+            external_id?: string | null;
+            /** @description Entries to set, or with `null` to take away; `null` takes all away. */
+            metadata?: {
+                [key: string]: string | null;
+            } | null;
+            /** @description The new name. */
+            name?: string | null;
+        };
+        /** @description One page of the enrolled people. */
+        People: {
+            /**
+             * Format: uuid
+             * @description What to give as `after` for the next page; `null` on the last.
+             */
+            next?: string | null;
+            people: components["schemas"]["PersonView"][];
+            /** @description How many people are enrolled, listed or not. */
+            total: number;
+            /**
+             * Format: int64
+             * @description The gallery's version.
+             */
+            version: number;
+        };
+        /** @description The form that enrols a person. */
+        PersonForm: {
+            /** @description The operator's own key of the person, of no more than 200 characters; unique in the gallery. */
+            external_id?: string;
+            /**
+             * Format: int32
+             * @description Which face of that answer, counted from 0.
+             */
+            face?: number;
+            /** @description Photographs that each show this one person. */
+            image?: string[];
+            /**
+             * @description A JSON object of texts: up to 50 entries, keys of 1 to 100 and values of up to 1000
+             *     characters.
+             */
+            metadata?: string;
+            /** @description The name, of no more than 200 characters on one line; unique in the gallery. */
+            name: string;
+            /** @description In place of photographs: the `request_id` of an earlier answer. */
+            request_id?: string;
+        };
+        /** @description An enrolled person, by id and name. */
+        PersonRef: {
+            /** @description The person's id, a UUID. */
+            id: string;
+            /** @description The name given at enrolment. */
+            name: string;
+        };
+        /** @description An enrolled person, as the API shows them. */
+        PersonView: {
+            /** Format: int64 */
+            changed_at_ms: number;
+            /** @description How many faces were said not to be this person. */
+            denials: number;
+            /** Format: int64 */
+            enrolled_at_ms: number;
+            external_id?: string | null;
+            faces: components["schemas"]["FaceView"][];
+            /** Format: uuid */
+            id: string;
+            metadata: {
+                [key: string]: string;
+            };
+            name: string;
+        };
+        /** @description What came of one of several photographs. */
+        PhotoResult: (components["schemas"]["Recognition"] & {
+            /** @description The client's name of the photograph. */
+            file: components["schemas"]["FileName"];
+        }) | {
+            /** @description The client's name of the photograph. */
+            file: components["schemas"]["FileName"];
+            /** @description What the photograph alone would have been answered. */
+            problem: components["schemas"]["Problem"];
+        };
+        /** @description A form with photographs. */
+        PhotosForm: {
+            /** @description Photographs, at least one: JPEG, PNG, WebP, GIF, BMP or TIFF. */
+            image: string[];
+        };
+        /** @description A form with one photograph. */
+        PlainForm: {
+            /** @description A photograph: JPEG, PNG, WebP, GIF, BMP or TIFF. */
+            inputFile: string;
+        };
+        /** @description An RFC 9457 problem. Some codes have members of their own besides these. */
+        Problem: components["schemas"]["ProblemMembers"] & {
+            code: components["schemas"]["Code"];
+            /** @description One sentence that names the thing and the remedy. */
+            detail: string;
+            /**
+             * Format: int32
+             * @description The HTTP status.
+             */
+            status: number;
+            /** @description The status in words. */
+            title: string;
+            /** @description Always `about:blank`: `code` tells the problems apart. */
+            type: string;
+        };
+        /** @description Members that a problem may have. */
+        ProblemMembers: {
+            /** @description The path of the job whose result comes later. */
+            job?: string | null;
+            /** @description The person who has the name already. */
+            person_id?: string | null;
+            /** @description Which of two photographs is at fault: `first` or `second`. */
+            photograph?: string | null;
+            /** @description Photographs of the request that are at fault. */
+            refused?: components["schemas"]["Refused"][] | null;
+            /** @description The recognition's id where there is one, and the exchange's `X-Request-Id` elsewhere. */
+            request_id?: string | null;
+        };
+        /** @description How many requests there are. */
+        QueueStatus: {
+            /**
+             * Format: int64
+             * @description That were set aside.
+             */
+            dead_letter: number;
+            /**
+             * Format: int64
+             * @description That a worker has.
+             */
+            in_flight: number;
+            /**
+             * Format: int64
+             * @description That wait for a worker.
+             */
+            visible: number;
+        };
+        /** @description How often something happened, with its 95 % interval. */
+        Rate: {
+            /**
+             * Format: double
+             * @description The share; `None` where nothing was counted.
+             */
+            estimate?: number | null;
+            /** @description How often it happened. */
+            happened: number;
+            /**
+             * Format: double
+             * @description The interval's upper end; 1 where nothing was counted.
+             */
+            high: number;
+            /**
+             * Format: double
+             * @description The interval's lower end; 0 where nothing was counted.
+             */
+            low: number;
+            /** @description Out of how many. */
+            of: number;
+        };
+        /** @description The receipt of a deletion. */
+        Receipt: {
+            /** Format: int64 */
+            deleted_at_ms: number;
+            /**
+             * @description Embeddings deleted from the gallery: its changes, its segments and their copies on this
+             *     machine.
+             */
+            embeddings: number;
+            /**
+             * Format: int64
+             * @description The first version of the gallery without what was deleted; what later requests are matched
+             *     against has it or a newer one.
+             */
+            gallery_version: number;
+            /** Format: uuid */
+            id: string;
+            /**
+             * Format: int64
+             * @description Within this time other machines with a running web tier or worker delete their copies of the
+             *     segments that had them.
+             */
+            other_machines_within_s: number;
+            /** Format: uuid */
+            person_id: string;
+            /** @description Kept photographs deleted. */
+            photographs: number;
+            /** @description Kept photographs that the store did not delete when asked; the sweep deletes them. */
+            photographs_pending: number;
+            /**
+             * Format: int64
+             * @description Photographs that were sent for recognition are deleted when they are this old, whoever they
+             *     show; `null` where they are in a bucket, whose own expiry rule says when.
+             */
+            uploads_kept_s?: number | null;
+        };
+        /** @description The result of recognising one photograph. */
+        Recognition: {
+            /** @description Every face found, largest first. */
+            faces: components["schemas"]["FaceReport"][];
+            /** @description The photograph's size. */
+            image: components["schemas"]["ImageSize"];
+            /** @description The embedder's name. */
+            model: string;
+            /** @description The request that this answers. */
+            request_id: components["schemas"]["RequestId"];
+            /** @description Where the time went. */
+            timing_ms: components["schemas"]["TimingMs"];
+        };
+        /** @description What the recognition of a form's photographs is answered. */
+        RecognitionAnswer: components["schemas"]["Recognition"] | components["schemas"]["Recognitions"];
+        /** @description The answer to several photographs. */
+        Recognitions: {
+            request_id: components["schemas"]["RequestId"];
+            /** @description One for each photograph, in their order. */
+            results: components["schemas"]["PhotoResult"][];
+        };
+        /** @description A photograph that was refused. */
+        Refused: {
+            /** @description The stable code. */
+            code: components["schemas"]["FailureCode"];
+            /** @description One sentence that names the thing and the remedy. */
+            detail: string;
+            /** @description Its file name. */
+            file: string;
+        };
+        /** @description What is known of the error rates in a gallery. */
+        Report: {
+            /** @description What the cutoff rests on. */
+            basis: components["schemas"]["Basis"];
+            /**
+             * Format: float
+             * @description The similarity from which on a face is a person's.
+             */
+            cutoff: number;
+            /** @description Their faces. */
+            faces: number;
+            /** @description The share of faces whose person would not be found. */
+            fnir: components["schemas"]["Rate"];
+            /** @description The share of people who, if they were not enrolled, would be taken for somebody. */
+            fpir: components["schemas"]["Rate"];
+            /** @description Faces that were looked for among the other faces of the same person. */
+            genuine_probes: number;
+            /** @description Comparisons of a face with another person that the cutoff rests on. */
+            impostor_pairs: number;
+            /** @description The model whose embeddings are compared; `None` while nobody is enrolled. */
+            model?: string | null;
+            /** @description What is not known and why, one sentence each. */
+            notes: string[];
+            /** @description People enrolled. */
+            people: number;
+            /** @description The share of faces whose nearest person is their own. */
+            rank1: components["schemas"]["Rate"];
+            /** @description Both rates at other cutoffs. */
+            table: components["schemas"]["AtCutoff"][];
+            /**
+             * Format: double
+             * @description The rate of strangers taken for somebody that is aimed at.
+             */
+            target_fpir: number;
+            /**
+             * Format: int64
+             * @description The gallery's version.
+             */
+            version: number;
+        };
+        /**
+         * Format: uuid
+         * @description One request's identity: a UUIDv7, so that ids sort by the time of submission.
+         */
+        RequestId: string;
+        /** @description Photographs, since this process started. */
+        RequestsView: {
+            /** Format: int64 */
+            accepted: number;
+            /** Format: int64 */
+            answered: number;
+            /**
+             * Format: int64
+             * @description That timed out, that Muster failed on, or whose client hung up.
+             */
+            failed: number;
+            /** @description That wait for their answer. */
+            waiting: number;
+        };
+        /** @description A sample photograph, as the page gets to know it. */
+        SamplePhotograph: {
+            /** @description Its name, below `/samples/`. */
+            file: string;
+            /** @description Whom it shows; `None` where that is a group. */
+            person?: string | null;
+        };
+        /** @description The sample photographs. */
+        SamplePhotographs: {
+            samples: components["schemas"]["SamplePhotograph"][];
+        };
+        /** @description How the service fares. */
+        StatusView: {
+            cpu_s: components["schemas"]["CpuView"];
+            /** @description Of stores and queues, since this process started, by what they mean. */
+            failures: {
+                [key: string]: number;
+            };
+            fleet: components["schemas"]["FleetView"];
+            gallery: components["schemas"]["GalleryView"];
+            latency_ms: components["schemas"]["LatencyView"];
+            /** @description The embedder's name. */
+            model: string;
+            queue: components["schemas"]["QueueStatus"];
+            requests: components["schemas"]["RequestsView"];
+            /** Format: double */
+            uptime_s: number;
+            /** @description Muster's version. */
+            version: string;
+        };
+        /** @description What the submission of jobs is answered. */
+        Submitted: components["schemas"]["Job"] | components["schemas"]["Accepted"];
+        /** @description Milliseconds that a request spent in each stage. */
+        TimingMs: {
+            /**
+             * Format: double
+             * @description Warping the faces to the embedder's template.
+             */
+            align: number;
+            /**
+             * Format: double
+             * @description The photograph's bytes to upright RGB.
+             */
+            decode: number;
+            /**
+             * Format: double
+             * @description Finding the faces.
+             */
+            detect: number;
+            /**
+             * Format: double
+             * @description Computing the embeddings.
+             */
+            embed: number;
+            /**
+             * Format: double
+             * @description Reading the photograph from the object store.
+             */
+            fetch: number;
+            /**
+             * Format: double
+             * @description Bringing the gallery up to date and searching it.
+             */
+            match: number;
+            /**
+             * Format: double
+             * @description From the web tier's send to the worker's receive, by the two machines' clocks.
+             */
+            queue: number;
+            /**
+             * Format: double
+             * @description Writing the result. Zero inside the stored result itself.
+             */
+            store: number;
+            /**
+             * Format: double
+             * @description From the upload's last byte to the answer, as the web tier saw it; in the stored result,
+             *     from the send to the store.
+             */
+            total: number;
+        };
+        /** @description Whether two photographs show the same person. */
+        Verification: {
+            /**
+             * Format: float
+             * @description The similarity from which on two faces are one person's.
+             */
+            cutoff: number;
+            /** @description The face of the first photograph, and that of the second. */
+            faces: components["schemas"]["VerifiedFace"][];
+            /** @description The embedder's name. */
+            model: string;
+            request_id: components["schemas"]["RequestId"];
+            /** @description Whether the similarity reaches the cutoff. */
+            same: boolean;
+            /**
+             * Format: float
+             * @description Cosine similarity of the two faces, -1 to 1.
+             */
+            similarity: number;
+        };
+        /** @description The face of one of the photographs. */
+        VerifiedFace: {
+            box: components["schemas"]["FaceBox"];
+            /**
+             * Format: float
+             * @description The detector's score, 0 to 1.
+             */
+            confidence: number;
+            /**
+             * Format: int32
+             * @description How many faces the photograph shows; the largest was compared.
+             */
+            faces_found: number;
+            /** @description The client's name of the photograph. */
+            file: components["schemas"]["FileName"];
+        };
+        /** @description A face that is of little use. */
+        Weak: {
+            /**
+             * Format: float
+             * @description Median similarity to the person's other faces; `None` without others.
+             */
+            agreement?: number | null;
+            /**
+             * Format: uuid
+             * @description The face.
+             */
+            face: string;
+            /** @description Its photograph's file name. */
+            file: string;
+            /** @description Whose it is. */
+            person: components["schemas"]["Named"];
+            /** @description What is wrong with it, naming the measured and the required. */
+            reasons: string[];
+        };
+        /** @description Which answer is wrong. */
+        WrongAnswer: {
+            /**
+             * Format: int32
+             * @description Which of its faces, counted from 0.
+             */
+            face?: number;
+            /** @description The answer's `request_id`. */
+            request_id: string;
+        };
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
+export type $defs = Record<string, never>;
+export type operations = Record<string, never>;
