@@ -1,29 +1,33 @@
 //! A client of Muster's own HTTP contract, for the commands.
 
+mod error;
+mod events;
+
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use muster_jobs::Recognition;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+pub use error::{ClientError, Problem, Refused};
+pub use events::{Event, EventError, EventStream};
 
 /// Longest time for one answer, beyond any timeout of the service itself.
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// Longest time for what has no end.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Longest event that is taken: five minutes of history have some hundred kilobytes.
-const MAX_EVENT_BYTES: usize = 8 << 20;
 
-/// Which service to talk to.
+/// Arguments that say which service to talk to.
 #[derive(Clone, Debug, Args)]
-pub struct Service {
+pub struct ServiceArgs {
     /// The service's address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     pub url: String,
@@ -37,8 +41,8 @@ pub struct Service {
     pub api_key: Option<String>,
 }
 
-impl Service {
-    /// A client of it.
+impl ServiceArgs {
+    /// A client of that service.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -78,35 +82,6 @@ struct PeoplePage {
     next: Option<String>,
 }
 
-/// A problem that the service answered with.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Problem {
-    /// The HTTP status.
-    pub status: u16,
-    /// The stable code.
-    pub code: String,
-    /// One sentence.
-    pub detail: String,
-    /// Photographs of an enrolment that are at fault.
-    #[serde(default)]
-    pub refused: Vec<Refused>,
-    /// After which time to try again, where the service said so.
-    #[serde(skip)]
-    pub retry_after: Option<Duration>,
-}
-
-/// A photograph that can not be enrolled.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Refused {
-    /// Its file name.
-    pub file: String,
-    /// Why not.
-    pub detail: String,
-}
-
-/// What a service answers: what was asked for, or a problem.
-pub type Answer<T> = Result<T, Problem>;
-
 impl Client {
     /// A client of the service at `url`.
     ///
@@ -142,92 +117,55 @@ impl Client {
         format!("{}{path}", self.url)
     }
 
-    fn unreachable(&self) -> String {
-        format!(
-            "reach Muster at {}: start it with `muster up`, or give its --url",
-            self.url
-        )
-    }
-
     /// Reads one JSON document.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        match self.ask(path).await? {
-            Ok(value) => Ok(value),
-            Err(problem) => bail!("{}", problem.detail),
-        }
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(self.http.get(self.at(path))).await
     }
 
-    /// Reads one JSON document, or the problem that the service answers with.
-    ///
-    /// # Errors
-    /// When the service can not be reached, or what answers is not Muster.
-    pub async fn ask(&self, path: &str) -> anyhow::Result<Answer<Value>> {
-        let response = self
-            .http
-            .get(self.at(path))
-            .send()
-            .await
-            .with_context(|| self.unreachable())?;
-        answer(response).await
-    }
-
-    /// Sends one JSON document.
+    /// Posts one JSON document.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn send(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let sent = self.http.post(self.at(path)).json(body).send().await;
-        match answer(sent.with_context(|| self.unreachable())?).await? {
-            Ok(value) => Ok(value),
-            Err(problem) => bail!("{}", problem.detail),
-        }
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, ClientError> {
+        self.ask(self.http.post(self.at(path)).json(body)).await
     }
 
-    /// Deletes what is at a path.
+    /// Deletes every embedding of a model that is not used any more.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
-        let sent = self.http.delete(self.at(path)).send().await;
-        match answer(sent.with_context(|| self.unreachable())?).await? {
-            Ok(value) => Ok(value),
-            Err(problem) => bail!("{}", problem.detail),
-        }
+    pub async fn forget_model(&self, model: &str) -> Result<Value, ClientError> {
+        let model = utf8_percent_encode(model, NON_ALPHANUMERIC);
+        let path = format!("/v1/gallery/model/{model}");
+        self.ask(self.http.delete(self.at(&path))).await
     }
 
-    /// What the service tells of itself from now on.
+    /// The events that the service tells of itself from now on.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn events(&self) -> anyhow::Result<EventStream> {
+    pub async fn events(&self) -> Result<EventStream, ClientError> {
         let request = self.http.get(self.at("/v1/events")).timeout(FOREVER);
-        let response = request.send().await.with_context(|| self.unreachable())?;
-        if !response.status().is_success() {
-            match answer::<Value>(response).await? {
-                Err(problem) => bail!("{}", problem.detail),
-                Ok(_) => bail!("the service tells nothing"),
-            }
-        }
-        Ok(EventStream {
-            response,
-            received: Vec::new(),
-        })
+        let response = self.send(request).await?;
+        Ok(EventStream::new(response))
     }
 
     /// Everyone enrolled, page by page.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn people(&self) -> anyhow::Result<Vec<Enrolled>> {
+    pub async fn people(&self) -> Result<Vec<Enrolled>, ClientError> {
         let mut people = Vec::new();
         let mut path = "/v1/people?limit=1000".to_owned();
         loop {
-            let page = self.get(&path).await?;
-            let page: PeoplePage =
-                serde_json::from_value(page).context("read the list of people")?;
+            let page: PeoplePage = self.get(&path).await?;
             people.extend(page.people);
             match page.next {
                 Some(next) => path = format!("/v1/people?limit=1000&after={next}"),
@@ -240,12 +178,11 @@ impl Client {
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn person_named(&self, name: &str) -> anyhow::Result<Option<Enrolled>> {
+    pub async fn person_named(&self, name: &str) -> Result<Option<Enrolled>, ClientError> {
         let name = name.trim();
         let encoded = utf8_percent_encode(name, NON_ALPHANUMERIC);
         let path = format!("/v1/people?limit=1000&name={encoded}");
-        let page = self.get(&path).await?;
-        let page: PeoplePage = serde_json::from_value(page).context("read the list of people")?;
+        let page: PeoplePage = self.get(&path).await?;
         let is_it = |person: &Enrolled| person.name == name;
         Ok(page.people.into_iter().find(is_it))
     }
@@ -253,39 +190,37 @@ impl Client {
     /// Enrols a person.
     ///
     /// # Errors
-    /// When the service can not be reached.
+    /// When the service can not be reached or answers with a problem.
     pub async fn enroll(
         &self,
         name: &str,
         photos: &[(String, Bytes)],
-    ) -> anyhow::Result<Answer<Enrolled>> {
+    ) -> Result<Enrolled, ClientError> {
         let form = Form::new().text("name", name.to_owned());
-        self.post("/v1/people", with_photos(form, photos)).await
+        self.post_form("/v1/people", with_photos(form, photos))
+            .await
     }
 
     /// Adds faces to a person who is enrolled.
     ///
     /// # Errors
-    /// When the service can not be reached.
+    /// When the service can not be reached or answers with a problem.
     pub async fn add_faces(
         &self,
         person: &str,
         photos: &[(String, Bytes)],
-    ) -> anyhow::Result<Answer<Enrolled>> {
+    ) -> Result<Enrolled, ClientError> {
         let path = format!("/v1/people/{person}/faces");
-        self.post(&path, with_photos(Form::new(), photos)).await
+        self.post_form(&path, with_photos(Form::new(), photos))
+            .await
     }
 
     /// Recognises one photograph.
     ///
     /// # Errors
-    /// When the service can not be reached.
-    pub async fn recognize(
-        &self,
-        file: &str,
-        photo: &Bytes,
-    ) -> anyhow::Result<Answer<Recognition>> {
-        self.post(
+    /// When the service can not be reached or answers with a problem.
+    pub async fn recognize(&self, file: &str, photo: &Bytes) -> Result<Recognition, ClientError> {
+        self.post_form(
             "/v1/recognize",
             Form::new().part("image", part(file, photo)),
         )
@@ -295,61 +230,37 @@ impl Client {
     /// Compares the largest faces of two photographs.
     ///
     /// # Errors
-    /// When the service can not be reached.
-    pub async fn verify(&self, photos: [(String, Bytes); 2]) -> anyhow::Result<Answer<Value>> {
-        self.post("/v1/verify", with_photos(Form::new(), &photos))
+    /// When the service can not be reached or answers with a problem.
+    pub async fn verify(&self, photos: [(String, Bytes); 2]) -> Result<Value, ClientError> {
+        self.post_form("/v1/verify", with_photos(Form::new(), &photos))
             .await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, form: Form) -> anyhow::Result<Answer<T>> {
-        let response = self
-            .http
-            .post(self.at(path))
-            .multipart(form)
-            .send()
+    async fn post_form<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        form: Form,
+    ) -> Result<T, ClientError> {
+        self.ask(self.http.post(self.at(path)).multipart(form))
             .await
-            .with_context(|| self.unreachable())?;
-        answer(response).await
     }
-}
 
-/// What a service tells, event by event.
-#[derive(Debug)]
-pub struct EventStream {
-    response: Response,
-    received: Vec<u8>,
-}
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.send(request).await?;
+        let body = response.bytes().await.map_err(ClientError::Broken)?;
+        serde_json::from_slice(&body).map_err(ClientError::Json)
+    }
 
-impl EventStream {
-    /// The next event's name and data; `None` once the service has stopped.
-    ///
-    /// # Errors
-    /// When the connection breaks, or what comes is no event of JSON.
-    pub async fn next(&mut self) -> anyhow::Result<Option<(String, Value)>> {
-        loop {
-            let end = self.received.windows(2).position(|two| two == b"\n\n");
-            if let Some(end) = end {
-                let event: Vec<u8> = self.received.drain(..end + 2).collect();
-                let event = String::from_utf8(event).context("read an event")?;
-                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
-                let (name, data) = field("event: ")
-                    .zip(field("data: "))
-                    .context("read an event")?;
-                let data = serde_json::from_str(data).context("read an event")?;
-                return Ok(Some((name.to_owned(), data)));
-            }
-            if self.received.len() > MAX_EVENT_BYTES {
-                bail!("an event has more than {MAX_EVENT_BYTES} bytes: this is not Muster");
-            }
-            match self
-                .response
-                .chunk()
-                .await
-                .context("the connection broke")?
-            {
-                Some(chunk) => self.received.extend_from_slice(&chunk),
-                None => return Ok(None),
-            }
+    /// Sends a request, and answers what came where that is a success.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let unreachable = |source| ClientError::Unreachable {
+            url: self.url.clone(),
+            source,
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(refusal(response).await),
         }
     }
 }
@@ -364,26 +275,25 @@ fn with_photos(form: Form, photos: &[(String, Bytes)]) -> Form {
     })
 }
 
-async fn answer<T: DeserializeOwned>(response: Response) -> anyhow::Result<Answer<T>> {
+/// Reads why the service did not do what was asked.
+async fn refusal(response: Response) -> ClientError {
     let status = response.status();
     let retry_after = response
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
-    let body = response.bytes().await.context("read the answer")?;
-    if status.is_success() {
-        return Ok(Ok(
-            serde_json::from_slice(&body).context("read the answer's JSON")?
-        ));
-    }
+    let body = match response.bytes().await {
+        Ok(body) => body,
+        Err(error) => return ClientError::Broken(error),
+    };
     match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => Ok(Err(Problem {
+        Ok(problem) => ClientError::Problem(Problem {
             retry_after,
             ..problem
-        })),
-        Err(_) if status == StatusCode::NOT_FOUND => bail!("this is not a Muster service (404)"),
-        Err(_) => bail!("the service answered {status} without saying why"),
+        }),
+        Err(_) if status == StatusCode::NOT_FOUND => ClientError::NotMuster,
+        Err(_) => ClientError::Unexplained(status),
     }
 }
 

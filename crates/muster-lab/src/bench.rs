@@ -12,11 +12,12 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::photos::{Variation, open, photos_in, square_jpeg};
-use muster_api::client::Client;
+use muster_api::client::{Client, ClientError};
 use muster_api::files::file_name;
 use muster_api::progress;
 use muster_base::settings::Settings;
@@ -123,12 +124,14 @@ pub async fn run(
 /// When it does not tell its status.
 async fn running(url: &str, api_key: Option<&str>) -> anyhow::Result<Option<Client>> {
     let client = Client::new(url, api_key)?;
-    match client.ask("/v1/status").await {
-        Ok(Ok(_)) => {
+    match client.get::<Value>("/v1/status").await {
+        Ok(_) => {
             eprintln!("measuring the service at {url}");
             Ok(Some(client))
         }
-        Ok(Err(problem)) => anyhow::bail!("the service at {url} answers: {}", problem.detail),
+        Err(ClientError::Problem(problem)) => {
+            anyhow::bail!("the service at {url} answers: {}", problem.detail)
+        }
         // Nothing is there, or something else.
         Err(_) => Ok(None),
     }
@@ -221,12 +224,10 @@ impl OwnService {
             let photo = files.first().context("a sample person has a photograph")?;
             let bytes = std::fs::read(photo)
                 .with_context(|| format!("read the photograph {}", photo.display()))?;
-            if let Err(problem) = client
+            client
                 .enroll(&name, &[(file_name(photo), bytes.into())])
-                .await?
-            {
-                anyhow::bail!("a sample person could not be enrolled: {}", problem.detail);
-            }
+                .await
+                .context("enrol a sample person")?;
         }
         Ok(own)
     }

@@ -41,7 +41,7 @@ struct Fleet {
 }
 
 async fn fleet(client: &Client) -> anyhow::Result<Fleet> {
-    let status = client.get("/v1/status").await?;
+    let status: Value = client.get("/v1/status").await?;
     let count = |state: &str| status["fleet"][state].as_u64().unwrap_or(0);
     Ok(Fleet {
         running: count("running"),
@@ -126,7 +126,7 @@ pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Res
     let next = Arc::new(AtomicUsize::new(0));
     let bar = progress::bar(requests, "recognising");
     let stop_watching = CancellationToken::new();
-    let before = client.get("/v1/status").await?;
+    let before: Value = client.get("/v1/status").await?;
     let begun = Instant::now();
     let watcher = tokio::spawn(watch(client.clone(), begun, stop_watching.clone()));
     let stop_looking = CancellationToken::new();
@@ -172,7 +172,7 @@ pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Res
         }
     };
     let scale_in = until_zero(client, SCALE_IN_LIMIT).await?;
-    let after = client.get("/v1/status").await?;
+    let after: Value = client.get("/v1/status").await?;
     bar.finish_and_clear();
     stop_watching.cancel();
     let (peak, scale_out) = watcher.await.context("watch the fleet")??;
@@ -243,7 +243,7 @@ async fn http_alone(
             "a form without a picture was answered {status}: {answer}"
         );
     }
-    let after = client.get("/v1/status").await?;
+    let after: Value = client.get("/v1/status").await?;
     let used = cpu_between(before, &after, "web");
     Ok(used.map(|used| used.div_f64(requests.max(1) as f64)))
 }

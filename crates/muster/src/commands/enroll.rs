@@ -14,7 +14,7 @@ use muster_jobs::FileName;
 use muster_recognize::decode::{ACCEPTED, EXTENSIONS, REFUSED_EXTENSIONS};
 use serde_json::{Value, json};
 
-use muster_api::client::{Answer, Client, Enrolled, Service};
+use muster_api::client::{Client, ClientError, Enrolled, ServiceArgs};
 use muster_api::files::{file_name, files_in};
 use muster_api::progress;
 use muster_base::backoff;
@@ -41,7 +41,7 @@ pub struct EnrollArgs {
     #[arg(required = true, value_name = "DIR | NAME=FILE")]
     sources: Vec<String>,
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -150,13 +150,14 @@ async fn enroll_person(
             }
         }
         while !photos.is_empty() {
-            let problem = match send(client, &name, known.as_ref(), &photos).await? {
+            let problem = match send(client, &name, known.as_ref(), &photos).await {
                 Ok(person) => {
                     added += photos.len();
                     known = Some(person);
                     break;
                 }
-                Err(problem) => problem,
+                Err(ClientError::Problem(problem)) => problem,
+                Err(error) => return Err(error.into()),
             };
             let left = photos.len();
             if problem.code == "person.exists" && known.is_none() {
@@ -201,7 +202,7 @@ async fn send(
     name: &str,
     known: Option<&Enrolled>,
     photos: &[(String, Bytes)],
-) -> anyhow::Result<Answer<Enrolled>> {
+) -> Result<Enrolled, ClientError> {
     let begun = Instant::now();
     let mut failures = 0;
     loop {
@@ -209,26 +210,33 @@ async fn send(
             None => client.enroll(name, photos).await,
             Some(person) => client.add_faces(&person.id, photos).await,
         };
-        let wait = match &answer {
-            Ok(Err(problem)) if problem.status == 429 => problem.retry_after,
-            Ok(Err(problem)) if problem.code == "gallery.changed" => None,
+        let error = match answer {
+            Ok(person) => return Ok(person),
+            Err(error) => error,
+        };
+        // After a lost answer the faces may be there already.
+        let (wait, may_be_there) = match &error {
+            ClientError::Problem(problem) if problem.status == 429 => (problem.retry_after, false),
+            ClientError::Problem(problem) if problem.code == "gallery.changed" => (None, true),
             // A photograph that workers failed on is named.
-            Ok(Err(problem)) if problem.status >= 500 && problem.refused.is_empty() => None,
-            Err(_) => None,
-            _ => return answer,
+            ClientError::Problem(problem)
+                if problem.status >= 500 && problem.refused.is_empty() =>
+            {
+                (None, true)
+            }
+            ClientError::Problem(_) => return Err(error),
+            _ => (None, true),
         };
         failures += 1;
         let wait = wait.unwrap_or_else(|| backoff::after(failures));
-        // After a lost answer the faces may be there already.
-        let may_be_there = !matches!(&answer, Ok(Err(problem)) if problem.status == 429);
         if begun.elapsed() + wait > PATIENCE {
-            return answer;
+            return Err(error);
         }
         tokio::time::sleep(wait).await;
         if may_be_there && let Some(person) = client.person_named(name).await.unwrap_or(None) {
             let sent = |(file, _): &(String, Bytes)| is_face_of(Some(&person), file);
             if photos.iter().all(sent) {
-                return Ok(Ok(person));
+                return Ok(person);
             }
         }
     }

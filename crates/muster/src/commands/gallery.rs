@@ -5,7 +5,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use muster_api::client::Service;
+use muster_api::client::{Client, ServiceArgs};
 
 /// The path of the gallery's model.
 const MODEL: &str = "/v1/gallery/model";
@@ -46,7 +46,7 @@ enum GalleryCommand {
 #[derive(Debug, Args)]
 struct AskArgs {
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
     /// Print the service's own JSON
     #[arg(long)]
     json: bool,
@@ -57,51 +57,52 @@ struct AskArgs {
 /// # Errors
 /// When the service can not be reached.
 pub async fn run(args: GalleryArgs) -> anyhow::Result<()> {
-    let (args, path) = match &args.command {
-        GalleryCommand::Calibration(args) => (args, "/v1/calibration"),
-        GalleryCommand::Health(args) => (args, "/v1/gallery/health"),
+    match args.command {
+        GalleryCommand::Calibration(ask) => {
+            let client = ask.service.client()?;
+            let report = client.get("/v1/calibration").await?;
+            print(&report, ask.json, show_calibration);
+        }
+        GalleryCommand::Health(ask) => {
+            let health = health(&ask.service.client()?).await?;
+            print(&health, ask.json, show_health);
+        }
         GalleryCommand::Model(ask) => {
             let model = ask.service.client()?.get(MODEL).await?;
-            show_model(&model, ask.json);
-            return Ok(());
+            print(&model, ask.json, show_model);
         }
         GalleryCommand::Reembed { to, ask } => {
             let client = ask.service.client()?;
-            show_model(
-                &client.send(MODEL, &json!({ "model": to })).await?,
-                ask.json,
-            );
-            return Ok(());
+            let model = client.post(MODEL, &json!({ "model": to })).await?;
+            print(&model, ask.json, show_model);
         }
         GalleryCommand::ForgetModel { model, ask } => {
-            let mut path =
-                reqwest::Url::parse("http://muster/v1/gallery/model").context("build the path")?;
-            let segments = path.path_segments_mut();
-            segments.expect("an http URL has a path").push(model);
-            let forgotten = ask.service.client()?.delete(path.path()).await?;
-            if ask.json {
-                println!("{forgotten}");
-            } else {
+            let forgotten = ask.service.client()?.forget_model(&model).await?;
+            print(&forgotten, ask.json, |forgotten| {
                 let people = &forgotten["people"];
                 println!("the embeddings of {people} people by {model} are gone");
-            }
-            return Ok(());
+            });
         }
-    };
-    let client = args.service.client()?;
-    let mut answer = client.get(path).await?;
-    while let Some(next) = answer["next"].as_str() {
-        let part = client.get(&format!("{path}?after={next}")).await?;
-        join(&mut answer, part).context("read the gallery's health")?;
-    }
-    if args.json {
-        println!("{answer}");
-    } else if path == "/v1/calibration" {
-        show_calibration(&answer);
-    } else {
-        show_health(&answer);
     }
     Ok(())
+}
+
+fn print(answer: &Value, as_json: bool, show: impl Fn(&Value)) {
+    match as_json {
+        true => println!("{answer}"),
+        false => show(answer),
+    }
+}
+
+/// The gallery's health, all parts of it joined.
+async fn health(client: &Client) -> anyhow::Result<Value> {
+    const PATH: &str = "/v1/gallery/health";
+    let mut health: Value = client.get(PATH).await?;
+    while let Some(next) = health["next"].as_str() {
+        let part = client.get(&format!("{PATH}?after={next}")).await?;
+        join(&mut health, part).context("read the gallery's health")?;
+    }
+    Ok(health)
 }
 
 /// Adds what the next part of a large gallery has.
@@ -116,11 +117,7 @@ fn join(all: &mut Value, part: Value) -> Option<()> {
     Some(())
 }
 
-fn show_model(model: &Value, as_json: bool) {
-    if as_json {
-        println!("{model}");
-        return;
-    }
+fn show_model(model: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let kept = model["kept"].as_array().into_iter().flatten();
     let kept: Vec<String> = kept.map(text).collect();

@@ -9,7 +9,7 @@ use clap::Args;
 use muster_jobs::{Decision, FaceReport, Recognition};
 use serde_json::json;
 
-use muster_api::client::{Problem, Service};
+use muster_api::client::{ClientError, Problem, ServiceArgs};
 use muster_api::files::file_name;
 
 /// Arguments of `muster recognize`.
@@ -19,7 +19,7 @@ pub struct RecognizeArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
     /// Print one JSON document a photograph
     #[arg(long)]
     json: bool,
@@ -42,20 +42,23 @@ pub async fn run(args: RecognizeArgs) -> anyhow::Result<ExitCode> {
         let bytes = std::fs::read(file)
             .with_context(|| format!("read the photograph {}", file.display()))?;
         let name = file_name(file);
-        let answer = client.recognize(&name, &Bytes::from(bytes)).await?;
+        let answer = client.recognize(&name, &Bytes::from(bytes)).await;
         all &= answer.is_ok();
         match answer {
             Ok(recognition) if args.json => {
                 println!("{}", json!({ "file": name, "result": recognition }));
             }
-            Err(Problem { code, detail, .. }) if args.json => {
+            Err(ClientError::Problem(Problem { code, detail, .. })) if args.json => {
                 println!(
                     "{}",
                     json!({ "file": name, "code": code, "detail": detail })
                 );
             }
             Ok(recognition) => println!("{name:width$}  {}", sentence(&recognition)),
-            Err(problem) => println!("{name:width$}  refused: {}", problem.detail),
+            Err(ClientError::Problem(problem)) => {
+                println!("{name:width$}  refused: {}", problem.detail);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(if all {

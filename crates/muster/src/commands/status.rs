@@ -5,13 +5,13 @@ mod watch;
 use clap::Args;
 use serde_json::Value;
 
-use muster_api::client::Service;
+use muster_api::client::ServiceArgs;
 
 /// Arguments of `muster status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
     /// Print the service's own JSON; with --watch, a line for each moment
     #[arg(long)]
     json: bool,
@@ -29,7 +29,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     if args.watch {
         return watch::run(&client, args.json).await;
     }
-    let status = client.get("/v1/status").await?;
+    let status: Value = client.get("/v1/status").await?;
     if args.json {
         println!("{status}");
         return Ok(());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
-use muster_api::client::Service;
+use muster_api::client::{ClientError, Problem, ServiceArgs};
 use muster_api::files::file_name;
 
 /// Arguments of `muster verify`.
@@ -18,7 +18,7 @@ pub struct VerifyArgs {
     #[arg(required = true, num_args = 2, value_names = ["FILE", "FILE"])]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -38,18 +38,16 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let [first, second] = &args.files[..] else {
         anyhow::bail!("two photographs are compared: name two files");
     };
-    let answer = client.verify([read(first)?, read(second)?]).await?;
+    let answer = client.verify([read(first)?, read(second)?]).await;
     let same = matches!(&answer, Ok(verified) if verified["same"] == true);
     match answer {
         Ok(verified) if args.json => println!("{verified}"),
         Ok(verified) => println!("{}", sentence(&verified)),
-        Err(problem) if args.json => {
-            println!(
-                "{}",
-                json!({ "code": problem.code, "detail": problem.detail })
-            );
+        Err(ClientError::Problem(Problem { code, detail, .. })) if args.json => {
+            println!("{}", json!({ "code": code, "detail": detail }));
         }
-        Err(problem) => println!("refused: {}", problem.detail),
+        Err(ClientError::Problem(problem)) => println!("refused: {}", problem.detail),
+        Err(error) => return Err(error.into()),
     }
     Ok(if same {
         ExitCode::SUCCESS

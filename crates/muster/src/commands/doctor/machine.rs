@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::Context;
+use serde_json::Value;
 
 use super::findings::{Findings, Outcome};
 use super::policy::IamRole;
@@ -158,7 +159,7 @@ async fn address(settings: &WebSettings) -> Outcome {
     let running = match Client::new(&format!("http://{listen}"), None) {
         // Which asks for no key.
         Ok(client) => client
-            .get("/openapi.json")
+            .get::<Value>("/openapi.json")
             .await
             .is_ok_and(|document| document["info"]["title"] == "Muster"),
         Err(_) => false,

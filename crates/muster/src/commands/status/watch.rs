@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::Value;
 
-use muster_api::client::{Client, EventStream};
-use muster_base::backoff;
+use muster_api::client::{Client, Event, EventStream};
+use muster_base::{ErrorChain, backoff};
 
 /// Seconds that one column of a chart stands for, and columns of a chart.
 const COLUMN_MS: u64 = 2000;
@@ -271,8 +271,8 @@ enum Screen {
 }
 
 impl Screen {
-    fn show(&mut self, head: &str, told: &Value, past: &mut Past) -> anyhow::Result<()> {
-        let sample: Sample = Deserialize::deserialize(told).context(UNKNOWN)?;
+    fn show(&mut self, head: &str, data: &Value, past: &mut Past) -> anyhow::Result<()> {
+        let sample: Sample = Deserialize::deserialize(data).context(UNKNOWN)?;
         past.push(Point::from(&sample));
         match self {
             Self::Terminal(term, drawn) => {
@@ -282,8 +282,8 @@ impl Screen {
                 lines.extend(frame(&sample, past, room));
                 redraw(term, drawn, &lines, usize::from(columns))?;
             }
-            Self::Lines { json: true } => out(told)?,
-            Self::Lines { json: false } => out(&line(&sample))?,
+            Self::Lines { json: true } => print(data)?,
+            Self::Lines { json: false } => print(&line(&sample))?,
         }
         Ok(())
     }
@@ -312,7 +312,7 @@ fn redraw(term: &Term, drawn: &mut usize, lines: &[String], columns: usize) -> a
     Ok(())
 }
 
-fn out(what: &impl std::fmt::Display) -> anyhow::Result<()> {
+fn print(what: &impl std::fmt::Display) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{what}")?;
     out.flush()?;
@@ -339,7 +339,9 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
         tokio::time::sleep(backoff::after(failures)).await;
         match client.events().await {
             Ok(again) => stream = again,
-            Err(error) => screen.trouble(&head, &format!("{error:#}; trying again"))?,
+            Err(error) => {
+                screen.trouble(&head, &format!("{}; trying again", ErrorChain(&error)))?
+            }
         }
     }
 }
@@ -353,21 +355,21 @@ async fn follow(
 ) -> anyhow::Result<String> {
     let mut past = Past::default();
     loop {
-        let (name, told) = match stream.next().await {
+        let Event { name, data } = match stream.next().await {
             Ok(Some(event)) => event,
             Ok(None) => return Ok("the service has stopped".to_owned()),
-            Err(error) => return Ok(format!("{error:#}")),
+            Err(error) => return Ok(ErrorChain(&error).to_string()),
         };
         match &*name {
             "history" => {
-                let history: History = Deserialize::deserialize(&told).context(UNKNOWN)?;
+                let history: History = Deserialize::deserialize(&data).context(UNKNOWN)?;
                 history.points().for_each(|point| past.push(point));
             }
             "sample" => {
                 *failures = 0;
-                screen.show(head, &told, &mut past)?;
+                screen.show(head, &data, &mut past)?;
             }
-            "trouble" => screen.trouble(head, told["detail"].as_str().unwrap_or("trouble"))?,
+            "trouble" => screen.trouble(head, data["detail"].as_str().unwrap_or("trouble"))?,
             _ => {}
         }
     }
