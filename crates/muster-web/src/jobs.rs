@@ -21,12 +21,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::exchange::trace;
-use super::extract::{Path, Query};
-use super::openapi::{FormProblems, NotThere, problem_responses};
-use super::problem::{ApiError, Code, Problem};
-use super::recognize::{PhotosForm, no_face, rules};
-use super::{App, AppState, printable};
+use crate::api::extract::{Path, Query};
+use crate::api::openapi::{FormProblems, NotThere, problem_responses};
+use crate::api::problem::{ApiError, Code, Problem};
+use crate::dispatch::answer::no_face;
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::exchange::trace;
+use crate::forms::printable::printable;
+use crate::forms::uploads::{PhotosForm, Uploads};
+use crate::retention::Retention;
 use muster_base::backend::{Backend, RETENTION};
 
 /// Jobs on a page, unless asked otherwise.
@@ -130,14 +133,20 @@ problem_responses! {
         Unstored,
     )
 )]
-pub async fn submit(State(app): AppState, request: Request) -> Result<Response, ApiError> {
-    there_are_jobs(&app)?;
+pub async fn submit(
+    State(backend): State<Backend>,
+    State(uploads): State<Uploads>,
+    State(dispatcher): State<Dispatcher>,
+    State(rules): State<JobRules>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    there_are_jobs(&backend)?;
     let trace = trace(request.headers());
-    let form = app.form(request, rules(&app, &["image"], app.max_images));
+    let form = uploads.form(request, uploads.rules(&["image"], uploads.max_images));
     let photos = form.await?.photos;
-    check_room(&app, photos.len()).await?;
-    let accepted = app.dispatcher.accept(photos, trace).await?;
-    let pending = |(id, file)| app.job(id, Some(file), Found::Photograph);
+    check_room(&backend, &dispatcher, &rules, photos.len()).await?;
+    let accepted = dispatcher.accept(photos, trace).await?;
+    let pending = |(id, file)| rules.job(id, Some(file), Found::Photograph);
     let mut jobs: Vec<Job> = accepted.into_iter().map(pending).collect();
     if jobs.len() > 1 {
         return Ok((StatusCode::ACCEPTED, Json(Accepted { jobs })).into_response());
@@ -148,23 +157,28 @@ pub async fn submit(State(app): AppState, request: Request) -> Result<Response, 
 }
 
 /// Refuses jobs while too many requests are on the queue.
-async fn check_room(app: &App, jobs: usize) -> Result<(), ApiError> {
-    let counts = app.backend.requests.counts().await;
+async fn check_room(
+    backend: &Backend,
+    dispatcher: &Dispatcher,
+    rules: &JobRules,
+    jobs: usize,
+) -> Result<(), ApiError> {
+    let counts = backend.requests.counts().await;
     let counts =
         counts.map_err(|error| ApiError::internal("the queue could not be counted", &error))?;
     let queued = (counts.visible + counts.in_flight) as usize;
     // SQS's own count lags.
-    let queued = queued.max(app.dispatcher.unawaited_jobs());
-    let beyond = (queued + jobs).saturating_sub(app.max_jobs);
+    let queued = queued.max(dispatcher.unawaited_jobs());
+    let beyond = (queued + jobs).saturating_sub(rules.max_jobs);
     if beyond == 0 {
         return Ok(());
     }
     Err(ApiError::overloaded(
         format!(
             "{queued} requests are queued already, of {} that may be: try again later",
-            app.max_jobs
+            rules.max_jobs
         ),
-        app.dispatcher.time_to_answer(beyond),
+        dispatcher.time_to_answer(beyond),
     ))
 }
 
@@ -178,29 +192,33 @@ async fn check_room(app: &App, jobs: usize) -> Result<(), ApiError> {
     params(("id" = String, Path, description = "The job's id, a UUID.")),
     responses((status = 200, description = "How far it is.", body = Job), NotThere, Unavailable)
 )]
-pub async fn show(State(app): AppState, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
-    there_are_jobs(&app)?;
+pub async fn show(
+    State(backend): State<Backend>,
+    State(rules): State<JobRules>,
+    Path(id): Path<String>,
+) -> Result<Json<Job>, ApiError> {
+    there_are_jobs(&backend)?;
     let unknown = || no_such_job(&id);
     let id: RequestId = id.parse().map_err(|_| unknown())?;
     let failed =
         |error: anyhow::Error| ApiError::internal("a job could not be read", error.as_ref());
-    let Backend { input, output, .. } = &app.backend;
+    let Backend { input, output, .. } = &backend;
     let listed = first(&**input, &Backend::of_job(id))
         .await
         .map_err(failed)?;
     if let Some(file) = listed.as_ref().and_then(Backend::file_of) {
-        let found = look(&app, id, &file).await.map_err(failed)?;
-        return Ok(Json(app.job(id, Some(file), found)));
+        let found = stored(&backend, id, &file).await.map_err(failed)?;
+        return Ok(Json(rules.job(id, Some(file), found)));
     }
     let below = Backend::of_request(id);
     if let Some(key) = first(&**output, &below).await.map_err(failed)?
         && let Some(outcome) = read(&**output, &key).await.map_err(failed)?
     {
-        return Ok(Json(app.job(id, None, Found::Outcome(outcome))));
+        return Ok(Json(rules.job(id, None, Found::Outcome(outcome))));
     }
     let photo = first(&**input, &below).await.map_err(failed)?;
     let photo = photo.ok_or_else(unknown)?;
-    Ok(Json(app.job(
+    Ok(Json(rules.job(
         id,
         Backend::file_of(&photo),
         Found::Photograph,
@@ -241,10 +259,11 @@ pub struct Jobs {
     responses((status = 200, description = "A page of them.", body = Jobs), BadQuery, Unavailable)
 )]
 pub async fn list(
-    State(app): AppState,
+    State(backend): State<Backend>,
+    State(rules): State<JobRules>,
     Query(listing): Query<Listing>,
 ) -> Result<Json<Jobs>, ApiError> {
-    there_are_jobs(&app)?;
+    there_are_jobs(&backend)?;
     let limit = listing.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(ApiError::bad_request(format!(
@@ -257,14 +276,14 @@ pub async fn list(
         None => limit,
         Some(_) => MAX_LOOKED_AT.max(limit),
     };
-    let sorted = app.input_is_bucket;
-    let (listed, more) = first_jobs(&*app.backend.input, sorted, listing.after, wanted)
+    let sorted = rules.retention.input_is_bucket;
+    let (listed, more) = first_jobs(&*backend.input, sorted, listing.after, wanted)
         .await
         .map_err(failed)?;
     let last = listed.last().map(|(id, _)| *id);
     let looks = stream::iter(listed).map(async |(id, file)| {
-        let found = look(&app, id, &file).await?;
-        anyhow::Ok(app.job(id, Some(file), found).summary())
+        let found = stored(&backend, id, &file).await?;
+        anyhow::Ok(rules.job(id, Some(file), found).summary())
     });
     let jobs = looks.buffered(LOOKS);
     let fits = |job: &Job| listing.state.is_none_or(|state| job.state == state);
@@ -309,15 +328,15 @@ pub struct JobDeletion {
     )
 )]
 pub async fn remove(
-    State(app): AppState,
+    State(backend): State<Backend>,
     Path(id): Path<String>,
 ) -> Result<Json<JobDeletion>, ApiError> {
-    there_are_jobs(&app)?;
+    there_are_jobs(&backend)?;
     let unknown = || no_such_job(&id);
     let id: RequestId = id.parse().map_err(|_| unknown())?;
     let failed =
         |error: anyhow::Error| ApiError::internal("a job could not be deleted", error.as_ref());
-    let Backend { input, output, .. } = &app.backend;
+    let Backend { input, output, .. } = &backend;
     // A worker that is at it looks for the photograph after it has stored a result. What lists the
     // job goes last, so that a deletion that was cut off can be made again.
     let below = Backend::of_request(id);
@@ -334,7 +353,16 @@ pub async fn remove(
     }))
 }
 
-impl App {
+/// The rules of jobs.
+#[derive(Clone)]
+pub struct JobRules {
+    /// Requests on the queue from which on no job is taken.
+    pub max_jobs: usize,
+    /// How long photographs and results are kept.
+    pub retention: Retention,
+}
+
+impl JobRules {
     /// A job, by what the stores have of it.
     fn job(&self, id: RequestId, file: Option<FileName>, found: Found) -> Job {
         let submitted = id.submitted_at().unwrap_or_default();
@@ -346,7 +374,7 @@ impl App {
             Some(Err(problem)) => (JobState::Failed, None, Some(problem.to_json())),
         };
         let submitted_at_ms = submitted.as_millis() as u64;
-        let kept = self.deletes_when_old.then_some(self.retention);
+        let kept = self.retention.deletes.then_some(self.retention.period);
         Job {
             id,
             state,
@@ -395,8 +423,8 @@ fn outcome(found: Found, name: &str, age: Duration) -> Option<Result<Value, ApiE
 }
 
 /// Jobs are found by the ids in the names of their objects.
-fn there_are_jobs(app: &App) -> Result<(), ApiError> {
-    match app.backend.keys {
+fn there_are_jobs(backend: &Backend) -> Result<(), ApiError> {
+    match backend.keys {
         ObjectKeys::Request => Ok(()),
         ObjectKeys::Filename => Err(ApiError::new(
             Code::JobsUnavailable,
@@ -411,13 +439,13 @@ fn no_such_job(id: &str) -> ApiError {
 }
 
 /// What the stores have of a job whose file's name is known.
-async fn look(app: &App, id: RequestId, file: &FileName) -> anyhow::Result<Found> {
-    let Backend { input, output, .. } = &app.backend;
-    let key = app.backend.output_key(id, file);
+async fn stored(backend: &Backend, id: RequestId, file: &FileName) -> anyhow::Result<Found> {
+    let Backend { input, output, .. } = backend;
+    let key = backend.output_key(id, file);
     if let Some(outcome) = read(&**output, &key).await? {
         return Ok(Found::Outcome(outcome));
     }
-    let key = app.backend.input_key(Purpose::Recognize, id, file);
+    let key = backend.input_key(Purpose::Recognize, id, file);
     match input.head(&key).await {
         Ok(_) => Ok(Found::Photograph),
         Err(object_store::Error::NotFound { .. }) => Ok(Found::Nothing),

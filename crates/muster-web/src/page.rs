@@ -11,10 +11,9 @@ use muster_recognize::models::{Installation, ModelError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::Path;
-use super::openapi::NotThere;
-use super::problem::ApiError;
+use crate::api::extract::Path;
+use crate::api::openapi::NotThere;
+use crate::api::problem::ApiError;
 
 /// What `make` built of `page/`; empty where the binary was built without.
 const FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/page.rs"));
@@ -166,8 +165,7 @@ pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Respo
 
 /// A sample photograph, as the page gets to know it.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = SamplePhotograph)]
-pub struct Sample {
+pub struct SamplePhotograph {
     /// Whom it shows; `None` where that is a group.
     person: Option<String>,
     /// Its name, below `/samples/`.
@@ -176,14 +174,17 @@ pub struct Sample {
 
 /// The sample photographs.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SamplePhotographs)]
-pub struct Samples {
-    samples: Vec<Sample>,
+pub struct SamplePhotographs {
+    samples: Vec<SamplePhotograph>,
 }
 
-/// Where the sample photographs are; nothing where `muster models install` has not put them on this
+/// The folder of the sample photographs, if there is such a place.
+#[derive(Clone)]
+pub struct Samples(pub Option<PathBuf>);
+
+/// The sample photographs with their files; nothing where `muster models install` has not put them on this
 /// machine, as where only the web tier runs.
-async fn installed(root: Option<PathBuf>) -> Result<Vec<(Sample, PathBuf)>, ApiError> {
+async fn installed(root: Option<PathBuf>) -> Result<Vec<(SamplePhotograph, PathBuf)>, ApiError> {
     let Some(root) = root else {
         return Ok(Vec::new());
     };
@@ -209,7 +210,7 @@ async fn installed(root: Option<PathBuf>) -> Result<Vec<(Sample, PathBuf)>, ApiE
     Ok(all
         .filter_map(|(person, path)| {
             let file = path.file_name()?.to_str()?.to_owned();
-            Some((Sample { person, file }, path))
+            Some((SamplePhotograph { person, file }, path))
         })
         .collect())
 }
@@ -219,12 +220,12 @@ async fn installed(root: Option<PathBuf>) -> Result<Vec<(Sample, PathBuf)>, ApiE
     get,
     path = "/samples",
     tag = "page",
-    responses((status = 200, description = "None where they are not installed.", body = Samples))
+    responses((status = 200, description = "None where they are not installed.", body = SamplePhotographs))
 )]
-pub async fn samples(State(app): AppState) -> Result<Json<Samples>, ApiError> {
-    let found = installed(app.models_dir).await?;
+pub async fn samples(State(folder): State<Samples>) -> Result<Json<SamplePhotographs>, ApiError> {
+    let found = installed(folder.0).await?;
     let samples = found.into_iter().map(|(sample, _)| sample).collect();
-    Ok(Json(Samples { samples }))
+    Ok(Json(SamplePhotographs { samples }))
 }
 
 /// Send a sample photograph
@@ -238,8 +239,11 @@ pub async fn samples(State(app): AppState) -> Result<Json<Samples>, ApiError> {
         NotThere,
     )
 )]
-pub async fn sample(State(app): AppState, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let found = installed(app.models_dir).await?;
+pub async fn sample(
+    State(folder): State<Samples>,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let found = installed(folder.0).await?;
     let Some((_, path)) = found.into_iter().find(|(sample, _)| sample.file == name) else {
         return Err(ApiError::not_found(
             "there is no such sample photograph: GET /samples lists them",

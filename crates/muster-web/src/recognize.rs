@@ -5,18 +5,18 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
-use muster_jobs::{
-    Failure, FailureCode, FileName, Outcome, Purpose, Recognition, RequestId, TraceParent,
-};
+use muster_jobs::{FileName, Outcome, Purpose, Recognition, RequestId, TraceParent};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::exchange::trace;
-use super::openapi::{FormProblems, WorkProblems};
-use super::problem::{ApiError, Code, Problem};
-use super::upload::{Form, FormRules, Photo};
-use super::{App, AppState};
+use crate::api::openapi::{FormProblems, WorkProblems};
+use crate::api::problem::{ApiError, Problem};
+use crate::dispatch::answer::{mismatched, no_face};
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::exchange::trace;
+use crate::forms::upload::{Form, Photo};
+use crate::forms::uploads::{PhotosForm, Uploads};
 
 /// A form with one photograph.
 #[derive(ToSchema)]
@@ -26,15 +26,6 @@ struct PlainForm {
     #[schema(value_type = String, content_media_type = "application/octet-stream")]
     #[serde(rename = "inputFile")]
     input_file: (),
-}
-
-/// A form with photographs.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "it documents what `upload` reads")]
-pub struct PhotosForm {
-    /// Photographs, at least one: JPEG, PNG, WebP, GIF, BMP or TIFF.
-    #[schema(value_type = Vec<String>, min_items = 1)]
-    image: (),
 }
 
 /// Name the person in a photograph, in one line
@@ -53,8 +44,12 @@ pub struct PhotosForm {
         WorkProblems,
     )
 )]
-pub async fn plain(State(app): AppState, request: Request) -> Response {
-    match one(&app, request).await {
+pub async fn plain(
+    State(uploads): State<Uploads>,
+    State(dispatcher): State<Dispatcher>,
+    request: Request,
+) -> Response {
+    match one(&uploads, &dispatcher, request).await {
         Ok((file, recognition)) => (
             [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
             format!("{}:{}", file.stem(), recognition.headline()),
@@ -64,15 +59,21 @@ pub async fn plain(State(app): AppState, request: Request) -> Response {
     }
 }
 
-async fn one(app: &App, request: Request) -> Result<(FileName, Box<Recognition>), ApiError> {
+async fn one(
+    uploads: &Uploads,
+    dispatcher: &Dispatcher,
+    request: Request,
+) -> Result<(FileName, Box<Recognition>), ApiError> {
     let trace = trace(request.headers());
-    let mut form = app.form(request, rules(app, &["inputFile"], 1)).await?;
+    let mut form = uploads
+        .form(request, uploads.rules(&["inputFile"], 1))
+        .await?;
     let photo = form
         .photos
         .pop()
         .expect("a form has at least one photograph");
     let file = photo.file.clone();
-    Ok((file, recognize(app, photo, trace).await?))
+    Ok((file, recognize(dispatcher, photo, trace).await?))
 }
 
 /// The answer to several photographs.
@@ -134,26 +135,32 @@ enum RecognitionAnswer {
         WorkProblems,
     )
 )]
-pub async fn json(State(app): AppState, request: Request) -> Result<Response, ApiError> {
+pub async fn json(
+    State(uploads): State<Uploads>,
+    State(dispatcher): State<Dispatcher>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let trace = trace(request.headers());
-    let mut rules = rules(&app, &["image"], app.max_images);
+    let mut rules = uploads.rules(&["image"], uploads.max_images);
     rules.apart = true;
     let Form {
         mut photos,
         mut refused,
         ..
-    } = app.form(request, rules).await?;
+    } = uploads.form(request, rules).await?;
     if photos.len() + refused.len() == 1 {
         return match (photos.pop(), refused.pop()) {
-            (Some(photo), _) => Ok(Json(recognize(&app, photo, trace).await?).into_response()),
+            (Some(photo), _) => {
+                Ok(Json(recognize(&dispatcher, photo, trace).await?).into_response())
+            }
             (None, Some((_, _, error))) => Err(error),
             (None, None) => unreachable!("a form has at least one photograph"),
         };
     }
-    app.dispatcher.check_room(photos.len())?;
+    dispatcher.check_room(photos.len())?;
     let runs = photos.into_iter().map(async |photo| {
         let file = photo.file.clone();
-        match recognize(&app, photo, trace).await {
+        match recognize(&dispatcher, photo, trace).await {
             Ok(recognition) => PhotoResult::Recognized { file, recognition },
             Err(error) => PhotoResult::Refused {
                 file,
@@ -174,25 +181,13 @@ pub async fn json(State(app): AppState, request: Request) -> Result<Response, Ap
     .into_response())
 }
 
-/// A form with photographs to recognise, at least one.
-pub fn rules<'a>(app: &'a App, fields: &'a [&'a str], max_photos: usize) -> FormRules<'a> {
-    FormRules {
-        photo_fields: fields,
-        min_photos: 1,
-        max_photos,
-        text_fields: &[],
-        limits: &app.limits,
-        apart: false,
-    }
-}
-
 async fn recognize(
-    app: &App,
+    dispatcher: &Dispatcher,
     photo: Photo,
     trace: TraceParent,
 ) -> Result<Box<Recognition>, ApiError> {
     let file = photo.file.clone();
-    match app.dispatcher.run(photo, Purpose::Recognize, trace).await? {
+    match dispatcher.run(photo, Purpose::Recognize, trace).await? {
         Outcome::Recognized(recognition) if recognition.faces.is_empty() => {
             Err(no_face(file.as_str()).with("request_id", recognition.request_id.to_string()))
         }
@@ -200,20 +195,4 @@ async fn recognize(
         Outcome::Failed(failure) => Err(failure.into()),
         Outcome::Embedded(_) | Outcome::Stored => Err(mismatched()),
     }
-}
-
-/// The error for a photograph without a face.
-pub fn no_face(file: &str) -> ApiError {
-    ApiError::from(Failure {
-        code: FailureCode::FaceNone,
-        detail: format!("no face was found in {file}: send a photograph that shows one"),
-    })
-}
-
-/// The error for a reply to another question than was asked, which no worker of this build sends.
-pub fn mismatched() -> ApiError {
-    ApiError::new(
-        Code::Internal,
-        "a worker of another version answered: run one version of muster",
-    )
 }

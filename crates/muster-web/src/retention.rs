@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::TryStreamExt;
+use muster_base::settings::StorageSettings;
 use muster_jobs::keys::{JOBS_PREFIX, owned_by};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -19,6 +20,30 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How old a file must be before nobody can be writing it any more.
 const CUT_OFF: Duration = Duration::from_secs(3600);
+
+/// How long photographs and results are kept.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// The setting.
+    pub period: Duration,
+    /// Whether Muster deletes photographs and results when they are old: buckets have rules of their
+    /// own.
+    pub deletes: bool,
+    /// Whether photographs are in a bucket, which lists in the order of its keys.
+    pub input_is_bucket: bool,
+}
+
+impl Retention {
+    /// The retention by these settings.
+    pub fn new(settings: &StorageSettings) -> Self {
+        let input_is_bucket = settings.input_store.is_some();
+        Self {
+            period: settings.retention,
+            deletes: !input_is_bucket && settings.output_store.is_none(),
+            input_is_bucket,
+        }
+    }
+}
 
 /// Deletes what is older than `retention` from all of `stores`, again and again, until `stop`.
 pub async fn sweep(

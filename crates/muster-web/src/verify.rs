@@ -8,12 +8,13 @@ use muster_jobs::{Embedded, Embedding, FaceBox, FileName, Outcome, Purpose, Requ
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::exchange::trace;
-use super::openapi::{FormProblems, WorkProblems};
-use super::people::enrolment::embedding;
-use super::problem::ApiError;
-use super::recognize::{mismatched, no_face, rules};
-use super::{App, AppState};
+use crate::api::openapi::{FormProblems, WorkProblems};
+use crate::api::problem::ApiError;
+use crate::dispatch::answer::{embedding, mismatched, no_face};
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::exchange::trace;
+use crate::forms::uploads::Uploads;
+use muster_base::catalogue::Catalogue;
 
 /// Which photograph of the form is meant.
 const PLACES: [&str; 2] = ["first", "second"];
@@ -71,18 +72,20 @@ pub struct Verification {
     )
 )]
 pub async fn verify(
-    State(app): AppState,
+    State(uploads): State<Uploads>,
+    State(dispatcher): State<Dispatcher>,
+    State(cutoff): State<Cutoff>,
     request: Request,
 ) -> Result<Json<Verification>, ApiError> {
     let trace = trace(request.headers());
-    let mut rules = rules(&app, &["image"], PLACES.len());
+    let mut rules = uploads.rules(&["image"], PLACES.len());
     rules.min_photos = PLACES.len();
-    let photos = app.form(request, rules).await?.photos;
-    app.dispatcher.check_room(photos.len())?;
+    let photos = uploads.form(request, rules).await?.photos;
+    dispatcher.check_room(photos.len())?;
     let runs = photos.into_iter().map(async |photo| {
         let file = photo.file.clone();
         let largest = Purpose::Embed { face: Some(0) };
-        match app.dispatcher.run(photo, largest, trace).await? {
+        match dispatcher.run(photo, largest, trace).await? {
             Outcome::Embedded(embedded) => Ok((file, embedded)),
             Outcome::Failed(failure) => Err(failure.into()),
             Outcome::Recognized(_) | Outcome::Stored => Err(mismatched()),
@@ -99,7 +102,7 @@ pub async fn verify(
         return Err(mismatched());
     }
     let similarity = one.embedding.cosine(&other.embedding);
-    let cutoff = cutoff(&app, &one.model)?;
+    let cutoff = cutoff.of(&one.model)?;
     Ok(Json(Verification {
         request_id: RequestId::new(),
         same: similarity >= cutoff,
@@ -137,9 +140,19 @@ fn compared(file: FileName, embedded: Embedded, place: &str) -> Result<Compared,
 
 /// The similarity from which on two faces are one person's: the operator's, or the model's own. One
 /// pair is compared, so that the size of the gallery does not matter.
-fn cutoff(app: &App, model: &str) -> Result<f32, ApiError> {
-    if let Some(cutoff) = app.cutoff {
-        return Ok(cutoff);
+#[derive(Clone)]
+pub struct Cutoff {
+    /// The operator's, where there is one.
+    pub operator: Option<f32>,
+    /// The models with their own.
+    pub catalogue: Catalogue,
+}
+
+impl Cutoff {
+    fn of(&self, model: &str) -> Result<f32, ApiError> {
+        if let Some(cutoff) = self.operator {
+            return Ok(cutoff);
+        }
+        self.catalogue.cutoff(model).ok_or_else(mismatched)
     }
-    app.catalogue.cutoff(model).ok_or_else(mismatched)
 }

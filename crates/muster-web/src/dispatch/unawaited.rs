@@ -1,20 +1,10 @@
 //! Requests that nobody waits for: jobs, and those that a client gave up.
 
 use std::collections::HashMap;
-use std::sync::MutexGuard;
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
-use muster_jobs::{FileName, Outcome, Purpose, Reply, RequestId, TraceParent};
-use object_store::{ObjectStoreExt, PutPayload};
-
-use super::{Dispatcher, Inner, Submission};
-use crate::problem::ApiError;
-use crate::upload::Photo;
-use muster_base::backend::Backend;
-use muster_base::settings::EXPECTED_SERVICE;
-use muster_fleet::Ledger;
+use muster_jobs::RequestId;
 
 /// How long a queued request that nobody waits for counts as backlog here: a worker is launched for
 /// it all the same, since its client was promised a result. One that waits for longer is seen by the
@@ -23,7 +13,7 @@ const UNAWAITED: Duration = Duration::from_secs(600);
 
 /// Since when nobody waits for a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Since {
+pub enum Since {
     /// It was submitted as a job.
     Submitted(Instant),
     /// Its client waits no longer.
@@ -37,209 +27,52 @@ impl Since {
     }
 }
 
-/// A job on its way to the queue, in the ledger until its reply comes; out of it at once where it
-/// does not get there.
-struct Unawaited<'a> {
-    inner: &'a Inner,
-    id: RequestId,
-    /// Whether the request is on the queue.
-    queued: bool,
-}
+/// The requests that nobody waits for here, each with since when.
+#[derive(Debug, Default)]
+pub struct Unawaited(Mutex<HashMap<RequestId, Since>>);
 
-impl<'a> Unawaited<'a> {
-    fn begin(inner: &'a Inner) -> Self {
-        let id = RequestId::new();
-        // Before it is sent: its reply may be quicker than this.
-        inner
-            .unawaited()
-            .insert(id, Since::Submitted(Instant::now()));
-        inner.ledger.accepted.fetch_add(1, Ordering::Relaxed);
-        inner.backlog.send_modify(|ledger| ledger.submitted += 1);
-        Self {
-            inner,
-            id,
-            queued: false,
-        }
+impl Unawaited {
+    /// Adds a job.
+    pub fn submit(&self, id: RequestId) {
+        self.requests().insert(id, Since::Submitted(Instant::now()));
     }
-}
 
-impl Drop for Unawaited<'_> {
-    fn drop(&mut self) {
-        if !self.queued && self.inner.unawaited().remove(&self.id).is_some() {
-            self.inner.ledger.failed.fetch_add(1, Ordering::Relaxed);
-            let backlog = &self.inner.backlog;
-            backlog.send_modify(|ledger| ledger.answered += 1);
-        }
-    }
-}
-
-impl Inner {
-    /// Keeps a request in the backlog whose client waits no longer; `false` where there are too
-    /// many.
-    pub(super) fn abandon(&self, id: RequestId) -> bool {
-        let mut unawaited = self.unawaited();
+    /// Adds a request whose client waits no longer; `false` where there are `most` such already.
+    pub fn abandon(&self, id: RequestId, most: usize) -> bool {
+        let mut requests = self.requests();
         let given_up = |since: &&Since| matches!(since, Since::Abandoned(_));
-        let room = unawaited.values().filter(given_up).count() < self.max_waiting;
+        let room = requests.values().filter(given_up).count() < most;
         if room {
-            unawaited.insert(id, Since::Abandoned(Instant::now()));
+            requests.insert(id, Since::Abandoned(Instant::now()));
         }
         room
     }
 
-    /// Takes those out of the backlog that nothing was heard of for too long.
-    pub(super) fn forget_unawaited(&self) {
-        let mut unawaited = self.unawaited();
-        let before = unawaited.len();
-        unawaited.retain(|_, since| since.elapsed() < UNAWAITED);
-        let forgotten = (before - unawaited.len()) as u64;
-        if forgotten > 0 {
-            self.backlog
-                .send_modify(|ledger| ledger.answered += forgotten);
-        }
+    /// Removes a request, and says since when nobody waited for it.
+    pub fn remove(&self, id: RequestId) -> Option<Since> {
+        self.requests().remove(&id)
     }
 
-    /// Takes note of the answer to a request that nobody waits for here, where it is one.
-    pub(super) fn settle_unawaited(&self, reply: &Reply) {
-        let Some(since) = self.unawaited().remove(&reply.id) else {
-            return;
-        };
-        if let Since::Submitted(_) = since {
-            self.ledger.answered.fetch_add(1, Ordering::Relaxed);
-            self.metrics.worked(&reply.outcome);
-        }
-        self.backlog.send_modify(|ledger| {
-            ledger.answered += 1;
-            if let Outcome::Recognized(recognition) = &reply.outcome {
-                ledger.timed += 1;
-                ledger.worked += recognition.timing_ms.inference();
-            }
-        });
+    /// Removes those that have had no answer for too long, and says how many.
+    pub fn expire(&self) -> u64 {
+        let mut requests = self.requests();
+        let before = requests.len();
+        requests.retain(|_, since| since.elapsed() < UNAWAITED);
+        (before - requests.len()) as u64
     }
 
-    /// The oldest of them.
-    pub(super) fn oldest_unawaited(&self) -> Option<RequestId> {
-        self.unawaited().keys().min().copied()
+    /// The oldest request.
+    pub fn oldest(&self) -> Option<RequestId> {
+        self.requests().keys().min().copied()
     }
 
-    fn unawaited(&self) -> MutexGuard<'_, HashMap<RequestId, Since>> {
-        self.unawaited
-            .lock()
-            .expect("no code panics while it holds these")
-    }
-}
-
-impl Dispatcher {
-    /// Jobs that were submitted here and not answered, as far as is known.
-    pub fn unawaited_jobs(&self) -> usize {
-        let unawaited = self.inner.unawaited();
+    /// How many are jobs.
+    pub fn jobs(&self) -> usize {
         let submitted = |since: &&Since| matches!(since, Since::Submitted(_));
-        unawaited.values().filter(submitted).count()
+        self.requests().values().filter(submitted).count()
     }
 
-    /// How long a whole fleet takes for so many requests, by what requests took of late.
-    pub fn time_to_answer(&self, requests: usize) -> Duration {
-        let ledger = *self.inner.backlog.borrow();
-        time_to_answer(requests, &ledger, self.inner.max_instances)
-    }
-
-    /// Submits photographs that nobody waits for: all are stored and on the queue when this
-    /// returns, or none is a job.
-    ///
-    /// # Errors
-    /// 504 after the timeout, 500 where the store or the queue fails.
-    pub async fn accept(
-        &self,
-        photos: Vec<Photo>,
-        trace: TraceParent,
-    ) -> Result<Vec<(RequestId, FileName)>, ApiError> {
-        let inner = &*self.inner;
-        let deadline = tokio::time::Instant::now() + inner.timeout;
-        let submitted = photos.into_iter().map(async |photo| {
-            let mut unawaited = Unawaited::begin(inner);
-            let (id, file) = (unawaited.id, photo.file.clone());
-            let queued = self
-                .submit(id, photo, Submission::job(), trace, deadline)
-                .await;
-            unawaited.queued = queued.is_ok();
-            (id, file, queued)
-        });
-        let submitted = join_all(submitted).await;
-        let listed = submitted.iter().map(async |(id, file, queued)| {
-            // After the message: what is listed as a job is sure to be worked on.
-            if queued.is_ok() {
-                let key = Backend::job_key(*id, file);
-                let put = inner.backend.input.put(&key, PutPayload::default());
-                tokio::time::timeout_at(deadline, put).await??;
-            }
-            anyhow::Ok(())
-        });
-        let listed = join_all(listed).await;
-        let mut accepted = Vec::new();
-        let mut refusal = None;
-        for ((id, file, queued), listed) in submitted.into_iter().zip(listed) {
-            let listed =
-                listed.map_err(|error| ApiError::internal("a job was not listed", error.as_ref()));
-            if let Err(error) = queued.and(listed) {
-                refusal = Some(error);
-            }
-            accepted.push((id, file));
-        }
-        match refusal {
-            None => Ok(accepted),
-            Some(refusal) => {
-                for (id, file) in &accepted {
-                    self.take_back(*id, file).await;
-                }
-                Err(refusal)
-            }
-        }
-    }
-
-    /// Deletes the photograph of a job that was not accepted, so that no worker works on it.
-    async fn take_back(&self, id: RequestId, file: &FileName) {
-        let backend = &self.inner.backend;
-        for key in [
-            backend.input_key(Purpose::Recognize, id, file),
-            Backend::job_key(id, file),
-        ] {
-            match backend.input.delete(&key).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        request.id = %id,
-                        error = %muster_base::ErrorChain(&error),
-                        "a photograph is kept until it is old"
-                    );
-                }
-            }
-        }
-    }
-}
-
-fn time_to_answer(requests: usize, ledger: &Ledger, instances: u32) -> Duration {
-    let each = match ledger.timed {
-        0 => EXPECTED_SERVICE,
-        timed => ledger.worked.div_f64(timed as f64),
-    };
-    each.mul_f64(requests as f64 / f64::from(instances.max(1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_to_answer_is_what_requests_took_shared_by_the_fleet() {
-        let none = Ledger::default();
-        assert_eq!(time_to_answer(0, &none, 4), Duration::ZERO);
-        assert_eq!(time_to_answer(40, &none, 4), EXPECTED_SERVICE * 10);
-        let some = Ledger {
-            submitted: 30,
-            answered: 25,
-            timed: 20,
-            worked: Duration::from_secs(10),
-        };
-        assert_eq!(time_to_answer(7, &some, 1), Duration::from_millis(3500));
-        assert_eq!(time_to_answer(8, &some, 2), Duration::from_secs(2));
+    fn requests(&self) -> MutexGuard<'_, HashMap<RequestId, Since>> {
+        self.0.lock().expect("no code panics while it holds these")
     }
 }

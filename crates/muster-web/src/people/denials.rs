@@ -10,16 +10,21 @@ use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enrolment::{earlier_photo, embeddings, expect_model};
-use super::receipt::Receipt;
-use super::{ModelChanged, PersonFull, check_denials, edit, kept, no_such_person, person_id};
+use crate::api::extract::Path;
+use crate::api::gallery;
+use crate::api::openapi::{BodyProblems, NotThere, WorkProblems};
+use crate::api::problem::ApiError;
+use crate::dispatch::answer::{embeddings, mismatched};
 use crate::exchange::trace;
-use crate::extract::Path;
-use crate::openapi::{BodyProblems, NotThere, WorkProblems};
-use crate::problem::ApiError;
-use crate::recognize::mismatched;
-use crate::{AppState, printable};
+use crate::forms::printable::printable;
+use crate::people::edit::edit;
+use crate::people::enrolment::{Enroller, expect_model};
+use crate::people::kept;
+use crate::people::receipt::Receipt;
+use crate::people::rules::{ModelChanged, PersonFull, check_denials, no_such_person, person_id};
+use crate::retention::Retention;
 use muster_base::backend::Backend;
+use muster_base::live_gallery::LiveGallery;
 
 /// A denial, as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,15 +75,20 @@ pub struct WrongAnswer {
     params(("id" = uuid::Uuid, Path, description = "The person's id.")),
     responses((status = 200, description = "The denials.", body = Denials), NotThere)
 )]
-pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<Denials>, ApiError> {
+pub async fn list(
+    State(live): State<LiveGallery>,
+    Path(id): Path<String>,
+) -> Result<Json<Denials>, ApiError> {
     let person = person_id(&id)?;
     let denials = |person: &Person| Denials {
         denials: person.denials.iter().map(DenialView::from).collect(),
     };
-    app.with_gallery(|gallery| gallery.person(person).map(|person| denials(&person)))
-        .await?
-        .map(Json)
-        .ok_or_else(|| no_such_person(&id))
+    gallery::read(&live, |gallery| {
+        gallery.person(person).map(|person| denials(&person))
+    })
+    .await?
+    .map(Json)
+    .ok_or_else(|| no_such_person(&id))
 }
 
 /// Say that a face of an earlier answer is not this person
@@ -102,20 +112,21 @@ pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<D
     )
 )]
 pub async fn add(
-    State(app): AppState,
+    State(live): State<LiveGallery>,
+    State(enroller): State<Enroller>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let trace = trace(request.headers());
-    let wrong: WrongAnswer = app.json(request).await?;
+    let wrong: WrongAnswer = enroller.uploads.json(request).await?;
     let person = person_id(&id)?;
-    app.with_gallery(|gallery| gallery.person(person).map(|_| ()))
+    gallery::read(&live, |gallery| gallery.person(person).map(|_| ()))
         .await?
         .ok_or_else(|| no_such_person(&id))?;
-    let photo = earlier_photo(&app, &wrong.request_id).await?;
-    let (bytes, _taken) = (photo.bytes.clone(), photo.taken.clone());
+    let photo = enroller.earlier_photo(&wrong.request_id).await?;
+    let (bytes, _memory) = (photo.bytes.clone(), photo.memory.clone());
     let face = Some(wrong.face);
-    let embedded = match app
+    let embedded = match enroller
         .dispatcher
         .run(photo, Purpose::Embed { face }, trace)
         .await?
@@ -139,13 +150,14 @@ pub async fn add(
         at_ms: now_ms(),
     };
     let key = Backend::kept(Source::Denial(denial.id));
-    app.backend
+    enroller
+        .backend
         .enrolled
         .put(&key, PutPayload::from_bytes(bytes))
         .await
         .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
     let mut view = DenialView::from(&denial);
-    let denied = edit(&app, &id, |gallery, person| {
+    let denied = edit(&live, &id, |gallery, person| {
         expect_model(gallery, std::iter::once(&denial.embeddings))?;
         let mut known = person.denials.iter();
         if let Some(same) =
@@ -161,7 +173,7 @@ pub async fn add(
     let is_new = denied.as_ref().is_ok_and(|_| view.id == denial.id);
     let unknown = denied.as_ref().is_err_and(ApiError::is_internal);
     if !is_new && !unknown {
-        kept::delete(&app, [Source::Denial(denial.id)]).await;
+        kept::delete(&*enroller.backend.enrolled, [Source::Denial(denial.id)]).await;
     }
     denied?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -190,7 +202,9 @@ pub struct DenialDeletion {
     )
 )]
 pub async fn remove(
-    State(app): AppState,
+    State(live): State<LiveGallery>,
+    State(backend): State<Backend>,
+    State(retention): State<Retention>,
     Path((id, denial)): Path<(String, String)>,
 ) -> Result<Json<DenialDeletion>, ApiError> {
     let unknown = || {
@@ -201,7 +215,7 @@ pub async fn remove(
     };
     let denial_id: DenialId = denial.parse().map_err(|_| unknown())?;
     let mut deleted = None;
-    let person = edit(&app, &id, |_, person| {
+    let person = edit(&live, &id, |_, person| {
         let mut known = person.denials.iter();
         let place = known.position(|known| known.id == denial_id);
         let removed = person.denials.remove(place.ok_or_else(unknown)?);
@@ -209,7 +223,14 @@ pub async fn remove(
         Ok(())
     })
     .await?;
-    let receipt = Receipt::of(&app, &person, [Source::Denial(denial_id)]).await?;
+    let receipt = Receipt::of(
+        &backend,
+        &live,
+        &retention,
+        &person,
+        [Source::Denial(denial_id)],
+    )
+    .await?;
     Ok(Json(DenialDeletion {
         deleted: deleted.ok_or_else(unknown)?,
         receipt,

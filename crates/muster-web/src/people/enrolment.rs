@@ -2,54 +2,71 @@
 //! gallery.
 
 use axum::extract::Request;
-use base64::Engine as _;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use muster_gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
 use muster_jobs::{
-    Embedded, EmbeddedFace, Embedding, FaceQuality, Failure, FailureCode, FileName, Outcome,
-    Purpose, Quality, RequestId, Requirements, TraceParent, now_ms,
+    Embedded, EmbeddedFace, FaceQuality, Failure, FailureCode, FileName, Outcome, Purpose, Quality,
+    RequestId, Requirements, TraceParent, now_ms,
 };
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::{append, printable};
-use crate::App;
-use crate::problem::{ApiError, Code};
-use crate::recognize::mismatched;
-use crate::upload::{Form, FormRules, Photo, refusal, stored_photo};
+use crate::api::gallery;
+use crate::api::problem::{ApiError, Code};
+use crate::dispatch::answer::{embeddings, mismatched};
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::forms::printable::printable;
+use crate::forms::upload::{Form, FormRules, Photo, refusal};
+use crate::forms::uploads::Uploads;
+use crate::people::kept;
+use crate::retention::Retention;
 use muster_base::backend::Backend;
+use muster_base::live_gallery::LiveGallery;
 
-/// Reads an enrolment's form: photographs, or an earlier request and which face of it.
-pub async fn form(
-    app: &App,
-    request: Request,
-    text_fields: &[(&'static str, usize)],
-) -> Result<Form, ApiError> {
-    let rules = FormRules {
-        photo_fields: &["image"],
-        min_photos: 0,
-        max_photos: app.max_images,
-        text_fields,
-        limits: &app.limits,
-        apart: false,
-    };
-    app.form(request, rules).await
+/// The enrolment of faces by workers. Cheap to clone.
+#[derive(Clone)]
+pub struct Enroller {
+    /// The reading of forms.
+    pub uploads: Uploads,
+    /// The way to a worker.
+    pub dispatcher: Dispatcher,
+    /// Stores and queues.
+    pub backend: Backend,
+    /// The enrolled people.
+    pub gallery: LiveGallery,
+    /// How long earlier photographs are kept.
+    pub retention: Retention,
 }
 
-/// Faces that are fit to be enrolled, with their photographs.
-#[derive(Debug)]
-pub struct Enrolment {
-    faces: Vec<(EnrolledFace, Bytes)>,
-}
+impl Enroller {
+    /// Reads an enrolment's form: photographs, or an earlier request and which face of it.
+    pub async fn form(
+        &self,
+        request: Request,
+        text_fields: &[(&'static str, usize)],
+    ) -> Result<Form, ApiError> {
+        let rules = FormRules {
+            photo_fields: &["image"],
+            min_photos: 0,
+            max_photos: self.uploads.max_images,
+            text_fields,
+            limits: &self.uploads.limits,
+            apart: false,
+        };
+        self.uploads.form(request, rules).await
+    }
 
-impl Enrolment {
     /// Has workers embed the photographs of a form, or the face of an earlier request that it
     /// names.
     ///
     /// # Errors
     /// Where a photograph is not fit, naming each that is not; where there is none.
-    pub async fn of(app: &App, mut form: Form, trace: TraceParent) -> Result<Self, ApiError> {
+    pub async fn enrolment(
+        &self,
+        mut form: Form,
+        trace: TraceParent,
+    ) -> Result<Enrolment, ApiError> {
         let earlier = form.text("request_id");
         let face = form.text("face");
         let (photos, face) = match (earlier, form.photos.is_empty()) {
@@ -74,22 +91,22 @@ impl Enrolment {
                 let face = face.as_deref().unwrap_or("0").trim().parse().map_err(|_| {
                     ApiError::bad_request("face is not a number: count the answer's faces from 0")
                 })?;
-                (vec![earlier_photo(app, &id).await?], Some(face))
+                (vec![self.earlier_photo(&id).await?], Some(face))
             }
         };
         let runs = photos.into_iter().map(async |photo| {
             let (file, bytes) = (photo.file.clone(), photo.bytes.clone());
             // Accounted for until the photograph is kept.
-            let taken = photo.taken.clone();
-            let outcome = app
+            let memory = photo.memory.clone();
+            let outcome = self
                 .dispatcher
                 .run(photo, Purpose::Embed { face }, trace)
                 .await;
-            (file, bytes, taken, outcome)
+            (file, bytes, memory, outcome)
         });
         let mut faces = Vec::new();
         let mut refused = Vec::new();
-        for (file, bytes, _taken, outcome) in join_all(runs).await {
+        for (file, bytes, _memory, outcome) in join_all(runs).await {
             match outcome? {
                 Outcome::Embedded(embedded) => match unfit(&embedded, face, &file) {
                     None => {
@@ -106,7 +123,7 @@ impl Enrolment {
             }
         }
         let Some((_, first)) = refused.first() else {
-            return Ok(Self { faces });
+            return Ok(Enrolment { faces });
         };
         let list: Vec<_> = refused
             .iter()
@@ -115,68 +132,84 @@ impl Enrolment {
         Err(ApiError::from(first.clone()).with("refused", list))
     }
 
-    /// The faces, in the order of the photographs.
-    pub fn faces(&self) -> Vec<EnrolledFace> {
-        self.faces.iter().map(|(face, _)| face.clone()).collect()
-    }
-
     /// Keeps the photographs and then makes the change that `decide` returns, which brings the faces
     /// into the gallery. Where that is refused the photographs are not kept; where a crash comes
-    /// between, [`super::kept::sweep`] deletes them.
+    /// between, [`kept::sweep`] deletes them.
     pub async fn append(
-        self,
-        app: &App,
+        &self,
+        enrolment: Enrolment,
         mut decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
     ) -> Result<(), ApiError> {
-        let kept = self.faces.iter().map(async |(face, bytes)| {
+        let kept = enrolment.faces.iter().map(async |(face, bytes)| {
             let key = Backend::kept(Source::Face(face.id));
             let payload = PutPayload::from_bytes(bytes.clone());
-            app.backend.enrolled.put(&key, payload).await
+            self.backend.enrolled.put(&key, payload).await
         });
         try_join_all(kept)
             .await
             .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
-        let appended = append(app, |gallery| {
-            expect_model(gallery, self.faces.iter().map(|(face, _)| &face.embeddings))?;
+        let appended = gallery::change(&self.gallery, |gallery| {
+            expect_model(
+                gallery,
+                enrolment.faces.iter().map(|(face, _)| &face.embeddings),
+            )?;
             decide(gallery)
         })
         .await;
         // Whether a change was made whose answer was lost is not known; the sweep will know.
         if let Err(refusal) = appended {
             if !refusal.is_internal() {
-                let sources = self.faces.iter().map(|(face, _)| Source::Face(face.id));
-                super::kept::delete(app, sources).await;
+                let sources = enrolment
+                    .faces
+                    .iter()
+                    .map(|(face, _)| Source::Face(face.id));
+                kept::delete(&*self.backend.enrolled, sources).await;
             }
             return Err(refusal);
         }
         Ok(())
     }
+
+    /// The photograph of an earlier request, while it is kept.
+    pub async fn earlier_photo(&self, id: &str) -> Result<Photo, ApiError> {
+        let gone = || {
+            ApiError::new(
+                Code::InputMissing,
+                format!(
+                    "there is no photograph of the request {} (they are kept for {} s, and not by file \
+                     name): send it again",
+                    printable(id),
+                    self.retention.period.as_secs()
+                ),
+            )
+        };
+        let failed = |error| ApiError::internal("an earlier photograph could not be read", &error);
+        let id: RequestId = id.trim().parse().map_err(|_| gone())?;
+        let input = &self.backend.input;
+        let below = Backend::of_request(id);
+        let found = input.list(Some(&below)).try_next().await.map_err(failed)?;
+        let location = found.ok_or_else(gone)?.location;
+        let file = Backend::file_of(&location).ok_or_else(gone)?;
+        match input.get(&location).await {
+            Ok(found) => self
+                .uploads
+                .stored(file, found.bytes().await.map_err(failed)?),
+            Err(object_store::Error::NotFound { .. }) => Err(gone()),
+            Err(error) => Err(failed(error)),
+        }
+    }
 }
 
-/// The photograph of an earlier request, while it is kept.
-pub async fn earlier_photo(app: &App, id: &str) -> Result<Photo, ApiError> {
-    let gone = || {
-        ApiError::new(
-            Code::InputMissing,
-            format!(
-                "there is no photograph of the request {} (they are kept for {} s, and not by file \
-                 name): send it again",
-                printable(id),
-                app.retention.as_secs()
-            ),
-        )
-    };
-    let failed = |error| ApiError::internal("an earlier photograph could not be read", &error);
-    let id: RequestId = id.trim().parse().map_err(|_| gone())?;
-    let input = &app.backend.input;
-    let below = Backend::of_request(id);
-    let found = input.list(Some(&below)).try_next().await.map_err(failed)?;
-    let location = found.ok_or_else(gone)?.location;
-    let file = Backend::file_of(&location).ok_or_else(gone)?;
-    match input.get(&location).await {
-        Ok(found) => stored_photo(file, found.bytes().await.map_err(failed)?, &app.memory),
-        Err(object_store::Error::NotFound { .. }) => Err(gone()),
-        Err(error) => Err(failed(error)),
+/// Faces that are fit to be enrolled, with their photographs.
+#[derive(Debug)]
+pub struct Enrolment {
+    faces: Vec<(EnrolledFace, Bytes)>,
+}
+
+impl Enrolment {
+    /// The faces, in the order of the photographs.
+    pub fn faces(&self) -> Vec<EnrolledFace> {
+        self.faces.iter().map(|(face, _)| face.clone()).collect()
     }
 }
 
@@ -234,16 +267,6 @@ fn measured(face: &EmbeddedFace) -> Quality {
     }
 }
 
-/// The embeddings in a worker's answer, by each model.
-pub fn embeddings(embedded: &Embedded) -> Result<Embeddings, ApiError> {
-    let face = embedded.face.as_ref().ok_or_else(mismatched)?;
-    let mut all = Embeddings::of(&embedded.model, embedding(face)?);
-    for (model, text) in &face.others {
-        all = all.with(model, decoded(text)?);
-    }
-    Ok(all)
-}
-
 /// Refuses faces that the gallery's model has not embedded: it was changed since they were.
 pub fn expect_model<'a>(
     gallery: &Gallery,
@@ -256,17 +279,4 @@ pub fn expect_model<'a>(
         )),
         _ => Ok(()),
     }
-}
-
-/// The embedding of a face in a worker's answer.
-pub fn embedding(face: &EmbeddedFace) -> Result<Embedding, ApiError> {
-    decoded(&face.embedding)
-}
-
-fn decoded(text: &str) -> Result<Embedding, ApiError> {
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .map_err(|error| ApiError::internal("a worker's embedding is not base64", &error))?;
-    Embedding::from_bytes(&bytes)
-        .map_err(|error| ApiError::internal("a worker's embedding is damaged", &error))
 }

@@ -10,24 +10,42 @@ use object_store::ObjectStoreExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::enrolment::{self, Enrolment};
-use super::receipt::Receipt;
-use super::{
-    EnrollProblems, FaceView, FacesForm, PersonFull, PersonView, check_faces, edit, no_such_person,
-    person_id,
-};
+use crate::api::extract::Path;
+use crate::api::gallery;
+use crate::api::openapi::{FormProblems, NotThere, WorkProblems, problem_responses};
+use crate::api::problem::{ApiError, Code};
 use crate::exchange::trace;
-use crate::extract::Path;
-use crate::openapi::{FormProblems, NotThere, WorkProblems, problem_responses};
-use crate::problem::{ApiError, Code};
-use crate::upload::MAX_TEXT_BYTES;
-use crate::{AppState, printable};
+use crate::forms::printable::printable;
+use crate::forms::upload::MAX_TEXT_BYTES;
+use crate::forms::uploads::Uploads;
+use crate::people::edit::edit;
+use crate::people::enrolment::Enroller;
+use crate::people::receipt::Receipt;
+use crate::people::rules::{EnrollProblems, PersonFull, check_faces, no_such_person, person_id};
+use crate::people::views::{FaceView, PersonView};
+use crate::retention::Retention;
 use muster_base::backend::Backend;
+use muster_base::live_gallery::LiveGallery;
 
 /// The faces of a person.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Faces {
     faces: Vec<FaceView>,
+}
+
+/// The form that enrols more faces of a person.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents what `faces::add` reads")]
+pub struct FacesForm {
+    /// Photographs that each show this one person.
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    image: (),
+    /// In place of photographs: the `request_id` of an earlier answer.
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// Which face of that answer, counted from 0.
+    #[schema(nullable = false)]
+    face: Option<u32>,
 }
 
 /// List a person's faces
@@ -39,12 +57,17 @@ pub struct Faces {
     params(("id" = uuid::Uuid, Path, description = "The person's id.")),
     responses((status = 200, description = "The faces.", body = Faces), NotThere)
 )]
-pub async fn list(State(app): AppState, Path(id): Path<String>) -> Result<Json<Faces>, ApiError> {
+pub async fn list(
+    State(live): State<LiveGallery>,
+    Path(id): Path<String>,
+) -> Result<Json<Faces>, ApiError> {
     let person = person_id(&id)?;
-    app.with_gallery(|gallery| gallery.person(person).map(|person| faces(&person)))
-        .await?
-        .map(Json)
-        .ok_or_else(|| no_such_person(&id))
+    gallery::read(&live, |gallery| {
+        gallery.person(person).map(|person| faces(&person))
+    })
+    .await?
+    .map(Json)
+    .ok_or_else(|| no_such_person(&id))
 }
 
 fn faces(person: &Person) -> Faces {
@@ -71,24 +94,26 @@ fn faces(person: &Person) -> Faces {
     )
 )]
 pub async fn add(
-    State(app): AppState,
+    State(live): State<LiveGallery>,
+    State(enroller): State<Enroller>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let person = person_id(&id)?;
     let trace = trace(request.headers());
     let texts = [("request_id", MAX_TEXT_BYTES), ("face", MAX_TEXT_BYTES)];
-    let form = enrolment::form(&app, request, &texts).await?;
-    let known = app
-        .with_gallery(|gallery| gallery.person(person).map(|person| person.faces.len()))
-        .await?
-        .ok_or_else(|| no_such_person(&id))?;
+    let form = enroller.form(request, &texts).await?;
+    let known = gallery::read(&live, |gallery| {
+        gallery.person(person).map(|person| person.faces.len())
+    })
+    .await?
+    .ok_or_else(|| no_such_person(&id))?;
     check_faces(known + form.photos.len())?;
-    let enrolment = Enrolment::of(&app, form, trace).await?;
+    let enrolment = enroller.enrolment(form, trace).await?;
     let faces = enrolment.faces();
     let mut view = None;
-    enrolment
-        .append(&app, |gallery| {
+    enroller
+        .append(enrolment, |gallery| {
             let mut person = gallery
                 .person(person)
                 .ok_or_else(|| no_such_person(&id))?
@@ -134,12 +159,14 @@ pub struct FaceDeletion {
     )
 )]
 pub async fn remove(
-    State(app): AppState,
+    State(live): State<LiveGallery>,
+    State(backend): State<Backend>,
+    State(retention): State<Retention>,
     Path((id, face)): Path<(String, String)>,
 ) -> Result<Json<FaceDeletion>, ApiError> {
     let face_id = face_id(&face)?;
     let mut deleted = None;
-    let person = edit(&app, &id, |_, person| {
+    let person = edit(&live, &id, |_, person| {
         let place = person.faces.iter().position(|known| known.id == face_id);
         let place = place.ok_or_else(|| no_such_face(&face))?;
         if person.faces.len() == 1 {
@@ -155,7 +182,14 @@ pub async fn remove(
         Ok(())
     })
     .await?;
-    let receipt = Receipt::of(&app, &person, [Source::Face(face_id)]).await?;
+    let receipt = Receipt::of(
+        &backend,
+        &live,
+        &retention,
+        &person,
+        [Source::Face(face_id)],
+    )
+    .await?;
     Ok(Json(FaceDeletion {
         deleted: deleted.ok_or_else(|| no_such_face(&face))?,
         receipt,
@@ -178,30 +212,31 @@ pub async fn remove(
     )
 )]
 pub async fn photo(
-    State(app): AppState,
+    State(live): State<LiveGallery>,
+    State(backend): State<Backend>,
+    State(uploads): State<Uploads>,
     Path((id, face)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let (person, face_id) = (person_id(&id)?, face_id(&face)?);
-    let known = app
-        .with_gallery(|gallery| {
-            let person = gallery.person(person)?;
-            Some(person.faces.iter().any(|known| known.id == face_id))
-        })
-        .await?
-        .ok_or_else(|| no_such_person(&id))?;
+    let known = gallery::read(&live, |gallery| {
+        let person = gallery.person(person)?;
+        Some(person.faces.iter().any(|known| known.id == face_id))
+    })
+    .await?
+    .ok_or_else(|| no_such_person(&id))?;
     if !known {
         return Err(no_such_face(&face));
     }
     let failed = |error| ApiError::internal("a kept photograph could not be read", &error);
     let key = Backend::kept(Source::Face(face_id));
-    let bytes = match app.backend.enrolled.get(&key).await {
+    let bytes = match backend.enrolled.get(&key).await {
         Ok(found) => found.bytes().await.map_err(failed)?,
         Err(object_store::Error::NotFound { .. }) => return Err(no_such_face(&face)),
         Err(error) => return Err(failed(error)),
     };
     let limits = DecodeLimits {
         max_bytes: bytes.len(),
-        ..app.limits
+        ..uploads.limits
     };
     let kind = probe(&bytes, &limits).map_or("application/octet-stream", |header| {
         header.format.media_type()

@@ -12,7 +12,6 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::App;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
 
@@ -24,10 +23,13 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Deletes kept photographs and says how many are gone now; those that could not be deleted are
 /// left to [`sweep`].
-pub async fn delete(app: &App, sources: impl IntoIterator<Item = Source>) -> usize {
+pub async fn delete(
+    enrolled: &dyn ObjectStore,
+    sources: impl IntoIterator<Item = Source>,
+) -> usize {
     let deletions = sources.into_iter().map(async |source| {
         let key = Backend::kept(source);
-        match app.backend.enrolled.delete(&key).await {
+        match enrolled.delete(&key).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => true,
             Err(error) => {
                 muster_base::aws::failed("a kept photograph could not be deleted", &error);

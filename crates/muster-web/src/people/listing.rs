@@ -6,12 +6,13 @@ use muster_gallery::{Gallery, Person, PersonId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::PersonView;
-use crate::audit::Whom;
-use crate::extract::Query;
-use crate::openapi::problem_responses;
-use crate::problem::ApiError;
-use crate::{AppState, gallery};
+use crate::access::audit::Whom;
+use crate::api::extract::Query;
+use crate::api::gallery;
+use crate::api::openapi::problem_responses;
+use crate::api::problem::ApiError;
+use crate::people::views::PersonView;
+use muster_base::live_gallery::LiveGallery;
 
 /// People on a page, unless asked otherwise.
 const PAGE: usize = 100;
@@ -63,7 +64,7 @@ problem_responses! {
     responses((status = 200, description = "A page.", body = People), BadQuery)
 )]
 pub async fn list(
-    State(app): AppState,
+    State(live): State<LiveGallery>,
     Query(listing): Query<Listing>,
 ) -> Result<(Extension<Whom>, Json<People>), ApiError> {
     let limit = listing.limit.unwrap_or(PAGE);
@@ -74,11 +75,11 @@ pub async fn list(
     }
     let page = if listing.name.is_none() {
         let look = |gallery: &Gallery| page(gallery, &listing, limit);
-        app.with_gallery(look).await?
+        gallery::read(&live, look).await?
     } else {
         // Everybody's name is looked at, while others go on.
-        let gallery = app.with_gallery(Gallery::clone).await?;
-        gallery::apart(move || page(&gallery, &listing, limit)).await?
+        let copy = gallery::read(&live, Gallery::clone).await?;
+        gallery::compute(move || page(&copy, &listing, limit)).await?
     };
     let shown = page.people.iter().map(|person| person.id).collect();
     Ok((Extension(Whom(shown)), Json(page)))

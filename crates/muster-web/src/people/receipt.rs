@@ -1,15 +1,17 @@
 //! What was deleted, said so that it can be filed.
 
-use muster_gallery::{Person, PersonId, Source};
+use muster_gallery::{Gallery, Person, PersonId, Source};
 use muster_jobs::now_ms;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::kept;
-use crate::App;
-use crate::problem::ApiError;
-use muster_base::live_gallery::LET_GO_WITHIN;
+use crate::api::gallery;
+use crate::api::problem::ApiError;
+use crate::people::kept;
+use crate::retention::Retention;
+use muster_base::backend::Backend;
+use muster_base::live_gallery::{LET_GO_WITHIN, LiveGallery};
 
 /// The receipt of a deletion.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,23 +41,25 @@ pub struct Receipt {
 impl Receipt {
     /// Deletes the kept photographs of what was just taken out of the gallery, and says so.
     pub async fn of(
-        app: &App,
+        backend: &Backend,
+        gallery: &LiveGallery,
+        retention: &Retention,
         person: &Person,
         sources: impl IntoIterator<Item = Source>,
     ) -> Result<Self, ApiError> {
         let sources: Vec<Source> = sources.into_iter().collect();
         let embeddings = sources.len();
-        let deleted = kept::delete(app, sources).await;
+        let deleted = kept::delete(&*backend.enrolled, sources).await;
         Ok(Self {
             id: Uuid::now_v7(),
             person_id: person.id,
             deleted_at_ms: now_ms(),
-            gallery_version: app.with_gallery(|gallery| gallery.version()).await?,
+            gallery_version: gallery::read(gallery, Gallery::version).await?,
             embeddings,
             photographs: deleted,
             photographs_pending: embeddings - deleted,
             other_machines_within_s: LET_GO_WITHIN.as_secs(),
-            uploads_kept_s: (!app.input_is_bucket).then_some(app.retention.as_secs()),
+            uploads_kept_s: (!retention.input_is_bucket).then_some(retention.period.as_secs()),
         })
     }
 }

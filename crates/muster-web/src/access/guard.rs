@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Extension, Request};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -12,11 +12,10 @@ use futures::StreamExt;
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::App;
-use super::keyless::Keyless;
-use super::openapi::{self, PLAIN_PATH};
-use super::problem::{ApiError, Code};
-use super::rate::Bucket;
+use crate::access::keyless::Keyless;
+use crate::access::rate::Bucket;
+use crate::api::openapi::{self, PLAIN_PATH};
+use crate::api::problem::{ApiError, Code};
 use muster_base::api_keys::{ApiKey, KeyId, KeyStore, Scope, Token};
 use muster_base::audit::Who;
 
@@ -213,7 +212,10 @@ fn sent(headers: &HeaderMap) -> Option<Option<&str>> {
 }
 
 /// Lets only those in who have the scope, and documents that.
-pub fn guarded(scope: Scope, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+pub fn guarded<S>(access: &Access, scope: Scope, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
     let codes = [
         Code::Unauthorized,
         Code::Forbidden,
@@ -225,8 +227,9 @@ pub fn guarded(scope: Scope, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         let by = |scheme| SecurityRequirement::new(scheme, [scope.text()]);
         operation.security = Some(vec![by(openapi::BEARER), by(openapi::HEADER)]);
     }
-    routes.route_layer(middleware::from_fn(
-        move |Extension(access): Extension<Access>, mut request: Request, next: Next| async move {
+    routes.route_layer(middleware::from_fn_with_state(
+        access.clone(),
+        move |State(access): State<Access>, mut request: Request, next: Next| async move {
             let admitted = access.admit(request.method(), request.headers(), scope);
             match admitted.await {
                 Ok(who) => {

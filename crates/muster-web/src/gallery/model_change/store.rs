@@ -2,15 +2,14 @@
 
 use futures::TryStreamExt;
 use muster_gallery::PersonId;
-use muster_jobs::keys;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::App;
-use crate::problem::ApiError;
+use crate::api::problem::ApiError;
 use muster_base::backend::Backend;
+use muster_jobs::keys;
 
 /// A change that is under way, as it stands in the state store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,32 +33,39 @@ pub struct NotEmbedded {
 }
 
 /// Writes that a change is under way.
-pub async fn write(app: &App, begun: &Begun) -> Result<(), ApiError> {
-    put(app, &Backend::model_change(), begun).await
+pub async fn write(state: &dyn ObjectStore, begun: &Begun) -> Result<(), ApiError> {
+    put(state, &Backend::model_change(), begun).await
 }
 
 /// Writes that there is no embedding of a face.
-pub async fn write_not_embedded(app: &App, face: &NotEmbedded) -> Result<(), ApiError> {
-    put(app, &Path::from(keys::not_embedded(&face.id)), face).await
+pub async fn write_not_embedded(
+    state: &dyn ObjectStore,
+    face: &NotEmbedded,
+) -> Result<(), ApiError> {
+    put(state, &Path::from(keys::not_embedded(&face.id)), face).await
 }
 
-async fn put(app: &App, key: &Path, content: &impl Serialize) -> Result<(), ApiError> {
+async fn put(
+    state: &dyn ObjectStore,
+    key: &Path,
+    content: &impl Serialize,
+) -> Result<(), ApiError> {
     let body = serde_json::to_vec(content).expect("it has only string keys");
-    let put = app.backend.state.put(key, PutPayload::from(body)).await;
+    let put = state.put(key, PutPayload::from(body)).await;
     put.map(|_| ()).map_err(store_failed)
 }
 
 /// Removes the change that is under way.
-pub async fn remove(app: &App) -> Result<(), ApiError> {
-    match app.backend.state.delete(&Backend::model_change()).await {
+pub async fn remove(state: &dyn ObjectStore) -> Result<(), ApiError> {
+    match state.delete(&Backend::model_change()).await {
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(store_failed(error)),
     }
 }
 
 /// The change that is under way.
-pub async fn read(app: &App) -> Result<Option<Begun>, ApiError> {
-    let found = match app.backend.state.get(&Backend::model_change()).await {
+pub async fn read(state: &dyn ObjectStore) -> Result<Option<Begun>, ApiError> {
+    let found = match state.get(&Backend::model_change()).await {
         Ok(found) => found.bytes().await.map_err(store_failed)?,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(store_failed(error)),
@@ -70,8 +76,7 @@ pub async fn read(app: &App) -> Result<Option<Begun>, ApiError> {
 }
 
 /// What the last change, or the one that is under way, made no embedding of.
-pub async fn not_embedded(app: &App) -> Result<Vec<NotEmbedded>, ApiError> {
-    let state = &app.backend.state;
+pub async fn not_embedded(state: &dyn ObjectStore) -> Result<Vec<NotEmbedded>, ApiError> {
     let listed: Vec<_> = state
         .list(Some(&Backend::not_embedded()))
         .try_collect()
@@ -93,8 +98,7 @@ pub async fn not_embedded(app: &App) -> Result<Vec<NotEmbedded>, ApiError> {
 }
 
 /// Forgets what earlier changes made no embedding of.
-pub async fn forget_not_embedded(app: &App) -> Result<(), ApiError> {
-    let state = &app.backend.state;
+pub async fn forget_not_embedded(state: &dyn ObjectStore) -> Result<(), ApiError> {
     let listed: Vec<_> = state
         .list(Some(&Backend::not_embedded()))
         .try_collect()

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{Extension, MatchedPath, RawPathParams, Request};
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::problem::{ApiError, Code};
-use super::{App, exchange};
+use crate::api::problem::{ApiError, Code};
+use crate::exchange;
 use muster_base::audit::{Action, AuditLog, End, Entry, Who};
 use muster_base::backoff;
 
@@ -144,13 +144,16 @@ fn action(method: &Method, route: &str) -> Option<Action> {
 }
 
 /// Has every call of these routes that succeeds, or may have, written into the log.
-pub fn audited(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
-    routes.route_layer(middleware::from_fn(audit))
+pub fn audited<S>(auditor: &Auditor, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    routes.route_layer(middleware::from_fn_with_state(auditor.clone(), audit))
 }
 
 /// Writes what a call did into the log, before it is answered.
 async fn audit(
-    Extension(auditor): Extension<Auditor>,
+    State(auditor): State<Auditor>,
     params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,

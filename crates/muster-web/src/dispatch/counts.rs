@@ -14,7 +14,7 @@ const WORKER_MEMORY: Duration = Duration::from_secs(600);
 
 /// Counts and latencies since the web tier started.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct Counts {
     /// Photographs submitted.
     pub accepted: AtomicU64,
     /// Photographs answered, refusals of the photograph included.
@@ -43,7 +43,7 @@ struct WorkerSeen {
     answered: u64,
 }
 
-impl Ledger {
+impl Counts {
     /// Adds what a worker has spent since its last reply.
     pub(super) fn note_cpu(&self, cpu: WorkerCpu) {
         let mut workers = self.workers();
@@ -108,7 +108,7 @@ impl Ledger {
         self.percentiles_within(wanted, Duration::MAX)
     }
 
-    /// The same of the last answers that are no older than `span`; `None` where there are none.
+    /// The given percentiles of the last answers that are no older than `span`; `None` where there are none.
     pub fn percentiles_within<const N: usize>(
         &self,
         wanted: [f64; N],
@@ -133,15 +133,15 @@ mod tests {
 
     #[test]
     fn replies_that_overtake_each_other_count_once() {
-        let ledger = Ledger::default();
+        let counts = Counts::default();
         for io_ms in [10.0, 12.0, 11.0, 15.0] {
-            ledger.note_cpu(WorkerCpu {
+            counts.note_cpu(WorkerCpu {
                 instance: "worker-1".to_owned(),
                 io_ms,
             });
         }
         // The first tells of the start.
-        assert_eq!(ledger.workers_io(), Duration::from_millis(5));
-        assert_eq!(ledger.answered_by()["worker-1"], 4);
+        assert_eq!(counts.workers_io(), Duration::from_millis(5));
+        assert_eq!(counts.answered_by()["worker-1"], 4);
     }
 }

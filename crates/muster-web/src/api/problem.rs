@@ -11,8 +11,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::exchange;
-use super::rate::whole_seconds;
+use crate::exchange;
 
 /// Defines the codes with their texts and statuses, so that the document lists what the code has.
 macro_rules! codes {
@@ -331,9 +330,22 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Whole seconds to wait for, as `Retry-After` has them: at least one.
+fn whole_seconds(wait: Duration) -> u64 {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    seconds.max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_seconds() {
+        for (wait_s, whole) in [(0.2, 1), (2.0, 2), (2.1, 3)] {
+            assert_eq!(whole_seconds(Duration::from_secs_f64(wait_s)), whole);
+        }
+    }
 
     #[test]
     fn codes_are_told_apart_and_a_workers_keep_their_names() {

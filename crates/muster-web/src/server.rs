@@ -13,6 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// Time that connections get beyond the request timeout before a stop cuts them.
+pub const STOP_MARGIN: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted, for want of file descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 

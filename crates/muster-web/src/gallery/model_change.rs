@@ -21,22 +21,25 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use muster_gallery::{Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source};
 use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
-use object_store::ObjectStoreExt;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::extract::Path;
-use super::openapi::{BodyProblems, NotThere, problem_responses};
-use super::people::enrolment::embeddings;
-use super::problem::{ApiError, Code};
-use super::recognize::mismatched;
-use super::upload::stored_photo;
-use super::{App, AppState, printable};
+use crate::api::extract::Path;
+use crate::api::gallery;
+use crate::api::openapi::{BodyProblems, NotThere, problem_responses};
+use crate::api::problem::{ApiError, Code};
+use crate::dispatch::answer::{embeddings, mismatched};
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::forms::printable::printable;
+use crate::forms::uploads::Uploads;
+use crate::gallery::model_change::store::{Begun, NotEmbedded, store_failed};
 use muster_base::backend::Backend;
 use muster_base::backoff;
-use store::{Begun, NotEmbedded, store_failed};
+use muster_base::catalogue::Catalogue;
+use muster_base::live_gallery::LiveGallery;
 
 /// Photographs that are embedded anew at one time: they share the queue with everybody's.
 const IN_FLIGHT: usize = 2;
@@ -48,15 +51,49 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// is another than was enrolled from it. One photograph's face is itself by far more than that.
 const SAME_FACE: f32 = 0.5;
 
-/// Wakes the work, and tells what it stumbled over. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Progress {
+/// The changes of the gallery's model. Cheap to clone.
+#[derive(Clone)]
+pub struct ModelChanges {
+    backend: Backend,
+    catalogue: Catalogue,
+    gallery: LiveGallery,
+    dispatcher: Dispatcher,
+    uploads: Uploads,
+    /// Wakes the work.
     wake: Arc<Notify>,
+    /// Why this replica's work does not proceed.
     problem: Arc<Mutex<Option<String>>>,
 }
 
-impl Progress {
-    fn say(&self, problem: Option<String>) {
+impl ModelChanges {
+    /// The changes of that gallery's model, by these workers.
+    pub fn new(
+        backend: Backend,
+        catalogue: Catalogue,
+        gallery: LiveGallery,
+        dispatcher: Dispatcher,
+        uploads: Uploads,
+    ) -> Self {
+        Self {
+            backend,
+            catalogue,
+            gallery,
+            dispatcher,
+            uploads,
+            wake: Arc::default(),
+            problem: Arc::default(),
+        }
+    }
+
+    fn state(&self) -> &dyn ObjectStore {
+        &*self.backend.state
+    }
+
+    async fn read<T>(&self, read: impl FnOnce(&Gallery) -> T) -> Result<T, ApiError> {
+        gallery::read(&self.gallery, read).await
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 }
@@ -109,8 +146,8 @@ problem_responses! {
     tag = "gallery",
     responses((status = 200, description = "The model.", body = ModelView))
 )]
-pub async fn show(State(app): AppState) -> Result<Json<ModelView>, ApiError> {
-    Ok(Json(view(&app).await?))
+pub async fn show(State(changes): State<ModelChanges>) -> Result<Json<ModelView>, ApiError> {
+    Ok(Json(view(&changes).await?))
 }
 
 /// Change the model that the gallery is matched by
@@ -131,11 +168,14 @@ pub async fn show(State(app): AppState) -> Result<Json<ModelView>, ApiError> {
         BodyProblems,
     )
 )]
-pub async fn begin(State(app): AppState, request: Request) -> Result<Response, ApiError> {
-    let next: NextModel = app.json(request).await?;
-    let to = known(&app, &next.model)?;
-    let current = app
-        .with_gallery(|gallery| gallery.model().map(str::to_owned))
+pub async fn begin(
+    State(changes): State<ModelChanges>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let next: NextModel = changes.uploads.json(request).await?;
+    let to = known(&changes, &next.model)?;
+    let current = changes
+        .read(|gallery| gallery.model().map(str::to_owned))
         .await?
         .ok_or_else(|| {
             ApiError::bad_request(
@@ -144,25 +184,25 @@ pub async fn begin(State(app): AppState, request: Request) -> Result<Response, A
         })?;
     let mut under_way = false;
     if current == to {
-        end(&app, None).await?;
+        end(&changes, None).await?;
     } else {
-        store::forget_not_embedded(&app).await?;
+        store::forget_not_embedded(changes.state()).await?;
         let begun = Begun {
             to: to.clone(),
             started_at_ms: now_ms(),
         };
-        store::write(&app, &begun).await?;
-        app.catalogue.set_next(Some(to));
-        app.model_changes.say(None);
-        under_way = !finish(&app, &begun, &HashSet::new()).await?;
-        app.model_changes.wake.notify_one();
+        store::write(changes.state(), &begun).await?;
+        changes.catalogue.set_next(Some(to));
+        changes.set_problem(None);
+        under_way = !finish(&changes, &begun, &HashSet::new()).await?;
+        changes.wake.notify_one();
     }
     let status = if under_way {
         StatusCode::ACCEPTED
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(view(&app).await?)).into_response())
+    Ok((status, Json(view(&changes).await?)).into_response())
 }
 
 /// What forgetting a model answers.
@@ -190,24 +230,24 @@ pub struct Forgotten {
     )
 )]
 pub async fn forget(
-    State(app): AppState,
+    State(changes): State<ModelChanges>,
     Path(model): Path<String>,
 ) -> Result<Json<Forgotten>, ApiError> {
     // One that is in no manifest any more is forgotten by its own name.
-    let model = app.catalogue.find(&model).unwrap_or(&model).to_owned();
+    let model = changes.catalogue.find(&model).unwrap_or(&model).to_owned();
     let in_use = || {
         ApiError::bad_request(format!(
             "the gallery is matched by {}, or changing to it: change to another model first",
             printable(&model)
         ))
     };
-    if store::read(&app)
+    if store::read(changes.state())
         .await?
         .is_some_and(|begun| begun.to == model)
     {
         return Err(in_use());
     }
-    let people = forget::everywhere(&app.gallery, &model)
+    let people = forget::everywhere(&changes.gallery, &model)
         .await
         .map_err(gallery_failed)?
         .ok_or_else(in_use)?;
@@ -220,23 +260,23 @@ pub async fn forget(
     Ok(Json(Forgotten { model, people }))
 }
 
-fn known(app: &App, name: &str) -> Result<String, ApiError> {
-    let found = app.catalogue.find(name.trim());
+fn known(changes: &ModelChanges, name: &str) -> Result<String, ApiError> {
+    let found = changes.catalogue.find(name.trim());
     found.map(str::to_owned).ok_or_else(|| {
         ApiError::bad_request(format!(
             "there is no model {}: name one of {}",
             printable(name),
-            app.catalogue.names().join(", ")
+            changes.catalogue.names().join(", ")
         ))
     })
 }
 
-async fn view(app: &App) -> Result<ModelView, ApiError> {
-    let begun = store::read(app).await?;
-    let not_embedded = store::not_embedded(app).await?;
+async fn view(changes: &ModelChanges) -> Result<ModelView, ApiError> {
+    let begun = store::read(changes.state()).await?;
+    let not_embedded = store::not_embedded(changes.state()).await?;
     let without: HashSet<&str> = not_embedded.iter().map(|face| face.id.as_str()).collect();
-    let (model, kept, change) = app
-        .with_gallery(|gallery| {
+    let (model, kept, change) = changes
+        .read(|gallery| {
             let change = begun.map(|begun| {
                 let (embedded, left) = counted(gallery, &begun.to, |id| without.contains(id));
                 ChangeView {
@@ -248,10 +288,10 @@ async fn view(app: &App) -> Result<ModelView, ApiError> {
                 }
             });
             let kept = gallery.kept_models().into_iter().collect();
-            (app.catalogue.model_of(gallery), kept, change)
+            (changes.catalogue.model_of(gallery), kept, change)
         })
         .await?;
-    let problem = &app.model_changes.problem;
+    let problem = &changes.problem;
     let problem = || {
         problem
             .lock()
@@ -289,12 +329,12 @@ fn name(source: Source) -> String {
 }
 
 /// Works on whatever change is under way, until `stop`.
-pub async fn run(app: App, stop: CancellationToken) {
+pub async fn run(changes: ModelChanges, stop: CancellationToken) {
     let mut failures = 0;
     loop {
         let stepped = tokio::select! {
             () = stop.cancelled() => return,
-            stepped = step(&app) => stepped,
+            stepped = step(&changes) => stepped,
         };
         let wait = match stepped {
             Ok(Step::Nothing) => LOOK_EVERY,
@@ -310,14 +350,14 @@ pub async fn run(app: App, stop: CancellationToken) {
                         "faces could not be embedded anew; it is tried again"
                     );
                 }
-                app.model_changes.say(Some(error.detail().to_owned()));
+                changes.set_problem(Some(error.detail().to_owned()));
                 backoff::after(failures)
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
-            () = app.model_changes.wake.notified() => {}
+            () = changes.wake.notified() => {}
         }
     }
 }
@@ -330,23 +370,24 @@ enum Step {
 }
 
 /// Goes through the whole gallery once, and changes the model if nothing was left to do.
-async fn step(app: &App) -> Result<Step, ApiError> {
-    let begun = store::read(app).await?;
-    app.catalogue
+async fn step(changes: &ModelChanges) -> Result<Step, ApiError> {
+    let begun = store::read(changes.state()).await?;
+    changes
+        .catalogue
         .set_next(begun.as_ref().map(|begun| begun.to.clone()));
     let Some(begun) = begun else {
         return Ok(Step::Nothing);
     };
-    let without = store::not_embedded(app).await?;
+    let without = store::not_embedded(changes.state()).await?;
     let without: HashSet<String> = without.into_iter().map(|face| face.id).collect();
-    if finish(app, &begun, &without).await? {
+    if finish(changes, &begun, &without).await? {
         return Ok(Step::Done);
     }
     let mut after = None;
     let mut worked = false;
     loop {
-        let (page, last) = app
-            .with_gallery(|gallery| {
+        let (page, last) = changes
+            .read(|gallery| {
                 let page = gallery.page(after, PAGE);
                 let last = page.last().map(|person| person.id);
                 let lacking = |person: &Person| {
@@ -358,10 +399,10 @@ async fn step(app: &App) -> Result<Step, ApiError> {
             })
             .await?;
         for person in page {
-            if store::read(app).await?.as_ref() != Some(&begun) {
+            if store::read(changes.state()).await?.as_ref() != Some(&begun) {
                 return Ok(Step::Done);
             }
-            worked |= embed(app, &begun, person, &without).await?;
+            worked |= embed(changes, &begun, person, &without).await?;
         }
         match last {
             Some(last) => after = Some(last),
@@ -369,27 +410,27 @@ async fn step(app: &App) -> Result<Step, ApiError> {
         }
     }
     if !worked {
-        app.model_changes.say(Some(
+        changes.set_problem(Some(
             "more than half of the faces could not be embedded: the gallery keeps its model; see \
              not_embedded, and name the gallery's own model to end the change"
                 .to_owned(),
         ));
         return Ok(Step::Nothing);
     }
-    app.model_changes.say(None);
+    changes.set_problem(None);
     Ok(Step::Done)
 }
 
 /// Has the next model embed one person's faces; tells whether there was anything to do.
 async fn embed(
-    app: &App,
+    changes: &ModelChanges,
     begun: &Begun,
     id: PersonId,
     without: &HashSet<String>,
 ) -> Result<bool, ApiError> {
     // Another replica may have been here meanwhile.
-    let found = app
-        .with_gallery(|gallery| {
+    let found = changes
+        .read(|gallery| {
             let person = gallery.person(id)?.into_owned();
             Some((person, gallery.model()?.to_owned()))
         })
@@ -411,7 +452,7 @@ async fn embed(
     }
     let made: Vec<(Source, Made)> = futures::stream::iter(lacking)
         .map(async |(source, face)| {
-            let mut made = embed_source(app, source, face, &begun.to).await?;
+            let mut made = embed_source(changes, source, face, &begun.to).await?;
             let before = known.iter().find(|(of, _)| *of == source);
             if let (Made::Embedded(now), Some((_, Some(before)))) = (&made, before)
                 && now
@@ -435,7 +476,7 @@ async fn embed(
                 id: name(*source),
                 reason: reason.clone(),
             };
-            store::write_not_embedded(app, &lost).await?;
+            store::write_not_embedded(changes.state(), &lost).await?;
         }
     }
     let by = |source: Source| {
@@ -445,7 +486,7 @@ async fn embed(
             Made::Nothing(_) => None,
         }
     };
-    let appended = app.gallery.append(|gallery| {
+    let appended = changes.gallery.append(|gallery| {
         let mut person = gallery.person(id).ok_or(())?.into_owned();
         let mut any = false;
         for (source, embeddings) in person.embeddings_mut() {
@@ -472,8 +513,13 @@ enum Made {
     Nothing(String),
 }
 
-async fn embed_source(app: &App, source: Source, face: u32, model: &str) -> Result<Made, ApiError> {
-    let bytes = match app.backend.enrolled.get(&Backend::kept(source)).await {
+async fn embed_source(
+    changes: &ModelChanges,
+    source: Source,
+    face: u32,
+    model: &str,
+) -> Result<Made, ApiError> {
+    let bytes = match changes.backend.enrolled.get(&Backend::kept(source)).await {
         Ok(found) => found.bytes().await.map_err(store_failed)?,
         Err(object_store::Error::NotFound { .. }) => {
             let reason = "its photograph is not kept: enrol the face again";
@@ -482,10 +528,10 @@ async fn embed_source(app: &App, source: Source, face: u32, model: &str) -> Resu
         Err(error) => return Err(store_failed(error)),
     };
     let file = FileName::from_client("kept");
-    let photo = stored_photo(file, bytes, &app.memory)?;
+    let photo = changes.uploads.stored(file, bytes)?;
     let purpose = Purpose::Embed { face: Some(face) };
     let nothing = |reason: String| Ok(Made::Nothing(reason));
-    match app
+    match changes
         .dispatcher
         .run(photo, purpose, TraceParent::new())
         .await?
@@ -520,8 +566,12 @@ async fn embed_source(app: &App, source: Source, face: u32, model: &str) -> Resu
 }
 
 /// Changes the gallery's model if no face is left; tells whether it did.
-async fn finish(app: &App, begun: &Begun, without: &HashSet<String>) -> Result<bool, ApiError> {
-    let appended = app.gallery.append(|gallery| {
+async fn finish(
+    changes: &ModelChanges,
+    begun: &Begun,
+    without: &HashSet<String>,
+) -> Result<bool, ApiError> {
+    let appended = changes.gallery.append(|gallery| {
         if gallery.model() == Some(&begun.to) {
             return Err(true);
         }
@@ -538,20 +588,20 @@ async fn finish(app: &App, begun: &Begun, without: &HashSet<String>) -> Result<b
         Err(true) => {}
         Err(false) => return Ok(false),
     }
-    end(app, Some(begun)).await?;
+    end(changes, Some(begun)).await?;
     Ok(true)
 }
 
 /// Ends the change that is under way, if it is this one.
-async fn end(app: &App, only: Option<&Begun>) -> Result<(), ApiError> {
-    if let (Some(only), Some(there)) = (only, store::read(app).await?)
+async fn end(changes: &ModelChanges, only: Option<&Begun>) -> Result<(), ApiError> {
+    if let (Some(only), Some(there)) = (only, store::read(changes.state()).await?)
         && *only != there
     {
         return Ok(());
     }
-    store::remove(app).await?;
-    app.catalogue.set_next(None);
-    app.model_changes.say(None);
+    store::remove(changes.state()).await?;
+    changes.catalogue.set_next(None);
+    changes.set_problem(None);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -26,9 +26,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::AppState;
-use super::dispatch::Dispatcher;
-use super::guard::Access;
+use crate::access::guard::Access;
+use crate::dispatch::dispatcher::Dispatcher;
 use muster_base::api_keys::Scope;
 use muster_base::aws;
 use muster_base::backend::Backend;
@@ -320,13 +319,13 @@ impl Sampler {
         } = fleet_status::read(&*self.backend.state)
             .await
             .context("read the fleet's status")?;
-        let ledger = self.dispatcher.ledger();
-        let answered_by = ledger.answered_by();
+        let counted = self.dispatcher.counts();
+        let answered_by = counted.answered_by();
         let instances = report.instances.into_iter().map(|instance| InstanceNow {
             answered: answered_by.get(&instance.id.0).copied().unwrap_or(0),
             instance,
         });
-        let latencies = ledger.percentiles_within([0.5, 0.99], LATENCY_SPAN);
+        let latencies = counted.percentiles_within([0.5, 0.99], LATENCY_SPAN);
         let [p50, p99] = [0, 1].map(|n| {
             let latency = latencies
                 .as_ref()
@@ -351,9 +350,9 @@ impl Sampler {
                 instances: instances.collect(),
             },
             requests: Requests {
-                accepted: count(&ledger.accepted),
-                answered: count(&ledger.answered),
-                failed: count(&ledger.failed),
+                accepted: count(&counted.accepted),
+                answered: count(&counted.answered),
+                failed: count(&counted.failed),
                 waiting: self.dispatcher.waiting(),
             },
             latency_ms: Latency { p50, p99 },
@@ -376,8 +375,8 @@ impl Sampler {
     )
 )]
 pub async fn events(
-    State(app): AppState,
-    Extension(access): Extension<Access>,
+    State(events): State<Events>,
+    State(access): State<Access>,
     asked_with: HeaderMap,
 ) -> Response {
     let shut_out = async move {
@@ -394,7 +393,7 @@ pub async fn events(
         // A proxy in between must not wait for more.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    let told = app.events.view().take_until(Box::pin(shut_out));
+    let told = events.view().take_until(Box::pin(shut_out));
     (headers, Body::from_stream(told)).into_response()
 }
 

@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, Path as AxumPath, Query as AxumQuery};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::problem::ApiError;
+use crate::api::problem::ApiError;
 
 /// The parameters in the path.
 pub struct Path<T>(pub T);

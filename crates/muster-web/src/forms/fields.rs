@@ -12,7 +12,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 
-use super::problem::{ApiError, Code};
+use crate::api::problem::{ApiError, Code};
 
 /// What the parser is given at a time, in bytes.
 const STEP: usize = 64 << 10;

@@ -2,83 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::header;
 use bytes::{Bytes, BytesMut};
 use muster_jobs::{Failure, FailureCode, FileName};
 use muster_recognize::decode::{self, DecodeLimits};
-use serde::de::DeserializeOwned;
 
-use super::form::{Fields, FormField};
-use super::printable;
-use super::problem::{ApiError, Code, Refused};
+use crate::api::problem::{ApiError, Code, Refused};
+use crate::forms::fields::{Fields, FormField};
+use crate::forms::memory::{ReservedMemory, UploadMemory};
+use crate::forms::printable::printable;
 
 /// A refused body is read to its end up to this size, so that the client gets to read the answer
 /// instead of a reset connection.
 const MAX_DRAINED_BYTES: usize = 256 << 20;
-/// What an upload takes about, and gives its memory back after.
-const UPLOAD_TIME: Duration = Duration::from_secs(1);
 /// Longest text field, in bytes: enough for any name.
 pub const MAX_TEXT_BYTES: usize = 4096;
-/// Longest JSON body, and longest text field that is JSON, in bytes: enough for all the metadata that
-/// a person may have, as UTF-8.
-pub const MAX_JSON_BYTES: usize = 256 << 10;
 /// Most fields in a form besides the photographs.
 const MAX_OTHER_FIELDS: usize = 16;
-
-/// Memory that uploads may take together; what an upload takes it gives back when it is dropped.
-#[derive(Clone, Debug)]
-pub struct UploadMemory {
-    taken: Arc<AtomicUsize>,
-    limit: usize,
-}
-
-/// Memory that one photograph takes, given back when this is dropped.
-#[derive(Debug)]
-pub struct Taken {
-    memory: UploadMemory,
-    bytes: usize,
-}
-
-impl UploadMemory {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self {
-            taken: Arc::default(),
-            limit,
-        }
-    }
-
-    fn start(&self) -> Taken {
-        Taken {
-            memory: self.clone(),
-            bytes: 0,
-        }
-    }
-}
-
-impl Taken {
-    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let before = self.memory.taken.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        if before + bytes > self.memory.limit {
-            return Err(ApiError::overloaded(
-                "too many photographs are being uploaded at this moment: try again shortly",
-                UPLOAD_TIME,
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.memory.taken.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// What a form may hold.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +47,7 @@ pub struct Photo {
     /// The photograph as uploaded.
     pub bytes: Bytes,
     /// The memory that it takes, given back with the last copy of it.
-    pub taken: Arc<Taken>,
+    pub memory: Arc<ReservedMemory>,
 }
 
 /// A form as it was read.
@@ -129,7 +70,7 @@ impl Form {
 /// Reads a form within its rules.
 ///
 /// # Errors
-/// 400 where it is not such a form, 413 and 415 where a photograph is not to be taken, 429 where
+/// 400 where it is not such a form, 413 and 415 where a photograph is not to be reserved, 429 where
 /// the memory for uploads is used up. The rest of a refused body has been read and dropped, within
 /// a bound.
 pub async fn read_form(
@@ -237,15 +178,15 @@ impl Reading {
                 });
             }
             let file = FileName::from_client(field.file_name().unwrap_or("photo"));
-            let mut taken = memory.start();
+            let mut reserved = memory.reserve();
             let room = memory.limit - self.bytes;
-            match read_photo(field, &file, rules.limits, &mut taken, room).await? {
+            match read_photo(field, &file, rules.limits, &mut reserved, room).await? {
                 Ok(bytes) => {
                     self.bytes += bytes.len();
                     photos.push(Photo {
                         file,
                         bytes,
-                        taken: Arc::new(taken),
+                        memory: Arc::new(reserved),
                     });
                 }
                 Err(error) if rules.apart => refused.push((number, file, error)),
@@ -283,7 +224,7 @@ async fn read_photo(
     field: &mut FormField<'_>,
     file: &FileName,
     limits: &DecodeLimits,
-    taken: &mut Taken,
+    reserved: &mut ReservedMemory,
     room: usize,
 ) -> Result<Result<Bytes, ApiError>, ApiError> {
     let mut bytes = BytesMut::new();
@@ -303,11 +244,11 @@ async fn read_photo(
                     Code::ImageTooLarge,
                     format!(
                         "the photographs have more than {} bytes together: send fewer at a time",
-                        taken.memory.limit
+                        reserved.memory.limit
                     ),
                 ));
             }
-            taken.take(chunk.len())?;
+            reserved.add(chunk.len())?;
             bytes.extend_from_slice(&chunk);
         }
     }
@@ -342,40 +283,13 @@ pub fn stored_photo(
     bytes: Bytes,
     memory: &UploadMemory,
 ) -> Result<Photo, ApiError> {
-    let mut taken = memory.start();
-    taken.take(bytes.len())?;
+    let mut reserved = memory.reserve();
+    reserved.add(bytes.len())?;
     Ok(Photo {
         file,
         bytes,
-        taken: Arc::new(taken),
+        memory: Arc::new(reserved),
     })
-}
-
-/// Reads a body that is JSON, of `MAX_JSON_BYTES` at most.
-///
-/// # Errors
-/// 415 where it says to be something else, 413 where it is longer, 400 where it is not of that
-/// shape.
-pub async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !matches!(kind, "application/json" | "application/merge-patch+json") {
-        return Err(ApiError::new(
-            Code::RequestUnsupported,
-            "the body is not application/json: send JSON, and say so in Content-Type",
-        ));
-    }
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_JSON_BYTES)
-        .await
-        .map_err(|_| {
-            ApiError::new(
-                Code::RequestTooLarge,
-                format!("the body was cut short, or has more than {MAX_JSON_BYTES} bytes"),
-            )
-        })?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::bad_request(format!("the body is not as expected: {error}")))
 }
 
 /// How a refusal of several photographs names each of them.
@@ -407,7 +321,10 @@ async fn read_text(field: &mut FormField<'_>, limit: usize) -> Result<Vec<u8>, A
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use axum::body::Body;
+    use axum::http::header;
 
     use super::*;
 
@@ -434,8 +351,8 @@ mod tests {
         };
         assert_eq!(refused(10_000).await, Code::ImageUnsupported);
         assert_eq!(refused(10_001).await, Code::ImageTooLarge);
-        let mut other = memory.start();
-        other.take(1).unwrap();
+        let mut other = memory.reserve();
+        other.add(1).unwrap();
         assert_eq!(refused(10_000).await, Code::Overloaded);
         assert_eq!(refused(10_001).await, Code::ImageTooLarge);
     }

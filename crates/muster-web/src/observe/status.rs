@@ -7,19 +7,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use muster_fleet::Instance;
-use muster_gallery::{Gallery, GalleryError};
-use muster_queue::{Counts, QueueError};
 use object_store::ObjectStoreExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::openapi::problem_responses;
-use super::problem::{ApiError, Code};
-use super::{App, AppState};
+use crate::api::openapi::problem_responses;
+use crate::api::problem::{ApiError, Code};
+use crate::observe::observer::Observer;
 use muster_base::aws;
 use muster_base::backend::Backend;
 use muster_base::cpu;
-use muster_base::fleet_status::{self, FleetStatus};
 
 /// How the service fares.
 #[derive(Serialize, ToSchema)]
@@ -111,27 +108,27 @@ problem_responses! {
     tag = "service",
     responses((status = 200, description = "How it fares.", body = StatusView))
 )]
-pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> {
-    let look = look(&app).await;
+pub async fn status(State(observer): State<Observer>) -> Result<Json<StatusView>, ApiError> {
+    let observation = observer.observe().await;
     let queue_failed = |error| ApiError::internal("the queue could not be counted", &error);
-    let (requests, dead) = (look.requests, look.dead);
+    let (requests, dead) = (observation.requests, observation.dead);
     let (requests, dead) = (requests.map_err(queue_failed)?, dead.map_err(queue_failed)?);
-    let fleet = look.fleet.map_err(|error| {
+    let fleet = observation.fleet.map_err(|error| {
         ApiError::internal("the fleet's status could not be read", error.as_ref())
     })?;
-    let (people, faces, version, model) = look
+    let (people, faces, version, model) = observation
         .gallery
         .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
     let report = fleet.report;
-    let ledger = app.dispatcher.ledger();
+    let counts = observer.dispatcher.counts();
     let milliseconds = |latency: Duration| latency.as_secs_f64() * 1e3;
-    let [p50, p99] = match ledger.percentiles([0.5, 0.99]) {
+    let [p50, p99] = match counts.percentiles([0.5, 0.99]) {
         Some(latencies) => latencies.map(|latency| Some(milliseconds(latency))),
         None => [None, None],
     };
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION"),
-        uptime_s: app.started.elapsed().as_secs_f64(),
+        uptime_s: observer.started.elapsed().as_secs_f64(),
         queue: QueueStatus {
             visible: requests.visible,
             in_flight: requests.in_flight,
@@ -148,10 +145,10 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
             observed_at_ms: fleet.observed_at_ms,
         },
         requests: RequestsView {
-            accepted: ledger.accepted.load(Ordering::Relaxed),
-            answered: ledger.answered.load(Ordering::Relaxed),
-            failed: ledger.failed.load(Ordering::Relaxed),
-            waiting: app.dispatcher.waiting(),
+            accepted: counts.accepted.load(Ordering::Relaxed),
+            answered: counts.answered.load(Ordering::Relaxed),
+            failed: counts.failed.load(Ordering::Relaxed),
+            waiting: observer.dispatcher.waiting(),
         },
         latency_ms: LatencyView { p50, p99 },
         gallery: GalleryView {
@@ -163,46 +160,9 @@ pub async fn status(State(app): AppState) -> Result<Json<StatusView>, ApiError> 
         failures: aws::failures().collect(),
         cpu_s: CpuView {
             web: cpu::beside_models().map(|used| used.as_secs_f64()),
-            workers: ledger.workers_io().as_secs_f64(),
+            workers: counts.workers_io().as_secs_f64(),
         },
     }))
-}
-
-/// What was seen of the whole deployment at one moment.
-pub struct Look {
-    /// The request queue.
-    pub requests: Result<Counts, QueueError>,
-    /// The dead-letter queue.
-    pub dead: Result<Counts, QueueError>,
-    /// What the controller last published.
-    pub fleet: anyhow::Result<FleetStatus>,
-    /// People, faces, version, and the model that faces are matched by.
-    pub gallery: Result<(usize, usize, u64, String), GalleryError>,
-}
-
-/// Looks at everything at the same time.
-pub async fn look(app: &App) -> Look {
-    let sizes = |gallery: &Gallery| {
-        let (people, faces) = (gallery.people_count(), gallery.faces());
-        (
-            people,
-            faces,
-            gallery.version(),
-            app.catalogue.model_of(gallery),
-        )
-    };
-    let (requests, dead, fleet, gallery) = tokio::join!(
-        app.backend.requests.counts(),
-        app.backend.dead_letters.counts(),
-        fleet_status::read(&*app.backend.state),
-        app.gallery.newest(sizes)
-    );
-    Look {
-        requests,
-        dead,
-        fleet,
-        gallery,
-    }
 }
 
 /// Say that this process answers
@@ -226,17 +186,17 @@ pub async fn healthz() -> &'static str {
         Unready,
     )
 )]
-pub async fn readyz(State(app): AppState) -> Result<&'static str, ApiError> {
+pub async fn readyz(State(backend): State<Backend>) -> Result<&'static str, ApiError> {
     let unready = |what: &str, error: &(dyn std::error::Error + 'static)| {
         tracing::warn!(error = %muster_base::ErrorChain(error), "not ready: {what}");
         ApiError::new(Code::NotReady, format!("{what} does not answer"))
     };
-    app.backend
+    backend
         .requests
         .counts()
         .await
         .map_err(|error| unready("the queue", &error))?;
-    match app.backend.state.head(&Backend::fleet_status()).await {
+    match backend.state.head(&Backend::fleet_status()).await {
         Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok("ok\n"),
         Err(error) => Err(unready("the object store", &error)),
     }

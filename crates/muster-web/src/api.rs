@@ -1,0 +1,6 @@
+//! What the handlers have in common: errors, documentation, extractors, the gallery's failures.
+
+pub mod extract;
+pub mod gallery;
+pub mod openapi;
+pub mod problem;

@@ -1,0 +1,579 @@
+//! The way of one photograph to a worker and of its reply back.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use muster_jobs::keys::ObjectKeys;
+use muster_jobs::{
+    FileName, MESSAGE_VERSION, Outcome, Purpose, Reply, Request, RequestId, TraceParent, now_ms,
+};
+use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
+use object_store::{ObjectStoreExt, PutPayload};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::problem::{ApiError, Code};
+use crate::dispatch::counts::Counts;
+use crate::dispatch::throughput::Throughput;
+use crate::dispatch::unawaited::{Since, Unawaited};
+use crate::forms::upload::Photo;
+use crate::metrics::Metrics;
+use crate::server::STOP_MARGIN;
+use muster_base::aws;
+use muster_base::backend::Backend;
+use muster_base::backoff;
+use muster_base::catalogue::Catalogue;
+use muster_base::live_gallery::LiveGallery;
+use muster_base::traces::Traces;
+
+/// One long poll for replies.
+const POLL: Duration = Duration::from_secs(20);
+
+/// Submits photographs and hands their replies to whoever waits. Cheap to clone.
+#[derive(Clone)]
+pub struct Dispatcher {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What a dispatcher works with.
+pub struct Parts {
+    /// Stores and queues.
+    pub backend: Backend,
+    /// The gallery, whose version each request carries.
+    pub gallery: LiveGallery,
+    /// Which models a face is embedded by.
+    pub catalogue: Catalogue,
+    /// This replica's reply queue.
+    pub replies: Arc<dyn Queue>,
+    /// How long a client waits for its answer.
+    pub timeout: Duration,
+    /// Photographs that may wait at one time.
+    pub max_waiting: usize,
+    /// Workers that there may be.
+    pub max_instances: u32,
+    /// What was submitted and answered, for the controller.
+    pub backlog: watch::Sender<muster_fleet::Ledger>,
+    /// Where spans are recorded.
+    pub traces: Traces,
+    /// What is measured for Prometheus.
+    pub metrics: Metrics,
+}
+
+/// What is asked of a worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Submission {
+    purpose: Purpose,
+    /// Whether nobody waits for the answer.
+    job: bool,
+}
+
+impl Submission {
+    fn awaited(purpose: Purpose) -> Self {
+        Self {
+            purpose,
+            job: false,
+        }
+    }
+
+    pub(super) fn job() -> Self {
+        Self {
+            purpose: Purpose::Recognize,
+            job: true,
+        }
+    }
+}
+
+/// What the clones of a dispatcher share.
+pub(super) struct Inner {
+    pub(super) backend: Backend,
+    gallery: LiveGallery,
+    catalogue: Catalogue,
+    reply_to: String,
+    outbox: Outbox,
+    waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
+    /// Requests that nobody waits for here, jobs and those that a client gave up; locked within
+    /// `waiting`.
+    pub(super) unawaited: Unawaited,
+    pub(super) counts: Counts,
+    metrics: Metrics,
+    /// How fast the waiting are answered.
+    throughput: Mutex<Throughput>,
+    /// What was submitted and answered, for the controller.
+    pub(super) backlog: watch::Sender<muster_fleet::Ledger>,
+    pub(super) timeout: Duration,
+    max_waiting: usize,
+    pub(super) max_instances: u32,
+    traces: Traces,
+}
+
+/// Removes a request from the waiters however the wait ends, and counts it as failed where that is
+/// not by an answer: a client that hangs up drops the wait.
+struct Waiter<'a> {
+    inner: &'a Inner,
+    id: RequestId,
+    /// Whether the request is on the queue.
+    queued: bool,
+    answered: bool,
+    /// How long its worker's models were occupied, where it said so.
+    worked: Option<Duration>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let abandoned = {
+            let mut waiting = self.inner.waiting();
+            let unanswered = waiting.remove(&self.id).is_some();
+            self.queued
+                && unanswered
+                && self
+                    .inner
+                    .unawaited
+                    .abandon(self.id, self.inner.max_waiting)
+        };
+        let counts = &self.inner.counts;
+        let ended = if self.answered {
+            &counts.answered
+        } else {
+            &counts.failed
+        };
+        ended.fetch_add(1, Ordering::Relaxed);
+        self.inner.throughput().ended(self.answered, Instant::now());
+        if abandoned {
+            // A worker is still needed for it.
+            return;
+        }
+        self.inner.backlog.send_modify(|ledger| {
+            ledger.answered += 1;
+            if let Some(worked) = self.worked {
+                ledger.timed += 1;
+                ledger.worked += worked;
+            }
+        });
+    }
+}
+
+impl Inner {
+    /// How long the waiting will take at the throughput seen of late. Before any was seen, as long
+    /// as a client waits at most: by then each has its answer or has given up.
+    fn drain_time(&self) -> Duration {
+        let seen = self.throughput().time(Instant::now());
+        seen.map_or(self.timeout, |time| time.min(self.timeout))
+    }
+
+    fn throughput(&self) -> MutexGuard<'_, Throughput> {
+        self.throughput
+            .lock()
+            .expect("no code panics while it holds these")
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<RequestId, oneshot::Sender<Reply>>> {
+        self.waiting
+            .lock()
+            .expect("no code panics while it holds the waiters")
+    }
+
+    /// Takes those out of the backlog that nothing was heard of for too long.
+    fn forget_unawaited(&self) {
+        let forgotten = self.unawaited.expire();
+        if forgotten > 0 {
+            self.backlog
+                .send_modify(|ledger| ledger.answered += forgotten);
+        }
+    }
+
+    /// Takes note of the answer to a request that nobody waits for here, where it is one.
+    fn settle_unawaited(&self, reply: &Reply) {
+        let Some(since) = self.unawaited.remove(reply.id) else {
+            return;
+        };
+        if let Since::Submitted(_) = since {
+            self.counts.answered.fetch_add(1, Ordering::Relaxed);
+            self.metrics.worked(&reply.outcome);
+        }
+        self.backlog.send_modify(|ledger| {
+            ledger.answered += 1;
+            if let Outcome::Recognized(recognition) = &reply.outcome {
+                ledger.timed += 1;
+                ledger.worked += recognition.timing_ms.inference();
+            }
+        });
+    }
+}
+
+impl Dispatcher {
+    /// Starts sending and listening on `tasks`, until `stop`.
+    pub fn start(parts: Parts, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let (outbox, sending) =
+            Outbox::new(Arc::clone(&parts.backend.requests), parts.backend.sends());
+        let (receipts, deleting) =
+            Deleter::new(Arc::clone(&parts.replies), parts.backend.deletions());
+        let inner = Arc::new(Inner {
+            backend: parts.backend,
+            gallery: parts.gallery,
+            catalogue: parts.catalogue,
+            reply_to: parts.replies.name().to_owned(),
+            outbox,
+            waiting: Mutex::default(),
+            unawaited: Unawaited::default(),
+            counts: Counts::default(),
+            metrics: parts.metrics,
+            throughput: Mutex::new(Throughput::new(Instant::now())),
+            backlog: parts.backlog,
+            timeout: parts.timeout,
+            max_waiting: parts.max_waiting,
+            max_instances: parts.max_instances,
+            traces: parts.traces,
+        });
+        // They end when nobody can send any more; a connection that was cut may hold on for longer.
+        for batching in [sending.boxed(), deleting.boxed()] {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                let cut = async {
+                    stop.cancelled().await;
+                    tokio::time::sleep(STOP_MARGIN).await;
+                };
+                tokio::select! {
+                    () = batching => {}
+                    () = cut => {}
+                }
+            });
+        }
+        let listening = listen(Arc::clone(&inner), parts.replies, receipts, tasks.clone());
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = listening => {}
+            }
+        });
+        Self { inner }
+    }
+
+    /// Counts and latencies.
+    pub fn counts(&self) -> &Counts {
+        &self.inner.counts
+    }
+
+    /// Photographs that wait for their reply.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiting().len()
+    }
+
+    /// The age of the oldest request of this replica that has no answer, jobs and those that a
+    /// client gave up included.
+    pub fn oldest(&self) -> Option<Duration> {
+        let waiting = self.inner.waiting().keys().min().copied();
+        let oldest = waiting
+            .into_iter()
+            .chain(self.inner.unawaited.oldest())
+            .min()?;
+        let now = Duration::from_millis(now_ms());
+        Some(now.saturating_sub(oldest.submitted_at()?))
+    }
+
+    /// Submits a photograph and waits for its outcome.
+    ///
+    /// # Errors
+    /// 429 where too many wait already, 504 with the job's URL after the timeout, 500 where the
+    /// store or the queue fails.
+    pub async fn run(
+        &self,
+        photo: Photo,
+        purpose: Purpose,
+        trace: TraceParent,
+    ) -> Result<Outcome, ApiError> {
+        let inner = &*self.inner;
+        let begun = Instant::now();
+        let id = RequestId::new();
+        let key = inner.backend.input_key(purpose, id, &photo.file);
+        let (reply, replied) = oneshot::channel();
+        {
+            let mut waiting = inner.waiting();
+            self.room_for(1, waiting.len())?;
+            waiting.insert(id, reply);
+        }
+        inner.throughput().begun(Instant::now());
+        let mut waiter = Waiter {
+            inner,
+            id,
+            queued: false,
+            answered: false,
+            worked: None,
+        };
+        inner.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        inner.backlog.send_modify(|ledger| ledger.submitted += 1);
+        let outcome = self
+            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
+            .await;
+        if let Ok(outcome) = &outcome {
+            waiter.answered = true;
+            if let Outcome::Recognized(recognition) = outcome {
+                waiter.worked = Some(recognition.timing_ms.inference());
+            }
+            inner.counts.note(begun.elapsed());
+            inner.metrics.answered(purpose, begun.elapsed());
+            inner.metrics.worked(outcome);
+        }
+        drop(waiter);
+        if let (Ok(_), Purpose::Embed { .. }) = (&outcome, purpose) {
+            // A face that is enrolled is kept elsewhere, and one that is not must not stay.
+            let deleted = inner.backend.input.delete(&key).await;
+            if let Err(error) = deleted {
+                tracing::warn!(
+                    request.id = %id,
+                    error = %muster_base::ErrorChain(&error),
+                    "a photograph is kept until it is old"
+                );
+            }
+        }
+        let mut outcome = outcome?;
+        if let Outcome::Recognized(recognition) = &mut outcome {
+            recognition.timing_ms.total = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        }
+        Ok(outcome)
+    }
+
+    /// Refuses so many photographs where not all of them may wait.
+    ///
+    /// # Errors
+    /// 429 with the time after which to try again.
+    pub fn check_room(&self, photos: usize) -> Result<(), ApiError> {
+        self.room_for(photos, self.waiting())
+    }
+
+    fn room_for(&self, photos: usize, waiting: usize) -> Result<(), ApiError> {
+        let most = self.inner.max_waiting;
+        if waiting + photos <= most {
+            return Ok(());
+        }
+        Err(ApiError::overloaded(
+            format!("{waiting} photographs wait already, of {most} that may: try again later"),
+            self.inner.drain_time(),
+        ))
+    }
+
+    async fn submit_and_wait(
+        &self,
+        id: RequestId,
+        photo: Photo,
+        purpose: Purpose,
+        trace: TraceParent,
+        replied: oneshot::Receiver<Reply>,
+        queued: &mut bool,
+    ) -> Result<Outcome, ApiError> {
+        let deadline = tokio::time::Instant::now() + self.inner.timeout;
+        let file = photo.file.clone();
+        self.submit(id, photo, Submission::awaited(purpose), trace, deadline)
+            .await?;
+        *queued = true;
+        match tokio::time::timeout_at(deadline, replied).await {
+            Ok(Ok(reply)) => match reply.outcome {
+                Outcome::Stored => self.read_stored(id, &file).await,
+                outcome => Ok(outcome),
+            },
+            Ok(Err(_)) => Err(ApiError::new(
+                Code::Stopping,
+                "this Muster is stopping: send the photograph again",
+            )),
+            Err(_) => Err(self.timed_out(id, purpose)),
+        }
+    }
+
+    /// Stores the photograph, and then puts the request on the queue.
+    pub(super) async fn submit(
+        &self,
+        id: RequestId,
+        photo: Photo,
+        what: Submission,
+        trace: TraceParent,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), ApiError> {
+        let queue = self.inner.backend.requests.name();
+        let mut span = self.inner.traces.send(trace, queue, id);
+        let sent = self
+            .store_and_send(id, photo, what, span.context(), deadline)
+            .await;
+        if sent.is_err() {
+            span.fail("not_queued");
+        }
+        sent
+    }
+
+    async fn store_and_send(
+        &self,
+        id: RequestId,
+        photo: Photo,
+        Submission { purpose, job }: Submission,
+        trace: TraceParent,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), ApiError> {
+        let inner = &*self.inner;
+        let late = |_| {
+            let waited = inner.timeout.as_secs_f64();
+            let detail = format!(
+                "the photograph could not be stored and queued within {waited:.0} s: send it again \
+                 later"
+            );
+            ApiError::new(Code::Timeout, detail)
+        };
+        let key = inner.backend.input_key(purpose, id, &photo.file);
+        let looks = async {
+            tokio::join!(
+                async {
+                    let begun = Instant::now();
+                    let payload = PutPayload::from_bytes(photo.bytes);
+                    let stored = inner.backend.input.put(&key, payload).await;
+                    inner.traces.stage(trace, "store", begun.elapsed());
+                    stored
+                },
+                inner.gallery.newest(|gallery| match purpose {
+                    Purpose::Recognize => (gallery.version(), Vec::new()),
+                    // An embedding matches nobody.
+                    Purpose::Embed { .. } => (0, inner.catalogue.to_embed(gallery)),
+                })
+            )
+        };
+        let looked = tokio::time::timeout_at(deadline, looks).await;
+        let (stored, looked) = looked.map_err(late)?;
+        let stored = stored
+            .map_err(|error| ApiError::internal("a photograph could not be stored", &error))?;
+        let (gallery_version, models) =
+            looked.map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
+        drop(photo.memory);
+        let request = Request {
+            version: MESSAGE_VERSION,
+            id,
+            purpose,
+            models,
+            file: photo.file,
+            input_etag: match inner.backend.layout(purpose) {
+                ObjectKeys::Request => None,
+                ObjectKeys::Filename => stored.e_tag,
+            },
+            gallery_version,
+            job,
+            sent_at_ms: now_ms(),
+            reply_to: inner.reply_to.clone(),
+            trace,
+        };
+        let (body, attributes) = request.to_message();
+        let sending = inner.outbox.send(Outgoing { body, attributes });
+        tokio::time::timeout_at(deadline, sending)
+            .await
+            .map_err(late)?
+            .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
+        Ok(())
+    }
+
+    /// Reads a result that a reply only points to: one that was too large for the queue, or that
+    /// stood there before.
+    async fn read_stored(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
+        let backend = &self.inner.backend;
+        let failed = |error| ApiError::internal("a stored result could not be read", &error);
+        let found = backend
+            .output
+            .get(&backend.large_output_key(id, file))
+            .await
+            .map_err(failed)?;
+        let bytes = found.bytes().await.map_err(failed)?;
+        if let Ok(failure) = serde_json::from_slice(&bytes) {
+            return Ok(Outcome::Failed(failure));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Outcome::Recognized)
+            .map_err(|error| ApiError::internal("a stored result is not JSON", &error))
+    }
+
+    /// The error for a client that waited in vain, with the place of the later result if there is
+    /// one: an enrolment ends with its client's request, and the `filename` layout knows no ids.
+    fn timed_out(&self, id: RequestId, purpose: Purpose) -> ApiError {
+        let inner = &*self.inner;
+        let waited = inner.timeout.as_secs_f64();
+        let error = |rest: &str| {
+            let detail = format!("no answer within {waited:.0} s; {rest}");
+            ApiError::new(Code::Timeout, detail)
+        };
+        match (purpose, inner.backend.keys) {
+            (Purpose::Recognize, ObjectKeys::Request) => {
+                let job = format!("/v1/jobs/{id}");
+                error(&format!("the photograph is still queued: ask {job} later")).with("job", job)
+            }
+            _ => error("send it again later"),
+        }
+    }
+}
+
+/// Receives replies, hands them out and deletes them.
+async fn listen(
+    inner: Arc<Inner>,
+    mut replies: Arc<dyn Queue>,
+    receipts: Deleter,
+    tasks: TaskTracker,
+) {
+    let mut failures = 0;
+    loop {
+        let received = match replies.receive(MAX_BATCH, POLL).await {
+            Ok(received) => {
+                failures = 0;
+                received
+            }
+            Err(error) => {
+                aws::failed("could not receive replies", &error);
+                failures += 1;
+                tokio::time::sleep(backoff::after(failures)).await;
+                if let QueueError::NotFound { .. } = error {
+                    // Somebody removed it. Without it nobody here is ever answered.
+                    match inner.backend.replies_on(&inner.reply_to).await {
+                        Ok(made) => replies = made,
+                        Err(error) => {
+                            aws::failed("the reply queue could not be made anew", error.as_ref());
+                        }
+                    }
+                }
+                continue;
+            }
+        };
+        inner.forget_unawaited();
+        for message in received {
+            let mut id = None;
+            match Reply::from_json(&message.body) {
+                Ok(mut reply) => {
+                    id = Some(tracing::field::display(reply.id));
+                    let sent = TraceParent::of_message(&message.attributes);
+                    let _taken = sent.map(|sent| {
+                        inner
+                            .traces
+                            .process(sent, &inner.reply_to, reply.id, &message)
+                    });
+                    if let Some(cpu) = reply.cpu.take() {
+                        inner.counts.note_cpu(cpu);
+                    }
+                    let mut waiting = inner.waiting();
+                    if let Some(waiter) = waiting.remove(&reply.id) {
+                        // A client that hung up this moment needs no reply.
+                        let _ = waiter.send(reply);
+                    } else {
+                        inner.settle_unawaited(&reply);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = %muster_base::ErrorChain(&error), "a reply was dropped");
+                }
+            }
+            let receipts = receipts.clone();
+            tasks.spawn(async move {
+                if let Err(error) = receipts.delete(message.receipt).await {
+                    tracing::warn!(
+                        request.id = id,
+                        error = %muster_base::ErrorChain(&error),
+                        "a reply was not deleted"
+                    );
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! How the service fares: its status, its metrics, and its events.
+
+pub mod events;
+pub mod observer;
+pub mod prometheus;
+pub mod status;

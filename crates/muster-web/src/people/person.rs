@@ -1,0 +1,380 @@
+//! One enrolled person: shown, enrolled, changed, merged, deleted.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Extension, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use muster_base::backend::Backend;
+use muster_base::live_gallery::LiveGallery;
+use muster_gallery::{Change, Person, PersonId};
+use muster_jobs::now_ms;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::access::audit::Whom;
+use crate::api::extract::Path;
+use crate::api::gallery;
+use crate::api::openapi::{BodyProblems, FormProblems, NotThere, WorkProblems};
+use crate::api::problem::{ApiError, Code};
+use crate::exchange::trace;
+use crate::forms::json::MAX_JSON_BYTES;
+use crate::forms::upload::MAX_TEXT_BYTES;
+use crate::forms::uploads::Uploads;
+use crate::people::edit::edit;
+use crate::people::enrolment::Enroller;
+use crate::people::receipt::Receipt;
+use crate::people::rules::{
+    EnrollProblems, PersonFull, Taken, check_denials, check_faces, check_line, check_metadata,
+    no_such_person, not_taken, person_id,
+};
+use crate::people::views::PersonView;
+use crate::retention::Retention;
+/// The form that enrols a person.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents what `create` reads")]
+pub struct PersonForm {
+    /// The name, of no more than 200 characters on one line; unique in the gallery.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// The operator's own key of the person, of no more than 200 characters; unique in the gallery.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    external_id: Option<String>,
+    /// A JSON object of texts: up to 50 entries, keys of 1 to 100 and values of up to 1000
+    /// characters.
+    #[schema(nullable = false)]
+    metadata: Option<String>,
+    /// Photographs that each show this one person.
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    image: (),
+    /// In place of photographs: the `request_id` of an earlier answer.
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// Which face of that answer, counted from 0.
+    #[schema(nullable = false)]
+    face: Option<u32>,
+}
+
+/// Show a person
+#[utoipa::path(
+    get,
+    path = "/v1/people/{id}",
+    operation_id = "show_person",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "The person.", body = PersonView), NotThere)
+)]
+pub async fn show(
+    State(live): State<LiveGallery>,
+    Path(id): Path<String>,
+) -> Result<Json<PersonView>, ApiError> {
+    let person = person_id(&id)?;
+    gallery::read(&live, |gallery| {
+        gallery
+            .person(person)
+            .map(|person| PersonView::from(&*person))
+    })
+    .await?
+    .map(Json)
+    .ok_or_else(|| no_such_person(&id))
+}
+
+/// Enrol a person: a name and photographs that each show one face, or a face of an earlier answer
+///
+/// All photographs are taken or none: a refusal names those found at fault, the first only where a
+/// file is no photograph at all.
+#[utoipa::path(
+    post,
+    path = "/v1/people",
+    operation_id = "enroll",
+    tag = "people",
+    request_body(content = PersonForm, content_type = "multipart/form-data"),
+    responses(
+        (
+            status = 201,
+            description = "The person is enrolled.",
+            body = PersonView,
+            headers(("Location" = String, description = "The person's path.")),
+        ),
+        FormProblems,
+        WorkProblems,
+        EnrollProblems,
+        Taken,
+    )
+)]
+pub async fn create(
+    State(live): State<LiveGallery>,
+    State(enroller): State<Enroller>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let trace = trace(request.headers());
+    let texts = [
+        ("name", MAX_TEXT_BYTES),
+        ("external_id", MAX_TEXT_BYTES),
+        ("metadata", MAX_JSON_BYTES),
+        ("request_id", MAX_TEXT_BYTES),
+        ("face", MAX_TEXT_BYTES),
+    ];
+    let mut form = enroller.form(request, &texts).await?;
+    let name = form.text("name").ok_or_else(|| {
+        ApiError::bad_request("the form has no field name: put the person's name there")
+    })?;
+    let name = check_line("name", &name)?;
+    let external_id = form
+        .text("external_id")
+        .map(|id| check_line("external_id", &id))
+        .transpose()?;
+    let metadata = match form.text("metadata") {
+        None => BTreeMap::new(),
+        Some(json) => serde_json::from_str(&json).map_err(|error| {
+            ApiError::bad_request(format!(
+                "metadata is not a JSON object of texts ({error}): send {{\"key\": \"value\"}}"
+            ))
+        })?,
+    };
+    check_metadata(&metadata)?;
+    let id = PersonId::new();
+    gallery::read(&live, |gallery| {
+        not_taken(gallery, id, &name, external_id.as_deref())
+    })
+    .await??;
+    let enrolment = enroller.enrolment(form, trace).await?;
+    let now = now_ms();
+    let person = Person {
+        id,
+        name,
+        external_id,
+        metadata,
+        faces: enrolment.faces(),
+        denials: Vec::new(),
+        enrolled_at_ms: now,
+        changed_at_ms: now,
+    };
+    enroller
+        .append(enrolment, |gallery| {
+            not_taken(gallery, id, &person.name, person.external_id.as_deref())?;
+            Ok(Change::Put(person.clone()))
+        })
+        .await?;
+    let location = format!("/v1/people/{id}");
+    let view = Json(PersonView::from(&person));
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], view).into_response())
+}
+
+/// What of a person is to change: a JSON merge patch (RFC 7396).
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Patch {
+    /// The new name.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// The new external id; `null` takes it away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    external_id: Option<Option<String>>,
+    /// Entries to set, or with `null` to take away; `null` takes all away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
+    metadata: Option<Option<BTreeMap<String, Option<String>>>>,
+}
+
+/// Tells a `null` from what is not there.
+fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Change a person's name, external id or metadata: a JSON merge patch (RFC 7396)
+#[utoipa::path(
+    patch,
+    path = "/v1/people/{id}",
+    operation_id = "change_person",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body = Patch,
+    responses(
+        (status = 200, description = "The person as changed.", body = PersonView),
+        BodyProblems,
+        Taken,
+        NotThere,
+    )
+)]
+pub async fn change(
+    State(live): State<LiveGallery>,
+    State(uploads): State<Uploads>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Json<PersonView>, ApiError> {
+    let mut patch: Patch = uploads.json(request).await?;
+    if let Some(name) = &mut patch.name {
+        *name = check_line("name", name)?;
+    }
+    if let Some(Some(external_id)) = &mut patch.external_id {
+        *external_id = check_line("external_id", external_id)?;
+    }
+    let person = edit(&live, &id, |gallery, person| {
+        if let Some(name) = &patch.name {
+            person.name.clone_from(name);
+        }
+        if let Some(external_id) = &patch.external_id {
+            person.external_id.clone_from(external_id);
+        }
+        match &patch.metadata {
+            None => {}
+            Some(None) => person.metadata.clear(),
+            Some(Some(entries)) => {
+                for (key, value) in entries {
+                    match value {
+                        Some(value) => person.metadata.insert(key.clone(), value.clone()),
+                        None => person.metadata.remove(key),
+                    };
+                }
+            }
+        }
+        if patch.metadata.is_some() {
+            check_metadata(&person.metadata)?;
+        }
+        not_taken(
+            gallery,
+            person.id,
+            &person.name,
+            person.external_id.as_deref(),
+        )
+    })
+    .await?;
+    Ok(Json(PersonView::from(&person)))
+}
+
+/// Delete a person, every embedding and every kept photograph of theirs
+#[utoipa::path(
+    delete,
+    path = "/v1/people/{id}",
+    operation_id = "delete_person",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    responses((status = 200, description = "Who is gone.", body = Deletion), NotThere)
+)]
+pub async fn remove(
+    State(live): State<LiveGallery>,
+    State(backend): State<Backend>,
+    State(retention): State<Retention>,
+    Path(id): Path<String>,
+) -> Result<Json<Deletion>, ApiError> {
+    let person = person_id(&id)?;
+    let mut removed = None;
+    gallery::change(&live, |gallery| {
+        let found = gallery.person(person).ok_or_else(|| no_such_person(&id))?;
+        removed = Some(found.into_owned());
+        Ok(Change::Remove(person))
+    })
+    .await?;
+    let removed = removed.ok_or_else(|| no_such_person(&id))?;
+    let receipt = Receipt::of(&backend, &live, &retention, &removed, removed.sources()).await?;
+    Ok(Json(Deletion {
+        deleted: Deleted {
+            id: removed.id,
+            name: removed.name,
+            faces: removed.faces.len(),
+        },
+        receipt,
+    }))
+}
+
+/// Who is gone.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Deleted {
+    #[schema(value_type = uuid::Uuid)]
+    id: PersonId,
+    name: String,
+    /// How many faces went.
+    faces: usize,
+}
+
+/// What a deletion answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Deletion {
+    deleted: Deleted,
+    receipt: Receipt,
+}
+
+/// Who is to become part of whom.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Merge {
+    /// The person whose faces are taken over, and who is gone then.
+    #[schema(value_type = uuid::Uuid)]
+    from: PersonId,
+}
+
+/// Make one person of two entries
+///
+/// Faces, denials and metadata are taken over, the other's name is not. It happens in two steps: a
+/// crash between them leaves the faces with both, and the same request completes it.
+#[utoipa::path(
+    post,
+    path = "/v1/people/{id}/merge",
+    operation_id = "merge_people",
+    tag = "people",
+    params(("id" = uuid::Uuid, Path, description = "The person's id.")),
+    request_body = Merge,
+    responses(
+        (status = 200, description = "The person, with the other's faces.", body = PersonView),
+        BodyProblems,
+        PersonFull,
+        NotThere,
+    )
+)]
+pub async fn merge(
+    State(live): State<LiveGallery>,
+    State(uploads): State<Uploads>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<(Extension<Whom>, Json<PersonView>), ApiError> {
+    let Merge { from } = uploads.json(request).await?;
+    let into = person_id(&id)?;
+    if from == into {
+        return Err(ApiError::bad_request(
+            "from is this person: name another one to take over",
+        ));
+    }
+    let person = edit(&live, &id, |gallery, person| {
+        let other = gallery
+            .person(from)
+            .ok_or_else(|| no_such_person(&from.to_string()))?;
+        for face in &other.faces {
+            if person.faces.iter().all(|known| known.id != face.id) {
+                person.faces.push(face.clone());
+            }
+        }
+        for denial in &other.denials {
+            if person.denials.iter().all(|known| known.id != denial.id) {
+                person.denials.push(denial.clone());
+            }
+        }
+        for (key, value) in &other.metadata {
+            let entry = person.metadata.entry(key.clone());
+            entry.or_insert_with(|| value.clone());
+        }
+        check_faces(person.faces.len())?;
+        check_denials(person.denials.len())?;
+        check_metadata(&person.metadata)
+    })
+    .await?;
+    let removed = gallery::change(&live, |gallery| {
+        gallery
+            .person(from)
+            .map(|_| Change::Remove(from))
+            .ok_or_else(|| no_such_person(&from.to_string()))
+    })
+    .await;
+    match removed {
+        // Somebody else had the other entry deleted meanwhile.
+        Err(refusal) if refusal.code() == Code::NotFound => {}
+        removed => removed?,
+    }
+    Ok((Extension(Whom(vec![from])), Json(PersonView::from(&person))))
+}

@@ -1,0 +1,147 @@
+//! The rules that an enrolled person meets, and the problems of those who do not.
+
+use std::collections::BTreeMap;
+
+use muster_gallery::{Gallery, Person, PersonId};
+
+use crate::api::openapi::problem_responses;
+use crate::api::problem::{ApiError, Code};
+use crate::forms::printable::printable;
+
+/// Longest name or external id, in characters.
+const MAX_NAME_CHARS: usize = 200;
+/// Most entries of a person's metadata.
+const MAX_METADATA: usize = 50;
+/// Longest key and value of metadata, in characters.
+const MAX_METADATA_CHARS: (usize, usize) = (100, 1000);
+/// Most faces of one person.
+const MAX_FACES: usize = 100;
+/// Most denials of one person.
+const MAX_DENIALS: usize = 100;
+
+problem_responses! {
+    /// What a photograph is refused for at enrolment.
+    EnrollProblems: FaceMultiple FaceUnfit GalleryChanged;
+    /// Another person has the name or the external id.
+    Taken: PersonExists;
+    /// The person has as much as is kept.
+    PersonFull: PersonFull;
+    /// The photograph was embedded for the gallery's model of before.
+    ModelChanged: GalleryChanged;
+}
+
+/// The id in a path.
+pub fn person_id(id: &str) -> Result<PersonId, ApiError> {
+    id.parse().map_err(|_| no_such_person(id))
+}
+
+/// The error for an id that nobody has.
+pub fn no_such_person(id: &str) -> ApiError {
+    ApiError::not_found(format!(
+        "there is no person {}: GET /v1/people lists them",
+        printable(id)
+    ))
+}
+
+/// A text of one line, without the space around it.
+pub fn check_line(field: &str, text: &str) -> Result<String, ApiError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the {field} is empty: send the person's {field}"
+        )));
+    }
+    if text.chars().count() > MAX_NAME_CHARS {
+        return Err(ApiError::bad_request(format!(
+            "the {field} has more than {MAX_NAME_CHARS} characters: send a shorter one"
+        )));
+    }
+    if text
+        .chars()
+        .any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+    {
+        return Err(ApiError::bad_request(format!(
+            "the {field} has line breaks or control characters: send it without"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+/// Refuses metadata that is too much.
+pub fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    let (key_chars, value_chars) = MAX_METADATA_CHARS;
+    if metadata.len() > MAX_METADATA {
+        return Err(ApiError::bad_request(format!(
+            "the metadata has {} entries: {MAX_METADATA} are kept",
+            metadata.len()
+        )));
+    }
+    for (key, value) in metadata {
+        if key.is_empty() || key.chars().count() > key_chars {
+            return Err(ApiError::bad_request(format!(
+                "the metadata's key {} is empty or has more than {key_chars} characters",
+                printable(key)
+            )));
+        }
+        if value.chars().count() > value_chars {
+            return Err(ApiError::bad_request(format!(
+                "the metadata's {} has more than {value_chars} characters",
+                printable(key)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses more faces than a person may have.
+pub fn check_faces(count: usize) -> Result<(), ApiError> {
+    if count > MAX_FACES {
+        return Err(ApiError::new(
+            Code::PersonFull,
+            format!("the person would have {count} faces: {MAX_FACES} are kept, delete some first"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses more denials than a person may have.
+pub fn check_denials(count: usize) -> Result<(), ApiError> {
+    if count > MAX_DENIALS {
+        return Err(ApiError::new(
+            Code::PersonFull,
+            format!("{count} faces would be denied: {MAX_DENIALS} are kept, delete some first"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a name or an external id that another person has.
+pub fn not_taken(
+    gallery: &Gallery,
+    id: PersonId,
+    name: &str,
+    external_id: Option<&str>,
+) -> Result<(), ApiError> {
+    let taken = |what: String, person: &Person| {
+        ApiError::new(
+            Code::PersonExists,
+            format!(
+                "{what} is enrolled already: add photographs at /v1/people/{}/faces, or choose \
+                 another",
+                person.id
+            ),
+        )
+        .with("person_id", person.id.to_string())
+    };
+    if let Some(person) = gallery.named(name).filter(|person| person.id != id) {
+        return Err(taken(name.to_owned(), &person));
+    }
+    let same = external_id.and_then(|key| gallery.external(key));
+    match same.filter(|person| person.id != id) {
+        Some(person) => Err(taken(
+            format!("the external id of {}", person.name),
+            &person,
+        )),
+        None => Ok(()),
+    }
+}

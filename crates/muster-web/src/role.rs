@@ -1,0 +1,248 @@
+//! The role's life: everything is built, served, and stopped.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use muster_base::api_keys::KeyStore;
+use muster_base::audit::AuditLog;
+use muster_base::backend::{Backend, Role, local_folder};
+use muster_base::catalogue::Catalogue;
+use muster_base::live_gallery::LiveGallery;
+use muster_base::logging;
+use muster_base::settings::{Settings, WebSettings};
+use muster_base::traces::Traces;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::audit::Auditor;
+use crate::access::guard::Access;
+use crate::access::keyless::Keyless;
+use crate::app::App;
+use crate::dispatch::dispatcher::{Dispatcher, Parts};
+use crate::forms::uploads::Uploads;
+use crate::gallery::examination::Examiner;
+use crate::gallery::model_change::{self, ModelChanges};
+use crate::jobs::JobRules;
+use crate::metrics::Metrics;
+use crate::observe::events::Events;
+use crate::observe::observer::Observer;
+use crate::page::Samples;
+use crate::people::enrolment::Enroller;
+use crate::people::kept;
+use crate::replica::{self, Replica};
+use crate::retention::{self, Retention};
+use crate::routes::{router, table};
+use crate::server::{ConnectionLimits, STOP_MARGIN, serve};
+use crate::verify::Cutoff;
+
+/// Serves until `shutdown`, then answers what is in flight and returns.
+///
+/// # Errors
+/// When a store or a queue can not be used, or the listener fails.
+pub fn run(
+    settings: Settings,
+    listener: TcpListener,
+    identity: Replica,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed here, so that all of the role is compiled with this crate and not with its caller.
+    serve_until(settings, listener, identity, shutdown).boxed()
+}
+
+async fn serve_until(
+    settings: Settings,
+    listener: TcpListener,
+    identity: Replica,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let address = listener
+        .local_addr()
+        .context("read the listener's address")?;
+    logging::identify(logging::REPLICA, &identity.id);
+    let traces = Traces::start(
+        &settings.traces,
+        settings.queues.kind,
+        "muster-web",
+        &identity.id,
+    )?;
+    let backend = Backend::open(&settings, Role::Web).await?;
+    let tasks = TaskTracker::new();
+    let stop = CancellationToken::new();
+    let request_timeout = settings.web.request_timeout;
+    let gallery = LiveGallery::load(backend.gallery.clone())
+        .await
+        .context("load the gallery")?;
+    gallery.compact().await.context("compact the gallery")?;
+    let catalogue = Catalogue::open(&settings.models)?;
+    gallery.held(|gallery| catalogue.expect(gallery)).await?;
+    // Last: a start that fails leaves no queue behind.
+    let replies = backend.replies(&identity.id).await?;
+    // Buckets have lifecycle rules of their own.
+    let swept = [
+        (&settings.storage.input_store, &backend.input),
+        (&settings.storage.output_store, &backend.output),
+    ];
+    let swept = swept
+        .into_iter()
+        .filter(|(bucket, _)| bucket.is_none())
+        .map(|(_, store)| Arc::clone(store));
+    tasks.spawn(retention::sweep(
+        swept.collect(),
+        settings.storage.retention,
+        stop.clone(),
+    ));
+    let folder = local_folder(&settings.storage);
+    if folder.exists() {
+        tasks.spawn(retention::sweep_cut_off(folder, stop.clone()));
+    }
+    tasks.spawn(gallery.clone().follow(stop.clone()));
+    tasks.spawn(kept::sweep(
+        Arc::clone(&backend.enrolled),
+        gallery.clone(),
+        stop.clone(),
+    ));
+    let reporting = tokio::spawn(replica::run(
+        Arc::clone(&backend.reports),
+        identity.id,
+        identity.ledger.subscribe(),
+        identity.reporting,
+        stop.clone(),
+    ));
+    let access = access(&settings.web, &backend).await?;
+    let auditor = Auditor::start(
+        AuditLog::new(Arc::clone(&backend.state)),
+        &tasks,
+        stop.clone(),
+    );
+    let (routes, document) = table(&access, &auditor, &settings.web, &settings.photographs);
+    let submitted = identity.ledger.subscribe();
+    let metrics = Metrics::new(settings.fleet.price_per_hour);
+    let dispatcher = Dispatcher::start(
+        Parts {
+            backend: backend.clone(),
+            gallery: gallery.clone(),
+            catalogue: catalogue.clone(),
+            replies: Arc::clone(&replies),
+            timeout: request_timeout,
+            max_waiting: settings.web.max_waiting,
+            max_instances: settings.fleet.max_instances(),
+            backlog: identity.ledger,
+            traces: traces.clone(),
+            metrics: metrics.clone(),
+        },
+        &tasks,
+        &stop,
+    );
+    let uploads = Uploads::new(&settings);
+    let retention = Retention::new(&settings.storage);
+    let model_changes = ModelChanges::new(
+        backend.clone(),
+        catalogue.clone(),
+        gallery.clone(),
+        dispatcher.clone(),
+        uploads.clone(),
+    );
+    let app = App {
+        access,
+        cutoff: Cutoff {
+            operator: settings.decisions.cutoff,
+            catalogue: catalogue.clone(),
+        },
+        document,
+        enroller: Enroller {
+            uploads: uploads.clone(),
+            dispatcher: dispatcher.clone(),
+            backend: backend.clone(),
+            gallery: gallery.clone(),
+            retention: retention.clone(),
+        },
+        events: Events::start(
+            backend.clone(),
+            dispatcher.clone(),
+            submitted,
+            &tasks,
+            // A page that stays open must not hold up the stop.
+            shutdown.clone(),
+        ),
+        examiner: Examiner::new(&settings.decisions, catalogue.clone()),
+        jobs: JobRules {
+            max_jobs: settings.web.max_jobs,
+            retention: retention.clone(),
+        },
+        metrics,
+        model_changes: model_changes.clone(),
+        observer: Observer {
+            backend: backend.clone(),
+            gallery: gallery.clone(),
+            catalogue: catalogue.clone(),
+            dispatcher: dispatcher.clone(),
+            started: Instant::now(),
+        },
+        retention,
+        samples: Samples(settings.models.dir().ok()),
+        backend,
+        catalogue,
+        dispatcher,
+        gallery,
+        uploads,
+    };
+    tasks.spawn(model_change::run(model_changes, stop.clone()));
+    tracing::info!(%address, "the web tier listens");
+    let limits = ConnectionLimits {
+        connections: settings.web.max_connections,
+        header_timeout: settings.web.header_timeout,
+        header_bytes: settings.web.max_header_bytes,
+    };
+    let router = router(routes, app, traces.clone(), &settings.web.cors_origins);
+    let serve = serve(listener, router, limits, shutdown.clone());
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(request_timeout + STOP_MARGIN).await;
+    };
+    tokio::select! {
+        () = serve => {}
+        () = overdue => tracing::warn!("connections were cut after the request timeout"),
+    }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    reporting.await.context("report to the controller")?;
+    if let Err(error) = replies.remove().await {
+        tracing::warn!(error = %muster_base::ErrorChain(&error), "the reply queue was not removed");
+    }
+    traces.stop().await;
+    tracing::info!("the web tier has stopped");
+    Ok(())
+}
+
+/// Whom the web tier lets in; says so where that is nobody yet.
+async fn access(settings: &WebSettings, backend: &Backend) -> anyhow::Result<Access> {
+    let keys = KeyStore::new(Arc::clone(&backend.state));
+    let required = settings.require_keys();
+    if required && !keys.any().await? {
+        tracing::warn!(
+            "API keys are required and there is none: every call is answered 401. Make one with \
+             `muster keys create --name NAME --scope admin`, with the same configuration"
+        );
+    }
+    let keyless = Keyless {
+        loopback: settings.listen.ip().is_loopback(),
+        origins: settings.cors_origins.clone(),
+    };
+    Ok(Access::new(keys, (!required).then_some(keyless)))
+}
+
+/// Binds the web tier's address.
+///
+/// # Errors
+/// Names the address and the remedy.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listen on {address}: stop what uses it, or choose another with --listen")
+    })
+}
