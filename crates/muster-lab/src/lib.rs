@@ -2,8 +2,7 @@
 
 pub mod bench;
 pub mod eval;
-mod evaluate;
-mod identification;
 mod photos;
 pub mod profile;
+mod random;
 pub mod simulate;

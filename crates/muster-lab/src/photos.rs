@@ -9,8 +9,13 @@ use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use muster_api::files::files_in;
 use muster_recognize::decode::{DecodeLimits, EXTENSIONS, decode};
 
+use crate::random::Random;
+
 /// Quality of the JPEGs that are made, 1 to 100, with the chroma halved both ways as cameras do.
 const QUALITY: u8 = 85;
+
+/// The distance of two variations' seeds: SplitMix64's own step, so that they are its outputs in order.
+const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Every photograph below a folder that can be decoded, by its extension, in order of the paths.
 ///
@@ -47,11 +52,7 @@ pub struct Variation {
 impl Variation {
     /// The `n`th variation: the same for the same number, on every machine.
     pub fn nth(n: u64) -> Self {
-        // SplitMix64's output function (Steele, Lea, Flood 2014).
-        let mut bits = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
+        let bits = Random::new(n.wrapping_mul(SEED_STEP)).bits();
         let share = |shift: u32| ((bits >> shift) & 0xff) as f32 / 255.0 * 0.1;
         Self {
             inset: (share(0), share(8)),

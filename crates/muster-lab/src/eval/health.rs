@@ -11,8 +11,10 @@ use muster_gallery::health::{self, Extent};
 use muster_jobs::ShippedCalibration;
 use serde::Serialize;
 
-use super::album::{self, Album, Draw, Eyes};
-use super::identify::said;
+use super::people::{LabelledPhotos, gallery};
+use super::rate::with_interval;
+use super::recognizers::Recognizers;
+use crate::random::Random;
 use muster_base::settings::Settings;
 
 /// Every how many-th face gets somebody else's name: 5 %.
@@ -42,7 +44,7 @@ pub struct HealthArgs {
 
 /// What was planted and what was found of it.
 #[derive(Debug, Serialize)]
-struct Found {
+struct Detection {
     planted: usize,
     precision: Rate,
     recall: Rate,
@@ -56,13 +58,13 @@ struct Figures {
     people: usize,
     faces: usize,
     cutoff: f32,
-    mislabelled: Found,
-    duplicates: Found,
+    mislabelled: Detection,
+    duplicates: Detection,
     weak: usize,
     seconds: f64,
 }
 
-impl Found {
+impl Detection {
     fn of(planted: &BTreeSet<(String, String)>, found: &BTreeSet<(String, String)>) -> Self {
         let right = found.intersection(planted).count();
         Self {
@@ -83,41 +85,41 @@ struct Planted {
 
 /// Gives ten people a second name for half of their photographs, and pairs of faces each other's
 /// name: a face in twenty altogether, of a person's at most a third.
-fn plant(albums: &mut Vec<Album>, seed: u64) -> Planted {
-    let mut draw = Draw::new(seed);
+fn plant(people: &mut Vec<LabelledPhotos>, seed: u64) -> Planted {
+    let mut random = Random::new(seed);
     let mut planted = Planted::default();
-    let mut able: Vec<usize> = (0..albums.len())
-        .filter(|n| albums[*n].photos.len() >= TO_DOUBLE)
+    let mut able: Vec<usize> = (0..people.len())
+        .filter(|n| people[*n].photos.len() >= TO_DOUBLE)
         .collect();
-    draw.shuffle(&mut able);
+    random.shuffle(&mut able);
     for n in able.into_iter().take(DOUBLED) {
-        let album = &mut albums[n];
-        draw.shuffle(&mut album.photos);
-        let twin = Album {
-            name: format!("{} again", album.name),
-            photos: album.photos.split_off(album.photos.len() / 2),
+        let person = &mut people[n];
+        random.shuffle(&mut person.photos);
+        let twin = LabelledPhotos {
+            name: format!("{} again", person.name),
+            photos: person.photos.split_off(person.photos.len() / 2),
         };
         planted
             .doubled
-            .insert((album.name.clone(), twin.name.clone()));
-        albums.push(twin);
+            .insert((person.name.clone(), twin.name.clone()));
+        people.push(twin);
     }
     let doubled: BTreeSet<String> = planted
         .doubled
         .iter()
         .flat_map(|(first, second)| [first.clone(), second.clone()])
         .collect();
-    let faces: usize = albums.iter().map(|album| album.photos.len()).sum();
+    let faces: usize = people.iter().map(|person| person.photos.len()).sum();
     let mut able: Vec<(usize, usize)> = Vec::new();
-    for (n, album) in albums.iter().enumerate() {
-        if album.photos.len() >= TO_SWAP && !doubled.contains(&album.name) {
-            let mut places: Vec<usize> = (0..album.photos.len()).collect();
-            draw.shuffle(&mut places);
-            let third = places.into_iter().take(album.photos.len() / TO_SWAP);
+    for (n, person) in people.iter().enumerate() {
+        if person.photos.len() >= TO_SWAP && !doubled.contains(&person.name) {
+            let mut places: Vec<usize> = (0..person.photos.len()).collect();
+            random.shuffle(&mut places);
+            let third = places.into_iter().take(person.photos.len() / TO_SWAP);
             able.extend(third.map(|place| (n, place)));
         }
     }
-    draw.shuffle(&mut able);
+    random.shuffle(&mut able);
     while planted.swapped.len() < faces / SWAPPED {
         let Some((one, place)) = able.pop() else {
             break;
@@ -126,28 +128,28 @@ fn plant(albums: &mut Vec<Album>, seed: u64) -> Planted {
             break;
         };
         let (other, other_place) = able.remove(other);
-        let moved = albums[one].photos[place].clone();
-        let back = std::mem::replace(&mut albums[other].photos[other_place], moved.clone());
-        albums[one].photos[place] = back.clone();
-        planted.swapped.insert((albums[one].name.clone(), back.0));
+        let moved = people[one].photos[place].clone();
+        let back = std::mem::replace(&mut people[other].photos[other_place], moved.clone());
+        people[one].photos[place] = back.clone();
+        planted.swapped.insert((people[one].name.clone(), back.0));
         planted
             .swapped
-            .insert((albums[other].name.clone(), moved.0));
+            .insert((people[other].name.clone(), moved.0));
     }
     planted
 }
 
 /// Runs the evaluation and prints its figures.
 pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
-    let mut eyes = Eyes::open(&settings.models)?;
-    let mut albums = eyes.albums(&args.images)?;
+    let mut recognizers = Recognizers::load(&settings.models)?;
+    let mut people = recognizers.people(&args.images)?;
     // What no face was found in can not be swapped.
-    for album in &mut albums {
-        album.photos.retain(|(_, face)| face.is_some());
+    for person in &mut people {
+        person.photos.retain(|(_, face)| face.is_some());
     }
-    let planted = plant(&mut albums, args.seed);
-    let embedder = eyes.installation.embedder();
-    let gallery = album::gallery(&embedder.name, &albums)?;
+    let planted = plant(&mut people, args.seed);
+    let embedder = recognizers.installation.embedder();
+    let gallery = gallery(&embedder.name, &people)?;
     let cutoff = match settings.decisions.cutoff {
         Some(cutoff) => cutoff,
         None => {
@@ -169,8 +171,8 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
             (first.clone().min(second.clone()), first.max(second))
         })
         .collect();
-    let swaps = Found::of(&planted.swapped, &mislabelled);
-    let doubles = Found::of(&planted.doubled, &doubled);
+    let swaps = Detection::of(&planted.swapped, &mislabelled);
+    let doubles = Detection::of(&planted.doubled, &doubled);
     if args.json {
         let figures = Figures {
             people: health.people,
@@ -193,8 +195,8 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
     );
     for (what, found) in [("swapped faces", &swaps), ("doubled people", &doubles)] {
         println!("{what}: {} planted", found.planted);
-        println!("  precision       {}", said(&found.precision));
-        println!("  recall          {}", said(&found.recall));
+        println!("  precision       {}", with_interval(&found.precision));
+        println!("  recall          {}", with_interval(&found.recall));
         for (first, second) in &found.not_planted {
             println!("  not planted     {first}, {second}");
         }
@@ -210,26 +212,26 @@ mod tests {
 
     #[test]
     fn as_many_faults_are_planted_as_are_said() {
-        let mut albums: Vec<Album> = (0..100)
-            .map(|n| Album {
+        let mut people: Vec<LabelledPhotos> = (0..100)
+            .map(|n| LabelledPhotos {
                 name: format!("p{n:02}"),
                 photos: (0..4).map(|m| (format!("p{n:02}-{m}"), None)).collect(),
             })
             .collect();
-        let planted = plant(&mut albums, 1);
+        let planted = plant(&mut people, 1);
         assert_eq!((planted.swapped.len(), planted.doubled.len()), (20, 10));
-        assert_eq!(albums.len(), 110);
+        assert_eq!(people.len(), 110);
         let mut moved = 0;
-        for album in &albums {
-            let of = |(file, _): &&(String, Option<Face>)| !file.starts_with(&album.name[..3]);
-            let wrong: Vec<_> = album.photos.iter().filter(of).collect();
+        for person in &people {
+            let of = |(file, _): &&(String, Option<Face>)| !file.starts_with(&person.name[..3]);
+            let wrong: Vec<_> = person.photos.iter().filter(of).collect();
             assert!(wrong.len() <= 1);
             moved += wrong.len();
             for (file, _) in wrong {
                 assert!(
                     planted
                         .swapped
-                        .contains(&(album.name.clone(), file.clone()))
+                        .contains(&(person.name.clone(), file.clone()))
                 );
             }
         }

@@ -1,9 +1,10 @@
 //! `muster eval identify`: who is it, among everyone enrolled, and is it anybody.
 
+mod score;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::identification::{self, MatedProbe, ProbePhoto, Scores};
 use anyhow::Context;
 use clap::Args;
 use muster_gallery::calibration::{Basis, Cutoff, Rate};
@@ -12,8 +13,12 @@ use muster_jobs::{Requirements, ShippedCalibration};
 use muster_recognize::recognizer::Face;
 use serde::Serialize;
 
-use super::album::{self, Album, Draw, Eyes};
+use super::people::{LabelledPhotos, gallery};
+use super::rate::with_interval;
+use super::recognizers::Recognizers;
+use crate::random::Random;
 use muster_base::settings::Settings;
+use score::{MatedProbe, ProbePhoto, Scores, score};
 
 /// Arguments of `muster eval identify`.
 #[derive(Debug, Args)]
@@ -74,49 +79,49 @@ struct Counts {
 
 /// Who is enrolled, looked up, and a stranger.
 struct Split {
-    gallery: Vec<Album>,
-    probes: Vec<Album>,
-    strangers: Vec<Album>,
+    gallery: Vec<LabelledPhotos>,
+    probes: Vec<LabelledPhotos>,
+    strangers: Vec<LabelledPhotos>,
 }
 
-/// Splits everyone's photographs: of up to `people` people with several, half of each one's (rounded
+/// Splits everyone's photographs: of up to `limit` people with several, half of each one's (rounded
 /// down) are enrolled and the others looked up; everyone else is a stranger, with one.
-fn split(mut albums: Vec<Album>, seed: u64, people: Option<usize>) -> Split {
-    let mut draw = Draw::new(seed);
-    if people.is_some() {
-        draw.shuffle(&mut albums);
+fn split(mut people: Vec<LabelledPhotos>, seed: u64, limit: Option<usize>) -> Split {
+    let mut random = Random::new(seed);
+    if limit.is_some() {
+        random.shuffle(&mut people);
     }
-    let people = people.unwrap_or(usize::MAX);
+    let limit = limit.unwrap_or(usize::MAX);
     let mut split = Split {
         gallery: Vec::new(),
         probes: Vec::new(),
         strangers: Vec::new(),
     };
-    for mut album in albums {
-        if album.photos.len() < 2 || split.gallery.len() >= people {
-            album.photos.truncate(1);
-            split.strangers.push(album);
+    for mut person in people {
+        if person.photos.len() < 2 || split.gallery.len() >= limit {
+            person.photos.truncate(1);
+            split.strangers.push(person);
             continue;
         }
-        draw.shuffle(&mut album.photos);
-        let looked_up = album.photos.split_off(album.photos.len() / 2);
-        split.probes.push(Album {
-            name: album.name.clone(),
+        random.shuffle(&mut person.photos);
+        let looked_up = person.photos.split_off(person.photos.len() / 2);
+        split.probes.push(LabelledPhotos {
+            name: person.name.clone(),
             photos: looked_up,
         });
-        split.gallery.push(album);
+        split.gallery.push(person);
     }
     split
 }
 
 /// Runs the evaluation and prints its figures.
 pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
-    let mut eyes = Eyes::open(&settings.models)?;
+    let mut recognizers = Recognizers::load(&settings.models)?;
     let split = match &args.images {
-        Some(images) => split(eyes.albums(images)?, args.seed, args.people),
+        Some(images) => split(recognizers.people(images)?, args.seed, args.people),
         None => {
             let mut read = |folder: &Option<PathBuf>| match folder {
-                Some(folder) => eyes.albums(folder),
+                Some(folder) => recognizers.people(folder),
                 None => Ok(Vec::new()),
             };
             Split {
@@ -126,12 +131,12 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
             }
         }
     };
-    let embedder = eyes.installation.embedder();
-    let gallery = album::gallery(&embedder.name, &split.gallery)?;
+    let embedder = recognizers.installation.embedder();
+    let gallery = gallery(&embedder.name, &split.gallery)?;
     let faces = || {
         let parts = [&split.gallery, &split.probes, &split.strangers];
-        let albums = parts.into_iter().flatten();
-        albums.flat_map(|album| album.photos.iter().map(|(_, face)| face.as_ref()))
+        let people = parts.into_iter().flatten();
+        people.flat_map(|person| person.photos.iter().map(|(_, face)| face.as_ref()))
     };
     let no_face = faces().filter(Option::is_none).count();
     let unfit = |required: Requirements| {
@@ -142,21 +147,21 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
         unfit(Requirements::for_enrolment()),
         unfit(Requirements::for_match()),
     );
-    let shown = |face: Option<&Face>| ProbePhoto {
+    let probe = |face: Option<&Face>| ProbePhoto {
         face: face.map(|face| face.embedding.clone()),
         unmet: face.map_or_else(Vec::new, |face| {
             Requirements::for_match().unmet_by(&face.quality)
         }),
     };
     let mut probes: Vec<MatedProbe> = Vec::new();
-    for album in &split.probes {
-        probes.extend(album.photos.iter().map(|(_, face)| MatedProbe {
-            name: album.name.clone(),
-            photo: shown(face.as_ref()),
+    for person in &split.probes {
+        probes.extend(person.photos.iter().map(|(_, face)| MatedProbe {
+            name: person.name.clone(),
+            photo: probe(face.as_ref()),
         }));
     }
-    let strangers = split.strangers.iter().flat_map(|album| &album.photos);
-    let strangers: Vec<ProbePhoto> = strangers.map(|(_, face)| shown(face.as_ref())).collect();
+    let strangers = split.strangers.iter().flat_map(|person| &person.photos);
+    let strangers: Vec<ProbePhoto> = strangers.map(|(_, face)| probe(face.as_ref())).collect();
     let begun = Instant::now();
     let cutoff = match settings.decisions.cutoff {
         Some(cutoff) => Cutoff::set(cutoff),
@@ -167,7 +172,7 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
         ),
     };
     let cutoff_ms = begun.elapsed().as_secs_f64() * 1e3;
-    let scores = identification::score(&gallery, &probes, &strangers, &Rules::at(cutoff.value));
+    let scores = score(&gallery, &probes, &strangers, &Rules::at(cutoff.value));
     if args.json {
         let figures = Figures {
             rank1: scores.rank1.estimate,
@@ -218,12 +223,12 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn show(scores: &Scores) {
-    println!("rank 1            {}", said(&scores.rank1));
-    println!("FNIR              {}", said(&scores.at.fnir));
-    println!("FPIR              {}", said(&scores.at.fpir));
+    println!("rank 1            {}", with_interval(&scores.rank1));
+    println!("FNIR              {}", with_interval(&scores.at.fnir));
+    println!("FPIR              {}", with_interval(&scores.at.fpir));
     println!("decided:");
-    println!("  not named       {}", said(&scores.decided.fnir));
-    println!("  wrongly named   {}", said(&scores.decided.fpir));
+    println!("  not named       {}", with_interval(&scores.decided.fnir));
+    println!("  wrongly named   {}", with_interval(&scores.decided.fpir));
     println!(
         "  ambiguous       {} photographs of enrolled people, {} of strangers",
         scores.ambiguous_probes, scores.ambiguous_strangers
@@ -243,43 +248,28 @@ fn show(scores: &Scores) {
     }
 }
 
-/// A rate with its interval and counts.
-pub fn said(rate: &Rate) -> String {
-    match rate.estimate {
-        Some(share) => format!(
-            "{:.3} % ({} of {}; 95 %: {:.3} to {:.3} %)",
-            100.0 * share,
-            rate.happened,
-            rate.of,
-            100.0 * rate.low,
-            100.0 * rate.high
-        ),
-        None => "not known: there is nothing to count".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn album(name: &str, count: usize) -> Album {
-        Album {
+    fn person(name: &str, count: usize) -> LabelledPhotos {
+        LabelledPhotos {
             name: name.to_owned(),
             photos: (0..count).map(|n| (format!("{name}{n}"), None)).collect(),
         }
     }
 
-    fn counts(albums: &[Album]) -> Vec<(String, usize)> {
-        let albums = albums.iter();
-        albums
-            .map(|album| (album.name.clone(), album.photos.len()))
+    fn counts(people: &[LabelledPhotos]) -> Vec<(String, usize)> {
+        let people = people.iter();
+        people
+            .map(|person| (person.name.clone(), person.photos.len()))
             .collect()
     }
 
     #[test]
     fn half_of_each_persons_photographs_are_enrolled_and_people_with_one_are_strangers() {
-        let albums = vec![album("Ann", 5), album("Bob", 1), album("Cleo", 2)];
-        let split = split(albums, 1, None);
+        let people = vec![person("Ann", 5), person("Bob", 1), person("Cleo", 2)];
+        let split = split(people, 1, None);
         assert_eq!(
             counts(&split.gallery),
             [("Ann".into(), 2), ("Cleo".into(), 1)]
@@ -291,7 +281,7 @@ mod tests {
         assert_eq!(counts(&split.strangers), [("Bob".into(), 1)]);
         let mut all: Vec<String> = [&split.gallery[0], &split.probes[0]]
             .iter()
-            .flat_map(|album| album.photos.iter().map(|(file, _)| file.clone()))
+            .flat_map(|person| person.photos.iter().map(|(file, _)| file.clone()))
             .collect();
         all.sort();
         assert_eq!(all, ["Ann0", "Ann1", "Ann2", "Ann3", "Ann4"]);
@@ -299,8 +289,8 @@ mod tests {
 
     #[test]
     fn of_those_who_are_too_many_one_photograph_is_a_strangers() {
-        let albums = ["Ann", "Bob", "Cleo"].map(|name| album(name, 4));
-        let split = split(albums.to_vec(), 1, Some(1));
+        let people = ["Ann", "Bob", "Cleo"].map(|name| person(name, 4));
+        let split = split(people.to_vec(), 1, Some(1));
         assert_eq!(counts(&split.gallery)[0].1, 2);
         assert_eq!(counts(&split.probes)[0].1, 2);
         let strangers = counts(&split.strangers);
