@@ -1,0 +1,122 @@
+//! Policies and keep-alive times as they are named on the command line.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use muster_fleet::KeepAlive;
+
+/// Longest that Muster's planner keeps an instance without work.
+const KEEP_ALIVE_AT_MOST: Duration = Duration::from_secs(3600);
+
+/// A policy as it is named on the command line.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PolicyArg {
+    Muster,
+    Keda(Option<f64>),
+    Knative(Option<f64>),
+    TargetTracking(Option<f64>),
+    Fixed(u32),
+    Oracle,
+}
+
+impl FromStr for PolicyArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, setting) = match text.split_once(':') {
+            Some((name, setting)) => (name, Some(setting)),
+            None => (text, None),
+        };
+        let number = || -> Result<Option<f64>, String> {
+            let Some(text) = setting else { return Ok(None) };
+            let number = text.parse::<f64>().ok();
+            let positive = number.filter(|n| n.is_finite() && *n > 0.0);
+            let positive = positive.ok_or(format!("`{text}` is not a positive number"))?;
+            Ok(Some(positive))
+        };
+        match (name, setting) {
+            ("muster", None) => Ok(Self::Muster),
+            ("oracle", None) => Ok(Self::Oracle),
+            ("keda", _) => Ok(Self::Keda(number()?)),
+            ("knative", _) => Ok(Self::Knative(number()?)),
+            ("target-tracking", _) => Ok(Self::TargetTracking(number()?)),
+            ("fixed", Some(setting)) => match setting.parse() {
+                Ok(instances) if instances > 0 => Ok(Self::Fixed(instances)),
+                _ => Err(format!("`{setting}` is not a number of instances above 0")),
+            },
+            ("fixed", None) => Err("say how many instances: fixed:N".to_owned()),
+            _ => Err(
+                "expected muster, keda[:queueLength], knative[:concurrency], \
+                 target-tracking[:backlog], fixed:N or oracle"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// How long Muster keeps an instance without work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeepAliveArg(pub KeepAlive);
+
+impl FromStr for KeepAliveArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time = match text {
+            "learned" => {
+                return Ok(Self(KeepAlive::Learned {
+                    at_most: KEEP_ALIVE_AT_MOST,
+                }));
+            }
+            "zero" => Some(Duration::ZERO),
+            seconds => seconds
+                .parse()
+                .ok()
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        };
+        let time = time.ok_or("expected learned, zero, or seconds".to_owned())?;
+        Ok(Self(KeepAlive::Fixed(time)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_named_with_their_setting() {
+        for (text, policy) in [
+            ("muster", PolicyArg::Muster),
+            ("keda", PolicyArg::Keda(None)),
+            ("keda:1", PolicyArg::Keda(Some(1.0))),
+            ("knative:0.5", PolicyArg::Knative(Some(0.5))),
+            ("target-tracking", PolicyArg::TargetTracking(None)),
+            ("fixed:3", PolicyArg::Fixed(3)),
+            ("oracle", PolicyArg::Oracle),
+        ] {
+            assert_eq!(text.parse(), Ok(policy), "{text}");
+        }
+        for text in [
+            "",
+            "fixed",
+            "fixed:0",
+            "keda:-1",
+            "keda:x",
+            "muster:2",
+            "kubernetes",
+        ] {
+            assert!(text.parse::<PolicyArg>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_keep_alive_is_learned_or_a_time() {
+        let fixed = |seconds| Ok(KeepAliveArg(KeepAlive::Fixed(Duration::from_secs(seconds))));
+        assert_eq!("zero".parse(), fixed(0));
+        assert_eq!("90".parse(), fixed(90));
+        assert!("learned".parse::<KeepAliveArg>().is_ok());
+        for text in ["-1", "NaN", "never"] {
+            assert!(text.parse::<KeepAliveArg>().is_err(), "{text}");
+        }
+    }
+}

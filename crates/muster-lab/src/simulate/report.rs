@@ -1,0 +1,155 @@
+//! The figures of a simulation.
+
+use std::path::PathBuf;
+
+use muster_fleet::simulate::engine::Outcome;
+use muster_fleet::simulate::{Scenario, oracle};
+use serde::Serialize;
+
+/// The share of requests whose wait the objective bounds.
+const QUANTILE: f64 = 0.99;
+
+/// The figures of a simulation, as they are printed.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub trace: TraceFigures,
+    pub boot_s: f64,
+    pub service_ms: f64,
+    pub slots: u32,
+    pub max: u32,
+    pub target_wait_s: f64,
+    pub price_per_hour: f64,
+    pub seed: u64,
+    pub policies: Vec<Figures>,
+}
+
+/// What was replayed.
+#[derive(Debug, Serialize)]
+pub struct TraceFigures {
+    pub file: PathBuf,
+    pub arrivals: usize,
+    pub length_s: f64,
+}
+
+/// The figures of one policy.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    pub policy: String,
+    pub cost: f64,
+    pub instance_hours: f64,
+    pub wait_s: Waits,
+    pub cold_starts: u64,
+    pub launches: u64,
+    pub peak_instances: u32,
+    pub share_over_objective: f64,
+    /// Only where the oracle was asked for.
+    pub cost_over_oracle: Option<f64>,
+    /// Those that cost no more and waited no longer at the 99th percentile, one of them less; the
+    /// oracle, which knows the future, does not count.
+    pub dominated_by: Vec<String>,
+}
+
+/// Quantiles of the waits, in seconds.
+#[derive(Debug, Serialize)]
+pub struct Waits {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+/// Rounds to four decimals.
+pub fn round(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+/// The figures of every policy.
+pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
+    let oracle_cost = outcomes
+        .iter()
+        .find(|outcome| outcome.name == oracle::NAME)
+        .map(|outcome| outcome.instance_hours);
+    let points: Vec<(f64, f64)> = outcomes
+        .iter()
+        .map(|outcome| (outcome.instance_hours, outcome.wait_quantile(QUANTILE)))
+        .collect();
+    let dominated_by = |(cost, wait): (f64, f64)| {
+        let others = outcomes.iter().zip(&points);
+        others
+            .filter(|(other, _)| other.name != oracle::NAME)
+            .filter(|(_, (c, w))| *c <= cost && *w <= wait && (*c < cost || *w < wait))
+            .map(|(other, _)| other.name.clone())
+            .collect()
+    };
+    outcomes
+        .iter()
+        .zip(&points)
+        .map(|(outcome, &(hours, p99))| Figures {
+            policy: outcome.name.clone(),
+            cost: round(outcome.cost),
+            instance_hours: round(hours),
+            wait_s: Waits {
+                p50: round(outcome.wait_quantile(0.5)),
+                p99: round(p99),
+                max: round(outcome.wait_quantile(1.0)),
+            },
+            cold_starts: outcome.cold_starts,
+            launches: outcome.launches,
+            peak_instances: outcome.peak,
+            share_over_objective: round(outcome.share_over(scenario.target_wait_s)),
+            cost_over_oracle: oracle_cost.map(|oracle| round(hours / oracle)),
+            dominated_by: dominated_by((hours, p99)),
+        })
+        .collect()
+}
+
+/// Prints a table, a line a policy.
+pub fn print(report: &Report) {
+    println!(
+        "{} arrivals in {:.1} h; boot {} s, service {} ms, {} slots, at most {} instances, \
+         objective {} s\n",
+        report.trace.arrivals,
+        report.trace.length_s / 3600.0,
+        report.boot_s,
+        report.service_ms,
+        report.slots,
+        report.max,
+        report.target_wait_s,
+    );
+    println!(
+        "{:<22} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7} {:>6} {:>9} {:>9}",
+        "policy",
+        "cost",
+        "hours",
+        "p50 s",
+        "p99 s",
+        "max s",
+        "over",
+        "cold",
+        "launches",
+        "x oracle"
+    );
+    for row in &report.policies {
+        let over_oracle = row
+            .cost_over_oracle
+            .map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        println!(
+            "{:<22} {:>9.4} {:>9.2} {:>8.2} {:>8.2} {:>8.2} {:>6.2}% {:>6} {:>9} {:>9}",
+            row.policy,
+            row.cost,
+            row.instance_hours,
+            row.wait_s.p50,
+            row.wait_s.p99,
+            row.wait_s.max,
+            100.0 * row.share_over_objective,
+            row.cold_starts,
+            row.launches,
+            over_oracle,
+        );
+    }
+    for row in &report.policies {
+        if !row.dominated_by.is_empty() {
+            let by = row.dominated_by.join(", ");
+            println!("{} costs and waits no less than {by}", row.policy);
+        }
+    }
+}
