@@ -1,4 +1,7 @@
 //! Takes the built page, where there is one, into the binary.
+//!
+//! `rust-embed` would, but its macro is not run again when the page is built for the first time after
+//! the binary was, and it has one ETag for a file and its gzipped form.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};

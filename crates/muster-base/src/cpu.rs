@@ -1,6 +1,7 @@
 //! Processor time of everything but the models: storage, queues, HTTP, messages.
 //!
-//! Two readings of a clock of the kernel, which are cheap enough for every answer.
+//! Two readings of a clock of the kernel, which are cheap enough for every answer. By `nix`: the clocks
+//! of `rustix` are a closed set, in which another thread's processor time is missing.
 
 use std::sync::OnceLock;
 use std::time::Duration;

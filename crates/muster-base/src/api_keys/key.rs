@@ -20,9 +20,20 @@ const SECRET_BYTES: usize = 32;
 
 /// What a key allows.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+    strum::IntoStaticStr,
 )]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Scope {
     /// Ask who is in a photograph, and for the results.
     Recognize,
@@ -35,11 +46,7 @@ pub enum Scope {
 impl Scope {
     /// The scope as it is written.
     pub fn text(self) -> &'static str {
-        match self {
-            Self::Recognize => "recognize",
-            Self::Enroll => "enroll",
-            Self::Admin => "admin",
-        }
+        self.into()
     }
 }
 

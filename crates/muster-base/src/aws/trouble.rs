@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use muster_queue::QueueError;
 use serde::Serialize;
+use strum::VariantArray;
 
 use crate::ErrorChain;
 
@@ -14,8 +15,11 @@ use crate::ErrorChain;
 pub struct NoRegion;
 
 /// What a failure means for whoever can mend it; the exit code of a role that fails at its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Trouble {
     /// Something named in the settings does not exist.
     Missing,
@@ -34,14 +38,7 @@ pub enum Trouble {
 impl Trouble {
     /// Its name, as in JSON.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Credentials => "credentials",
-            Self::Denied => "denied",
-            Self::Clock => "clock",
-            Self::Region => "region",
-            Self::Unavailable => "unavailable",
-        }
+        self.into()
     }
 
     /// The exit code, as `sysexits.h` has them: a supervisor need not restart what only a person can
@@ -123,21 +120,16 @@ pub fn failed(context: &str, error: &(dyn Error + 'static)) {
 
 /// Failures of this process since its start, by what they mean.
 pub fn failures() -> impl Iterator<Item = (&'static str, u64)> {
-    let named = ALL.iter().map(|trouble| trouble.name()).zip(&FAILURES);
+    let named = Trouble::VARIANTS
+        .iter()
+        .map(|trouble| trouble.name())
+        .zip(&FAILURES);
     let all = named.chain([("other", &OTHER_FAILURES)]);
     all.map(|(name, count)| (name, count.load(Ordering::Relaxed)))
 }
 
-/// In the order of their numbers.
-const ALL: [Trouble; 6] = [
-    Trouble::Missing,
-    Trouble::Credentials,
-    Trouble::Denied,
-    Trouble::Clock,
-    Trouble::Region,
-    Trouble::Unavailable,
-];
-static FAILURES: [AtomicU64; ALL.len()] = [const { AtomicU64::new(0) }; ALL.len()];
+static FAILURES: [AtomicU64; Trouble::VARIANTS.len()] =
+    [const { AtomicU64::new(0) }; Trouble::VARIANTS.len()];
 static OTHER_FAILURES: AtomicU64 = AtomicU64::new(0);
 
 /// Error codes of S3, SQS and EC2, and what the SDK says where it had no answer. The first that
@@ -233,8 +225,8 @@ mod tests {
         for name in ["unavailable", "other"] {
             assert!(after[name] > before[name], "{name}");
         }
-        assert_eq!(after.len(), ALL.len() + 1);
-        for trouble in ALL {
+        assert_eq!(after.len(), Trouble::VARIANTS.len() + 1);
+        for trouble in Trouble::VARIANTS {
             assert_eq!(serde_json::to_value(trouble).unwrap(), trouble.name());
         }
     }
