@@ -4,9 +4,8 @@
 
 use std::error::Error;
 
-use aws_sdk_ec2::config::http::HttpResponse;
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::operation::RequestId;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
 
 use crate::fleet::{FleetError, SourceError};
 
@@ -34,36 +33,43 @@ pub(super) enum Refusal {
     Unknown,
 }
 
+/// EC2's answer to a call that it has refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct ErrorAnswer {
+    /// Empty when the answer was not EC2's.
+    pub code: String,
+    pub message: String,
+    pub request_id: Option<String>,
+}
+
 /// One call that failed.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub refusal: Refusal,
     /// EC2's code and sentence, or what happened on the way there.
     pub said: String,
-    code: String,
+    /// EC2's code, if it has answered.
+    pub code: String,
     source: SourceError,
 }
 
-impl<E> From<SdkError<E, HttpResponse>> for Failure
-where
-    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-{
-    fn from(error: SdkError<E, HttpResponse>) -> Self {
-        let (code, message, status) = match &error {
-            SdkError::ServiceError(answer) => (
-                answer.err().code().unwrap_or_default().to_owned(),
-                answer.err().message().unwrap_or_default().to_owned(),
-                answer.raw().status().as_u16(),
-            ),
-            SdkError::ConstructionFailure(_) => (String::new(), String::new(), 400),
-            _ => (String::new(), String::new(), 503),
+impl From<SdkError<ErrorAnswer, HttpResponse>> for Failure {
+    fn from(error: SdkError<ErrorAnswer, HttpResponse>) -> Self {
+        let (code, status) = match &error {
+            SdkError::ServiceError(answer) => {
+                (answer.err().code.clone(), answer.raw().status().as_u16())
+            }
+            SdkError::ConstructionFailure(_) => (String::new(), 400),
+            _ => (String::new(), 503),
         };
-        let (said, source): (_, SourceError) = if code.is_empty() {
-            (chain(&error), Box::new(error))
-        } else {
-            let request = error.request_id().unwrap_or("without id");
-            let said = format!("{code}: {message}");
-            (said.clone(), format!("{said} (request {request})").into())
+        let (said, source): (_, SourceError) = match error.as_service_error() {
+            Some(answer) if !code.is_empty() => {
+                let request = answer.request_id.as_deref().unwrap_or("without id");
+                let said = format!("{code}: {}", answer.message);
+                (said.clone(), format!("{said} (request {request})").into())
+            }
+            _ => (chain(&error), Box::new(error)),
         };
         Self {
             refusal: classify(&code, status),
@@ -75,6 +81,16 @@ where
 }
 
 impl Failure {
+    /// EC2 has taken the call, and its answer is none that can be read.
+    pub fn unreadable(error: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            refusal: Refusal::Unknown,
+            said: chain(&error),
+            code: String::new(),
+            source: Box::new(error),
+        }
+    }
+
     /// The decision for a caller of the fleet. `template` and `subnet`: what a launch has named.
     pub fn into_error(self, action: &str, template: &str, subnet: Option<&str>) -> FleetError {
         let Self {
@@ -88,8 +104,10 @@ impl Failure {
             Refusal::NotPermitted => FleetError::NotPermitted { action, source },
             Refusal::NotFound => {
                 let what = match subnet {
-                    _ if code.contains("LaunchTemplate") => format!("launch template {template}"),
-                    Some(subnet) if code.contains("Subnet") => format!("subnet {subnet}"),
+                    _ if LAUNCH_TEMPLATE.contains(&code.as_str()) => {
+                        format!("launch template {template}")
+                    }
+                    Some(subnet) if SUBNET.contains(&code.as_str()) => format!("subnet {subnet}"),
                     _ => format!("what the launch template or the settings name ({said})"),
                 };
                 FleetError::NotFound { what, source }
@@ -104,6 +122,29 @@ impl Failure {
         }
     }
 }
+
+/// Codes about the launch template (EC2 API Reference, "Error codes").
+const LAUNCH_TEMPLATE: [&str; 5] = [
+    "InvalidLaunchTemplateId.Malformed",
+    "InvalidLaunchTemplateId.NotFound",
+    "InvalidLaunchTemplateId.VersionNotFound",
+    "InvalidLaunchTemplateName.MalformedException",
+    "InvalidLaunchTemplateName.NotFoundException",
+];
+/// Codes about the subnet.
+const SUBNET: [&str; 3] = [
+    "InvalidSubnetID.Malformed",
+    "InvalidSubnetID.NotFound",
+    "InvalidSubnetId.NotFound",
+];
+/// What the codes about a thing that does not exist end in, after the thing's name and a dot.
+const NOT_FOUND: [&str; 5] = [
+    "Malformed",
+    "MalformedException",
+    "NotFound",
+    "NotFoundException",
+    "VersionNotFound",
+];
 
 /// By EC2's error codes (EC2 API Reference, "Error codes"). Shortages come with status 500.
 fn classify(code: &str, status: u16) -> Refusal {
@@ -135,11 +176,9 @@ fn classify(code: &str, status: u16) -> Refusal {
         | "PendingVerification" => Refusal::NotPermitted,
         "IdempotentInstanceTerminated" => Refusal::Spent,
         "IdempotentParameterMismatch" => Refusal::Differs,
-        _ if code.ends_with(".NotFound")
-            || code.ends_with(".NotFoundException")
-            || code.ends_with(".Malformed")
-            || code.ends_with("IdMalformed")
-            || code.ends_with(".VersionNotFound") =>
+        _ if code
+            .split_once('.')
+            .is_some_and(|(_, what)| NOT_FOUND.contains(&what)) =>
         {
             Refusal::NotFound
         }
@@ -178,6 +217,13 @@ mod tests {
                 400,
                 Refusal::NotFound,
             ),
+            (
+                "InvalidLaunchTemplateId.VersionNotFound",
+                400,
+                Refusal::NotFound,
+            ),
+            ("InvalidAMIID.Malformed", 400, Refusal::NotFound),
+            ("NotFound", 400, Refusal::Refused),
             ("IdempotentInstanceTerminated", 400, Refusal::Spent),
             ("IdempotentParameterMismatch", 400, Refusal::Differs),
             ("InternalError", 500, Refusal::Unknown),
@@ -185,6 +231,33 @@ mod tests {
             ("InvalidParameterCombination", 400, Refusal::Refused),
         ] {
             assert_eq!(classify(code, status), refusal, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named() {
+        for (code, what) in [
+            (
+                "InvalidLaunchTemplateName.NotFoundException",
+                "launch template worker",
+            ),
+            ("InvalidSubnetID.NotFound", "subnet subnet-1"),
+            (
+                "InvalidAMIID.NotFound",
+                "what the launch template or the settings name (it is not there)",
+            ),
+        ] {
+            let failure = Failure {
+                refusal: Refusal::NotFound,
+                said: "it is not there".to_owned(),
+                code: code.to_owned(),
+                source: "it is not there".into(),
+            };
+            let error = failure.into_error("launch instances", "worker", Some("subnet-1"));
+            let FleetError::NotFound { what: named, .. } = error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(named, what);
         }
     }
 }

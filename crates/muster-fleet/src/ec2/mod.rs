@@ -5,6 +5,7 @@
 //! slot, nor more than there are slots.
 
 mod calls;
+mod client;
 mod failure;
 mod members;
 mod pools;
