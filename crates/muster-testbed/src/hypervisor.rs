@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::{REGION, imds::Imds, moto};
+use crate::{imds::Imds, moto, sdk::REGION};
 
 /// How often the server is asked which instances there are.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -139,7 +139,7 @@ impl Hypervisor {
             .collect()
     }
 
-    /// Kills an instance's processes without a word to EC2; returns whether there were any.
+    /// Kills an instance's processes without telling EC2; returns whether there were any.
     pub fn crash(&self, instance_id: &str) -> bool {
         let mut machines = self.lock();
         let machine = machines.all.get_mut(instance_id);
@@ -248,15 +248,15 @@ fn run(machines: &Mutex<Machines>, ended: &mpsc::Receiver<()>) {
     };
     let request = serde_json::json!({ "tag": tag });
     while ended.recv_timeout(POLL_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let answer = moto::ask(&server, "instances", &request).expect("the server is gone");
-        let listed = answer.unwrap_or_else(|error| panic!("list the instances: {error}"));
+        let listed = moto::ask(&server, "instances", &request);
+        let listed = listed.unwrap_or_else(|error| panic!("list the instances: {error}"));
         let listed: Vec<Listed> = serde_json::from_value(listed).unwrap();
-        machines.lock().unwrap().follow(&listed);
+        machines.lock().unwrap().reconcile(&listed);
     }
 }
 
 impl Machines {
-    fn follow(&mut self, listed: &[Listed]) {
+    fn reconcile(&mut self, listed: &[Listed]) {
         for instance in listed {
             let running = instance.state == "running";
             let known = self.all.get_mut(&instance.id);
@@ -264,7 +264,7 @@ impl Machines {
                 Some(machine) => {
                     let meant = running && machine.boot == instance.boots;
                     if !machine.is_alive() {
-                        machine.release(&mut self.watch);
+                        machine.forget_processes(&mut self.watch);
                     } else if !meant {
                         machine.stop(self.settings.stop_timeout);
                     }
@@ -395,14 +395,15 @@ impl Machine {
         }
     }
 
-    /// Lets go of an instance of which nothing is left.
-    fn release(&mut self, watch: &mut Child) {
+    /// Forgets the processes of an instance that have all ended.
+    fn forget_processes(&mut self, watch: &mut Child) {
         if let Some(leader) = self.leader.take() {
             tell(watch, "gone", leader.group).unwrap();
         }
     }
 }
 
+/// Tells the watching script of a process group.
 fn tell(watch: &mut Child, change: &str, group: Pid) -> io::Result<()> {
     let stdin = watch.stdin.as_mut().expect("stdin is piped");
     writeln!(stdin, "{change} {}", group.as_raw_nonzero())

@@ -12,8 +12,8 @@ use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::{
-    REGION,
-    serving::{AnyBody, Serving, boxed},
+    http_server::{AnyBody, HttpServer, boxed},
+    sdk::REGION,
 };
 
 /// The header that says how long a token is to be valid.
@@ -36,7 +36,7 @@ const ROLE: &str = "instance";
 #[derive(Debug)]
 pub struct Imds {
     instance: Arc<Instance>,
-    server: Serving,
+    server: HttpServer,
 }
 
 #[derive(Debug)]
@@ -70,11 +70,11 @@ impl Imds {
         };
         Imds {
             instance,
-            server: Serving::start("imds", handle),
+            server: HttpServer::start("imds", handle),
         }
     }
 
-    /// The value of `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
+    /// Returns the value of `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
     pub fn endpoint(&self) -> &str {
         self.server.endpoint()
     }

@@ -8,31 +8,13 @@
     reason = "a test fails by panicking, and so does what it stands on"
 )]
 
+mod ci;
+mod http_server;
 pub mod hypervisor;
 pub mod imds;
 pub mod moto;
 pub mod proxy;
-mod serving;
+mod sdk;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
-
-/// Whether this is continuous integration, `CI=true`: there a test fails for what it needs and is not
-/// installed, elsewhere it is skipped.
-pub fn in_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|ci| ci == "true")
-}
-
-/// The region that tests use.
-pub const REGION: &str = "eu-central-1";
-
-/// An SDK configuration for a server at `endpoint`, which takes any credentials.
-pub fn sdk_config(endpoint: &str) -> SdkConfig {
-    let credentials = Credentials::new("test", "test", None, None, "tests");
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(REGION))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
-}
+pub use ci::in_ci;
+pub use sdk::{REGION, sdk_config};

@@ -15,9 +15,10 @@ use std::{
 
 use serde::Serialize;
 
-const RUN: &str = include_str!("moto/server.py");
+/// What the server is run by.
+const SERVER: &str = include_str!("moto/server.py");
 
-/// How long the server may take to answer what is not AWS's.
+/// How long the server may take to answer a request outside AWS's protocols.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the URL of the server that this test binary shares; `None` without one, see [`server`].
@@ -35,13 +36,14 @@ pub fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(Server::start).as_ref();
     if server.is_none() {
-        say_skipped();
+        report_skipped();
     }
     server
 }
 
-/// Past the capture of test output: a skipped test must not look like one that passed.
-fn say_skipped() {
+/// Says that a test is skipped, past the capture of test output: it must not look like one that
+/// passed.
+fn report_skipped() {
     let test = thread::current().name().unwrap_or_default().to_owned();
     let _ = writeln!(
         std::io::stderr(),
@@ -95,14 +97,14 @@ impl Server {
     pub fn start() -> Option<Server> {
         match env::var_os("MUSTER_MOTO") {
             Some(program) => Some(start(Path::new(&program))),
-            None if crate::in_ci() => {
+            None if in_ci() => {
                 panic!("MUSTER_MOTO must name moto_server in continuous integration")
             }
             None => None,
         }
     }
 
-    /// The URL that every service answers at.
+    /// Returns the URL that every service answers at.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -148,33 +150,41 @@ impl Server {
     }
 
     fn ask(&self, path: &str, value: &serde_json::Value) -> serde_json::Value {
-        let answer = ask(&self.endpoint, path, value).unwrap();
+        let answer = ask(&self.endpoint, path, value);
         answer.unwrap_or_else(|error| panic!("{path} {value}: {error}"))
     }
 }
 
-/// Asks the server at an endpoint for what it knows beyond AWS's own protocols.
-///
-/// # Errors
-///
-/// Outside, where the server could not be reached; inside, with what it answered instead.
+/// Why the server did not do what it was asked for outside AWS's protocols.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// The server is gone, or answers too late.
+    #[error("could not reach the server: {0}")]
+    Unreachable(#[from] io::Error),
+    /// The server answered something else than success.
+    #[error("the server answered {0}")]
+    Refused(String),
+}
+
+/// Asks the server at an endpoint for what it does outside AWS's protocols.
 pub(crate) fn ask(
     endpoint: &str,
     path: &str,
     value: &serde_json::Value,
-) -> io::Result<Result<serde_json::Value, String>> {
+) -> Result<serde_json::Value, AskError> {
     let body = value.to_string();
     let request = format!(
         "POST /_testbed/{path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let answer = exchange(endpoint, &request)?;
-    Ok(match answer.split_once("\r\n\r\n") {
+    let body = match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => {
-            serde_json::from_str(body).map_err(|_| answer)
+            serde_json::from_str(body).ok()
         }
-        _ => Err(answer),
-    })
+        _ => None,
+    };
+    body.ok_or(AskError::Refused(answer))
 }
 
 /// Sends a request whose answer ends with the connection.
@@ -198,7 +208,7 @@ impl Drop for Server {
 fn start(program: &Path) -> Server {
     let python = program.with_file_name("python3");
     let mut process = Command::new(&python)
-        .args(["-u", "-c", RUN])
+        .args(["-u", "-c", SERVER])
         .arg(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -206,15 +216,15 @@ fn start(program: &Path) -> Server {
         .spawn()
         .unwrap_or_else(|error| panic!("start {}: {error}", python.display()));
     let mut lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     let endpoint = loop {
         let Some(Ok(line)) = lines.next() else {
-            panic!("moto ended: {}", said.join("\n"))
+            panic!("moto ended: {}", output.join("\n"))
         };
         if let Some((_, endpoint)) = line.split_once("Running on ") {
             break endpoint.trim().to_owned();
         }
-        said.push(line);
+        output.push(line);
     };
     // A full pipe would stop the server.
     thread::spawn(move || lines.for_each(drop));

@@ -1,6 +1,6 @@
 //! A reverse proxy that makes calls to AWS fail as they do on bad days.
 //!
-//! It stands before the server, counts the calls, and does to them what the test's rules say.
+//! It stands before the server, counts the calls, and injects the faults of the test's rules.
 
 mod call;
 mod fault;
@@ -31,7 +31,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-use crate::serving::{AnyBody, BoxError, Serving, boxed};
+use crate::http_server::{AnyBody, BoxError, HttpServer, boxed};
 pub use call::Service;
 use call::{Call, named_operation, s3_operation, service};
 pub use fault::Fault;
@@ -46,9 +46,11 @@ pub enum Calls {
     To(Service),
     /// Every call of an operation, such as `RunInstances`.
     Of(&'static str),
+    /// Every call, to whichever service, but those of these operations.
+    Except(&'static [&'static str]),
 }
 
-/// Which of these calls a fault befalls.
+/// Which of these calls a fault is injected into.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
     /// Every one.
@@ -64,7 +66,7 @@ pub enum When {
 pub struct Rule(Arc<AtomicUsize>);
 
 impl Rule {
-    /// How many calls the fault has befallen: a test that injects one should see that it did.
+    /// Returns how many calls had the fault: a test that injects one should see that there were some.
     pub fn hits(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -74,7 +76,7 @@ impl Rule {
 #[derive(Debug)]
 pub struct FaultProxy {
     rules: Arc<Rules>,
-    server: Serving,
+    server: HttpServer,
 }
 
 impl FaultProxy {
@@ -93,33 +95,33 @@ impl FaultProxy {
                 .build_http(),
             rules: Arc::clone(&rules),
         };
-        let server = Serving::start("fault-proxy", move |request| {
+        let server = HttpServer::start("fault-proxy", move |request| {
             let proxy = proxy.clone();
             async move { proxy.handle(request).await }
         });
         FaultProxy { rules, server }
     }
 
-    /// The URL to give to the SDKs; S3 is addressed by path.
+    /// Returns the URL to give to the SDKs; S3 is addressed by path.
     pub fn endpoint(&self) -> &str {
         self.server.endpoint()
     }
 
-    /// Adds a rule; of those that are about a call, the first that befalls it counts.
+    /// Adds a rule; of those that are about a call, the first that applies to it counts.
     ///
     /// # Panics
     ///
-    /// If anything but a deletion of messages is to be forgotten, or anything but instances to be
-    /// unlisted.
+    /// If deletions are to be lost of anything but messages, or listings empty of anything but
+    /// instances.
     pub fn inject(&self, calls: Calls, when: When, fault: Fault) -> Rule {
         let deletions = [Calls::Of("DeleteMessage"), Calls::Of("DeleteMessageBatch")];
         assert!(
-            fault != Fault::Forgotten || deletions.contains(&calls),
-            "only deletions of messages can be forgotten"
+            fault != Fault::DeletionLost || deletions.contains(&calls),
+            "only deletions of messages can be lost"
         );
         assert!(
-            fault != Fault::Unlisted || calls == Calls::Of("DescribeInstances"),
-            "only instances can be unlisted"
+            fault != Fault::EmptyListing || calls == Calls::Of("DescribeInstances"),
+            "only listings of instances can be empty"
         );
         let hits = Arc::new(AtomicUsize::new(0));
         self.rules.lock().rules.push(ActiveRule {
@@ -131,17 +133,22 @@ impl FaultProxy {
         Rule(hits)
     }
 
+    /// Returns how many connections were made to the proxy.
+    pub fn connections(&self) -> usize {
+        self.server.connections()
+    }
+
     /// Drops every rule.
     pub fn clear(&self) {
         self.rules.lock().rules.clear();
     }
 
-    /// How many calls of an operation arrived, those that a fault befell included.
+    /// Returns how many calls of an operation arrived, those with a fault included.
     pub fn calls(&self, operation: &str) -> usize {
         self.times(operation).len()
     }
 
-    /// When the calls of an operation arrived, in order.
+    /// Returns when the calls of an operation arrived, in order.
     pub fn times(&self, operation: &str) -> Vec<Instant> {
         let state = self.rules.lock();
         let calls = state.calls.iter().filter(|(it, _)| it == operation);
@@ -172,7 +179,7 @@ impl Rules {
         self.0.lock().unwrap()
     }
 
-    /// Counts a call and returns what is to befall it.
+    /// Counts a call and returns the fault that is injected into it.
     fn arrived(&self, call: &Call) -> Option<Fault> {
         let mut state = self.lock();
         let State {
@@ -185,9 +192,10 @@ impl Rules {
         let about = rules.iter_mut().filter(|rule| match rule.calls {
             Calls::To(to) => to == service,
             Calls::Of(operation) => operation == call.operation,
+            Calls::Except(operations) => !operations.contains(&&*call.operation),
         });
         for rule in about {
-            let befalls = match &mut rule.when {
+            let applies = match &mut rule.when {
                 When::Always => true,
                 When::Next(0) => false,
                 When::Next(left) => {
@@ -196,7 +204,7 @@ impl Rules {
                 }
                 When::Probability(probability) => random.f64() < *probability,
             };
-            if befalls {
+            if applies {
                 rule.hits.fetch_add(1, Ordering::Relaxed);
                 return Some(rule.fault);
             }
@@ -281,26 +289,26 @@ impl Proxy {
                 let (status, code) = before.expect("it is an answer");
                 Ok(fault::error(service, status, code).map(boxed))
             }
-            Fault::CutShort => {
+            Fault::TruncatedBody => {
                 let (head, body) = self.forward(head, body).await?.into_parts();
                 let mut half = read(body).await?;
                 half.truncate(half.len() / 2);
-                let body = BoxBody::new(CutShort(Some(half)));
+                let body = BoxBody::new(TruncatedBody(Some(half)));
                 Ok(Response::from_parts(head, body))
             }
-            Fault::Twice => {
+            Fault::Repeated => {
                 let bytes = read(body).await?;
                 let first = self.forward(head.clone(), whole(bytes.clone())).await?;
                 read(first.into_body()).await?;
                 self.forward(head, whole(bytes)).await
             }
-            Fault::Forgotten => {
+            Fault::DeletionLost => {
                 let bytes = read(body).await?;
                 Ok(fault::deleted(&bytes).map(boxed))
             }
-            Fault::Unlisted => {
+            Fault::EmptyListing => {
                 read(body).await?;
-                Ok(fault::unlisted().map(boxed))
+                Ok(fault::empty_listing().map(boxed))
             }
             _ => Err(Broken::ByRule),
         }
@@ -335,9 +343,9 @@ fn whole(bytes: Bytes) -> AnyBody {
 }
 
 /// A body that breaks off.
-struct CutShort(Option<Bytes>);
+struct TruncatedBody(Option<Bytes>);
 
-impl Body for CutShort {
+impl Body for TruncatedBody {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -154,7 +154,7 @@ async fn between_the_launch_and_its_answer_while_the_listing_lags() {
     dies_after_the_launch(&account).await;
     let proxy = FaultProxy::start(account.server.endpoint(), 1);
     let listing = Calls::Of("DescribeInstances");
-    proxy.inject(listing, When::Always, Fault::Unlisted);
+    proxy.inject(listing, When::Always, Fault::EmptyListing);
     let (fleet, lease) = account.successor().fleet_at(proxy.endpoint()).await;
     let kept = Some(Arc::clone(&lease));
     let booter = Booter::new(account.clone(), Arc::clone(&fleet), kept);
@@ -213,7 +213,7 @@ async fn a_launch_of_unknown_outcome_keeps_its_slots_until_it_is_known() {
     };
     let (fleet, proxy, _booter) = counted(&account).await;
     let lags = Calls::Of("DescribeInstances");
-    proxy.inject(lags, When::Always, Fault::Unlisted);
+    proxy.inject(lags, When::Always, Fault::EmptyListing);
     let run = Calls::Of("RunInstances");
     let lost = proxy.inject(run, When::Next(1), Fault::InternalErrorAfter);
     // Says nothing of what became of the launch before.

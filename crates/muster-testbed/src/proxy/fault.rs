@@ -1,4 +1,4 @@
-//! What can go wrong with a call, and how each service says so.
+//! The faults of calls, and the errors by which each service answers them.
 
 use std::time::Duration;
 
@@ -7,6 +7,9 @@ use http_body_util::Full;
 use hyper::{Response, StatusCode, header::CONTENT_TYPE};
 
 use super::call::Service;
+
+/// The id of every request that is answered with an error.
+const REQUEST_ID: &str = "request-of-the-testbed";
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub enum Fault {
     UnauthorizedOperation,
     /// The launch template does not exist.
     LaunchTemplateNotFound,
-    /// Any other answer in the place of the service's.
+    /// Any other error in the place of the service's answer.
     Error {
         /// The HTTP status.
         status: u16,
@@ -41,7 +44,7 @@ pub enum Fault {
     /// 500 with the service's code, after the server has done what the call asks.
     InternalErrorAfter,
     /// The connection is reset in the middle of the answer's body.
-    CutShort,
+    TruncatedBody,
     /// The call reaches the server only after this long.
     Delay(Duration),
     /// The answer carries this `Date`: the server's clock differs from the client's.
@@ -52,12 +55,12 @@ pub enum Fault {
     /// The server does what the call asks at once, and its answer comes only after this long.
     DelayAfter(Duration),
     /// The server is called twice; the second answer is passed on.
-    Twice,
+    Repeated,
     /// A deletion of messages is answered as done but never reaches the server, so that the
     /// messages return after their visibility timeout.
-    Forgotten,
+    DeletionLost,
     /// EC2 lists no instances: its listing does not show yet what there is.
-    Unlisted,
+    EmptyListing,
 }
 
 impl Fault {
@@ -89,15 +92,15 @@ impl Fault {
             (
                 Fault::ResetBefore
                 | Fault::ResetAfter
-                | Fault::CutShort
+                | Fault::TruncatedBody
                 | Fault::InternalErrorAfter
                 | Fault::Delay(_)
                 | Fault::Date(_)
                 | Fault::Unconditional
                 | Fault::DelayAfter(_)
-                | Fault::Twice
-                | Fault::Forgotten
-                | Fault::Unlisted,
+                | Fault::Repeated
+                | Fault::DeletionLost
+                | Fault::EmptyListing,
                 _,
             ) => return None,
         })
@@ -112,7 +115,7 @@ pub(super) fn error(service: Service, status: u16, code: &str) -> Response<Full<
             "application/xml",
             format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code>\
-                 <Message>{message}</Message><RequestId>testbed</RequestId></Error>"
+                 <Message>{message}</Message><RequestId>{REQUEST_ID}</RequestId></Error>"
             ),
         ),
         Service::Sqs => (
@@ -128,7 +131,7 @@ pub(super) fn error(service: Service, status: u16, code: &str) -> Response<Full<
             format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error>\
                  <Code>{code}</Code><Message>{message}</Message></Error></Errors>\
-                 <RequestID>testbed</RequestID></Response>"
+                 <RequestID>{REQUEST_ID}</RequestID></Response>"
             ),
         ),
     };
@@ -137,13 +140,15 @@ pub(super) fn error(service: Service, status: u16, code: &str) -> Response<Full<
         .header(CONTENT_TYPE, content_type);
     if service == Service::Sqs {
         let whose = if status < 500 { "Sender" } else { "Receiver" };
-        answer = answer.header("x-amzn-query-error", format!("{code};{whose}"));
+        answer = answer
+            .header("x-amzn-query-error", format!("{code};{whose}"))
+            .header("x-amzn-requestid", REQUEST_ID);
     }
     answer.body(Full::from(body)).unwrap()
 }
 
 /// Writes EC2's answer to a listing that finds nothing.
-pub(super) fn unlisted() -> Response<Full<Bytes>> {
+pub(super) fn empty_listing() -> Response<Full<Bytes>> {
     let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<DescribeInstancesResponse>\
                 <requestId>testbed</requestId><reservationSet/></DescribeInstancesResponse>";
     Response::builder()

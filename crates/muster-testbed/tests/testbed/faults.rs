@@ -170,7 +170,7 @@ async fn s3_answers_errors_in_xml() {
     let got = call(Method::GET, format!("{bucket}/a/b%20c.jpg"), b"").await;
     assert_eq!(got, (200, Bytes::from_static(b"photo")));
 
-    let rule = proxy.inject(Calls::Of("GetObject"), When::Always, Fault::CutShort);
+    let rule = proxy.inject(Calls::Of("GetObject"), When::Always, Fault::TruncatedBody);
     let request = Request::get(format!("{bucket}/a/b%20c.jpg")).header(AUTHORIZATION, SIGNED);
     let request = request.body(Full::default());
     let read = match http.request(request.expect("a request")).await {
@@ -205,7 +205,7 @@ async fn a_reset_comes_before_or_after_the_server() {
 }
 
 #[tokio::test]
-async fn calls_are_delayed_and_doubled() {
+async fn calls_are_delayed_and_repeated() {
     let Some(endpoint) = moto::endpoint() else {
         return;
     };
@@ -218,7 +218,7 @@ async fn calls_are_delayed_and_doubled() {
         When::Next(1),
         Fault::Delay(delay),
     );
-    proxy.inject(Calls::Of("SendMessageBatch"), When::Always, Fault::Twice);
+    proxy.inject(Calls::Of("SendMessageBatch"), When::Always, Fault::Repeated);
     let send = async || {
         let entry = SendMessageBatchRequestEntry::builder()
             .id("0")
@@ -258,7 +258,7 @@ async fn a_call_happens_although_its_answer_is_late_or_an_error() {
 }
 
 #[tokio::test]
-async fn instances_are_unlisted() {
+async fn a_listing_of_instances_is_empty() {
     let Some(endpoint) = moto::endpoint() else {
         return;
     };
@@ -268,7 +268,7 @@ async fn instances_are_unlisted() {
     let run = run.image_id("ami-12345678").send().await.expect("run");
     let id = run.instances()[0].instance_id().expect("an id");
     let listing = Calls::Of("DescribeInstances");
-    proxy.inject(listing, When::Next(1), Fault::Unlisted);
+    proxy.inject(listing, When::Next(1), Fault::EmptyListing);
     let listed = async || {
         let listed = ec2.describe_instances().instance_ids(id).send().await;
         listed.expect("a listing").reservations().len()
@@ -278,7 +278,7 @@ async fn instances_are_unlisted() {
 }
 
 #[tokio::test]
-async fn a_forgotten_deletion_returns_the_message() {
+async fn a_message_whose_deletion_is_lost_returns() {
     let Some(endpoint) = moto::endpoint() else {
         return;
     };
@@ -287,7 +287,11 @@ async fn a_forgotten_deletion_returns_the_message() {
     let queue = queue(&sqs).await;
     let send = sqs.send_message().queue_url(&queue).message_body("one");
     send.send().await.expect("send");
-    proxy.inject(Calls::Of("DeleteMessage"), When::Next(1), Fault::Forgotten);
+    proxy.inject(
+        Calls::Of("DeleteMessage"),
+        When::Next(1),
+        Fault::DeletionLost,
+    );
     let receive = async || {
         let request = sqs.receive_message().queue_url(&queue);
         let answer = request.wait_time_seconds(10).send().await;
@@ -327,11 +331,11 @@ async fn retries_outlast_a_fault() {
 }
 
 #[tokio::test]
-async fn a_seed_decides_whom_a_fault_befalls() {
+async fn a_seed_decides_which_calls_have_a_fault() {
     let Some(endpoint) = moto::endpoint() else {
         return;
     };
-    let befallen = async |seed: u64| {
+    let pattern_of = async |seed: u64| {
         let proxy = FaultProxy::start(endpoint, seed);
         let sqs = sqs_client(proxy.endpoint());
         let often = When::Probability(0.5);
@@ -343,7 +347,7 @@ async fn a_seed_decides_whom_a_fault_befalls() {
         assert_eq!(pattern.iter().filter(|&&it| it).count(), rule.hits());
         pattern
     };
-    let one = befallen(1).await;
-    assert_eq!(one, befallen(1).await);
-    assert_ne!(one, befallen(2).await);
+    let one = pattern_of(1).await;
+    assert_eq!(one, pattern_of(1).await);
+    assert_ne!(one, pattern_of(2).await);
 }

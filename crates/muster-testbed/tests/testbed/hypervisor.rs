@@ -22,9 +22,9 @@ use rustix::process::{Pid, test_kill_process};
 use crate::{ec2_client, unique};
 
 /// How long a condition may take to come about on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// Drains on SIGTERM, and says so in a file that outlives the boot.
+/// Drains on SIGTERM, and writes so into a file that outlives the boot.
 const WORKER: &str = r#"
 trap 'echo "drained" >> events; exit 0' TERM
 echo "booted $INSTANCE_BOOT" >> events
@@ -38,7 +38,7 @@ const STUBBORN: &str = "trap '' TERM; while true; do sleep 0.05; done";
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -82,15 +82,15 @@ async fn an_instance_boots_drains_restarts_and_ends() {
     let id = launch(&ec2, &deployment, WORKER).await;
     let other = launch(&ec2, &unique("other"), WORKER).await;
 
-    let said = format!("worker of {deployment}");
-    until("it works", || hypervisor.console(&id).contains(&said)).await;
+    let output = format!("worker of {deployment}");
+    until("it works", || hypervisor.console(&id).contains(&output)).await;
     assert_eq!(hypervisor.alive(), [id.as_str()]);
     stop(&ec2, &id).await;
     until("it has stopped", || hypervisor.alive().is_empty()).await;
     let start = ec2.start_instances().instance_ids(&id).send().await;
     start.expect("start");
     until("it is back", || hypervisor.booted_total() == 2).await;
-    let again = || hypervisor.console(&id).matches(&said).count() == 2;
+    let again = || hypervisor.console(&id).matches(&output).count() == 2;
     until("it works again", again).await;
     let end = ec2.terminate_instances().instance_ids(&id).send().await;
     end.expect("terminate");
@@ -103,7 +103,7 @@ async fn an_instance_boots_drains_restarts_and_ends() {
 }
 
 #[tokio::test]
-async fn a_crash_is_not_told_to_ec2() {
+async fn ec2_does_not_learn_of_a_crash() {
     let Some(server) = moto::server() else {
         return;
     };
@@ -192,5 +192,5 @@ async fn waits() {
     until("it has booted", || !read().is_empty()).await;
     let root = hypervisor.root(&id);
     println!("instance: {} {}", read().trim(), root.display());
-    tokio::time::sleep(PATIENCE).await;
+    tokio::time::sleep(LIMIT).await;
 }

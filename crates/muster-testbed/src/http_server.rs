@@ -6,6 +6,10 @@ use std::{
     future::poll_fn,
     net::TcpListener,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -25,15 +29,16 @@ pub(crate) fn boxed(body: Full<Bytes>) -> AnyBody {
 
 /// A server that ends with this value, and with it every connection.
 #[derive(Debug)]
-pub(crate) struct Serving {
+pub(crate) struct HttpServer {
     endpoint: String,
+    connections: Arc<AtomicUsize>,
     ended: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Serving {
-    /// Serves requests by `handle`, whose errors reset the connection.
-    pub(crate) fn start<H, F, E>(name: &str, handle: H) -> Serving
+impl HttpServer {
+    /// Answers requests by `handle`, whose errors reset the connection.
+    pub(crate) fn start<H, F, E>(name: &str, handle: H) -> HttpServer
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Unpin + 'static,
         F: Future<Output = Result<Response<AnyBody>, E>> + Send + 'static,
@@ -43,16 +48,20 @@ impl Serving {
         listener.set_nonblocking(true).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let ended = CancellationToken::new();
-        let until = ended.clone();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (until, count) = (ended.clone(), Arc::clone(&connections));
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 let runtime = runtime::Builder::new_current_thread().enable_all().build();
-                runtime.unwrap().block_on(accept(listener, handle, until));
+                runtime
+                    .unwrap()
+                    .block_on(accept(listener, handle, &count, until));
             })
             .unwrap();
-        Serving {
+        HttpServer {
             endpoint,
+            connections,
             ended,
             thread: Some(thread),
         }
@@ -61,9 +70,14 @@ impl Serving {
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
+
+    /// Returns how many connections were made to the server.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
 }
 
-impl Drop for Serving {
+impl Drop for HttpServer {
     fn drop(&mut self) {
         self.ended.cancel();
         if let Some(thread) = self.thread.take()
@@ -75,8 +89,12 @@ impl Drop for Serving {
     }
 }
 
-async fn accept<H, F, E>(listener: TcpListener, handle: H, ended: CancellationToken)
-where
+async fn accept<H, F, E>(
+    listener: TcpListener,
+    handle: H,
+    connections_total: &AtomicUsize,
+    ended: CancellationToken,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Unpin + 'static,
     F: Future<Output = Result<Response<AnyBody>, E>> + Send + 'static,
     E: std::error::Error + Send + Sync + 'static,
@@ -90,6 +108,7 @@ where
         };
         // A client that has gone again is its own affair.
         if let Ok((stream, _)) = accepted {
+            connections_total.fetch_add(1, Ordering::Relaxed);
             connections.spawn(serve(stream, handle.clone(), ended.clone()));
         }
     }
