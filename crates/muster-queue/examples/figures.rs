@@ -77,7 +77,8 @@ async fn one_by_one(queue: &SqliteQueue, rounds: u32) -> Result<(), QueueError> 
     Ok(())
 }
 
-async fn backlog(queue: &SqliteQueue) -> Result<(), QueueError> {
+/// Measures the operations on a queue with many messages.
+async fn with_backlog(queue: &SqliteQueue) -> Result<(), QueueError> {
     const MESSAGES: usize = 100_000;
     let batch = vec![Outgoing::from("x".repeat(BODY_BYTES)); MAX_BATCH];
     let (begun, before) = (Instant::now(), cpu("self"));
@@ -123,9 +124,9 @@ async fn backlog(queue: &SqliteQueue) -> Result<(), QueueError> {
     Ok(())
 }
 
-fn peer(part: &str, path: &Path) -> std::io::Result<(Child, String)> {
+fn start_peer(role: &str, path: &Path) -> std::io::Result<(Child, String)> {
     let mut peer = Command::new(env::current_exe()?)
-        .arg(part)
+        .arg(role)
         .arg(path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -138,8 +139,8 @@ fn peer(part: &str, path: &Path) -> std::io::Result<(Child, String)> {
     Ok((peer, id))
 }
 
-/// Plays the other process: answers every request, or only waits.
-async fn play(part: &str, path: &Path) -> Result<(), QueueError> {
+/// Runs as the other process: answers every request, or only waits.
+async fn run_peer(role: &str, path: &Path) -> Result<(), QueueError> {
     thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         exit(0);
@@ -151,18 +152,19 @@ async fn play(part: &str, path: &Path) -> Result<(), QueueError> {
     let _ = std::io::stdout().flush();
     loop {
         let received = requests.receive(1, MAX_WAIT).await?;
-        if part == "echo" && !received.is_empty() {
+        if role == "echo" && !received.is_empty() {
             replies.send(&[received[0].body.clone().into()]).await?;
             requests.delete(&receipts(&received)).await?;
         }
     }
 }
 
-async fn across(queues: &SqliteQueues) -> Result<(), Box<dyn std::error::Error>> {
+/// Measures the time from one process to another, and what an idle receiver costs.
+async fn across_processes(queues: &SqliteQueues) -> Result<(), Box<dyn std::error::Error>> {
     const ROUNDS: u32 = 2_000;
     let requests = queues.queue("requests", &options()).await?;
     let replies = queues.queue("replies", &options()).await?;
-    let (mut echo, id) = peer("echo", queues.path())?;
+    let (mut echo, id) = start_peer("echo", queues.path())?;
     let (before, before_peer) = (cpu("self"), cpu(&id));
     let mut rounds = Vec::new();
     let mut pace = tokio::time::interval(Duration::from_millis(10));
@@ -192,7 +194,7 @@ async fn across(queues: &SqliteQueues) -> Result<(), Box<dyn std::error::Error>>
     echo.kill()?;
     echo.wait()?;
 
-    let (mut idle, id) = peer("idle", queues.path())?;
+    let (mut idle, id) = start_peer("idle", queues.path())?;
     let window = Duration::from_secs(30);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = cpu(&id);
@@ -312,8 +314,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if arguments == ["sqs"] {
         return over_sqs().await;
     }
-    if let [part, path] = &arguments[..] {
-        return Ok(play(part, Path::new(path)).await?);
+    if let [role, path] = &arguments[..] {
+        return Ok(run_peer(role, Path::new(path)).await?);
     }
     let folder = tempfile::tempdir()?;
     let queues = SqliteQueues::open(&folder.path().join("queues.db"))?;
@@ -346,6 +348,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         cpu("self") - before,
     );
 
-    backlog(&queue).await?;
-    across(&queues).await
+    with_backlog(&queue).await?;
+    across_processes(&queues).await
 }

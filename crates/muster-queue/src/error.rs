@@ -2,7 +2,7 @@
 
 use std::{error::Error, ops::Deref, sync::Arc};
 
-/// The failure underneath, kept as it came; shared by all whom one failed call concerns.
+/// The failure underneath, kept as it came; shared by all entries of a batch that failed.
 #[derive(Debug, Clone)]
 pub struct SourceError(Arc<dyn Error + Send + Sync>);
 
@@ -29,7 +29,7 @@ pub enum QueueError {
     NotFound {
         /// The queue's name.
         queue: String,
-        /// What SQS said: it also hides thus what the caller may not see.
+        /// What SQS answered; it answers this too for queues that the caller may not see.
         #[source]
         source: Option<SourceError>,
     },
@@ -101,7 +101,7 @@ pub enum QueueError {
     /// The service asks for fewer requests: retry with back-off.
     #[error("the queue service is throttling")]
     Throttled {
-        /// What the service said.
+        /// What the service answered.
         #[source]
         source: SourceError,
     },
@@ -117,11 +117,14 @@ pub enum QueueError {
     /// The service refuses, and will refuse again: permissions, a damaged or newer file.
     #[error("the queue service refuses the request")]
     Refused {
-        /// What the service said.
+        /// What the service answered.
         #[source]
         source: SourceError,
     },
 }
+
+/// What became of a batch: an outcome for each entry, in order, or an error of the whole call.
+pub type BatchResult<T> = Result<Vec<Result<T, QueueError>>, QueueError>;
 
 impl QueueError {
     /// Says whether the same call may succeed later without anybody changing anything.

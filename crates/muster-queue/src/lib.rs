@@ -22,15 +22,17 @@
 //!   dropped, has either happened whole or not at all, and the caller cannot tell which.
 
 mod error;
+mod limits;
 mod message;
 mod outbox;
 mod queue;
 mod sqlite;
 mod sqs;
 
-pub use error::{QueueError, SourceError};
-pub use message::{MAX_ATTRIBUTES, MAX_BODY_BYTES, MessageId, Outgoing, Receipt, Received};
+pub use error::{BatchResult, QueueError, SourceError};
+pub use limits::{MAX_ATTRIBUTES, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, MAX_WAIT};
+pub use message::{MessageId, Outgoing, Receipt, Received};
 pub use outbox::{Deleter, Outbox, OutboxOptions, RETRY_FOR};
-pub use queue::{Counts, MAX_BATCH, MAX_RETENTION, MAX_WAIT, Queue, QueueOptions, Queues, Redrive};
+pub use queue::{Counts, Queue, QueueOptions, Queues, Redrive};
 pub use sqlite::{SqliteQueue, SqliteQueues};
-pub use sqs::{Described, SqsQueue, SqsQueues};
+pub use sqs::{QueueDescription, SqsQueue, SqsQueues};

@@ -1,15 +1,12 @@
 //! Batches of what many tasks send or delete one by one.
 //!
 //! A call of SQS costs the same for one message and for ten, in money, in processor time and in
-//! round trips. So entries of all tasks gather here for a moment and go together; what fails of a
-//! batch goes again alone, while the rest is settled.
+//! round trips. So entries of all tasks gather here for a moment and are sent together; what fails
+//! of a batch is retried alone, while the rest is answered.
 //!
-//! Invariants: every accepted entry is settled once, by the service's answer to it or by the
-//! failure that outlasted [`RETRY_FOR`]; an entry that the service has taken never goes again. What
-//! is not settled holds at most [`HELD_BYTES`]: whoever has more waits to hand it in.
-
-#[cfg(test)]
-mod faults;
+//! Invariants: every accepted entry is answered once, with the service's answer to it or with the
+//! failure that outlasted [`RETRY_FOR`]; an entry that the service has taken is never sent again.
+//! Unanswered entries hold at most [`MAX_PENDING_BYTES`]: with more, callers wait.
 
 use std::{collections::VecDeque, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -21,27 +18,28 @@ use tokio::{
 };
 
 use crate::{
-    MAX_BATCH, MAX_BODY_BYTES, MessageId, Outgoing, Queue, QueueError, Receipt,
-    message::check_messages,
+    error::{BatchResult, QueueError},
+    limits::{MAX_BATCH, MAX_BODY_BYTES, check_messages},
+    message::{MessageId, Outgoing, Receipt},
+    queue::Queue,
 };
 
-/// How long an entry is tried again after it was accepted. A call that has begun by then may take
-/// as long as it does.
+/// How long an entry is retried after it was accepted. A call that has begun by then is waited for.
 pub const RETRY_FOR: Duration = Duration::from_secs(20);
 
-/// Entries handed in and not yet looked at.
-const INBOX: usize = 1024;
+/// Entries submitted and not yet looked at.
+const INBOX_ENTRIES: usize = 1024;
 
-/// Bytes of all entries that are not settled: 16 of the largest messages.
-const HELD_BYTES: usize = 16 * MAX_BODY_BYTES;
+/// Bytes of all entries that are not answered: 16 of the largest messages.
+const MAX_PENDING_BYTES: usize = 16 * MAX_BODY_BYTES;
 
-/// What an entry takes beside its body.
-const ENTRY_BYTES: usize = 512;
+/// Memory that an entry takes beside its body.
+const ENTRY_OVERHEAD_BYTES: usize = 512;
 
-/// When what failed goes again.
+/// When failed entries are sent again: exponential back-off with full jitter.
 #[derive(Debug, Clone, Copy)]
 struct Retries {
-    /// The longest first pause. It doubles, and each is a random part of it.
+    /// The longest first pause. It doubles with each failure, and each pause is a random part of it.
     first: Duration,
     longest: Duration,
     give_up_after: Duration,
@@ -65,37 +63,37 @@ pub struct OutboxOptions {
 
 /// Sends messages in batches. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Outbox(Entrance<Sends>);
+pub struct Outbox(Submitter<SendBatch>);
 
 impl Outbox {
     /// Makes the outbox of a queue, and the future that does its work.
     ///
-    /// The future ends when every clone of the outbox is dropped and what was accepted is settled,
-    /// within [`RETRY_FOR`] and one call. Dropped before, it leaves what it had as it is.
+    /// The future ends when every clone of the outbox is dropped and what was accepted is answered,
+    /// within [`RETRY_FOR`] and one call. Dropped before, it sends nothing more.
     pub fn new(
         queue: Arc<dyn Queue>,
         options: OutboxOptions,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (entrance, run) = start(queue, options, RETRIES);
-        (Self(entrance), run)
+        let (submitter, run) = start(queue, options, RETRIES);
+        (Self(submitter), run)
     }
 
     /// Sends a message, and returns when the service has it.
     ///
-    /// What can not be carried is refused at once and disturbs nobody else's batch. Transient
-    /// failures are tried again for [`RETRY_FOR`], then the last is returned. A call that failed as
-    /// [`QueueError::Unavailable`] may have happened, so the message that goes again may arrive
-    /// twice: its receiver copes with that. Dropped while it waits, the message is sent all the
-    /// same, if it was accepted.
+    /// A message outside the limits is refused at once and disturbs nobody else's batch. Transient
+    /// failures are retried for [`RETRY_FOR`], then the last is returned. A call that failed as
+    /// [`QueueError::Unavailable`] may have happened, so a message that is sent again may arrive
+    /// twice: its receiver copes with that. When this future is dropped while it waits, a message
+    /// that was accepted is sent nevertheless.
     pub async fn send(&self, message: Outgoing) -> Result<MessageId, QueueError> {
         check_messages(std::slice::from_ref(&message))?;
-        self.0.hand_in(message).await
+        self.0.submit(message).await
     }
 }
 
 /// Deletes messages in batches. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Deleter(Entrance<Deletes>);
+pub struct Deleter(Submitter<DeleteBatch>);
 
 impl Deleter {
     /// Makes the deleter of a queue, and the future that does its work, as [`Outbox::new`] does.
@@ -103,39 +101,36 @@ impl Deleter {
         queue: Arc<dyn Queue>,
         options: OutboxOptions,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (entrance, run) = start(queue, options, RETRIES);
-        (Self(entrance), run)
+        let (submitter, run) = start(queue, options, RETRIES);
+        (Self(submitter), run)
     }
 
     /// Deletes a message for good, and returns when that is so.
     ///
     /// An expired receipt concerns its own caller alone. On SQLite, a delete that happened in a
     /// call that failed as [`QueueError::Unavailable`] is [`QueueError::ReceiptExpired`] when it is
-    /// tried again. Dropped while it waits, the message is deleted all the same, if the receipt was
-    /// accepted.
+    /// retried. When this future is dropped while it waits, the message of a receipt that was
+    /// accepted is deleted nevertheless.
     pub async fn delete(&self, receipt: Receipt) -> Result<(), QueueError> {
-        self.0.hand_in(receipt).await
+        self.0.submit(receipt).await
     }
 }
 
-/// One of the two batch calls that are worth the wait.
+/// A batch call: sending or deleting.
 #[async_trait]
-trait Operation: 'static {
+trait BatchOperation: 'static {
     type Item: Send + Sync;
     type Answer: Send;
 
     fn bytes(item: &Self::Item) -> usize;
 
-    async fn call(
-        queue: &dyn Queue,
-        items: &[Self::Item],
-    ) -> Result<Vec<Result<Self::Answer, QueueError>>, QueueError>;
+    async fn call(queue: &dyn Queue, items: &[Self::Item]) -> BatchResult<Self::Answer>;
 }
 
-enum Sends {}
+enum SendBatch {}
 
 #[async_trait]
-impl Operation for Sends {
+impl BatchOperation for SendBatch {
     type Item = Outgoing;
     type Answer = MessageId;
 
@@ -143,18 +138,15 @@ impl Operation for Sends {
         message.bytes()
     }
 
-    async fn call(
-        queue: &dyn Queue,
-        messages: &[Outgoing],
-    ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError> {
+    async fn call(queue: &dyn Queue, messages: &[Outgoing]) -> BatchResult<MessageId> {
         queue.send(messages).await
     }
 }
 
-enum Deletes {}
+enum DeleteBatch {}
 
 #[async_trait]
-impl Operation for Deletes {
+impl BatchOperation for DeleteBatch {
     type Item = Receipt;
     type Answer = ();
 
@@ -162,73 +154,71 @@ impl Operation for Deletes {
         receipt.0.len()
     }
 
-    async fn call(
-        queue: &dyn Queue,
-        receipts: &[Receipt],
-    ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+    async fn call(queue: &dyn Queue, receipts: &[Receipt]) -> BatchResult<()> {
         queue.delete(receipts).await
     }
 }
 
-/// An item with all that is known of it.
-struct Entry<O: Operation> {
+/// An item with the caller that waits for its answer.
+struct Entry<O: BatchOperation> {
     item: O::Item,
     ticket: Ticket<O::Answer>,
 }
 
-/// Whom an entry is for, and how it fared so far.
+/// The caller of an entry, and how often the entry has failed.
 struct Ticket<A> {
     bytes: usize,
     accepted_at: Instant,
     failures: u32,
     answer: oneshot::Sender<Result<A, QueueError>>,
-    _room: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
 }
 
 impl<A> Ticket<A> {
-    fn settle(self, outcome: Result<A, QueueError>) {
+    fn answer(self, outcome: Result<A, QueueError>) {
         // A caller that left does not want the answer.
         drop(self.answer.send(outcome));
     }
 }
 
-/// Where entries are handed in.
-struct Entrance<O: Operation> {
+/// Submits entries to the batcher.
+struct Submitter<O: BatchOperation> {
     inbox: mpsc::Sender<Entry<O>>,
-    room: Arc<Semaphore>,
+    /// Bytes left of [`MAX_PENDING_BYTES`].
+    memory: Arc<Semaphore>,
 }
 
-impl<O: Operation> Clone for Entrance<O> {
+impl<O: BatchOperation> Clone for Submitter<O> {
     fn clone(&self) -> Self {
         Self {
             inbox: self.inbox.clone(),
-            room: Arc::clone(&self.room),
+            memory: Arc::clone(&self.memory),
         }
     }
 }
 
-impl<O: Operation> fmt::Debug for Entrance<O> {
+impl<O: BatchOperation> fmt::Debug for Submitter<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entrance").finish_non_exhaustive()
+        f.debug_struct("Submitter").finish_non_exhaustive()
     }
 }
 
-impl<O: Operation> Entrance<O> {
-    async fn hand_in(&self, item: O::Item) -> Result<O::Answer, QueueError> {
+impl<O: BatchOperation> Submitter<O> {
+    async fn submit(&self, item: O::Item) -> Result<O::Answer, QueueError> {
         let bytes = O::bytes(&item);
-        let size = u32::try_from(bytes + ENTRY_BYTES).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(size);
-        let (answer, settled) = oneshot::channel();
+        let size = u32::try_from(bytes + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.memory).acquire_many_owned(size);
+        let (answer, answered) = oneshot::channel();
         let ticket = Ticket {
             bytes,
-            _room: room.await.map_err(|_| stopped())?,
+            _memory: memory.await.map_err(|_| stopped())?,
             accepted_at: Instant::now(),
             failures: 0,
             answer,
         };
-        let handed_in = self.inbox.send(Entry { item, ticket }).await;
-        handed_in.map_err(|_| stopped())?;
-        settled.await.map_err(|_| stopped())?
+        let submitted = self.inbox.send(Entry { item, ticket }).await;
+        submitted.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
     }
 }
 
@@ -238,13 +228,13 @@ fn stopped() -> QueueError {
     }
 }
 
-fn start<O: Operation>(
+fn start<O: BatchOperation>(
     queue: Arc<dyn Queue>,
     options: OutboxOptions,
     retries: Retries,
-) -> (Entrance<O>, impl Future<Output = ()> + Send + 'static) {
-    let (inbox, entries) = mpsc::channel(INBOX);
-    let room = Arc::new(Semaphore::new(HELD_BYTES));
+) -> (Submitter<O>, impl Future<Output = ()> + Send + 'static) {
+    let (inbox, entries) = mpsc::channel(INBOX_ENTRIES);
+    let memory = Arc::new(Semaphore::new(MAX_PENDING_BYTES));
     let batcher = Batcher {
         queue,
         linger: options.linger,
@@ -254,66 +244,66 @@ fn start<O: Operation>(
         open: true,
         waiting: VecDeque::new(),
         split: Vec::new(),
-        resting: Vec::new(),
+        retrying: Vec::new(),
         calls: JoinSet::new(),
     };
-    (Entrance { inbox, room }, batcher.run())
+    (Submitter { inbox, memory }, batcher.run())
 }
 
-/// A call that has ended: what it was made for, and how each of that fared.
-struct Call<O: Operation> {
+/// A batch call that has ended, with the outcome of each entry.
+struct Call<O: BatchOperation> {
     entries: Vec<Entry<O>>,
-    outcome: Result<Vec<Result<O::Answer, QueueError>>, QueueError>,
+    outcome: BatchResult<O::Answer>,
 }
 
-struct Batcher<O: Operation> {
+struct Batcher<O: BatchOperation> {
     queue: Arc<dyn Queue>,
     linger: Duration,
     in_flight: usize,
     retries: Retries,
     inbox: mpsc::Receiver<Entry<O>>,
-    /// Whether more may be handed in.
+    /// Whether more may be submitted.
     open: bool,
-    /// Entries for the next batches, and when each waits no longer for others.
+    /// Entries for the next batches, and when each stops waiting for others.
     waiting: VecDeque<(Instant, Entry<O>)>,
     /// Batches that the service found too large, halved.
     split: Vec<Vec<Entry<O>>>,
-    /// Entries that failed, and when each goes again.
-    resting: Vec<(Instant, Entry<O>)>,
+    /// Entries that failed, and when each is retried.
+    retrying: Vec<(Instant, Entry<O>)>,
     calls: JoinSet<Call<O>>,
 }
 
-impl<O: Operation> Batcher<O> {
+impl<O: BatchOperation> Batcher<O> {
     async fn run(mut self) {
-        let mut arrivals = Vec::with_capacity(INBOX);
+        let mut submitted = Vec::with_capacity(INBOX_ENTRIES);
         loop {
             let now = Instant::now();
-            self.rouse(now);
+            self.requeue_due(now);
             while self.calls.len() < self.in_flight
                 && let Some(batch) = self.next_batch(now)
             {
                 self.call(batch);
             }
-            let alarm = self.alarm();
-            if !self.open && alarm.is_none() && self.calls.is_empty() {
+            let deadline = self.next_deadline();
+            if !self.open && deadline.is_none() && self.calls.is_empty() {
                 return;
             }
             tokio::select! {
-                count = self.inbox.recv_many(&mut arrivals, INBOX), if self.open => {
+                count = self.inbox.recv_many(&mut submitted, INBOX_ENTRIES), if self.open => {
                     self.open = count > 0;
                     let until = Instant::now() + self.linger;
-                    self.waiting.extend(arrivals.drain(..).map(|entry| (until, entry)));
+                    self.waiting.extend(submitted.drain(..).map(|entry| (until, entry)));
                 }
-                Some(call) = self.calls.join_next() => self.conclude(call),
-                () = sleep_until(alarm.unwrap_or(now)), if alarm.is_some() => {}
+                Some(call) = self.calls.join_next() => self.finish(call),
+                () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {}
             }
         }
     }
 
-    /// Puts back in line whose rest is over.
-    fn rouse(&mut self, now: Instant) {
-        let awake = self.resting.extract_if(.., |(until, _)| *until <= now);
-        for (_, entry) in awake {
+    /// Queues the entries again whose pause is over.
+    fn requeue_due(&mut self, now: Instant) {
+        let due = self.retrying.extract_if(.., |(until, _)| *until <= now);
+        for (_, entry) in due {
             self.waiting.push_front((now, entry));
         }
     }
@@ -346,13 +336,13 @@ impl<O: Operation> Batcher<O> {
         (full || due).then(batch)
     }
 
-    /// Returns when to look again, though nothing arrives and no call ends.
-    fn alarm(&self) -> Option<Instant> {
-        let rested = self.resting.iter().map(|(until, _)| *until).min();
+    /// Returns when there is something to do even if nothing arrives and no call ends.
+    fn next_deadline(&self) -> Option<Instant> {
+        let retry = self.retrying.iter().map(|(until, _)| *until).min();
         let may_call = self.calls.len() < self.in_flight;
         let lingered = self.waiting.front().filter(|_| may_call);
         let lingered = lingered.map(|(until, _)| *until);
-        rested.into_iter().chain(lingered).min()
+        retry.into_iter().chain(lingered).min()
     }
 
     fn call(&mut self, batch: Vec<Entry<O>>) {
@@ -373,7 +363,7 @@ impl<O: Operation> Batcher<O> {
         });
     }
 
-    fn conclude(&mut self, call: Result<Call<O>, JoinError>) {
+    fn finish(&mut self, call: Result<Call<O>, JoinError>) {
         let Call {
             mut entries,
             outcome,
@@ -389,8 +379,8 @@ impl<O: Operation> Batcher<O> {
             Ok(outcomes) => {
                 for (entry, outcome) in entries.into_iter().zip(outcomes) {
                     match outcome {
-                        Err(error) if error.is_transient() => self.rest(entry, error),
-                        settled => entry.ticket.settle(settled),
+                        Err(error) if error.is_transient() => self.retry_later(entry, error),
+                        answer => entry.ticket.answer(answer),
                     }
                 }
             }
@@ -401,17 +391,17 @@ impl<O: Operation> Batcher<O> {
             Err(error) => {
                 for entry in entries {
                     if error.is_transient() {
-                        self.rest(entry, error.clone());
+                        self.retry_later(entry, error.clone());
                     } else {
-                        entry.ticket.settle(Err(error.clone()));
+                        entry.ticket.answer(Err(error.clone()));
                     }
                 }
             }
         }
     }
 
-    /// Lets an entry rest before it goes again, unless its time is over by then.
-    fn rest(&mut self, mut entry: Entry<O>, error: QueueError) {
+    /// Retries an entry after a pause, unless its time is over by then.
+    fn retry_later(&mut self, mut entry: Entry<O>, error: QueueError) {
         let Retries {
             first,
             longest,
@@ -420,10 +410,13 @@ impl<O: Operation> Batcher<O> {
         let pause = (first * 2_u32.saturating_pow(entry.ticket.failures.min(16))).min(longest);
         let until = Instant::now() + pause.mul_f64(fastrand::f64());
         if until >= entry.ticket.accepted_at + give_up_after {
-            entry.ticket.settle(Err(error));
+            entry.ticket.answer(Err(error));
         } else {
             entry.ticket.failures += 1;
-            self.resting.push((until, entry));
+            self.retrying.push((until, entry));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

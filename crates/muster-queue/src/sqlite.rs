@@ -3,15 +3,16 @@
 //! The file is in WAL mode with `synchronous = NORMAL`: what was acknowledged survives the kill of
 //! any process at any point; a power failure leaves the file consistent, but may lose the last
 //! transactions before it. The file must be on a local file system, with its `-wal`, `-shm` and
-//! `-bells` beside it. Times are the machine's wall clock: when that is set back, messages that
-//! were received come back later by as much.
+//! `-bells` (the folder of notification files) beside it. Times are the machine's wall clock: when
+//! that is set back, messages that were received come back later by as much.
 //!
 //! Invariant: the async runtime never waits for the disk. Writes go through one thread of each
 //! [`SqliteQueues`], reads through a connection of their own on the blocking pool.
 
-mod bell;
+mod failure;
 #[cfg(test)]
 mod model;
+mod notification;
 mod schema;
 mod store;
 mod writer;
@@ -30,15 +31,18 @@ use rusqlite::Connection;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    bell::{Bell, Bells, Ears},
-    store::{Lease, Millis, QueueId, millis},
+    notification::{Listener, Notifier, Notifiers},
+    store::{DeliveryId, Millis, QueueId, millis},
     writer::{Done, Effect, WeakWriter, Writer, now},
 };
 use crate::{
-    Counts, MAX_BATCH, MAX_WAIT, MessageId, Outgoing, Queue, QueueError, QueueOptions, Queues,
-    Receipt, Received,
-    message::check_messages,
-    queue::{check_entries, check_name, check_options, check_visibility},
+    error::{BatchResult, QueueError},
+    limits::{
+        MAX_BATCH, MAX_WAIT, check_entries, check_messages, check_name, check_options,
+        check_visibility,
+    },
+    message::{MessageId, Outgoing, Receipt, Received},
+    queue::{Counts, Queue, QueueOptions, Queues},
 };
 
 /// Messages that one transaction of a purge deletes, so that others get their turn.
@@ -56,7 +60,7 @@ struct Database {
     path: PathBuf,
     writer: Writer,
     reader: Arc<Mutex<Connection>>,
-    bells: Arc<Bells>,
+    notifiers: Arc<Notifiers>,
 }
 
 impl Database {
@@ -85,20 +89,20 @@ impl SqliteQueues {
         let path = absolute(path).map_err(refused)?;
         let writer = schema::open_writer(&path)?;
         let reader = schema::open_reader(&path)?;
-        let bells = Arc::new(Bells::open(&path).map_err(refused)?);
-        // A bell that is listed before its queue is looked up belongs to a queue that is gone.
-        let present = bells.present().map_err(refused)?;
+        let notifiers = Arc::new(Notifiers::open(&path).map_err(refused)?);
+        // The files are listed before the queues: one without a queue is of a queue that is gone.
+        let with_files = notifiers.list().map_err(refused)?;
         let queues = store::ids(&reader)?;
-        present
+        with_files
             .into_iter()
             .filter(|queue| !queues.contains(queue))
-            .for_each(|queue| bells.discard(queue));
+            .for_each(|queue| notifiers.remove_file(queue));
         let writer = Writer::start(writer).map_err(refused)?;
         Ok(Self(Arc::new(Database {
             path,
             writer,
             reader: Arc::new(Mutex::new(reader)),
-            bells,
+            notifiers,
         })))
     }
 
@@ -119,7 +123,7 @@ impl SqliteQueues {
         let id = self
             .0
             .writer
-            .write(move |db| Ok(Done::quiet(store::create(db, &made.0, &made.1)?)));
+            .write(move |db| Ok(Done::without_effects(store::create(db, &made.0, &made.1)?)));
         Ok(self.handle(name, id.await?))
     }
 
@@ -146,9 +150,9 @@ impl SqliteQueues {
         SqliteQueue {
             name: name.to_owned(),
             id,
-            bell: self.0.bells.get(id),
+            notifier: self.0.notifiers.get(id),
             database: Arc::clone(&self.0),
-            seen_ring: AtomicU64::new(0),
+            seen_notifications: AtomicU64::new(0),
             seen_at: AtomicI64::new(now() - 1),
         }
     }
@@ -184,10 +188,10 @@ impl Queues for SqliteQueues {
 pub struct SqliteQueue {
     name: String,
     id: QueueId,
-    bell: Arc<Bell>,
+    notifier: Arc<Notifier>,
     database: Arc<Database>,
-    /// The bell's count when `wait_for_send` last returned.
-    seen_ring: AtomicU64,
+    /// How many notifications there were when `wait_for_send` last returned.
+    seen_notifications: AtomicU64,
     /// When `wait_for_send` last looked at the messages and returned.
     seen_at: AtomicI64,
 }
@@ -196,9 +200,10 @@ pub struct SqliteQueue {
 #[derive(Debug)]
 struct Delivery {
     messages: Vec<Received>,
-    /// Until then the delivery may be rolled back, and its receipts given to somebody else.
+    /// Set once the delivery is committed: before, it may be rolled back and its receipts given to
+    /// somebody else.
     committed: Arc<AtomicBool>,
-    bell: Arc<Bell>,
+    notifier: Arc<Notifier>,
     writer: WeakWriter,
 }
 
@@ -213,20 +218,20 @@ impl Drop for Delivery {
         if !self.committed.load(Ordering::Acquire) {
             return;
         }
-        let leases: Vec<_> = self
+        let deliveries: Vec<_> = self
             .messages
             .iter()
-            .filter_map(|message| Lease::parse(&message.receipt))
+            .filter_map(|message| DeliveryId::parse(&message.receipt))
             .collect();
-        if leases.is_empty() {
+        if deliveries.is_empty() {
             return;
         }
-        let bell = Arc::clone(&self.bell);
+        let notifier = Arc::clone(&self.notifier);
         self.writer.post(move |db| {
-            store::undo_receive(db, bell.queue, &leases, now())?;
+            store::undo_receive(db, notifier.queue, &deliveries, now())?;
             Ok(Done {
                 value: (),
-                effects: vec![Effect::Ring(Arc::clone(&bell))],
+                effects: vec![Effect::Notify(Arc::clone(&notifier))],
             })
         });
     }
@@ -246,9 +251,9 @@ impl SqliteQueue {
         })
     }
 
-    async fn attempt(&self, max: usize) -> Result<Attempt, QueueError> {
+    async fn try_receive(&self, max: usize) -> Result<Attempt, QueueError> {
         let id = self.id;
-        let look = move |db: &Connection| {
+        let read = move |db: &Connection| {
             let now = now();
             Ok(match store::next_visible_at(db, id, now)? {
                 None => Some(Attempt::Missing),
@@ -256,16 +261,16 @@ impl SqliteQueue {
                 Some(next_visible_at) => Some(Attempt::Empty { next_visible_at }),
             })
         };
-        let bell = Arc::clone(&self.bell);
-        let bells = Arc::clone(&self.database.bells);
+        let notifier = Arc::clone(&self.notifier);
+        let notifiers = Arc::clone(&self.database.notifiers);
         let weak = self.database.writer.weak();
         let write = move |db: &Connection| {
             let Some(delivered) = store::receive(db, id, max, now())? else {
-                return Ok(Done::quiet(Attempt::Missing));
+                return Ok(Done::without_effects(Attempt::Missing));
             };
             let moved_to = delivered
                 .moved_to
-                .map(|queue| Effect::Ring(bells.get(queue)));
+                .map(|queue| Effect::Notify(notifiers.get(queue)));
             let mut effects: Vec<_> = moved_to.into_iter().collect();
             let value = if delivered.messages.is_empty() {
                 Attempt::Empty {
@@ -277,17 +282,17 @@ impl SqliteQueue {
                 Attempt::Delivered(Delivery {
                     messages: delivered.messages,
                     committed,
-                    bell: Arc::clone(&bell),
+                    notifier: Arc::clone(&notifier),
                     writer: weak.clone(),
                 })
             };
             Ok(Done { value, effects })
         };
-        self.database.writer.look_or_write(look, write).await
+        self.database.writer.read_or_write(read, write).await
     }
 
-    fn leases(receipts: &[Receipt]) -> Vec<Option<Lease>> {
-        receipts.iter().map(Lease::parse).collect()
+    fn deliveries(receipts: &[Receipt]) -> Vec<Option<DeliveryId>> {
+        receipts.iter().map(DeliveryId::parse).collect()
     }
 
     fn outcomes(held: Vec<bool>) -> Vec<Result<(), QueueError>> {
@@ -302,14 +307,18 @@ impl SqliteQueue {
     }
 }
 
-/// Waits for the bell, the time a message becomes visible, a re-check, or the deadline.
-async fn doze(ears: &mut Ears, next_visible_at: Option<Millis>, deadline: Instant) {
-    let until_visible = next_visible_at.map_or(ears.recheck, |at| {
+/// Waits for a notification, the time a message becomes visible, a re-check, or the deadline.
+async fn wait_for_notification(
+    listener: &mut Listener,
+    next_visible_at: Option<Millis>,
+    deadline: Instant,
+) {
+    let until_visible = next_visible_at.map_or(listener.recheck, |at| {
         Duration::from_millis(u64::try_from(at - now()).unwrap_or(0).max(1))
     });
-    let until = deadline.min(Instant::now() + until_visible.min(ears.recheck));
-    // The sender of rings lives in the handle, and a time-out is as good as a ring.
-    let _ = timeout_at(until, ears.rings.changed()).await;
+    let until = deadline.min(Instant::now() + until_visible.min(listener.recheck));
+    // The sender lives in the handle, and a time-out is as good as a notification.
+    let _ = timeout_at(until, listener.notifications.changed()).await;
 }
 
 #[async_trait]
@@ -318,22 +327,19 @@ impl Queue for SqliteQueue {
         &self.name
     }
 
-    async fn send(
-        &self,
-        messages: &[Outgoing],
-    ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError> {
+    async fn send(&self, messages: &[Outgoing]) -> BatchResult<MessageId> {
         check_messages(messages)?;
         if messages.is_empty() {
             return Ok(Vec::new());
         }
         let messages = messages.to_vec();
-        let bell = Arc::clone(&self.bell);
+        let notifier = Arc::clone(&self.notifier);
         let sent = self.database.writer.write(move |db| {
-            let sent = store::send(db, bell.queue, &messages, now())?;
-            let ring = sent.as_ref().map(|_| Effect::Ring(Arc::clone(&bell)));
+            let sent = store::send(db, notifier.queue, &messages, now())?;
+            let notify = sent.as_ref().map(|_| Effect::Notify(Arc::clone(&notifier)));
             Ok(Done {
                 value: sent,
-                effects: ring.into_iter().collect(),
+                effects: notify.into_iter().collect(),
             })
         });
         Ok(self.found(sent.await?)?.into_iter().map(Ok).collect())
@@ -344,54 +350,51 @@ impl Queue for SqliteQueue {
             return Ok(Vec::new());
         }
         let deadline = Instant::now() + wait.min(MAX_WAIT);
-        let mut ears = self.bell.ears();
+        let mut listener = self.notifier.try_listen();
         loop {
-            match self.attempt(max.min(MAX_BATCH)).await? {
+            match self.try_receive(max.min(MAX_BATCH)).await? {
                 Attempt::Missing => return self.found(None),
                 Attempt::Delivered(delivery) => return Ok(delivery.take()),
                 Attempt::Empty { .. } if Instant::now() >= deadline => return Ok(Vec::new()),
-                Attempt::Empty { next_visible_at } => match &mut ears {
-                    // What was sent before somebody listens is found by one more look.
-                    none @ None => *none = Some(self.bell.listen().await),
-                    Some(ears) => doze(ears, next_visible_at, deadline).await,
+                Attempt::Empty { next_visible_at } => match &mut listener {
+                    // What was sent before somebody listens is found by one more attempt.
+                    none @ None => *none = Some(self.notifier.listen().await),
+                    Some(listener) => {
+                        wait_for_notification(listener, next_visible_at, deadline).await;
+                    }
                 },
             }
         }
     }
 
-    async fn delete(
-        &self,
-        receipts: &[Receipt],
-    ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+    async fn delete(&self, receipts: &[Receipt]) -> BatchResult<()> {
         check_entries(receipts.len())?;
         if receipts.is_empty() {
             return Ok(Vec::new());
         }
-        let (id, leases) = (self.id, Self::leases(receipts));
-        let write = move |db: &Connection| Ok(Done::quiet(store::delete(db, id, &leases)?));
+        let (id, deliveries) = (self.id, Self::deliveries(receipts));
+        let write =
+            move |db: &Connection| Ok(Done::without_effects(store::delete(db, id, &deliveries)?));
         Ok(Self::outcomes(
             self.found(self.database.writer.write(write).await?)?,
         ))
     }
 
-    async fn extend(
-        &self,
-        receipts: &[Receipt],
-        visibility: Duration,
-    ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+    async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> BatchResult<()> {
         check_entries(receipts.len())?;
         check_visibility(visibility)?;
         if receipts.is_empty() {
             return Ok(Vec::new());
         }
-        let (bell, leases) = (Arc::clone(&self.bell), Self::leases(receipts));
+        let (notifier, deliveries) = (Arc::clone(&self.notifier), Self::deliveries(receipts));
         let extended = self.database.writer.write(move |db| {
-            let extended = store::extend(db, bell.queue, &leases, millis(visibility), now())?;
+            let extended =
+                store::extend(db, notifier.queue, &deliveries, millis(visibility), now())?;
             let sooner = extended.as_ref().is_some_and(|extended| extended.sooner);
-            let ring = sooner.then(|| Effect::Ring(Arc::clone(&bell)));
+            let notify = sooner.then(|| Effect::Notify(Arc::clone(&notifier)));
             Ok(Done {
                 value: extended,
-                effects: ring.into_iter().collect(),
+                effects: notify.into_iter().collect(),
             })
         });
         Ok(Self::outcomes(self.found(extended.await?)?.held))
@@ -401,8 +404,11 @@ impl Queue for SqliteQueue {
         let id = self.id;
         let last = self.database.read(store::last_message).await?;
         loop {
-            let step =
-                move |db: &Connection| Ok(Done::quiet(store::purge(db, id, last, PURGE_STEP)?));
+            let step = move |db: &Connection| {
+                Ok(Done::without_effects(store::purge(
+                    db, id, last, PURGE_STEP,
+                )?))
+            };
             if self.found(self.database.writer.write(step).await?)? < PURGE_STEP as usize {
                 return Ok(());
             }
@@ -421,9 +427,9 @@ impl Queue for SqliteQueue {
 
     async fn wait_for_send(&self, timeout: Duration) -> Result<(), QueueError> {
         let deadline = Instant::now() + timeout;
-        let mut ears = self.bell.listen().await;
+        let mut listener = self.notifier.listen().await;
         loop {
-            let ring = *ears.rings.borrow_and_update();
+            let notifications = *listener.notifications.borrow_and_update();
             let looked_at = now();
             let (id, since) = (self.id, self.seen_at.load(Ordering::Relaxed));
             let arrivals = self
@@ -431,25 +437,26 @@ impl Queue for SqliteQueue {
                 .read(move |db| store::arrivals(db, id, since, looked_at))
                 .await?;
             let (arrived, next_visible_at) = self.found(arrivals)?;
-            let rung = ring > self.seen_ring.load(Ordering::Relaxed);
-            if rung || arrived || Instant::now() >= deadline {
-                self.seen_ring.fetch_max(ring, Ordering::Relaxed);
+            let notified = notifications > self.seen_notifications.load(Ordering::Relaxed);
+            if notified || arrived || Instant::now() >= deadline {
+                self.seen_notifications
+                    .fetch_max(notifications, Ordering::Relaxed);
                 // More may come in this very millisecond: rather one return too many.
                 self.seen_at.fetch_max(looked_at - 1, Ordering::Relaxed);
                 return Ok(());
             }
-            doze(&mut ears, next_visible_at, deadline).await;
+            wait_for_notification(&mut listener, next_visible_at, deadline).await;
         }
     }
 
     async fn remove(&self) -> Result<(), QueueError> {
-        let bell = Arc::clone(&self.bell);
+        let notifier = Arc::clone(&self.notifier);
         let removed = self.database.writer.write(move |db| {
-            let removed = store::remove(db, bell.queue)?;
-            let silence = removed.then(|| Effect::Remove(Arc::clone(&bell)));
+            let removed = store::remove(db, notifier.queue)?;
+            let gone = removed.then(|| Effect::Remove(Arc::clone(&notifier)));
             Ok(Done {
                 value: removed,
-                effects: silence.into_iter().collect(),
+                effects: gone.into_iter().collect(),
             })
         });
         self.found(removed.await?.then_some(()))

@@ -7,9 +7,13 @@ use rusqlite::Connection;
 
 use super::{
     schema,
-    store::{self, Lease, Millis, QueueId},
+    store::{self, DeliveryId, Millis, QueueId},
 };
-use crate::{MAX_RETENTION, Outgoing, QueueOptions, Received, Redrive};
+use crate::{
+    limits::MAX_RETENTION,
+    message::{Outgoing, Received},
+    queue::{QueueOptions, Redrive},
+};
 
 const VISIBILITY: Millis = 1_000;
 const RETENTION: Millis = 60_000;
@@ -176,16 +180,16 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Delete(_) | Step::Extend(..) if receipts.is_empty() => {}
             Step::Delete(index) => {
                 let receipt = index.get(&receipts);
-                let lease = [Lease::parse(&receipt.receipt)];
-                let deleted = store::delete(&db, queue, &lease).expect("delete");
+                let delivery = [DeliveryId::parse(&receipt.receipt)];
+                let deleted = store::delete(&db, queue, &delivery).expect("delete");
                 let held = model.held(receipt);
                 prop_assert_eq!(deleted.expect("a queue"), [held.is_some()]);
                 held.map(|at| model.live.remove(at));
             }
             Step::Extend(index, ms) => {
                 let receipt = index.get(&receipts);
-                let lease = [Lease::parse(&receipt.receipt)];
-                let extended = store::extend(&db, queue, &lease, ms, now).expect("extend");
+                let delivery = [DeliveryId::parse(&receipt.receipt)];
+                let extended = store::extend(&db, queue, &delivery, ms, now).expect("extend");
                 let held = model
                     .held(receipt)
                     .filter(|&at| model.live[at].visible_at > now);
@@ -197,11 +201,11 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Undo => {
                 // Nobody has seen these receipts, so they are no longer known to anybody.
                 receipts.truncate(receipts.len() - last.len());
-                let leases: Vec<_> = last
+                let deliveries: Vec<_> = last
                     .iter()
-                    .filter_map(|message| Lease::parse(&message.receipt))
+                    .filter_map(|message| DeliveryId::parse(&message.receipt))
                     .collect();
-                store::undo_receive(&db, queue, &leases, now).expect("undo");
+                store::undo_receive(&db, queue, &deliveries, now).expect("undo");
                 for message in last.drain(..) {
                     if let Some(at) = model.held(&message) {
                         model.live[at].receives -= 1;

@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
-use crate::QueueError;
+use super::failure::is_busy;
+use crate::error::QueueError;
 
 /// How long a writer waits for the writers of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -144,34 +145,6 @@ fn upgrade(db: &mut Connection) -> Result<(), QueueError> {
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
     Ok(())
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
-}
-
-impl From<rusqlite::Error> for QueueError {
-    fn from(error: rusqlite::Error) -> Self {
-        let temporary = matches!(
-            error.sqlite_error_code(),
-            Some(
-                ErrorCode::DatabaseBusy
-                    | ErrorCode::DatabaseLocked
-                    | ErrorCode::DiskFull
-                    | ErrorCode::SystemIoFailure
-                    | ErrorCode::OutOfMemory
-            )
-        );
-        let source = error.into();
-        if temporary {
-            Self::Unavailable { source }
-        } else {
-            Self::Refused { source }
-        }
-    }
 }
 
 #[cfg(test)]

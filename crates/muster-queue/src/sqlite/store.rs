@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension, params, types::Type};
 
-use crate::{MAX_RETENTION, MessageId, Outgoing, QueueOptions, Receipt, Received};
+use crate::{
+    limits::MAX_RETENTION,
+    message::{MessageId, Outgoing, Receipt, Received},
+    queue::QueueOptions,
+};
 
 /// Names a queue within the file. Never used twice.
 pub(super) type QueueId = i64;
@@ -19,27 +23,28 @@ pub(super) type Millis = i64;
 /// Visibility of a dead-letter queue until somebody opens it with options of its own.
 const DEAD_LETTER_VISIBILITY_MS: Millis = 30_000;
 
-/// Messages that one receive gives up or lets expire before it answers.
+/// Messages that one receive moves to the dead-letter queue or deletes as expired before it answers.
 const MAX_DISCARDS: usize = 100;
 
-/// What a receipt says: the message, and which of its deliveries.
+/// Names one delivery of a message; a receipt is its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lease {
+pub(super) struct DeliveryId {
     message: i64,
-    delivery: i64,
+    /// The message's receive count at this delivery.
+    receive_count: i64,
 }
 
-impl Lease {
+impl DeliveryId {
     pub(super) fn parse(receipt: &Receipt) -> Option<Self> {
-        let (message, delivery) = receipt.0.split_once('.')?;
+        let (message, receive_count) = receipt.0.split_once('.')?;
         Some(Self {
             message: message.parse().ok()?,
-            delivery: delivery.parse().ok()?,
+            receive_count: receive_count.parse().ok()?,
         })
     }
 
     fn receipt(self) -> Receipt {
-        Receipt(format!("{}.{}", self.message, self.delivery))
+        Receipt(format!("{}.{}", self.message, self.receive_count))
     }
 }
 
@@ -56,7 +61,7 @@ pub(super) struct Delivered {
 /// What an extend did.
 #[derive(Debug)]
 pub(super) struct Extended {
-    /// Whether each lease was still held.
+    /// Whether each delivery was still held.
     pub(super) held: Vec<bool>,
     /// Whether a message becomes visible earlier than it would have.
     pub(super) sooner: bool,
@@ -153,11 +158,11 @@ fn exists(db: &Connection, queue: QueueId) -> rusqlite::Result<bool> {
 }
 
 /// Writes attributes as a JSON object; none as NULL, which takes no byte of the row.
-fn written(attributes: &BTreeMap<String, String>) -> Option<String> {
+fn attributes_to_json(attributes: &BTreeMap<String, String>) -> Option<String> {
     (!attributes.is_empty()).then(|| serde_json::json!(attributes).to_string())
 }
 
-fn read(attributes: Option<String>) -> rusqlite::Result<BTreeMap<String, String>> {
+fn attributes_from_json(attributes: Option<String>) -> rusqlite::Result<BTreeMap<String, String>> {
     let Some(attributes) = attributes else {
         return Ok(BTreeMap::new());
     };
@@ -181,7 +186,7 @@ pub(super) fn send(
     messages
         .iter()
         .map(|message| {
-            let attributes = written(&message.attributes);
+            let attributes = attributes_to_json(&message.attributes);
             let id = insert.insert(params![queue, now, message.body, attributes])?;
             Ok(MessageId(id.to_string()))
         })
@@ -240,7 +245,7 @@ pub(super) fn receive(
                     row.get::<_, Millis>(1)?,
                     row.get::<_, i64>(2)?,
                     row.get::<_, String>(3)?,
-                    read(row.get(4)?)?,
+                    attributes_from_json(row.get(4)?)?,
                 ))
             })
             .optional()?;
@@ -260,16 +265,16 @@ pub(super) fn receive(
             discards += 1;
         } else {
             hide.execute([message, visible_at])?;
-            let lease = Lease {
+            let delivery = DeliveryId {
                 message,
-                delivery: receives + 1,
+                receive_count: receives + 1,
             };
             delivered.messages.push(Received {
                 id: MessageId(message.to_string()),
-                receipt: lease.receipt(),
+                receipt: delivery.receipt(),
                 body,
                 attributes,
-                receive_count: u32::try_from(lease.delivery).unwrap_or(u32::MAX),
+                receive_count: u32::try_from(delivery.receive_count).unwrap_or(u32::MAX),
             });
         }
     }
@@ -279,28 +284,28 @@ pub(super) fn receive(
     Ok(Some(delivered))
 }
 
-/// Takes a delivery back that nobody saw, as if it had not happened.
+/// Undoes deliveries that nobody has seen: their receive counts too are as before.
 pub(super) fn undo_receive(
     db: &Connection,
     queue: QueueId,
-    leases: &[Lease],
+    deliveries: &[DeliveryId],
     now: Millis,
 ) -> rusqlite::Result<()> {
     let mut restore = db.prepare_cached(
         "UPDATE messages SET visible_at = ?4, receive_count = receive_count - 1
          WHERE id = ?2 AND queue = ?1 AND receive_count = ?3",
     )?;
-    for lease in leases {
-        restore.execute([queue, lease.message, lease.delivery, now])?;
+    for delivery in deliveries {
+        restore.execute([queue, delivery.message, delivery.receive_count, now])?;
     }
     Ok(())
 }
 
-/// Says for each lease whether it was held and its message is now deleted.
+/// Says for each delivery whether it was held and its message is now deleted.
 pub(super) fn delete(
     db: &Connection,
     queue: QueueId,
-    leases: &[Option<Lease>],
+    deliveries: &[Option<DeliveryId>],
 ) -> rusqlite::Result<Option<Vec<bool>>> {
     if !exists(db, queue)? {
         return Ok(None);
@@ -308,11 +313,13 @@ pub(super) fn delete(
     let mut delete = db.prepare_cached(
         "DELETE FROM messages WHERE id = ?2 AND queue = ?1 AND receive_count = ?3",
     )?;
-    leases
+    deliveries
         .iter()
-        .map(|lease| match lease {
+        .map(|delivery| match delivery {
             None => Ok(false),
-            Some(lease) => Ok(delete.execute([queue, lease.message, lease.delivery])? == 1),
+            Some(delivery) => {
+                Ok(delete.execute([queue, delivery.message, delivery.receive_count])? == 1)
+            }
         })
         .collect::<rusqlite::Result<_>>()
         .map(Some)
@@ -321,7 +328,7 @@ pub(super) fn delete(
 pub(super) fn extend(
     db: &Connection,
     queue: QueueId,
-    leases: &[Option<Lease>],
+    deliveries: &[Option<DeliveryId>],
     visibility_ms: Millis,
     now: Millis,
 ) -> rusqlite::Result<Option<Extended>> {
@@ -335,16 +342,17 @@ pub(super) fn extend(
     let mut hide = db.prepare_cached("UPDATE messages SET visible_at = ?2 WHERE id = ?1")?;
     let until = now + visibility_ms;
     let mut extended = Extended {
-        held: Vec::with_capacity(leases.len()),
+        held: Vec::with_capacity(deliveries.len()),
         sooner: false,
     };
-    for lease in leases {
-        let before = match lease {
+    for delivery in deliveries {
+        let before = match delivery {
             None => None,
-            Some(lease) => find
-                .query_row([queue, lease.message, lease.delivery, now], |row| {
-                    Ok((lease.message, row.get::<_, Millis>(0)?))
-                })
+            Some(delivery) => find
+                .query_row(
+                    [queue, delivery.message, delivery.receive_count, now],
+                    |row| Ok((delivery.message, row.get::<_, Millis>(0)?)),
+                )
                 .optional()?,
         };
         if let Some((message, visible_at)) = before {

@@ -3,7 +3,7 @@
 //! While a transaction runs, further jobs gather and become the next transaction together, so
 //! throughput grows with load and the async runtime never waits for the disk.
 //!
-//! Invariant: a caller hears of success only after the commit, and bells ring only after it.
+//! Invariant: a caller is told of success, and listeners are notified, only after the commit.
 
 use std::{
     sync::{
@@ -18,13 +18,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    bell::Bell,
+    notification::Notifier,
     store::{self, Millis},
 };
-use crate::QueueError;
+use crate::error::QueueError;
 
-/// Jobs that wait for the thread before callers wait to hand theirs in.
-const BACKLOG: usize = 1024;
+/// Jobs that wait for the thread; with more, callers wait.
+const QUEUED_JOBS: usize = 1024;
 
 /// Jobs in one transaction, which other processes wait for.
 const MAX_JOBS: usize = 128;
@@ -45,9 +45,11 @@ pub(super) fn now() -> Millis {
 /// What happens after the commit.
 #[derive(Debug)]
 pub(super) enum Effect {
-    Ring(Arc<Bell>),
-    Remove(Arc<Bell>),
-    /// Tells a value that what it stands for is so.
+    /// Wakes those who wait on a queue.
+    Notify(Arc<Notifier>),
+    /// Wakes those who wait on a queue that is gone.
+    Remove(Arc<Notifier>),
+    /// Sets a flag.
     Confirm(Arc<AtomicBool>),
 }
 
@@ -59,7 +61,7 @@ pub(super) struct Done<T> {
 }
 
 impl<T> Done<T> {
-    pub(super) fn quiet(value: T) -> Self {
+    pub(super) fn without_effects(value: T) -> Self {
         Self {
             value,
             effects: Vec::new(),
@@ -68,11 +70,11 @@ impl<T> Done<T> {
 }
 
 /// Work for the thread. It may run again when its transaction fails.
-pub(super) trait Job: Send {
+trait Job: Send {
     /// Says whether nobody waits for the job any more.
     fn is_abandoned(&self) -> bool;
     /// Reads first, and says whether that was all: then there is no transaction.
-    fn look(&mut self, db: &Connection) -> rusqlite::Result<bool>;
+    fn read(&mut self, db: &Connection) -> rusqlite::Result<bool>;
     /// Writes within a transaction.
     fn write(&mut self, db: &Connection) -> rusqlite::Result<()>;
     /// Takes what is to happen after the commit.
@@ -81,10 +83,10 @@ pub(super) trait Job: Send {
     fn settle(self: Box<Self>, failure: Option<QueueError>);
 }
 
-type Look<T> = Box<dyn FnMut(&Connection) -> rusqlite::Result<Option<T>> + Send>;
+type Read<T> = Box<dyn FnMut(&Connection) -> rusqlite::Result<Option<T>> + Send>;
 
 struct Call<T, W> {
-    look: Option<Look<T>>,
+    read: Option<Read<T>>,
     write: W,
     done: Option<Done<T>>,
     reply: Option<oneshot::Sender<Result<T, QueueError>>>,
@@ -99,9 +101,9 @@ where
         self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
-    fn look(&mut self, db: &Connection) -> rusqlite::Result<bool> {
-        if let Some(look) = &mut self.look {
-            self.done = look(db)?.map(Done::quiet);
+    fn read(&mut self, db: &Connection) -> rusqlite::Result<bool> {
+        if let Some(read) = &mut self.read {
+            self.done = read(db)?.map(Done::without_effects);
         }
         Ok(self.done.is_some())
     }
@@ -146,7 +148,7 @@ pub(super) struct WeakWriter(mpsc::WeakSender<Box<dyn Job>>);
 
 impl Writer {
     pub(super) fn start(db: Connection) -> std::io::Result<Self> {
-        let (jobs, inbox) = mpsc::channel(BACKLOG);
+        let (jobs, inbox) = mpsc::channel(QUEUED_JOBS);
         thread::Builder::new()
             .name("muster-queue".to_owned())
             .spawn(move || run(db, inbox))?;
@@ -166,24 +168,24 @@ impl Writer {
         self.call(None, write).await
     }
 
-    /// Reads first, and writes only if `look` returned nothing.
-    pub(super) async fn look_or_write<T, L, W>(&self, look: L, write: W) -> Result<T, QueueError>
+    /// Reads first, and writes only if `read` returned nothing.
+    pub(super) async fn read_or_write<T, L, W>(&self, read: L, write: W) -> Result<T, QueueError>
     where
         T: Send + 'static,
         L: FnMut(&Connection) -> rusqlite::Result<Option<T>> + Send + 'static,
         W: FnMut(&Connection) -> rusqlite::Result<Done<T>> + Send + 'static,
     {
-        self.call(Some(Box::new(look)), write).await
+        self.call(Some(Box::new(read)), write).await
     }
 
-    async fn call<T, W>(&self, look: Option<Look<T>>, write: W) -> Result<T, QueueError>
+    async fn call<T, W>(&self, read: Option<Read<T>>, write: W) -> Result<T, QueueError>
     where
         T: Send + 'static,
         W: FnMut(&Connection) -> rusqlite::Result<Done<T>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let call = Call {
-            look,
+            read,
             write,
             done: None,
             reply: Some(reply),
@@ -201,7 +203,7 @@ impl WeakWriter {
     {
         if let Some(jobs) = self.0.upgrade() {
             let call = Call {
-                look: None,
+                read: None,
                 write,
                 done: None,
                 reply: None,
@@ -237,7 +239,7 @@ fn serve(db: &mut Connection, jobs: Vec<Box<dyn Job>>) -> bool {
         if job.is_abandoned() {
             continue;
         }
-        match job.look(db) {
+        match job.read(db) {
             Ok(true) => job.settle(None),
             Ok(false) => writes.push(job),
             Err(error) => job.settle(Some(error.into())),
@@ -275,17 +277,17 @@ fn commit(db: &mut Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()
     tx.commit()
 }
 
-/// Rings, so that receivers elsewhere are on their way, and then answers.
+/// Notifies first, so that receivers elsewhere are on their way, and then answers.
 fn conclude(mut jobs: Vec<Box<dyn Job>>) {
-    let mut rung = Vec::new();
+    let mut notified = Vec::new();
     for effect in jobs.iter_mut().flat_map(|job| job.effects()) {
         match effect {
-            Effect::Ring(bell) if rung.contains(&bell.queue) => {}
-            Effect::Ring(bell) => {
-                bell.ring();
-                rung.push(bell.queue);
+            Effect::Notify(notifier) if notified.contains(&notifier.queue) => {}
+            Effect::Notify(notifier) => {
+                notifier.notify();
+                notified.push(notifier.queue);
             }
-            Effect::Remove(bell) => bell.remove(),
+            Effect::Remove(notifier) => notifier.remove(),
             Effect::Confirm(committed) => committed.store(true, Ordering::Release),
         }
     }

@@ -1,18 +1,22 @@
-//! What a queue's options are in SQS's own terms, and where a queue differs from them.
+//! Queue options as attributes of SQS, and which attributes of a queue differ from them.
 
 use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_sqs::types::QueueAttributeName;
 
-use super::seconds;
-use crate::{MAX_BODY_BYTES, MAX_RETENTION, QueueOptions};
+use super::time::seconds;
+use crate::{
+    limits::{MAX_BODY_BYTES, MAX_RETENTION},
+    queue::QueueOptions,
+};
 
 /// Attributes as the service takes and returns them.
 pub(super) type Attributes = HashMap<QueueAttributeName, String>;
 
-/// Returns what a queue with these options has; `dead_letter` is the ARN of its dead-letter queue.
+/// Returns the attributes of a queue with these options; `dead_letter` is the ARN of its dead-letter
+/// queue.
 pub(super) fn wanted(options: &QueueOptions, dead_letter: Option<&str>) -> Attributes {
-    let mut wanted = kept_for(options.retention);
+    let mut wanted = retained_for(options.retention);
     wanted.insert(
         QueueAttributeName::VisibilityTimeout,
         seconds(options.visibility_timeout),
@@ -27,12 +31,12 @@ pub(super) fn wanted(options: &QueueOptions, dead_letter: Option<&str>) -> Attri
     wanted
 }
 
-/// Returns what a dead-letter queue has that is made beside its source.
+/// Returns the attributes of a dead-letter queue that is made beside its source.
 pub(super) fn dead_letter() -> Attributes {
-    kept_for(MAX_RETENTION)
+    retained_for(MAX_RETENTION)
 }
 
-fn kept_for(retention: Duration) -> Attributes {
+fn retained_for(retention: Duration) -> Attributes {
     HashMap::from([
         (
             QueueAttributeName::MessageRetentionPeriod,
@@ -79,7 +83,7 @@ pub(super) fn policy(json: &str) -> Option<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Redrive;
+    use crate::queue::Redrive;
 
     const ARN: &str = "arn:aws:sqs:eu-central-1:123456789012:dead";
 

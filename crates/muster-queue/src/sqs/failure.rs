@@ -1,7 +1,7 @@
-//! What SQS says when it says no, as the decision a caller makes.
+//! SQS's errors, mapped by their codes to the decision that a caller makes.
 //!
-//! Invariant: AWS's own code and sentence stand in the source chain of every refusal, and where the
-//! service is in that of every call that had no answer.
+//! Invariant: the source chain of every refusal holds AWS's own code and message, and that of every
+//! call without an answer names the service.
 
 use std::error::Error;
 
@@ -9,12 +9,11 @@ use aws_sdk_sqs::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
     operation::RequestId,
-    types::BatchResultErrorEntry,
 };
 
-use crate::{QueueError, SourceError};
+use crate::error::{QueueError, SourceError};
 
-/// What the service said.
+/// An error that the service answered.
 #[derive(Debug, thiserror::Error)]
 #[error("{code}: {message} (HTTP {status}, request {request})")]
 struct Refusal {
@@ -32,17 +31,17 @@ struct NoAnswer<E: Error + 'static> {
     source: E,
 }
 
-/// Maps the failure of a whole call to the service that is at `service`.
+/// Maps the failure of a whole call; `service` says where the service is.
 pub(super) fn failure<E>(service: &str, queue: &str, error: SdkError<E, HttpResponse>) -> QueueError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     match &error {
         SdkError::ServiceError(answer) => {
-            let said = answer.err().meta();
+            let meta = answer.err().meta();
             let refusal = Refusal {
-                code: said.code().unwrap_or("no code").to_owned(),
-                message: said.message().unwrap_or("no message").to_owned(),
+                code: meta.code().unwrap_or("no code").to_owned(),
+                message: meta.message().unwrap_or("no message").to_owned(),
                 status: answer.raw().status().as_u16(),
                 request: error.request_id().unwrap_or("without id").to_owned(),
             };
@@ -65,9 +64,11 @@ where
     }
 }
 
-fn classify(queue: &str, code: &str, status: u16, source: SourceError) -> QueueError {
+/// Maps an error code of SQS, and the HTTP status where the code is another.
+pub(super) fn classify(queue: &str, code: &str, status: u16, source: SourceError) -> QueueError {
     let queue = queue.to_owned();
-    // Older servers put a namespace before the code.
+    // SQS also answers the code of its former query protocol, which has a namespace before it, and
+    // the SDK prefers that.
     match code.rsplit(['.', '#']).next().unwrap_or(code) {
         "QueueDoesNotExist" | "NonExistentQueue" => QueueError::NotFound {
             queue,
@@ -88,48 +89,6 @@ fn classify(queue: &str, code: &str, status: u16, source: SourceError) -> QueueE
     }
 }
 
-/// Maps the failure of one entry of a batch to its place in the batch.
-pub(super) fn entry_failure<T>(entry: BatchResultErrorEntry) -> (String, Result<T, QueueError>) {
-    let message = entry.message.unwrap_or_default();
-    let expired = entry.code == "InvalidParameterValue" && message.contains("eceipt handle");
-    let error = if expired {
-        QueueError::ReceiptExpired
-    } else {
-        let source = format!("{}: {message}", entry.code).into();
-        classify(
-            "",
-            &entry.code,
-            if entry.sender_fault { 400 } else { 500 },
-            source,
-        )
-    };
-    (entry.id, Err(error))
-}
-
-/// Puts the entries of an answer into the order of the request.
-pub(super) fn outcomes<T>(
-    entries: usize,
-    answers: impl Iterator<Item = (String, Result<T, QueueError>)>,
-) -> Vec<Result<T, QueueError>> {
-    let mut outcomes: Vec<_> = (0..entries)
-        .map(|_| {
-            Err(QueueError::Unavailable {
-                source: "the answer lacks this entry".into(),
-            })
-        })
-        .collect();
-    for (id, outcome) in answers {
-        if let Some(place) = id
-            .parse()
-            .ok()
-            .and_then(|index: usize| outcomes.get_mut(index))
-        {
-            *place = outcome;
-        }
-    }
-    outcomes
-}
-
 /// An answer that the protocol does not allow.
 pub(super) fn unexpected(what: impl Into<SourceError>) -> QueueError {
     QueueError::Refused {
@@ -143,7 +102,7 @@ mod tests {
 
     #[test]
     fn codes_become_decisions() {
-        let of = |code, status| classify("q", code, status, "said no".into());
+        let of = |code, status| classify("q", code, status, "refused".into());
         for code in [
             "QueueDoesNotExist",
             "AWS.SimpleQueueService.NonExistentQueue",
@@ -178,25 +137,5 @@ mod tests {
         ));
         let purge = of("AWS.SimpleQueueService.PurgeQueueInProgress", 403);
         assert!(matches!(purge, QueueError::PurgeInProgress { .. }));
-    }
-
-    #[test]
-    fn entries_keep_the_order_of_the_request() {
-        let failed = BatchResultErrorEntry::builder()
-            .id("0")
-            .sender_fault(true)
-            .code("InvalidParameterValue")
-            .message("Value x for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.")
-            .build()
-            .expect("all fields are set");
-        let answers = [
-            ("2".to_owned(), Ok(2)),
-            entry_failure(failed),
-            ("9".to_owned(), Ok(9)),
-        ];
-        let outcomes = outcomes(3, answers.into_iter());
-        assert!(matches!(outcomes[0], Err(QueueError::ReceiptExpired)));
-        assert!(matches!(outcomes[1], Err(QueueError::Unavailable { .. })));
-        assert!(matches!(outcomes[2], Ok(2)));
     }
 }

@@ -20,25 +20,25 @@ use uuid::Uuid;
 pub use self::{attributes::*, outbox::*};
 
 /// Longer than any test waits for something that happens.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// Longer than any test runs: a message with this timeout does not come back by itself.
 const LONG: Duration = Duration::from_secs(600);
 
-/// Runs every test of the suite on what `$place` returns, `None` to skip.
+/// Runs every test of the suite on the backend that `$backend` returns, `None` to skip.
 macro_rules! suite {
-    ($place:path: $($test:ident)*) => {
+    ($backend:path: $($test:ident)*) => {
         $(
             #[tokio::test]
             async fn $test() {
-                if let Some(place) = $place().await {
-                    conformance::$test(&*place.queues).await;
+                if let Some(backend) = $backend().await {
+                    conformance::$test(&*backend.queues).await;
                 }
             }
         )*
     };
-    ($place:path) => {
-        suite! { $place:
+    ($backend:path) => {
+        suite! { $backend:
             a_message_is_received_once_and_deleted
             a_batch_of_ten_passes_and_eleven_are_refused
             nothing_is_delivered_twice_while_it_is_invisible
@@ -72,8 +72,8 @@ macro_rules! suite {
 
 pub(crate) use suite;
 
-/// Where the queues of a test are.
-pub struct Place {
+/// An implementation under test.
+pub struct Backend {
     pub queues: Arc<dyn Queues>,
     /// Keeps the folder of a file until the test ends.
     pub _folder: Option<tempfile::TempDir>,
@@ -128,7 +128,7 @@ pub fn receipts(received: &[Received]) -> Vec<Receipt> {
 
 /// Receives until there are `count`, and fails rather than wait for ever.
 pub async fn receive(queue: &dyn Queue, count: usize) -> Vec<Received> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     let mut received = Vec::new();
     while received.len() < count {
         assert!(
@@ -151,7 +151,7 @@ async fn assert_empty(queue: &dyn Queue, wait: Duration) {
 
 /// Waits until the counts, approximate as they are, say so.
 pub async fn counted(queue: &dyn Queue, visible: u64, in_flight: u64) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     let expected = Counts { visible, in_flight };
     loop {
         let counts = queue.counts().await.expect("count");
@@ -218,7 +218,7 @@ pub async fn a_batch_of_ten_passes_and_eleven_are_refused(queues: &dyn Queues) {
     );
     assert!(
         queue
-            .receive(0, PATIENCE)
+            .receive(0, LIMIT)
             .await
             .expect("receive none")
             .is_empty()
@@ -560,7 +560,7 @@ pub async fn a_removed_queue_is_gone(queues: &dyn Queues) {
     let gone = |error| matches!(error, Some(QueueError::NotFound { .. }));
     assert!(gone(queues.existing(queue.name()).await.err()));
     assert!(gone(queue.send(&messages(&["late"])).await.err()));
-    assert!(gone(queue.receive(1, PATIENCE).await.err()));
+    assert!(gone(queue.receive(1, LIMIT).await.err()));
     assert!(gone(queue.counts().await.err()));
 }
 

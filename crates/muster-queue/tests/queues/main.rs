@@ -3,7 +3,6 @@
 //! One binary, so that all tests of SQS share one server.
 
 mod conformance;
-mod gateway;
 mod processes;
 mod sqlite;
 mod sqs;

@@ -16,22 +16,22 @@ use std::{
 use muster_queue::{Queue, SqliteQueue, SqliteQueues};
 use tempfile::TempDir;
 
-use crate::conformance::{PATIENCE, counted, delete, messages, options, receive, send};
+use crate::conformance::{LIMIT, counted, delete, messages, options, receive, send};
 
 const VISIBILITY: Duration = Duration::from_secs(1);
 const FILE: &str = "queues.db";
 
-/// A process with a part to play, killed when dropped.
+/// Another process on the file, killed when dropped.
 struct Peer {
     process: Child,
-    said: mpsc::Receiver<String>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Peer {
-    fn start(part: &str, folder: &Path) -> Self {
+    fn start(role: &str, folder: &Path) -> Self {
         let mut process = Command::new(env::current_exe().expect("this binary"))
             .args(["--exact", "processes::peer", "--ignored", "--nocapture"])
-            .env("MUSTER_QUEUE_PART", part)
+            .env("MUSTER_QUEUE_ROLE", role)
             .env("MUSTER_QUEUE_FOLDER", folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -39,22 +39,22 @@ impl Peer {
             .spawn()
             .expect("start a peer");
         let stdout = process.stdout.take().expect("stdout is piped");
-        let (saying, said) = mpsc::channel();
-        thread::spawn(move || listen(stdout, &saying));
-        Self { process, said }
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || read_lines(stdout, &sender));
+        Self { process, lines }
     }
 
-    fn hear(&self) -> String {
-        self.said
-            .recv_timeout(PATIENCE)
-            .expect("the peer says something")
+    fn next_line(&self) -> String {
+        self.lines
+            .recv_timeout(LIMIT)
+            .expect("the peer prints a line")
     }
 
-    /// Kills it (`SIGKILL`) and returns what it had still said.
+    /// Kills it (`SIGKILL`) and returns the lines that it had still printed.
     fn kill(&mut self) -> Vec<String> {
         self.process.kill().expect("kill the peer");
         self.process.wait().expect("wait for the peer");
-        self.said.iter().collect()
+        self.lines.iter().collect()
     }
 }
 
@@ -66,33 +66,33 @@ impl Drop for Peer {
 }
 
 /// Passes on the whole lines of a peer, without those of the test harness it runs under.
-fn listen(stdout: ChildStdout, saying: &mpsc::Sender<String>) {
+fn read_lines(stdout: ChildStdout, lines: &mpsc::Sender<String>) {
     let mut stdout = BufReader::new(stdout);
     let mut line = String::new();
     while stdout.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-        if let Some((_, said)) = line.split_once('@')
-            && let Some(said) = said.strip_suffix('\n')
+        if let Some((_, printed)) = line.split_once('@')
+            && let Some(printed) = printed.strip_suffix('\n')
         {
-            let _ = saying.send(said.to_owned());
+            let _ = lines.send(printed.to_owned());
         }
         line.clear();
     }
 }
 
-fn say(what: &str) {
+fn print_line(line: &str) {
     let mut stdout = std::io::stdout().lock();
     stdout
-        .write_all(format!("@{what}\n").as_bytes())
-        .expect("say something");
-    stdout.flush().expect("say something");
+        .write_all(format!("@{line}\n").as_bytes())
+        .expect("print a line");
+    stdout.flush().expect("print a line");
 }
 
 /// Not a test: what the peers run. Alone it does nothing.
 #[tokio::test]
-#[ignore = "a part of the other tests"]
+#[ignore = "is run by the other tests"]
 async fn peer() {
-    let (Ok(part), Some(folder)) = (
-        env::var("MUSTER_QUEUE_PART"),
+    let (Ok(role), Some(folder)) = (
+        env::var("MUSTER_QUEUE_ROLE"),
         env::var_os("MUSTER_QUEUE_FOLDER"),
     ) else {
         return;
@@ -107,12 +107,12 @@ async fn peer() {
         .existing("requests")
         .await
         .expect("open the requests");
-    say("ready");
-    match part.as_str() {
+    print_line("ready");
+    match role.as_str() {
         "echo" => {
             let replies = queues.existing("replies").await.expect("open the replies");
             loop {
-                for request in requests.receive(1, PATIENCE).await.expect("receive") {
+                for request in requests.receive(1, LIMIT).await.expect("receive") {
                     send(&replies, &[&request.body]).await;
                     delete(&requests, &[request]).await;
                 }
@@ -120,22 +120,22 @@ async fn peer() {
         }
         "holder" => {
             let held = receive(&requests, 10).await;
-            say(&held.len().to_string());
+            print_line(&held.len().to_string());
             thread::sleep(Duration::from_secs(600));
         }
         "producer" => {
             for n in 0_u64.. {
                 send(&requests, &[&format!("{}-{n}", std::process::id())]).await;
-                say(&format!("{}-{n}", std::process::id()));
+                print_line(&format!("{}-{n}", std::process::id()));
             }
         }
         "consumer" => loop {
-            for request in requests.receive(10, PATIENCE).await.expect("receive") {
-                say(&request.body);
+            for request in requests.receive(10, LIMIT).await.expect("receive") {
+                print_line(&request.body);
                 delete(&requests, &[request]).await;
             }
         },
-        other => panic!("no part is called {other}"),
+        other => panic!("no role is called {other}"),
     }
 }
 
@@ -175,7 +175,7 @@ async fn a_send_wakes_a_receiver_in_another_process() {
         .await
         .expect("make the queue");
     let echo = Peer::start("echo", folder.path());
-    assert_eq!(echo.hear(), "ready");
+    assert_eq!(echo.next_line(), "ready");
     let begun = Instant::now();
     for round in 0..ROUNDS {
         send(&requests, &[&round.to_string()]).await;
@@ -197,7 +197,7 @@ async fn a_killed_consumer_loses_nothing_it_held() {
     let bodies: Vec<_> = (0..10).map(|n| n.to_string()).collect();
     requests.send(&messages(&bodies)).await.expect("send");
     let mut holder = Peer::start("holder", folder.path());
-    assert_eq!([holder.hear(), holder.hear()], ["ready", "10"]);
+    assert_eq!([holder.next_line(), holder.next_line()], ["ready", "10"]);
     holder.kill();
     let received = receive(&requests, bodies.len()).await;
     let back: HashSet<_> = received
@@ -218,8 +218,8 @@ async fn a_killed_producer_loses_nothing_acknowledged() {
     let mut acknowledged = HashSet::new();
     for _ in 0..3 {
         let mut producer = Peer::start("producer", folder.path());
-        assert_eq!(producer.hear(), "ready");
-        acknowledged.extend((0..100).map(|_| producer.hear()));
+        assert_eq!(producer.next_line(), "ready");
+        acknowledged.extend((0..100).map(|_| producer.next_line()));
         acknowledged.extend(producer.kill());
     }
     let mut there = HashSet::new();
@@ -256,14 +256,14 @@ async fn producers_and_consumers_killed_together_lose_nothing() {
         let mut producers = [0, 1].map(|_| Peer::start("producer", folder.path()));
         let mut consumers = [0, 1].map(|_| Peer::start("consumer", folder.path()));
         for consumer in &consumers {
-            assert_eq!(consumer.hear(), "ready");
-            consumed.extend((0..50).map(|_| consumer.hear()));
+            assert_eq!(consumer.next_line(), "ready");
+            consumed.extend((0..50).map(|_| consumer.next_line()));
         }
         consumers
             .iter_mut()
             .for_each(|consumer| consumed.extend(consumer.kill()));
         for producer in &mut producers {
-            assert_eq!(producer.hear(), "ready");
+            assert_eq!(producer.next_line(), "ready");
             sent.extend(producer.kill());
         }
     }

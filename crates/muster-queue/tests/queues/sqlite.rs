@@ -13,16 +13,16 @@ use muster_queue::{Outgoing, Queue, QueueError, Queues, SqliteQueue, SqliteQueue
 use tempfile::TempDir;
 
 use crate::conformance::{
-    self, PATIENCE, Place, counted, delete, messages, options, receipts, receive, send, suite,
+    self, Backend, LIMIT, counted, delete, messages, options, receipts, receive, send, suite,
 };
 
-suite!(place);
+suite!(backend);
 
 const LONG: Duration = Duration::from_secs(600);
 
-async fn place() -> Option<Place> {
+async fn backend() -> Option<Backend> {
     let (queues, folder) = open();
-    Some(Place {
+    Some(Backend {
         queues: Arc::new(queues),
         _folder: Some(folder),
     })
@@ -42,11 +42,11 @@ async fn queue(queues: &SqliteQueues, visibility_timeout: Duration) -> SqliteQue
         .expect("make the queue")
 }
 
-fn bells(queues: &SqliteQueues) -> usize {
+fn notification_files(queues: &SqliteQueues) -> usize {
     let mut folder = queues.path().as_os_str().to_owned();
     folder.push("-bells");
     fs::read_dir(PathBuf::from(folder))
-        .expect("list the bells")
+        .expect("list the notification files")
         .count()
 }
 
@@ -125,7 +125,7 @@ async fn a_delivery_nobody_takes_is_handed_back() {
     let queue = Arc::new(queue(&queues, LONG).await);
     send(&*queue, &["work"]).await;
     let receiver = Arc::clone(&queue);
-    let mut poll = Box::pin(async move { receiver.receive(1, PATIENCE).await });
+    let mut poll = Box::pin(async move { receiver.receive(1, LIMIT).await });
     // Polled once, which hands the job to the thread, and never again.
     assert!(poll_fn(|cx| Poll::Ready(poll.as_mut().poll(cx).is_pending())).await);
     counted(&*queue, 0, 1).await;
@@ -144,7 +144,7 @@ async fn receivers_that_give_up_lose_nothing() {
     for n in 0..MESSAGES {
         send(&queue, &[&n.to_string()]).await;
         let patience = Duration::from_micros(u64::try_from(n).expect("small") * 5);
-        if let Ok(some) = tokio::time::timeout(patience, queue.receive(1, PATIENCE)).await {
+        if let Ok(some) = tokio::time::timeout(patience, queue.receive(1, LIMIT)).await {
             received.extend(some.expect("receive"));
         }
     }
@@ -166,7 +166,7 @@ async fn a_send_before_the_wait_ends_it_at_once() {
         // Between the counting and the wait.
         send(&queue, &["wake"]).await;
         let begun = Instant::now();
-        queue.wait_for_send(PATIENCE).await.expect("wait");
+        queue.wait_for_send(LIMIT).await.expect("wait");
         assert!(
             begun.elapsed() < Duration::from_secs(5),
             "after {:?}",
@@ -184,7 +184,7 @@ async fn a_send_by_another_handle_ends_the_wait_even_if_it_came_before() {
     for _ in 0..5 {
         send(&other, &["wake"]).await;
         let begun = Instant::now();
-        queue.wait_for_send(PATIENCE).await.expect("wait");
+        queue.wait_for_send(LIMIT).await.expect("wait");
         assert!(
             begun.elapsed() < Duration::from_secs(5),
             "after {:?}",
@@ -216,13 +216,10 @@ async fn a_wait_ends_when_a_message_comes_back() {
     let (queues, _folder) = open();
     let queue = queue(&queues, Duration::from_millis(400)).await;
     send(&queue, &["work"]).await;
-    queue
-        .wait_for_send(PATIENCE)
-        .await
-        .expect("wait for the send");
+    queue.wait_for_send(LIMIT).await.expect("wait for the send");
     let received = receive(&queue, 1).await;
     queue
-        .wait_for_send(PATIENCE)
+        .wait_for_send(LIMIT)
         .await
         .expect("wait for the time-out");
     counted(&queue, 1, 0).await;
@@ -233,27 +230,30 @@ async fn a_wait_ends_when_a_message_comes_back() {
         .await
         .expect("hand back");
     queue
-        .wait_for_send(PATIENCE)
+        .wait_for_send(LIMIT)
         .await
         .expect("wait for the handing back");
     counted(&queue, 1, 0).await;
 }
 
 #[tokio::test]
-async fn removing_ends_waits_and_leaves_no_bell() {
+async fn removing_ends_waits_and_leaves_no_notification_file() {
     let (queues, _folder) = open();
     let queue = Arc::new(queue(&queues, LONG).await);
     let name = queue.name().to_owned();
     let receiver = Arc::clone(&queue);
-    let poll = tokio::spawn(async move { receiver.receive(1, PATIENCE).await });
-    // The bell is there once the receiver listens.
-    let deadline = Instant::now() + PATIENCE;
-    while bells(&queues) == 0 {
-        assert!(Instant::now() < deadline, "the receiver makes no bell");
+    let poll = tokio::spawn(async move { receiver.receive(1, LIMIT).await });
+    // The file is there once the receiver listens.
+    let deadline = Instant::now() + LIMIT;
+    while notification_files(&queues) == 0 {
+        assert!(
+            Instant::now() < deadline,
+            "the receiver makes no notification file"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     queue.remove().await.expect("remove");
-    assert_eq!(bells(&queues), 0);
+    assert_eq!(notification_files(&queues), 0);
     let gone = poll.await.expect("join");
     assert!(matches!(gone, Err(QueueError::NotFound { .. })), "{gone:?}");
     assert!(matches!(
@@ -273,16 +273,16 @@ async fn removing_ends_waits_and_leaves_no_bell() {
 }
 
 #[tokio::test]
-async fn a_bell_without_a_queue_is_removed_when_the_file_is_opened() {
+async fn a_notification_file_without_a_queue_is_removed_when_the_file_is_opened() {
     let (queues, _folder) = open();
     let queue = queue(&queues, LONG).await;
-    send(&queue, &["rings"]).await;
+    send(&queue, &["notifies"]).await;
     let mut stray = queues.path().as_os_str().to_owned();
     stray.push("-bells/999");
-    fs::write(PathBuf::from(stray), "").expect("leave a bell");
-    assert_eq!(bells(&queues), 2);
+    fs::write(PathBuf::from(stray), "").expect("leave a file");
+    assert_eq!(notification_files(&queues), 2);
     let again = SqliteQueues::open(queues.path()).expect("open the file again");
-    assert_eq!(bells(&again), 1);
+    assert_eq!(notification_files(&again), 1);
 }
 
 #[tokio::test]

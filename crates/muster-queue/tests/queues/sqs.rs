@@ -5,22 +5,29 @@ use std::{error::Error, iter::successors, sync::Arc, time::Duration};
 use muster_queue::{
     MAX_BATCH, Outbox, OutboxOptions, Queue, QueueError, QueueOptions, Redrive, SqsQueues,
 };
-use muster_testbed::{moto, sdk_config as config};
+use muster_testbed::{
+    moto,
+    proxy::{Calls, Fault, FaultProxy, Service, When},
+    sdk_config as config,
+};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::{
-    conformance::{
-        self, PATIENCE, Place, messages, options, receipts, receive, send, suite, unique,
-    },
-    gateway::{DENIED, Gateway, Refusal},
+use crate::conformance::{
+    self, Backend, LIMIT, messages, options, receipts, receive, send, suite, unique,
 };
 
-suite!(place);
+/// What AWS answers to a role without the permission.
+const DENIED: Fault = Fault::Error {
+    status: 403,
+    code: "AccessDenied",
+};
 
-async fn place() -> Option<Place> {
+suite!(backend);
+
+async fn backend() -> Option<Backend> {
     let endpoint = moto::endpoint()?;
     let queues = SqsQueues::new(&config(endpoint), "muster-");
-    Some(Place {
+    Some(Backend {
         queues: Arc::new(queues),
         _folder: None,
     })
@@ -34,7 +41,7 @@ async fn prefixes_keep_installations_apart() {
     let name = conformance::unique("same");
     let [one, two] = ["one-", "two-"].map(|prefix| SqsQueues::new(&config(endpoint), prefix));
     let queue = one
-        .queue(&name, &options(conformance::PATIENCE))
+        .queue(&name, &options(conformance::LIMIT))
         .await
         .expect("make the queue");
     assert!(queue.url().ends_with(&format!("/one-{name}")));
@@ -69,7 +76,7 @@ async fn a_server_that_is_not_there_is_unavailable_and_named() {
 }
 
 #[tokio::test]
-async fn what_aws_says_stands_in_the_chain() {
+async fn errors_of_aws_stand_in_the_source_chain() {
     type Expected = fn(&QueueError) -> bool;
     let refused: Expected = |error| matches!(error, QueueError::Refused { .. });
     let cases: [(u16, &str, Expected); 10] = [
@@ -89,19 +96,16 @@ async fn what_aws_says_stands_in_the_chain() {
         }),
     ];
     for (status, code, expected) in cases {
-        let gateway = Gateway::start("", move |_, _| {
-            Some(Refusal {
-                status,
-                code,
-                message: "so says AWS",
-            })
-        });
-        let queues = SqsQueues::new(&config(&gateway.endpoint), "");
+        let proxy = FaultProxy::start("http://127.0.0.1:1", 1);
+        let fault = Fault::Error { status, code };
+        proxy.inject(Calls::To(Service::Sqs), When::Always, fault);
+        let queues = SqsQueues::new(&config(proxy.endpoint()), "");
         let error = queues.existing("any").await.expect_err("refused");
         assert!(expected(&error), "{code}: {error:?}");
         let chain = chain(&error);
-        for said in [code, "so says AWS", &status.to_string(), "request-7"] {
-            assert!(chain.contains(said), "{said} is missing: {chain}");
+        let (message, request) = ("The testbed answers", "request-of-the-testbed");
+        for part in [code, message, &status.to_string(), request] {
+            assert!(chain.contains(part), "{part} is missing: {chain}");
         }
     }
 }
@@ -122,10 +126,11 @@ async fn a_role_that_may_not_change_queues_opens_those_that_are_as_they_should_b
     let owner = SqsQueues::new(&config(endpoint), "");
     owner.queue(&name, &wanted).await.expect("make the queue");
 
-    let looking = Gateway::start(endpoint, |action, _| {
-        matches!(action, "CreateQueue" | "SetQueueAttributes").then_some(DENIED)
-    });
-    let looking = SqsQueues::new(&config(&looking.endpoint), "");
+    let proxy = FaultProxy::start(endpoint, 1);
+    for change in ["CreateQueue", "SetQueueAttributes"] {
+        proxy.inject(Calls::Of(change), When::Always, DENIED);
+    }
+    let looking = SqsQueues::new(&config(proxy.endpoint()), "");
     let queue = looking.queue(&name, &wanted).await.expect("open the queue");
     send(&queue, &["works"]).await;
     let other = options(Duration::from_secs(31));
@@ -136,11 +141,10 @@ async fn a_role_that_may_not_change_queues_opens_those_that_are_as_they_should_b
     assert!(matches!(error, QueueError::Refused { .. }), "{error:?}");
     assert!(chain(&error).contains("AccessDenied"), "{error:?}");
 
-    let working = Gateway::start(endpoint, |action, _| {
-        let allowed = ["GetQueueUrl", "ReceiveMessage", "DeleteMessageBatch"];
-        (!allowed.contains(&action)).then_some(DENIED)
-    });
-    let working = SqsQueues::new(&config(&working.endpoint), "");
+    let proxy = FaultProxy::start(endpoint, 1);
+    let allowed = &["GetQueueUrl", "ReceiveMessage", "DeleteMessageBatch"];
+    proxy.inject(Calls::Except(allowed), When::Always, DENIED);
+    let working = SqsQueues::new(&config(proxy.endpoint()), "");
     let queue = working.existing(&name).await.expect("open the queue");
     let received = receive(&queue, 1).await;
     conformance::delete(&queue, &received).await;
@@ -151,10 +155,9 @@ async fn a_queue_is_made_with_its_options_in_one_call() {
     let Some(endpoint) = moto::endpoint() else {
         return;
     };
-    let making = Gateway::start(endpoint, |action, _| {
-        (action == "SetQueueAttributes").then_some(DENIED)
-    });
-    let queues = SqsQueues::new(&config(&making.endpoint), "");
+    let proxy = FaultProxy::start(endpoint, 1);
+    proxy.inject(Calls::Of("SetQueueAttributes"), When::Always, DENIED);
+    let queues = SqsQueues::new(&config(proxy.endpoint()), "");
     let dead_letter = unique("dead");
     let strict = QueueOptions {
         redrive: Some(Redrive {
@@ -187,16 +190,16 @@ async fn calls_one_after_another_share_a_connection() {
     let Some(endpoint) = moto::endpoint() else {
         return;
     };
-    let gateway = Gateway::start(endpoint, |_, _| None);
-    let queues = SqsQueues::new(&config(&gateway.endpoint), "");
+    let proxy = FaultProxy::start(endpoint, 1);
+    let queues = SqsQueues::new(&config(proxy.endpoint()), "");
     let queue = queues
-        .queue(&unique("reuse"), &options(PATIENCE))
+        .queue(&unique("reuse"), &options(LIMIT))
         .await
         .expect("make the queue");
     for n in 0..20 {
         send(&queue, &[&n.to_string()]).await;
     }
-    assert_eq!(gateway.connections(), 1);
+    assert_eq!(proxy.connections(), 1);
 }
 
 #[tokio::test]
@@ -204,15 +207,14 @@ async fn an_outbox_outlasts_a_service_that_is_down() {
     let Some(endpoint) = moto::endpoint() else {
         return;
     };
-    // More than the SDK itself tries again.
-    let down = Gateway::start(endpoint, |action, before| {
-        (action == "SendMessageBatch" && before < 10).then_some(Refusal {
-            status: 503,
-            code: "ServiceUnavailable",
-            message: "come back later",
-        })
-    });
-    let queues = SqsQueues::new(&config(&down.endpoint), "");
+    // More than the SDK itself retries.
+    let proxy = FaultProxy::start(endpoint, 1);
+    let down = proxy.inject(
+        Calls::Of("SendMessageBatch"),
+        When::Next(8),
+        Fault::Unavailable,
+    );
+    let queues = SqsQueues::new(&config(proxy.endpoint()), "");
     let queue: Arc<dyn Queue> = Arc::new(
         queues
             .queue(&unique("down"), &options(Duration::from_secs(600)))
@@ -233,9 +235,10 @@ async fn an_outbox_outlasts_a_service_that_is_down() {
         tasks.spawn(async move { outbox.send(n.to_string().into()).await });
     }
     drop(outbox);
-    let sent = timeout(PATIENCE, tasks.join_all()).await.expect("settled");
+    let sent = timeout(LIMIT, tasks.join_all()).await.expect("settled");
     assert!(sent.iter().all(Result::is_ok), "{sent:?}");
-    timeout(PATIENCE, run).await.expect("ends").expect("join");
+    timeout(LIMIT, run).await.expect("ends").expect("join");
+    assert_eq!(down.hits(), 8);
     // Nothing was taken while the service was down, so nothing is doubled.
     receive(&*queue, MAX_BATCH).await;
     conformance::counted(&*queue, 0, MAX_BATCH as u64).await;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use muster_queue::{Deleter, Outbox, OutboxOptions, QueueError, Queues};
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{LONG, PATIENCE, counted, queue, receive, send};
+use super::{LIMIT, LONG, counted, queue, receive, send};
 
 const OPTIONS: OutboxOptions = OutboxOptions {
     linger: Duration::from_millis(5),
@@ -28,7 +28,7 @@ pub async fn what_tasks_send_through_an_outbox_arrives(queues: &dyn Queues) {
     }
     let sent: BTreeMap<_, _> = tasks.join_all().await.into_iter().collect();
     drop(outbox);
-    timeout(PATIENCE, run)
+    timeout(LIMIT, run)
         .await
         .expect("the outbox ends with its last handle")
         .expect("join");
@@ -61,7 +61,7 @@ pub async fn a_deleter_tells_only_the_caller_of_a_bad_receipt(queues: &dyn Queue
             _ => deleted.expect("delete the message"),
         }
     }
-    timeout(PATIENCE, run)
+    timeout(LIMIT, run)
         .await
         .expect("the deleter ends with its last handle")
         .expect("join");

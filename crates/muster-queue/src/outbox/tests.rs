@@ -12,10 +12,10 @@ use proptest::prelude::*;
 use tokio::{sync::watch, time::timeout};
 
 use super::*;
-use crate::{Counts, Received};
+use crate::{limits::check_entries, message::Received, queue::Counts};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(20);
 
 const IN_FLIGHT: usize = 3;
 
@@ -35,10 +35,10 @@ const PERSISTENT: Retries = Retries {
 enum Fault {
     None,
     Throttled,
-    /// Unavailable before anything happened.
-    Lost,
-    /// Unavailable after all happened.
-    Unheard,
+    /// Unavailable, and nothing has happened.
+    RequestLost,
+    /// Unavailable, and everything has happened.
+    AnswerLost,
     Refused,
 }
 
@@ -47,27 +47,27 @@ enum Script {
     Whole(Fault),
     /// Too large, unless it is one entry.
     TooLarge,
-    /// The nth entry fares like the nth of these, and those beyond them well.
+    /// One for each entry in order; entries beyond them have none.
     Entries(Vec<Fault>),
 }
 
-/// What happened to one body or receipt.
+/// How often each thing happened to one body or receipt.
 #[derive(Debug, Clone, Copy, Default)]
-struct Fate {
+struct History {
     done: usize,
     unavailable: usize,
     refused: usize,
 }
 
-/// Does what its script says, one line a call, and works when it is through.
+/// Answers each call by the next step of its script, and without faults when that has ended.
 #[derive(Debug)]
-struct Faulty {
+struct ScriptedQueue {
     script: Mutex<VecDeque<Script>>,
     calls: Mutex<Vec<Vec<String>>>,
-    fates: Mutex<BTreeMap<String, Fate>>,
+    histories: Mutex<BTreeMap<String, History>>,
     running: AtomicUsize,
     most_running: AtomicUsize,
-    /// While it is shut, whatever contains "held" is throttled.
+    /// While this is false, whatever contains "held" is throttled.
     open: watch::Sender<bool>,
 }
 
@@ -80,29 +80,29 @@ fn error(fault: Fault) -> Option<QueueError> {
     match fault {
         Fault::None => None,
         Fault::Throttled => Some(QueueError::Throttled { source }),
-        Fault::Lost | Fault::Unheard => Some(QueueError::Unavailable { source }),
+        Fault::RequestLost | Fault::AnswerLost => Some(QueueError::Unavailable { source }),
         Fault::Refused => Some(QueueError::Refused { source }),
     }
 }
 
-impl Faulty {
+impl ScriptedQueue {
     fn new(script: Vec<Script>) -> Arc<Self> {
         Arc::new(Self {
             script: Mutex::new(script.into()),
             calls: Mutex::default(),
-            fates: Mutex::default(),
+            histories: Mutex::default(),
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
             open: watch::Sender::new(true),
         })
     }
 
-    /// Does `act` for each name that the script lets pass, once a call like a real service.
-    async fn play<A>(
+    /// Does `act` for each name that the script lets pass, as a service does it in one call.
+    async fn run_script<A>(
         &self,
         names: Vec<String>,
         act: impl Fn(&str, usize) -> Result<A, QueueError>,
-    ) -> Result<Vec<Result<A, QueueError>>, QueueError> {
+    ) -> BatchResult<A> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_running.fetch_max(running, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_micros(200)).await;
@@ -123,20 +123,21 @@ impl Faulty {
         let whole = faults.first().copied().filter(|first| {
             faults.len() == names.len() && faults.iter().all(|fault| fault == first)
         });
-        let mut fates = lock(&self.fates);
+        let mut histories = lock(&self.histories);
         let outcomes = names.iter().enumerate().map(|(index, name)| {
             let mut fault = faults.get(index).copied().unwrap_or(Fault::None);
             if name.contains("held") && !*self.open.borrow() {
                 fault = Fault::Throttled;
             }
-            let fate = fates.entry(name.clone()).or_default();
+            let history = histories.entry(name.clone()).or_default();
             let mut outcome = None;
-            if matches!(fault, Fault::None | Fault::Unheard) {
-                outcome = Some(act(name, fate.done));
-                fate.done += 1;
+            if matches!(fault, Fault::None | Fault::AnswerLost) {
+                outcome = Some(act(name, history.done));
+                history.done += 1;
             }
-            fate.unavailable += usize::from(matches!(fault, Fault::Lost | Fault::Unheard));
-            fate.refused += usize::from(fault == Fault::Refused);
+            history.unavailable +=
+                usize::from(matches!(fault, Fault::RequestLost | Fault::AnswerLost));
+            history.refused += usize::from(fault == Fault::Refused);
             match (error(fault), outcome) {
                 (None, Some(outcome)) => outcome,
                 (Some(error), _) => Err(error),
@@ -150,8 +151,8 @@ impl Faulty {
         }
     }
 
-    fn fate(&self, name: &str) -> Fate {
-        lock(&self.fates).get(name).copied().unwrap_or_default()
+    fn history(&self, name: &str) -> History {
+        lock(&self.histories).get(name).copied().unwrap_or_default()
     }
 
     fn calls(&self) -> Vec<Vec<String>> {
@@ -160,28 +161,22 @@ impl Faulty {
 }
 
 #[async_trait]
-impl Queue for Faulty {
+impl Queue for ScriptedQueue {
     fn name(&self) -> &str {
-        "faulty"
+        "scripted"
     }
 
-    async fn send(
-        &self,
-        messages: &[Outgoing],
-    ) -> Result<Vec<Result<MessageId, QueueError>>, QueueError> {
+    async fn send(&self, messages: &[Outgoing]) -> BatchResult<MessageId> {
         check_messages(messages).expect("batches are within the limits");
         let names = messages.iter().map(|message| message.body.clone());
-        self.play(names.collect(), |name, _| Ok(MessageId(name.to_owned())))
+        self.run_script(names.collect(), |name, _| Ok(MessageId(name.to_owned())))
             .await
     }
 
-    async fn delete(
-        &self,
-        receipts: &[Receipt],
-    ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
-        crate::queue::check_entries(receipts.len()).expect("batches are within the limits");
+    async fn delete(&self, receipts: &[Receipt]) -> BatchResult<()> {
+        check_entries(receipts.len()).expect("batches are within the limits");
         let names = receipts.iter().map(|receipt| receipt.0.clone());
-        self.play(names.collect(), |name, done| {
+        self.run_script(names.collect(), |name, done| {
             if done > 0 || name.contains("expired") {
                 Err(QueueError::ReceiptExpired)
             } else {
@@ -195,11 +190,7 @@ impl Queue for Faulty {
         unreachable!("nobody receives")
     }
 
-    async fn extend(
-        &self,
-        _: &[Receipt],
-        _: Duration,
-    ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+    async fn extend(&self, _: &[Receipt], _: Duration) -> BatchResult<()> {
         unreachable!("nobody extends")
     }
 
@@ -220,44 +211,50 @@ impl Queue for Faulty {
     }
 }
 
-/// A batcher at work, which must end by itself.
-struct Bench<O: Operation> {
-    queue: Arc<Faulty>,
-    entrance: Entrance<O>,
+/// A running batcher, which must end by itself.
+struct Running<O: BatchOperation> {
+    queue: Arc<ScriptedQueue>,
+    submitter: Submitter<O>,
     run: tokio::task::JoinHandle<()>,
 }
 
-impl<O: Operation> Bench<O> {
+impl<O: BatchOperation> Running<O> {
     fn new(script: Vec<Script>, options: OutboxOptions, retries: Retries) -> Self {
-        let queue = Faulty::new(script);
-        let shared: Arc<dyn Queue> = Arc::<Faulty>::clone(&queue);
-        let (entrance, run) = start(shared, options, retries);
+        let queue = ScriptedQueue::new(script);
+        let shared: Arc<dyn Queue> = Arc::<ScriptedQueue>::clone(&queue);
+        let (submitter, run) = start(shared, options, retries);
         Self {
             queue,
-            entrance,
+            submitter,
             run: tokio::spawn(run),
         }
     }
 
-    /// Hands everything in at the same time, and returns how each fared.
-    async fn all(&self, items: Vec<O::Item>) -> Vec<Result<O::Answer, QueueError>> {
-        let mut tasks: Vec<_> = items.into_iter().map(|item| self.one(item)).collect();
+    /// Submits everything at the same time, and returns the answers.
+    async fn submit_all(&self, items: Vec<O::Item>) -> Vec<Result<O::Answer, QueueError>> {
+        let mut tasks: Vec<_> = items
+            .into_iter()
+            .map(|item| self.spawn_submit(item))
+            .collect();
         let mut outcomes = Vec::new();
         for task in tasks.drain(..) {
-            outcomes.push(settled(task).await);
+            outcomes.push(joined(task).await);
         }
         outcomes
     }
 
-    fn one(&self, item: O::Item) -> tokio::task::JoinHandle<Result<O::Answer, QueueError>> {
-        let entrance = self.entrance.clone();
-        tokio::spawn(async move { entrance.hand_in(item).await })
+    fn spawn_submit(
+        &self,
+        item: O::Item,
+    ) -> tokio::task::JoinHandle<Result<O::Answer, QueueError>> {
+        let submitter = self.submitter.clone();
+        tokio::spawn(async move { submitter.submit(item).await })
     }
 
     /// Drops the last handle and waits for the end.
-    async fn finish(self) -> Arc<Faulty> {
-        drop(self.entrance);
-        timeout(PATIENCE, self.run)
+    async fn finish(self) -> Arc<ScriptedQueue> {
+        drop(self.submitter);
+        timeout(LIMIT, self.run)
             .await
             .expect("the work ends")
             .expect("join");
@@ -265,10 +262,10 @@ impl<O: Operation> Bench<O> {
     }
 }
 
-async fn settled<T>(task: tokio::task::JoinHandle<T>) -> T {
-    timeout(PATIENCE, task)
+async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
+    timeout(LIMIT, task)
         .await
-        .expect("the entry is settled")
+        .expect("the entry is answered")
         .expect("join")
 }
 
@@ -284,8 +281,8 @@ fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         4 => Just(Fault::None),
         3 => Just(Fault::Throttled),
-        1 => Just(Fault::Lost),
-        1 => Just(Fault::Unheard),
+        1 => Just(Fault::RequestLost),
+        1 => Just(Fault::AnswerLost),
         1 => Just(Fault::Refused),
     ]
 }
@@ -320,30 +317,36 @@ async fn sends(
     options: OutboxOptions,
     sizes: Vec<usize>,
 ) -> Result<(), TestCaseError> {
-    let bench = Bench::<Sends>::new(script, options, PERSISTENT);
+    let running = Running::<SendBatch>::new(script, options, PERSISTENT);
     let bodies: Vec<_> = sizes
         .iter()
         .enumerate()
         .map(|(n, &size)| format!("{n}{}", "x".repeat(size)))
         .collect();
-    let outcomes = bench.all(bodies.iter().map(message).collect()).await;
-    let queue = bench.finish().await;
+    let outcomes = running
+        .submit_all(bodies.iter().map(message).collect())
+        .await;
+    let queue = running.finish().await;
     prop_assert!(queue.most_running.load(Ordering::SeqCst) <= options.in_flight.max(1));
     for (body, outcome) in bodies.iter().zip(outcomes) {
-        let fate = queue.fate(body);
+        let history = queue.history(body);
         match outcome {
-            Ok(id) => prop_assert_eq!(&id.0, body, "each hears of its own message"),
+            Ok(id) => prop_assert_eq!(
+                &id.0,
+                body,
+                "each caller gets the answer to its own message"
+            ),
             Err(QueueError::Refused { .. }) => {
-                prop_assert_eq!(fate.refused, 1, "a refusal is final");
+                prop_assert_eq!(history.refused, 1, "a refusal is final");
             }
-            Err(other) => prop_assert!(false, "{:?} was to be tried again", other),
+            Err(other) => prop_assert!(false, "{:?} should have been retried", other),
         }
         // Nothing is lost, and nothing doubled but what was unavailable.
-        prop_assert!(fate.done + fate.refused >= 1, "{:?}", fate);
+        prop_assert!(history.done + history.refused >= 1, "{:?}", history);
         prop_assert!(
-            fate.done + fate.refused <= 1 + fate.unavailable,
+            history.done + history.refused <= 1 + history.unavailable,
             "{:?}",
-            fate
+            history
         );
     }
     Ok(())
@@ -354,25 +357,27 @@ async fn deletes(
     options: OutboxOptions,
     count: usize,
 ) -> Result<(), TestCaseError> {
-    let bench = Bench::<Deletes>::new(script, options, PERSISTENT);
+    let running = Running::<DeleteBatch>::new(script, options, PERSISTENT);
     let names: Vec<_> = (0..count)
         .map(|n| format!("{n}{}", if n % 5 == 0 { " expired" } else { "" }))
         .collect();
-    let outcomes = bench.all(names.iter().map(receipt).collect()).await;
-    let queue = bench.finish().await;
+    let outcomes = running
+        .submit_all(names.iter().map(receipt).collect())
+        .await;
+    let queue = running.finish().await;
     for (name, outcome) in names.iter().zip(outcomes) {
-        let fate = queue.fate(name);
+        let history = queue.history(name);
         match outcome {
-            Ok(()) => prop_assert!(fate.done == 1 && !name.contains("expired")),
+            Ok(()) => prop_assert!(history.done == 1 && !name.contains("expired")),
             Err(QueueError::ReceiptExpired) => {
                 prop_assert!(
-                    name.contains("expired") || fate.unavailable > 0,
+                    name.contains("expired") || history.unavailable > 0,
                     "{:?}",
-                    fate
+                    history
                 );
             }
-            Err(QueueError::Refused { .. }) => prop_assert_eq!(fate.refused, 1),
-            Err(other) => prop_assert!(false, "{:?} was to be tried again", other),
+            Err(QueueError::Refused { .. }) => prop_assert_eq!(history.refused, 1),
+            Err(other) => prop_assert!(false, "{:?} should have been retried", other),
         }
     }
     Ok(())
@@ -401,28 +406,31 @@ proptest! {
 }
 
 #[tokio::test]
-async fn what_failed_goes_again_alone_and_the_others_do_not_wait() {
+async fn failed_entries_are_retried_alone_and_the_others_do_not_wait() {
     let options = OutboxOptions {
-        linger: PATIENCE,
+        linger: LIMIT,
         in_flight: 1,
     };
-    let bench = Bench::<Sends>::new(Vec::new(), options, PERSISTENT);
-    bench.queue.open.send_replace(false);
-    let held = bench.one(message("held"));
+    let running = Running::<SendBatch>::new(Vec::new(), options, PERSISTENT);
+    running.queue.open.send_replace(false);
+    let held = running.spawn_submit(message("held"));
     let others: Vec<_> = (1..MAX_BATCH).map(|n| n.to_string()).collect();
-    for outcome in bench.all(others.iter().map(message).collect()).await {
+    for outcome in running
+        .submit_all(others.iter().map(message).collect())
+        .await
+    {
         outcome.expect("sent");
     }
     assert!(!held.is_finished());
-    bench.queue.open.send_replace(true);
+    running.queue.open.send_replace(true);
     // The last handle hurries what lingers.
-    let queue = bench.finish().await;
-    settled(held).await.expect("sent");
+    let queue = running.finish().await;
+    joined(held).await.expect("sent");
     let calls = queue.calls();
     assert_eq!(calls[0].len(), MAX_BATCH, "a full batch does not linger");
     assert!(calls.len() > 1);
     assert!(calls[1..].iter().all(|call| call == &["held"]), "{calls:?}");
-    assert!(others.iter().all(|other| queue.fate(other).done == 1));
+    assert!(others.iter().all(|other| queue.history(other).done == 1));
 }
 
 #[tokio::test]
@@ -431,105 +439,110 @@ async fn entries_gather_while_they_linger() {
         linger: Duration::from_millis(200),
         in_flight: 8,
     };
-    let bench = Bench::<Deletes>::new(Vec::new(), options, PERSISTENT);
-    let outcomes = bench.all((0..4).map(|n| receipt(n.to_string())).collect());
+    let running = Running::<DeleteBatch>::new(Vec::new(), options, PERSISTENT);
+    let outcomes = running.submit_all((0..4).map(|n| receipt(n.to_string())).collect());
     assert!(outcomes.await.iter().all(Result::is_ok));
-    assert_eq!(bench.finish().await.calls().len(), 1);
+    assert_eq!(running.finish().await.calls().len(), 1);
 }
 
 #[tokio::test]
-async fn the_last_failure_is_told_when_the_time_is_over() {
+async fn the_last_failure_is_returned_when_the_time_is_over() {
     let hasty = Retries {
         give_up_after: Duration::from_millis(50),
         ..PERSISTENT
     };
-    let bench = Bench::<Sends>::new(Vec::new(), OPTIONS, hasty);
-    bench.queue.open.send_replace(false);
-    let outcomes = bench.all(vec![message("held"), message("other")]).await;
+    let running = Running::<SendBatch>::new(Vec::new(), OPTIONS, hasty);
+    running.queue.open.send_replace(false);
+    let outcomes = running
+        .submit_all(vec![message("held"), message("other")])
+        .await;
     assert!(matches!(outcomes[0], Err(QueueError::Throttled { .. })));
     assert!(outcomes[1].is_ok());
-    let queue = bench.finish().await;
+    let queue = running.finish().await;
     assert!(queue.calls().len() > 2);
-    assert_eq!(queue.fate("held").done, 0);
+    assert_eq!(queue.history("held").done, 0);
 }
 
 #[tokio::test]
-async fn a_refused_batch_is_everybodys_and_is_not_tried_again() {
+async fn a_refused_batch_is_refused_to_every_caller_and_not_retried() {
     let options = OutboxOptions {
-        linger: PATIENCE,
+        linger: LIMIT,
         in_flight: 1,
     };
     let refusal = Script::Whole(Fault::Refused);
-    let bench = Bench::<Sends>::new(vec![refusal], options, PERSISTENT);
+    let running = Running::<SendBatch>::new(vec![refusal], options, PERSISTENT);
     let bodies = (0..MAX_BATCH).map(|n| message(n.to_string()));
-    for outcome in bench.all(bodies.collect()).await {
+    for outcome in running.submit_all(bodies.collect()).await {
         assert!(matches!(outcome, Err(QueueError::Refused { .. })));
     }
-    assert_eq!(bench.finish().await.calls().len(), 1);
+    assert_eq!(running.finish().await.calls().len(), 1);
 }
 
 #[tokio::test]
 async fn a_batch_that_the_service_finds_too_large_is_halved() {
     let options = OutboxOptions {
-        linger: PATIENCE,
+        linger: LIMIT,
         in_flight: 1,
     };
-    let bench = Bench::<Sends>::new(vec![Script::TooLarge; 20], options, PERSISTENT);
+    let running = Running::<SendBatch>::new(vec![Script::TooLarge; 20], options, PERSISTENT);
     let bodies: BTreeSet<_> = (0..MAX_BATCH).map(|n| n.to_string()).collect();
-    for outcome in bench.all(bodies.iter().map(message).collect()).await {
+    for outcome in running
+        .submit_all(bodies.iter().map(message).collect())
+        .await
+    {
         outcome.expect("sent");
     }
-    let queue = bench.finish().await;
-    assert!(bodies.iter().all(|body| queue.fate(body).done == 1));
+    let queue = running.finish().await;
+    assert!(bodies.iter().all(|body| queue.history(body).done == 1));
 }
 
 #[tokio::test]
-async fn a_message_that_can_not_be_carried_disturbs_nobody() {
-    let queue = Faulty::new(Vec::new());
-    let (outbox, run) = Outbox::new(Arc::<Faulty>::clone(&queue), OPTIONS);
+async fn an_invalid_message_disturbs_nobody() {
+    let queue = ScriptedQueue::new(Vec::new());
+    let (outbox, run) = Outbox::new(Arc::<ScriptedQueue>::clone(&queue), OPTIONS);
     let run = tokio::spawn(run);
     let (good, bad) = tokio::join!(outbox.send(message("good")), outbox.send(message("\0")));
     assert_eq!(good.expect("sent").as_str(), "good");
     assert!(matches!(bad, Err(QueueError::InvalidBody { index: 0 })));
     drop(outbox);
-    settled(run).await;
+    joined(run).await;
     assert_eq!(queue.calls(), [["good"]]);
 }
 
 #[tokio::test]
-async fn more_than_is_held_waits_to_be_handed_in() {
-    let bench = Bench::<Sends>::new(Vec::new(), OPTIONS, PERSISTENT);
-    bench.queue.open.send_replace(false);
+async fn callers_wait_while_too_many_bytes_are_pending() {
+    let running = Running::<SendBatch>::new(Vec::new(), OPTIONS, PERSISTENT);
+    running.queue.open.send_replace(false);
     let large = || message(format!("held{}", "x".repeat(MAX_BODY_BYTES - 10)));
-    let room = Arc::clone(&bench.entrance.room);
-    let tasks: Vec<_> = (0..20).map(|_| bench.one(large())).collect();
-    timeout(PATIENCE, async {
-        while room.available_permits() >= MAX_BODY_BYTES + ENTRY_BYTES {
+    let memory = Arc::clone(&running.submitter.memory);
+    let tasks: Vec<_> = (0..20).map(|_| running.spawn_submit(large())).collect();
+    timeout(LIMIT, async {
+        while memory.available_permits() >= MAX_BODY_BYTES + ENTRY_OVERHEAD_BYTES {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await
-    .expect("there is no more room");
+    .expect("there is no more memory");
     assert!(tasks.iter().all(|task| !task.is_finished()));
-    bench.queue.open.send_replace(true);
+    running.queue.open.send_replace(true);
     for task in tasks {
-        settled(task).await.expect("sent");
+        joined(task).await.expect("sent");
     }
-    bench.finish().await;
-    assert_eq!(room.available_permits(), HELD_BYTES);
+    running.finish().await;
+    assert_eq!(memory.available_permits(), MAX_PENDING_BYTES);
 }
 
 #[tokio::test]
-async fn a_caller_of_work_that_was_dropped_hears_of_it() {
-    let queue = Faulty::new(Vec::new());
+async fn a_caller_whose_batcher_was_dropped_is_told() {
+    let queue = ScriptedQueue::new(Vec::new());
     queue.open.send_replace(false);
-    let (outbox, run) = Outbox::new(Arc::<Faulty>::clone(&queue), OPTIONS);
+    let (outbox, run) = Outbox::new(Arc::<ScriptedQueue>::clone(&queue), OPTIONS);
     let run = tokio::spawn(run);
     let waiting = {
         let outbox = outbox.clone();
         tokio::spawn(async move { outbox.send(message("held")).await })
     };
-    timeout(PATIENCE, async {
+    timeout(LIMIT, async {
         while queue.calls().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -538,7 +551,7 @@ async fn a_caller_of_work_that_was_dropped_hears_of_it() {
     .expect("the first call was made");
     run.abort();
     assert!(matches!(
-        settled(waiting).await,
+        joined(waiting).await,
         Err(QueueError::Unavailable { .. })
     ));
     let late = outbox.send(message("late")).await;
