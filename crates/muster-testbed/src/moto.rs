@@ -97,7 +97,7 @@ impl Server {
     pub fn start() -> Option<Server> {
         match env::var_os("MUSTER_MOTO") {
             Some(program) => Some(start(Path::new(&program))),
-            None if in_ci() => {
+            None if crate::ci::in_ci() => {
                 panic!("MUSTER_MOTO must name moto_server in continuous integration")
             }
             None => None,
