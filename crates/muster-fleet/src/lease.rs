@@ -3,12 +3,12 @@
 //! Invariant: no two clocks are compared. A contender takes over when it has itself seen the object
 //! unchanged for the lease time; a holder stops acting earlier than that by itself, counting from
 //! before its last renewal was sent. A holder that slept through all of this (a suspended machine)
-//! is stopped by the fence: whatever it is about to do is written down first, under a number that
-//! its successor has raised.
+//! is stopped by the fence: whatever it is about to do is written down first, under a fencing number
+//! that its successor has raised.
 //!
-//! A write that was given up may still have happened, and one that was answered with a refusal may
-//! have been refused on account of itself: object_store repeats a write that a server has failed.
-//! So every write bears a number of its own, and what is found there tells which of them it was.
+//! A write that timed out may still have happened, and one that was refused may have been refused
+//! because it had happened already: object_store repeats a write that a server has failed. So every
+//! write has a number of its own, and the object that is found tells which of them it was.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,9 +26,9 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Renewals, and looks of a contender, in one lease time.
-const LOOKS: u32 = 5;
-/// The holder stops acting this share of the lease time before a contender may take over.
+/// Renewals of a holder, and reads of a contender, in one lease time.
+const CALLS_PER_LEASE: u32 = 5;
+/// The holder stops acting before a contender may take over, by the lease time divided by this.
 const MARGIN: u32 = 5;
 /// How much of the lease time one call may take while nothing is held.
 ///
@@ -43,7 +43,7 @@ pub enum LeaseError {
     /// The object could not be read or written.
     #[error("could not use the lease {path}")]
     Store {
-        /// Where it is kept.
+        /// Where it is stored.
         path: Path,
         /// Why not.
         #[source]
@@ -52,7 +52,7 @@ pub enum LeaseError {
     /// The object is not a lease: something else is kept there, or a later version wrote it.
     #[error("{path} is not a lease")]
     Unreadable {
-        /// Where it is kept.
+        /// Where it is stored.
         path: Path,
         /// What is wrong with it.
         #[source]
@@ -60,7 +60,7 @@ pub enum LeaseError {
     },
 }
 
-/// What the object says.
+/// The content of the object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     /// For people; two holders may call themselves the same.
@@ -71,7 +71,7 @@ struct Record {
     fence: u64,
     /// Which of this holder's writes it is. Each has a number of its own, and so an ETag.
     renewal: u64,
-    /// Whether the holder has let go of it.
+    /// Whether the holder has released it.
     released: bool,
 }
 
@@ -79,7 +79,7 @@ struct Record {
 pub struct Lease {
     contender: Contender,
     fence: u64,
-    kept: Mutex<Kept>,
+    state: Mutex<State>,
 }
 
 impl fmt::Debug for Lease {
@@ -95,12 +95,12 @@ impl fmt::Debug for Lease {
 impl Lease {
     /// Waits until this process is the one that acts; `None` when `shutdown` came first.
     ///
-    /// As long as another holds the lease this looks five times in each lease `time`, and takes
+    /// As long as another holds the lease this reads it five times in each lease `time`, and takes
     /// over once the other has not renewed for all of it. A store that fails meanwhile is asked
     /// again; it delays the takeover and never hastens it.
     ///
     /// # Errors
-    /// When the first look fails, what is kept there is not a lease, or the store has no conditional
+    /// When the first read fails, what is kept there is not a lease, or the store has no conditional
     /// writes.
     pub async fn acquire(
         store: Arc<dyn ObjectStore>,
@@ -116,13 +116,13 @@ impl Lease {
             time,
             id: Uuid::now_v7(),
         };
-        contender.look(contender.attempt()).await?;
+        contender.read(contender.attempt()).await?;
         contender.contend(None, shutdown).await
     }
 
     /// Waits until this process acts again; `None` when `shutdown` came first.
     ///
-    /// This lease is over. Where nobody has taken it up meanwhile there is nobody to wait for, since
+    /// This lease is lost. Where nobody has taken it up meanwhile there is nobody to wait for, since
     /// its holder was this process.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ impl Lease {
         &self,
         shutdown: &CancellationToken,
     ) -> Result<Option<Arc<Self>>, LeaseError> {
-        self.kept().over = true;
+        self.state().lost = true;
         let contender = Contender {
             id: Uuid::now_v7(),
             ..self.contender.clone()
@@ -142,8 +142,8 @@ impl Lease {
     /// Whether this holder may still act.
     #[must_use]
     pub fn held(&self) -> bool {
-        let kept = self.kept();
-        !kept.over && Instant::now() < kept.until
+        let state = self.state();
+        !state.lost && Instant::now() < state.until
     }
 
     /// The fencing number: greater than that of every holder before.
@@ -159,21 +159,21 @@ impl Lease {
     pub async fn keep(&self, shutdown: &CancellationToken) {
         let time = self.contender.time;
         let mut renewals = FuturesUnordered::new();
-        let mut due = self.kept().begun(time) + time / LOOKS;
+        let mut due = self.state().begun(time) + time / CALLS_PER_LEASE;
         while self.held() {
-            let until = self.kept().until;
+            let until = self.state().until;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep_until(until.into()) => {}
                 () = sleep_until(due.into()) => {
                     renewals.push(self.renew(false, time));
-                    due = Instant::now() + time / LOOKS;
+                    due = Instant::now() + time / CALLS_PER_LEASE;
                 }
                 Some(renewed) = renewals.next() => match renewed {
                     Ok(()) => {
                         // The others ask for what has been replaced.
                         renewals.clear();
-                        due = self.kept().begun(time) + time / LOOKS;
+                        due = self.state().begun(time) + time / CALLS_PER_LEASE;
                     }
                     Err(error) => tracing::warn!(
                         error = format!("{:#}", anyhow::Error::new(error)),
@@ -182,15 +182,15 @@ impl Lease {
                 }
             }
         }
-        self.kept().over = true;
+        self.state().lost = true;
         tracing::error!(
             holder = self.contender.holder,
             "the lease is lost: this controller stops"
         );
     }
 
-    /// Lets go of the lease, so that a successor need not wait. It is not held any more, even if
-    /// the store could not be told.
+    /// Releases the lease, so that a successor need not wait. It is not held any more, even if the
+    /// store could not be told.
     ///
     /// # Errors
     /// When the store could not be told: a successor waits for the lease time.
@@ -198,8 +198,8 @@ impl Lease {
         // A renewal that was given up may come in between, and the next attempt knows of it.
         while self.held() {
             let told = self.renew(true, self.contender.attempt()).await;
-            let mut kept = self.kept();
-            kept.over |= kept.released || told.is_err();
+            let mut state = self.state();
+            state.lost |= state.released || told.is_err();
             told?;
         }
         Ok(())
@@ -209,8 +209,8 @@ impl Lease {
     async fn renew(&self, released: bool, at_most: Duration) -> Result<(), LeaseError> {
         let Contender { path, id, .. } = &self.contender;
         let (version, renewal) = {
-            let mut kept = self.kept();
-            (kept.version.clone(), kept.writes.begin())
+            let mut state = self.state();
+            (state.version.clone(), state.writes.begin())
         };
         let record = Record {
             released,
@@ -221,42 +221,42 @@ impl Lease {
             Ok(version) => Some((record, version)),
             // Either an earlier write whose answer was lost, or a successor.
             Err(StoreError::Precondition { .. } | StoreError::NotFound { .. }) => {
-                self.contender.look(at_most).await?
+                self.contender.read(at_most).await?
             }
             Err(source) => {
                 let path = path.clone();
                 return Err(LeaseError::Store { path, source });
             }
         };
-        let mut kept = self.kept();
+        let mut state = self.state();
         match now {
             Some((record, version)) if record.id == *id => {
-                kept.found(&record, version, self.contender.time);
+                state.found(&record, version, self.contender.time);
             }
-            _ => kept.over = true,
+            _ => state.lost = true,
         }
         Ok(())
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
             .lock()
             .expect("no code panics while it holds the lease")
     }
 }
 
 /// What the holder knows of its lease.
-struct Kept {
+struct State {
     version: UpdateVersion,
     released: bool,
     /// When this holder stops acting by itself.
     until: Instant,
     writes: Writes,
-    over: bool,
+    lost: bool,
 }
 
-impl Kept {
-    /// `record` is what was found there, written by this holder.
+impl State {
+    /// Takes in the object as it was found, written by this holder.
     fn found(&mut self, record: &Record, version: UpdateVersion, time: Duration) {
         self.version = version;
         self.released = record.released;
@@ -265,7 +265,7 @@ impl Kept {
         }
     }
 
-    /// When the write was begun that the lease is held by.
+    /// Returns when the write was begun that the lease is held by.
     fn begun(&self, time: Duration) -> Instant {
         self.until - held_for(time)
     }
@@ -303,7 +303,7 @@ impl Writes {
     }
 }
 
-/// One that reads and writes the object.
+/// A process that holds the lease or waits for it.
 #[derive(Clone)]
 struct Contender {
     store: Arc<dyn ObjectStore>,
@@ -329,12 +329,12 @@ impl Contender {
         let mut unchanged: Option<(UpdateVersion, Instant)> = None;
         let mut standing_by = false;
         loop {
-            let next = match self.look(self.attempt()).await {
+            let next = match self.read(self.attempt()).await {
                 Ok(None) => Some((1, PutMode::Create)),
                 Ok(Some((record, version))) if record.id == self.id => {
                     // A write of ours whose answer was lost, or that was repeated on its way.
                     if let Some(begun) = writes.end(record.renewal) {
-                        return Ok(Some(self.won(record.fence, begun, version, writes)));
+                        return Ok(Some(self.acquired(record.fence, begun, version, writes)));
                     }
                     None
                 }
@@ -362,7 +362,7 @@ impl Contender {
                 Err(error) => {
                     tracing::warn!(
                         error = format!("{:#}", anyhow::Error::new(error)),
-                        "the lease could not be looked at"
+                        "the lease could not be read"
                     );
                     None
                 }
@@ -373,10 +373,10 @@ impl Contender {
                 match self.write(&record, mode, self.attempt()).await {
                     Ok(version) => {
                         if let Some(begun) = writes.end(number) {
-                            return Ok(Some(self.won(fence, begun, version, writes)));
+                            return Ok(Some(self.acquired(fence, begun, version, writes)));
                         }
                     }
-                    // Another was first, or this write itself: the next look tells.
+                    // Another was first, or this write itself: the next read tells.
                     Err(StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }) => {}
                     Err(
                         source @ (StoreError::NotImplemented { .. }
@@ -393,7 +393,7 @@ impl Contender {
                     }
                 }
             }
-            if timeout(self.time / LOOKS, shutdown.cancelled())
+            if timeout(self.time / CALLS_PER_LEASE, shutdown.cancelled())
                 .await
                 .is_ok()
             {
@@ -402,19 +402,25 @@ impl Contender {
         }
     }
 
-    fn won(self, fence: u64, begun: Instant, version: UpdateVersion, writes: Writes) -> Arc<Lease> {
+    fn acquired(
+        self,
+        fence: u64,
+        begun: Instant,
+        version: UpdateVersion,
+        writes: Writes,
+    ) -> Arc<Lease> {
         tracing::info!(holder = self.holder, fence, "this controller acts");
-        let kept = Kept {
+        let state = State {
             version,
             released: false,
             until: held_until(begun, self.time),
             writes,
-            over: false,
+            lost: false,
         };
         Arc::new(Lease {
             contender: self,
             fence,
-            kept: Mutex::new(kept),
+            state: Mutex::new(state),
         })
     }
 
@@ -428,7 +434,7 @@ impl Contender {
         }
     }
 
-    async fn look(&self, at_most: Duration) -> Result<Option<(Record, UpdateVersion)>, LeaseError> {
+    async fn read(&self, at_most: Duration) -> Result<Option<(Record, UpdateVersion)>, LeaseError> {
         let read = async {
             let found = self.store.get(&self.path).await?;
             let version = UpdateVersion {

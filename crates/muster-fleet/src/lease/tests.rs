@@ -68,7 +68,7 @@ async fn a_standby_waits_for_as_long_as_the_holder_renews() {
     assert!(!first.held(), "the first has stopped by itself before");
     assert_eq!(second.fence(), 2);
     // The renewal of one that slept is refused and tells it.
-    first.kept().until = Instant::now() + LIMIT;
+    first.state().until = Instant::now() + LIMIT;
     first.renew(false, TIME).await.unwrap();
     assert!(!first.held());
     assert!(second.held());
@@ -144,7 +144,7 @@ async fn a_renewal_that_hangs_is_joined_by_another() {
 async fn a_lease_that_its_holder_lost_is_regained_at_once() {
     let store = store();
     let lost = acquire(&store, "a").await;
-    lost.kept().until = Instant::now();
+    lost.state().until = Instant::now();
     let never = CancellationToken::new();
     timeout(LIMIT, lost.keep(&never)).await.expect("it is lost");
     let begun = Instant::now();
@@ -177,9 +177,9 @@ async fn a_release_is_told_although_a_renewal_came_in_between() {
     let store = store();
     let lease = acquire(&store, "a").await;
     // One whose answer is lost.
-    let before = lease.kept().version.clone();
+    let before = lease.state().version.clone();
     lease.renew(false, TIME).await.unwrap();
-    lease.kept().version = before;
+    lease.state().version = before;
     lease.release().await.unwrap();
     let begun = Instant::now();
     let next = acquire(&store, "b").await;
