@@ -1,12 +1,12 @@
-//! How long one look of the controller takes, and a million arrivals of the simulator.
+//! How long one observation of the controller takes, and a million arrivals of the simulator.
 
 use std::time::Duration;
 
 use divan::Bencher;
-use muster_fleet::simulate::engine::{Autoscaler, run};
-use muster_fleet::simulate::{Scenario, spread};
+use muster_fleet::simulate::{Autoscaler, Scenario, run, spread};
 use muster_fleet::{
-    Instance, InstanceId, InstanceState, KeepAlive, Learned, Ledger, Observation, Policy, plan,
+    Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
+    plan,
 };
 
 fn main() {
@@ -28,7 +28,7 @@ const POLICY: Policy = Policy {
 };
 
 /// A fleet of which every tenth boots, under a backlog of which the idle ones are too many.
-fn seen(instances: usize, backlog: u64) -> Observation {
+fn observation(instances: usize, backlog: u64) -> Observation {
     let instance = |n: usize| Instance {
         id: InstanceId(format!("i-{n:017x}")),
         state: match n % 10 {
@@ -46,10 +46,10 @@ fn seen(instances: usize, backlog: u64) -> Observation {
         now: Duration::from_secs(1_000_000),
         visible: backlog,
         in_flight: 0,
-        ledger: Some(Ledger {
+        totals: Some(RequestTotals {
             submitted: 10_000 + backlog,
             answered: 10_000,
-            ..Ledger::default()
+            ..RequestTotals::default()
         }),
         instances: (0..instances).map(instance).collect(),
         launch_limit: None,
@@ -58,20 +58,20 @@ fn seen(instances: usize, backlog: u64) -> Observation {
 
 #[divan::bench(args = [0, 500, 100_000])]
 fn plan_with_1000_instances(bencher: Bencher<'_, '_>, backlog: u64) {
-    let seen = seen(1000, backlog);
+    let observed = observation(1000, backlog);
     let mut learned = Learned::default();
-    learned.observe(&seen, &POLICY);
-    bencher.bench(|| plan(&seen, &learned, &POLICY));
+    learned.observe(&observed, &POLICY);
+    bencher.bench(|| plan(&observed, &learned, &POLICY));
 }
 
 #[divan::bench(args = [0, 500, 100_000])]
 fn observe_1000_instances(bencher: Bencher<'_, '_>, backlog: u64) {
-    let mut seen = seen(1000, backlog);
+    let mut observed = observation(1000, backlog);
     let mut learned = Learned::default();
-    learned.observe(&seen, &POLICY);
+    learned.observe(&observed, &POLICY);
     bencher.bench_local(|| {
-        seen.now += Duration::from_secs(1);
-        learned.observe(&seen, &POLICY);
+        observed.now += Duration::from_secs(1);
+        learned.observe(&observed, &POLICY);
     });
 }
 

@@ -8,35 +8,36 @@ use serde::{Deserialize, Serialize};
 use crate::fleet::{Instance, InstanceId, InstanceState};
 use crate::plan::Plan;
 
-/// Upper bounds of the classes of [`Durations`], in seconds; what took longer is in one more class.
-/// Local workers start within a second, instances on EC2 within minutes.
-pub const BOUNDS_S: [f64; 12] = [
+/// Upper bounds of the buckets of a [`DurationHistogram`], in seconds; what took longer is in one more
+/// bucket. Local workers start within a second, instances on EC2 within minutes.
+pub const BUCKET_BOUNDS_S: [f64; 12] = [
     0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0,
 ];
-/// Instances are counted on to have been there between two looks that are no further apart.
-const LONGEST_LOOK: Duration = Duration::from_secs(90);
+/// Longest time between two observations in which instances are taken to have been there throughout.
+const MAX_OBSERVATION_GAP: Duration = Duration::from_secs(90);
 
-/// How long something took each time: a histogram.
+/// Histogram of how long something took each time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Durations {
-    /// All of them together, in seconds.
+pub struct DurationHistogram {
+    /// The sum of the durations, in seconds.
     pub sum_s: f64,
-    /// How many are in each class of [`BOUNDS_S`], and how many took longer than all of them.
-    pub classes: [u64; BOUNDS_S.len() + 1],
+    /// Durations in each bucket of [`BUCKET_BOUNDS_S`], and in the last those longer than all bounds.
+    #[serde(rename = "classes")]
+    pub buckets: [u64; BUCKET_BOUNDS_S.len() + 1],
 }
 
-impl Durations {
-    fn note(&mut self, took: Duration) {
+impl DurationHistogram {
+    fn record(&mut self, took: Duration) {
         let took_s = took.as_secs_f64();
         self.sum_s += took_s;
-        self.classes[BOUNDS_S.partition_point(|bound| *bound < took_s)] += 1;
+        self.buckets[BUCKET_BOUNDS_S.partition_point(|bound| *bound < took_s)] += 1;
     }
 
-    /// How many there were.
+    /// Returns how many durations there were.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.classes.iter().sum()
+        self.buckets.iter().sum()
     }
 }
 
@@ -45,7 +46,7 @@ impl Durations {
 #[serde(default)]
 pub struct Activity {
     /// Plans that launched, that drained, and that left the fleet as it was.
-    pub plans: PlansMade,
+    pub plans: PlanCounts,
     /// Instances launched.
     pub launched: u64,
     /// Launches that the fleet refused.
@@ -57,17 +58,17 @@ pub struct Activity {
     /// The time that instances were there, each counted, in seconds.
     pub instance_s: f64,
     /// From an instance's launch until it was ready.
-    pub boots: Durations,
+    pub boots: DurationHistogram,
     /// From a launch, with nothing else starting, until nothing was starting any more.
-    pub scale_outs: Durations,
+    pub scale_outs: DurationHistogram,
     /// From the last request's answer until the fleet was down to its minimum.
-    pub scale_ins: Durations,
+    pub scale_ins: DurationHistogram,
 }
 
-/// How many plans did what.
+/// Counts of plans by what they did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct PlansMade {
+pub struct PlanCounts {
     /// Launched, whatever else.
     pub launch: u64,
     /// Drained, and launched nothing.
@@ -76,52 +77,53 @@ pub struct PlansMade {
     pub hold: u64,
 }
 
-/// Follows a controller and keeps its [`Activity`].
+/// Keeps a controller's [`Activity`].
 #[derive(Debug, Default)]
-pub(crate) struct Follower {
+pub(crate) struct ActivityRecorder {
     pub activity: Activity,
     states: HashMap<InstanceId, InstanceState>,
-    /// When it looked last, since whatever moment its times are counted from.
-    looked: Option<Duration>,
+    /// The time of the last observation, since whatever moment its times are counted from.
+    observed_at: Option<Duration>,
+    /// When the scaling that is under way began.
     scaling_out: Option<Duration>,
     scaling_in: Option<Duration>,
 }
 
-impl Follower {
+impl ActivityRecorder {
     /// Takes in the fleet as it is at `now`, with so many requests unanswered.
-    pub fn see(&mut self, now: Duration, instances: &[Instance], backlog: u64, min: u32) {
-        let elapsed = self.looked.map_or(Duration::ZERO, |at| {
-            now.saturating_sub(at).min(LONGEST_LOOK)
+    pub fn observe(&mut self, now: Duration, instances: &[Instance], backlog: u64, min: u32) {
+        let elapsed = self.observed_at.map_or(Duration::ZERO, |at| {
+            now.saturating_sub(at).min(MAX_OBSERVATION_GAP)
         });
-        self.looked = Some(now);
+        self.observed_at = Some(now);
         self.activity.instance_s += elapsed.as_secs_f64() * instances.len() as f64;
         for instance in instances {
             let before = self.states.get(&instance.id);
             if before == Some(&InstanceState::Pending) && instance.state == InstanceState::Running {
-                self.activity.boots.note(instance.age);
+                self.activity.boots.record(instance.age);
             }
         }
         let states = instances.iter();
-        self.states = states.map(|seen| (seen.id.clone(), seen.state)).collect();
+        self.states = states.map(|i| (i.id.clone(), i.state)).collect();
 
         let there = |state| instances.iter().any(|instance| instance.state == state);
         if !there(InstanceState::Pending)
             && let Some(begun) = self.scaling_out.take()
             && there(InstanceState::Running)
         {
-            self.activity.scale_outs.note(now.saturating_sub(begun));
+            self.activity.scale_outs.record(now.saturating_sub(begun));
         }
         if backlog > 0 {
             self.scaling_in = None;
         } else if instances.len() > min as usize {
             self.scaling_in.get_or_insert(now);
         } else if let Some(begun) = self.scaling_in.take() {
-            self.activity.scale_ins.note(now.saturating_sub(begun));
+            self.activity.scale_ins.record(now.saturating_sub(begun));
         }
     }
 
-    /// Takes note of what was decided.
-    pub fn decided(&mut self, plan: &Plan) {
+    /// Records a plan.
+    pub fn record_plan(&mut self, plan: &Plan) {
         let made = match (plan.launch, plan.drain.is_empty()) {
             (1.., _) => &mut self.activity.plans.launch,
             (0, false) => &mut self.activity.plans.drain,
@@ -130,8 +132,8 @@ impl Follower {
         *made += 1;
     }
 
-    /// Takes note of a launch that was made at `now`.
-    pub fn launched(&mut self, now: Duration, count: u32) {
+    /// Records a launch that was made at `now`.
+    pub fn record_launch(&mut self, now: Duration, count: u32) {
         self.activity.launched += u64::from(count);
         self.scaling_out.get_or_insert(now);
     }
@@ -151,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn each_duration_is_in_the_class_that_bounds_it() {
-        let mut durations = Durations::default();
+    fn each_duration_is_in_the_bucket_that_bounds_it() {
+        let mut durations = DurationHistogram::default();
         for took_ms in [0, 100, 101, 320_000, 320_001] {
-            durations.note(Duration::from_millis(took_ms));
+            durations.record(Duration::from_millis(took_ms));
         }
-        assert_eq!(durations.classes[..2], [2, 1]);
-        assert_eq!(durations.classes[11..], [1, 1]);
+        assert_eq!(durations.buckets[..2], [2, 1]);
+        assert_eq!(durations.buckets[11..], [1, 1]);
         assert_eq!(durations.count(), 5);
         assert!((durations.sum_s - 640.202).abs() < 1e-9);
     }
@@ -166,59 +168,68 @@ mod tests {
     fn a_burst_is_followed_from_zero_to_zero() {
         use InstanceState::{Draining, Pending, Running};
         let at = Duration::from_secs;
-        let mut follower = Follower::default();
-        follower.see(at(0), &[], 5, 0);
-        follower.launched(at(0), 2);
-        follower.see(
+        let mut recorder = ActivityRecorder::default();
+        recorder.observe(at(0), &[], 5, 0);
+        recorder.record_launch(at(0), 2);
+        recorder.observe(
             at(1),
             &[instance("a", Pending, 1), instance("b", Pending, 1)],
             5,
             0,
         );
-        follower.see(
+        recorder.observe(
             at(2),
             &[instance("a", Running, 2), instance("b", Pending, 2)],
             5,
             0,
         );
         let both = |state| [instance("a", state, 9), instance("b", state, 4)];
-        follower.see(at(4), &both(Running), 3, 0);
-        let seen = &follower.activity;
-        assert_eq!((seen.boots.count(), seen.boots.sum_s), (2, 6.0));
-        assert_eq!((seen.scale_outs.count(), seen.scale_outs.sum_s), (1, 4.0));
+        recorder.observe(at(4), &both(Running), 3, 0);
+        let activity = &recorder.activity;
+        assert_eq!((activity.boots.count(), activity.boots.sum_s), (2, 6.0));
+        assert_eq!(
+            (activity.scale_outs.count(), activity.scale_outs.sum_s),
+            (1, 4.0)
+        );
 
-        follower.see(at(10), &both(Running), 0, 0);
+        recorder.observe(at(10), &both(Running), 0, 0);
         // Another request came in between: what ended did not last.
-        follower.see(at(11), &both(Running), 1, 0);
-        follower.see(at(12), &both(Running), 0, 0);
-        follower.see(at(14), &both(Draining), 0, 0);
-        follower.see(at(15), &[], 0, 0);
-        follower.see(at(16), &[], 0, 0);
-        let seen = &follower.activity;
-        assert_eq!((seen.scale_ins.count(), seen.scale_ins.sum_s), (1, 3.0));
-        // Until each look, those that it saw: 2 x (1 + 1 + 2 + 6 + 1 + 1 + 2).
-        assert_eq!(seen.instance_s, 28.0);
-        assert_eq!(seen.launched, 2);
+        recorder.observe(at(11), &both(Running), 1, 0);
+        recorder.observe(at(12), &both(Running), 0, 0);
+        recorder.observe(at(14), &both(Draining), 0, 0);
+        recorder.observe(at(15), &[], 0, 0);
+        recorder.observe(at(16), &[], 0, 0);
+        let activity = &recorder.activity;
+        assert_eq!(
+            (activity.scale_ins.count(), activity.scale_ins.sum_s),
+            (1, 3.0)
+        );
+        // Until each observation, those that it saw: 2 x (1 + 1 + 2 + 6 + 1 + 1 + 2).
+        assert_eq!(activity.instance_s, 28.0);
+        assert_eq!(activity.launched, 2);
     }
 
     #[test]
     fn a_start_that_fails_is_no_scaling_out() {
-        let mut follower = Follower::default();
-        follower.launched(Duration::ZERO, 1);
+        let mut recorder = ActivityRecorder::default();
+        recorder.record_launch(Duration::ZERO, 1);
         let pending = [instance("a", InstanceState::Pending, 0)];
-        follower.see(Duration::from_secs(1), &pending, 1, 0);
-        follower.see(Duration::from_secs(2), &[], 1, 0);
-        assert_eq!(follower.activity.scale_outs.count(), 0);
-        assert_eq!(follower.activity.boots.count(), 0);
+        recorder.observe(Duration::from_secs(1), &pending, 1, 0);
+        recorder.observe(Duration::from_secs(2), &[], 1, 0);
+        assert_eq!(recorder.activity.scale_outs.count(), 0);
+        assert_eq!(recorder.activity.boots.count(), 0);
     }
 
     #[test]
     fn a_machine_that_slept_is_not_counted_as_instances() {
-        let mut follower = Follower::default();
+        let mut recorder = ActivityRecorder::default();
         let running = [instance("a", InstanceState::Running, 0)];
-        follower.see(Duration::ZERO, &running, 0, 1);
-        follower.see(Duration::from_secs(86_400), &running, 0, 1);
-        assert_eq!(follower.activity.instance_s, LONGEST_LOOK.as_secs_f64());
+        recorder.observe(Duration::ZERO, &running, 0, 1);
+        recorder.observe(Duration::from_secs(86_400), &running, 0, 1);
+        assert_eq!(
+            recorder.activity.instance_s,
+            MAX_OBSERVATION_GAP.as_secs_f64()
+        );
     }
 
     #[test]
@@ -231,7 +242,7 @@ mod tests {
                 .collect(),
             reason: String::new(),
         };
-        let mut follower = Follower::default();
+        let mut recorder = ActivityRecorder::default();
         for plan in [
             plan(0, &[]),
             plan(1, &[]),
@@ -239,13 +250,13 @@ mod tests {
             plan(0, &["a"]),
             plan(0, &[]),
         ] {
-            follower.decided(&plan);
+            recorder.record_plan(&plan);
         }
-        let expected = PlansMade {
+        let expected = PlanCounts {
             launch: 2,
             drain: 1,
             hold: 2,
         };
-        assert_eq!(follower.activity.plans, expected);
+        assert_eq!(recorder.activity.plans, expected);
     }
 }

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backlog::BacklogEstimator;
 use crate::fleet::{InstanceId, InstanceState};
-use crate::plan::{KeepAlive, Ledger, Observation, Policy};
-use crate::season::{Season, Service};
+use crate::observation::{Observation, RequestTotals};
+use crate::policy::{KeepAlive, Policy};
+use crate::season::{Season, ServiceModel};
 
-/// Counts that are off the ledger by no more than this are phantoms, unless they stand for long.
-const PHANTOMS: u64 = 2;
-/// What stands for so many times as long as the counts may lag is no phantom.
-const NO_PHANTOM: f64 = 10.0;
 /// Boots remembered.
 const BOOTS: usize = 64;
 /// Samples of the service time; their median corrects a step after two and ignores one outlier.
@@ -35,9 +33,9 @@ const GAPS: usize = 32;
 /// Gaps after which a learned keep-alive is preferred to the break-even time.
 const ENOUGH_GAPS: usize = 4;
 
-/// What passes between two observations at most, in seconds; more is a machine that slept, and
-/// nothing is known of that time.
-const LONGEST_LOOK: Seconds = 60.0;
+/// Longest time between two observations; with more the machine has slept, and nothing is known of
+/// that time.
+const MAX_OBSERVATION_GAP: Seconds = 60.0;
 
 /// Seconds, as the planner counts them.
 type Seconds = f64;
@@ -52,7 +50,7 @@ pub struct Learned {
     services: VecDeque<Seconds>,
     /// How each level of the fleet was used: the first is the first instance's.
     levels: Vec<Level>,
-    /// The rhythm of the load.
+    /// The load's seasonal pattern.
     season: Season,
     /// Instance-seconds in use, and those spent idle on nothing but what was expected.
     used: Seconds,
@@ -66,31 +64,23 @@ pub struct Learned {
     /// Instances that were there before the first observation: how long they boot is not known.
     #[serde(skip)]
     inherited: HashSet<InstanceId>,
-    /// `(timed, worked)` of the ledger when the last sample was taken.
+    /// `(timed, worked)` of the totals when the last sample was taken.
     #[serde(skip)]
     timed: Option<(u64, Duration)>,
     /// `(second, submitted)`, the newest last.
     #[serde(skip)]
     submissions: VecDeque<(Seconds, f64)>,
-    /// Since when the queue's counts are compared with the ledger.
     #[serde(skip)]
-    compared_since: Option<Seconds>,
-    /// `(second, requests on the queue that the ledger does not know)` within the time that counts
-    /// may lag; each is less than the one after it, so the first is the least.
+    backlog_estimator: BacklogEstimator,
     #[serde(skip)]
-    foreign: VecDeque<(Seconds, u64)>,
-    /// Since when every look has shown such requests.
-    #[serde(skip)]
-    foreign_since: Option<Seconds>,
-    #[serde(skip)]
-    typical: Typical,
-    /// Requests answered so far, as far as that can be told without a ledger.
+    summary: Summary,
+    /// Requests answered so far, as estimated where there are no totals.
     #[serde(skip)]
     answered: f64,
     #[serde(skip)]
     submitted_before: Option<f64>,
     #[serde(skip)]
-    observed: bool,
+    has_observed: bool,
 }
 
 /// How one level of the fleet was used: level `n` is in use while `n` instances are needed.
@@ -100,7 +90,7 @@ struct Level {
     last_used: Seconds,
     uses: VecDeque<Seconds>,
     gaps: VecDeque<Seconds>,
-    /// Idle and switching time paid for so far, and what a clairvoyant would have paid.
+    /// Idle and switching time paid for so far, and what one who knew the future would have paid.
     paid: Seconds,
     clairvoyant: Seconds,
     /// How long it is kept after its last use, while it is idle: what that follows from does not
@@ -109,9 +99,9 @@ struct Level {
     kept_s: Option<Seconds>,
 }
 
-/// What the samples say; kept, since a plan asks for it many times.
+/// Quantiles of the samples; kept, since a plan asks for them many times.
 #[derive(Clone, Copy, Debug, Default)]
-struct Typical {
+struct Summary {
     boot_s: Option<Seconds>,
     late_boot_s: Option<Seconds>,
     longest_boot_s: Option<Seconds>,
@@ -120,35 +110,37 @@ struct Typical {
 
 impl Learned {
     /// Takes in what was observed; call it once for each observation, before the plan.
-    pub fn observe(&mut self, seen: &Observation, policy: &Policy) {
-        let now = seen.now.as_secs_f64();
-        let first = !std::mem::replace(&mut self.observed, true);
+    pub fn observe(&mut self, observed: &Observation, policy: &Policy) {
+        let now = observed.now.as_secs_f64();
+        let first = !std::mem::replace(&mut self.has_observed, true);
         let elapsed = if first {
             0.0
         } else {
-            (now - self.now).clamp(0.0, LONGEST_LOOK)
+            (now - self.now).clamp(0.0, MAX_OBSERVATION_GAP)
         };
         let before = self.backlog;
         if first || now < self.now {
-            self.forget_the_future(now);
+            self.reset_after_clock_change(now);
         }
         self.now = now;
         if first {
             self.summarise();
-            let there = seen.instances.iter().filter(|i| !i.age.is_zero());
+            let there = observed.instances.iter().filter(|i| !i.age.is_zero());
             self.inherited = there.map(|instance| instance.id.clone()).collect();
         }
-        self.learn_boots(seen, policy);
-        self.backlog = self.believed(seen, policy);
+        self.learn_boots(observed, policy);
+        self.backlog = self
+            .backlog_estimator
+            .estimate(now, observed, policy.count_lag);
 
-        let submitted = match &seen.ledger {
-            Some(ledger) => {
-                self.learn_service(ledger);
-                ledger.submitted as f64
+        let submitted = match &observed.totals {
+            Some(totals) => {
+                self.learn_service(totals);
+                totals.submitted as f64
             }
-            // Without a ledger: what is there, and what must have been answered in between.
+            // Without totals: what is there, and what must have been answered in between.
             None => {
-                let slots = f64::from(seen.count(InstanceState::Running) * policy.slots.max(1));
+                let slots = f64::from(observed.count(InstanceState::Running) * policy.slots.max(1));
                 let busy = ((before as f64).min(slots) + (self.backlog as f64).min(slots)) / 2.0;
                 self.answered += elapsed * busy / self.service_s(policy);
                 self.answered + self.backlog as f64
@@ -157,59 +149,25 @@ impl Learned {
         self.learn_arrivals(now, submitted, policy);
         self.learn_season(submitted, elapsed, policy);
         self.learn_levels(policy);
-        self.learn_costs(seen, elapsed, policy);
+        self.learn_costs(observed, elapsed, policy);
     }
 
-    /// Mends what a clock that was set back, perhaps before a restart, has left ahead of `now`.
-    fn forget_the_future(&mut self, now: Seconds) {
+    /// Moves times that lie ahead of `now` back to it: the clock was set back, perhaps before a
+    /// restart.
+    fn reset_after_clock_change(&mut self, now: Seconds) {
         for level in &mut self.levels {
             level.first_used = level.first_used.min(now);
             level.last_used = level.last_used.min(now);
         }
         self.submissions.clear();
-        self.foreign.clear();
-        self.foreign_since = None;
-        self.compared_since = None;
-    }
-
-    /// Requests submitted and not answered, as far as they are to be believed: the web tier's own
-    /// ledger where there is one, and what the queue shows beyond it for longer than its counts
-    /// may lag; one or two only after much longer.
-    fn believed(&mut self, seen: &Observation, policy: &Policy) -> u64 {
-        let counted = seen.visible + seen.in_flight;
-        let Some(ledger) = &seen.ledger else {
-            return counted;
-        };
-        let own = ledger.submitted.saturating_sub(ledger.answered);
-        if policy.count_lag.is_zero() {
-            return own.max(counted);
-        }
-        let lag_s = policy.count_lag.as_secs_f64();
-        let begun = self.now - lag_s;
-        let beyond = counted.saturating_sub(own);
-        self.foreign_since = (beyond > 0).then(|| self.foreign_since.unwrap_or(self.now));
-        while self.foreign.back().is_some_and(|(_, n)| *n >= beyond) {
-            self.foreign.pop_back();
-        }
-        self.foreign.push_back((self.now, beyond));
-        while self.foreign.front().is_some_and(|(at, _)| *at < begun) {
-            self.foreign.pop_front();
-        }
-        let long_enough = *self.compared_since.get_or_insert(self.now) <= begun;
-        let least = self.foreign.front().map_or(0, |(_, n)| *n);
-        let stands = |since| self.now - since >= NO_PHANTOM * lag_s;
-        if long_enough && (least > PHANTOMS || self.foreign_since.is_some_and(stands)) {
-            own + least
-        } else {
-            own
-        }
+        self.backlog_estimator = BacklogEstimator::default();
     }
 
     /// A boot that was given up took as long as it was given, at least.
-    fn learn_boots(&mut self, seen: &Observation, policy: &Policy) {
+    fn learn_boots(&mut self, observed: &Observation, policy: &Policy) {
         let hung_s = self.hung_s(policy);
         let mut learned = false;
-        for instance in &seen.instances {
+        for instance in &observed.instances {
             let age_s = instance.age.as_secs_f64();
             let ended = match instance.state {
                 InstanceState::Pending => false,
@@ -228,7 +186,7 @@ impl Learned {
             }
         }
         self.pending.clear();
-        let pending = seen
+        let pending = observed
             .instances
             .iter()
             .filter(|instance| instance.state == InstanceState::Pending)
@@ -237,12 +195,12 @@ impl Learned {
             .extend(pending.map(|instance| instance.id.clone()));
     }
 
-    fn learn_service(&mut self, ledger: &Ledger) {
-        let (timed, worked) = self.timed.get_or_insert((ledger.timed, ledger.worked));
-        let answers = ledger.timed.saturating_sub(*timed);
+    fn learn_service(&mut self, totals: &RequestTotals) {
+        let (timed, worked) = self.timed.get_or_insert((totals.timed, totals.worked));
+        let answers = totals.timed.saturating_sub(*timed);
         if answers >= ANSWERS_PER_SAMPLE {
-            let took = ledger.worked.saturating_sub(*worked);
-            (*timed, *worked) = (ledger.timed, ledger.worked);
+            let took = totals.worked.saturating_sub(*worked);
+            (*timed, *worked) = (totals.timed, totals.worked);
             let service_s = took.as_secs_f64() / answers as f64;
             if service_s > 0.0 {
                 push(&mut self.services, SERVICES, service_s);
@@ -255,7 +213,7 @@ impl Learned {
         let boots = sorted(&self.boots);
         let outliers = if boots.len() < ENOUGH_BOOTS { 1 } else { 2 };
         let services = sorted(&self.services);
-        self.typical = Typical {
+        self.summary = Summary {
             boot_s: boots.get(boots.len() / 2).copied(),
             late_boot_s: boots.get(boots.len() * 9 / 10).copied(),
             longest_boot_s: boots.len().checked_sub(outliers).map(|at| boots[at]),
@@ -279,10 +237,10 @@ impl Learned {
         let before = self.submitted_before.replace(submitted);
         let came = (submitted - before.unwrap_or(submitted)).max(0.0);
         // What a guessed service time would make of a minute is not worth remembering.
-        let Some(service_s) = self.typical.service_s else {
+        let Some(service_s) = self.summary.service_s else {
             return;
         };
-        let service = Service {
+        let service = ServiceModel {
             rate: f64::from(policy.slots.max(1)) / service_s,
             objective_s: policy.target_wait.as_secs_f64().max(service_s),
             max_instances: policy.max_instances,
@@ -303,7 +261,7 @@ impl Learned {
         }
         for at in 0..used {
             let gap = now - self.levels[at].last_used;
-            // Less than the time between two looks is no gap.
+            // Less than the time between two observations is no gap.
             if gap > self.short_window_s(policy) {
                 let switch_s = self.switch_s(&self.levels[at], policy);
                 let kept_s = self.keep_s(&self.levels[at], policy);
@@ -325,11 +283,11 @@ impl Learned {
         }
     }
 
-    fn learn_costs(&mut self, seen: &Observation, elapsed: Seconds, policy: &Policy) {
-        let running = seen.count(InstanceState::Running);
-        let members = running + seen.count(InstanceState::Pending);
+    fn learn_costs(&mut self, observed: &Observation, elapsed: Seconds, policy: &Policy) {
+        let running = observed.count(InstanceState::Running);
+        let members = running + observed.count(InstanceState::Pending);
         let expected = self.expected_soon(policy).min(members);
-        let ahead = expected.saturating_sub(self.kept_awhile(policy));
+        let ahead = expected.saturating_sub(self.kept_idle(policy));
         self.ahead += elapsed * f64::from(ahead);
         self.used += elapsed * f64::from(self.in_use(policy).min(running));
     }
@@ -341,14 +299,14 @@ impl Learned {
 
     /// The median boot, in seconds.
     pub fn boot_s(&self, policy: &Policy) -> Seconds {
-        self.typical
+        self.summary
             .boot_s
             .unwrap_or(policy.expected_boot.as_secs_f64())
     }
 
     /// From which age, in seconds, an instance that still boots is not counted on any more.
     pub fn hung_s(&self, policy: &Policy) -> Seconds {
-        match self.typical.longest_boot_s {
+        match self.summary.longest_boot_s {
             Some(longest_s) => HUNG * longest_s,
             None => UNKNOWN_BOOT * policy.expected_boot.as_secs_f64(),
         }
@@ -356,7 +314,7 @@ impl Learned {
 
     /// Seconds that one request takes of one slot.
     pub fn service_s(&self, policy: &Policy) -> Seconds {
-        self.typical
+        self.summary
             .service_s
             .unwrap_or(policy.expected_service.as_secs_f64())
     }
@@ -427,11 +385,11 @@ impl Learned {
         }
         let billed_s = policy.billing_minimum.as_secs_f64();
         let soon_s = self.lead_s(policy).max(billed_s);
-        self.season.most(self.now, self.now + soon_s)
+        self.season.max_forecast(self.now, self.now + soon_s)
     }
 
-    /// Whether what looking ahead has cost leaves the whole below twice what a clairvoyant would
-    /// have paid.
+    /// Says whether the cost of looking ahead leaves the whole below twice what one who knew the
+    /// future would have paid.
     fn may_look_ahead(&self, policy: &Policy) -> bool {
         let paid: Seconds = self.levels.iter().map(|level| level.paid).sum();
         let clairvoyant: Seconds = self.levels.iter().map(|level| level.clairvoyant).sum();
@@ -441,7 +399,7 @@ impl Learned {
 
     /// Nine of ten boots take no longer, in seconds.
     fn lead_s(&self, policy: &Policy) -> Seconds {
-        self.typical
+        self.summary
             .late_boot_s
             .unwrap_or(policy.expected_boot.as_secs_f64())
     }
@@ -481,15 +439,15 @@ impl Learned {
             .unwrap_or(switch_s)
     }
 
-    /// Instances that are in use, or expected to be soon, or not idle for long enough to be let go.
+    /// Instances that are in use, or expected to be soon, or not idle for long enough to be drained.
     pub fn worth_keeping(&self, policy: &Policy) -> u32 {
-        self.kept_awhile(policy)
+        self.kept_idle(policy)
             .max(self.expected_soon(policy))
             .min(policy.max_instances)
     }
 
-    /// Instances that are in use or not idle for long enough to be let go.
-    fn kept_awhile(&self, policy: &Policy) -> u32 {
+    /// Instances that are in use or not idle for long enough to be drained.
+    fn kept_idle(&self, policy: &Policy) -> u32 {
         let idle = |level: &Level| self.now - level.last_used;
         self.levels
             .iter()

@@ -4,21 +4,29 @@
 //! (a pure function), and the [`Fleet`] does it. Knows nothing of faces or HTTP.
 
 mod activity;
+mod back_off;
+mod backlog;
 mod controller;
 mod ec2;
 mod fleet;
 mod learn;
 mod lease;
 mod local;
+mod observation;
 mod plan;
+mod policy;
+mod report;
 mod season;
 pub mod simulate;
 
-pub use activity::{Activity, BOUNDS_S, Durations, PlansMade};
-pub use controller::{Controller, FleetReport, run};
+pub use activity::{Activity, BUCKET_BOUNDS_S, DurationHistogram, PlanCounts};
+pub use controller::{Controller, run};
 pub use ec2::{Capacity, Change, Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, Heard, Phase, Place};
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
 pub use learn::Learned;
 pub use lease::{Lease, LeaseError};
 pub use local::{LocalFleet, LocalFleetOptions, READY_LINE};
-pub use plan::{KeepAlive, Ledger, Observation, Plan, Policy, plan};
+pub use observation::{Observation, RequestTotals};
+pub use plan::{Plan, plan};
+pub use policy::{KeepAlive, Policy};
+pub use report::{FleetReport, FleetStatus};

@@ -1,87 +1,16 @@
 //! How many workers there should be: a pure function of what was observed and learned.
 //!
-//! The controller and the simulator call the very same function.
+//! The controller and the simulator share it.
 
 use std::time::Duration;
 
 use crate::fleet::{Instance, InstanceId, InstanceState};
 use crate::learn::Learned;
+use crate::observation::Observation;
+use crate::policy::Policy;
 
 /// No boot is given up before this: a busy machine may take that long over what is quick elsewhere.
-const HOPELESS: Duration = Duration::from_secs(30);
-
-/// What the operator asked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Policy {
-    /// Instances kept even without work.
-    pub min_instances: u32,
-    /// Instances never exceeded.
-    pub max_instances: u32,
-    /// Requests that one instance works on at a time.
-    pub slots: u32,
-    /// The objective: 99 of 100 requests begin to be served within this time.
-    pub target_wait: Duration,
-    /// How long an idle instance is kept.
-    pub keep_alive: KeepAlive,
-    /// Time that is billed for an instance at least; zero where nothing is billed.
-    pub billing_minimum: Duration,
-    /// How long the queue's counts may lag behind; zero where they are exact.
-    pub count_lag: Duration,
-    /// How long a boot takes, until boots were seen.
-    pub expected_boot: Duration,
-    /// How long one request takes of one slot, until requests were seen.
-    pub expected_service: Duration,
-}
-
-/// How long an idle instance is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeepAlive {
-    /// As long as it is worth its price, by what was learned of the gaps in the load; what comes
-    /// regularly has its instances launched ahead.
-    Learned {
-        /// But never longer.
-        at_most: Duration,
-    },
-    /// This long; zero sends an idle instance away at once.
-    Fixed(Duration),
-}
-
-/// What the web tier knows of its own requests; exact, where the queue's counts are approximate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// Requests submitted so far.
-    pub submitted: u64,
-    /// Requests answered so far.
-    pub answered: u64,
-    /// Answers so far whose worker said how long the request had occupied its slot.
-    pub timed: u64,
-    /// How long they had, all together.
-    pub worked: Duration,
-}
-
-/// What the controller saw.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Observation {
-    /// The time, from an epoch that stays the same for as long as what was learned is kept.
-    pub now: Duration,
-    /// Requests visible on the queue, approximately.
-    pub visible: u64,
-    /// Requests in flight at a worker, approximately.
-    pub in_flight: u64,
-    /// The web tier's own count, where it is known.
-    pub ledger: Option<Ledger>,
-    /// Every instance that is not terminated, oldest first.
-    pub instances: Vec<Instance>,
-    /// So many launches at most, while launches are held back after failed ones.
-    pub launch_limit: Option<u32>,
-}
-
-impl Observation {
-    /// How many instances are in a state.
-    pub fn count(&self, state: InstanceState) -> u32 {
-        self.instances.iter().filter(|i| i.state == state).count() as u32
-    }
-}
+const MIN_BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is to be done now, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,49 +33,21 @@ pub struct Plan {
 /// and none is made. Otherwise the fleet is to clear `F` in as long as its first request has waited
 /// by then, and to keep up with what comes: `ceil((F / max(objective, D) + r) S / k)`.
 ///
-/// **Looking ahead**, it has ready by then what the same minute of the last half-hours, hours or days
-/// needed, where that keeps coming true ([`Learned::expected_at_ready`]).
+/// **Looking ahead** (predictive scaling), as many instances are ready by then as the same minute of
+/// the last half-hours, hours or days needed, where that forecast keeps coming true
+/// ([`Learned::expected_at_ready`]).
 ///
 /// **Scaling in** keeps what [`Learned::worth_keeping`] says, and what is billed anyway. An
 /// instance that boots for too long is not counted on, so another takes its place, and is drained
 /// once it has taken twice as long, or half a minute.
-pub fn plan(seen: &Observation, learned: &Learned, policy: &Policy) -> Plan {
-    let slots = f64::from(policy.slots.max(1));
-    let (boot_s, service_s) = (learned.boot_s(policy), learned.service_s(policy));
-    let (hung_s, rate) = (learned.hung_s(policy), learned.expected_rate(policy));
+pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan {
     let backlog = learned.backlog();
-    let (running, draining) = (
-        seen.count(InstanceState::Running),
-        seen.count(InstanceState::Draining),
-    );
-    let mut pending = 0;
-    let mut hung = 0;
-    let mut working_s = f64::from(running) * boot_s;
-    for instance in &seen.instances {
-        if instance.state == InstanceState::Pending {
-            let age = instance.age.as_secs_f64();
-            if age > hung_s {
-                hung += 1;
-            } else {
-                pending += 1;
-                working_s += age.min(boot_s);
-            }
-        }
-    }
-    let coming = running + pending;
+    let hung_s = learned.hung_s(policy);
+    let members = Members::count(observed, hung_s);
+    let coming = members.coming();
     let least = policy.min_instances.min(policy.max_instances);
 
-    let left = (backlog as f64 + rate * boot_s - working_s * slots / service_s).max(0.0);
-    let objective_s = policy.target_wait.as_secs_f64();
-    let soon_enough = f64::from(coming) * objective_s * slots / service_s;
-    let clearing = left / objective_s.max(boot_s);
-    let wanted = ((clearing + rate) * service_s / slots).ceil() as u32;
-    let nothing_to_do = backlog == 0 && coming == 0;
-    let sized = if nothing_to_do || coming > 0 && left <= soon_enough {
-        0
-    } else {
-        wanted.max(1)
-    };
+    let sized = needed_for_backlog(observed, members, learned, policy);
     let busy = learned.in_use(policy).min(coming);
     let expected = learned.expected_at_ready(policy);
     let needed = sized
@@ -155,26 +56,20 @@ pub fn plan(seen: &Observation, learned: &Learned, policy: &Policy) -> Plan {
         .clamp(least, policy.max_instances);
 
     let missing = needed.saturating_sub(coming);
-    let room = policy
-        .max_instances
-        .saturating_sub(coming + hung + draining);
-    let limit = seen.launch_limit.unwrap_or(u32::MAX);
+    let others = members.hung + members.draining;
+    let room = policy.max_instances.saturating_sub(coming + others);
+    let limit = observed.launch_limit.unwrap_or(u32::MAX);
     let launch = missing.min(room).min(limit);
 
     let kept = needed.max(learned.worth_keeping(policy));
     let surplus = coming.saturating_sub(kept) as usize;
-    let drain = victims(seen, policy, hung_s, surplus);
+    let drain = instances_to_drain(observed, policy, hung_s, surplus);
 
     let action = match (launch, drain.len()) {
         (0, 0) if missing > 0 && limit == 0 => {
             format!("launching {missing} is held back after failed starts")
         }
-        (0, 0) if missing > 0 => {
-            format!(
-                "{} others leave no room for {missing} more",
-                draining + hung
-            )
-        }
+        (0, 0) if missing > 0 => format!("{others} others leave no room for {missing} more"),
         (0, 0) if coming > needed && surplus == 0 => "the idle are worth keeping".to_owned(),
         (0, 0) if surplus > 0 => "the rest is paid for already".to_owned(),
         (0, 0) => "nothing to do".to_owned(),
@@ -183,8 +78,11 @@ pub fn plan(seen: &Observation, learned: &Learned, policy: &Policy) -> Plan {
         (n, 0) => format!("launch {n}"),
         (n, m) => format!("launch {n}, drain {m}"),
     };
+    let Members {
+        running, booting, ..
+    } = members;
     let reason =
-        format!("backlog {backlog} needs {needed}, {running} running, {pending} booting: {action}");
+        format!("backlog {backlog} needs {needed}, {running} running, {booting} booting: {action}");
     Plan {
         launch,
         drain,
@@ -192,15 +90,81 @@ pub fn plan(seen: &Observation, learned: &Learned, policy: &Policy) -> Plan {
     }
 }
 
-/// Chooses instances to drain: those whose boot is hopeless, then `surplus` others, none of them
+/// How many instances are in which phase.
+#[derive(Clone, Copy, Debug)]
+struct Members {
+    running: u32,
+    /// Those that are counted on to take work.
+    booting: u32,
+    /// Those that boot for too long.
+    hung: u32,
+    draining: u32,
+}
+
+impl Members {
+    fn count(observed: &Observation, hung_s: f64) -> Self {
+        let hung = observed.instances.iter().filter(|i| is_hung(i, hung_s));
+        let hung = hung.count() as u32;
+        Self {
+            running: observed.count(InstanceState::Running),
+            booting: observed.count(InstanceState::Pending) - hung,
+            hung,
+            draining: observed.count(InstanceState::Draining),
+        }
+    }
+
+    /// Those that take work, now or once they have booted.
+    fn coming(self) -> u32 {
+        self.running + self.booting
+    }
+}
+
+fn is_hung(instance: &Instance, hung_s: f64) -> bool {
+    instance.state == InstanceState::Pending && instance.age.as_secs_f64() > hung_s
+}
+
+/// Counts the instances that the backlog needs when a launch would be ready; none where a launch
+/// would come too late to help.
+fn needed_for_backlog(
+    observed: &Observation,
+    members: Members,
+    learned: &Learned,
+    policy: &Policy,
+) -> u32 {
+    let slots = f64::from(policy.slots.max(1));
+    let (boot_s, service_s) = (learned.boot_s(policy), learned.service_s(policy));
+    let (hung_s, rate) = (learned.hung_s(policy), learned.expected_rate(policy));
+    let (backlog, coming) = (learned.backlog(), members.coming());
+    // Seconds that instances work in the time of a boot.
+    let mut working_s = f64::from(members.running) * boot_s;
+    for instance in &observed.instances {
+        if instance.state == InstanceState::Pending && !is_hung(instance, hung_s) {
+            working_s += instance.age.as_secs_f64().min(boot_s);
+        }
+    }
+    let left = (backlog as f64 + rate * boot_s - working_s * slots / service_s).max(0.0);
+    let objective_s = policy.target_wait.as_secs_f64();
+    let soon_enough = f64::from(coming) * objective_s * slots / service_s;
+    if backlog == 0 && coming == 0 || coming > 0 && left <= soon_enough {
+        return 0;
+    }
+    let clearing = left / objective_s.max(boot_s);
+    let wanted = ((clearing + rate) * service_s / slots).ceil() as u32;
+    wanted.max(1)
+}
+
+/// Chooses instances to drain: those whose boot is given up, then `surplus` others, none of them
 /// within the time that is billed anyway: idle ones first, then booting, then busy ones, the
 /// youngest of each first.
-fn victims(seen: &Observation, policy: &Policy, hung_s: f64, surplus: usize) -> Vec<InstanceId> {
-    let is_hung = |i: &Instance| i.state == InstanceState::Pending && i.age.as_secs_f64() > hung_s;
-    let hopeless = seen
-        .instances
-        .iter()
-        .filter(|i| is_hung(i) && i.age > HOPELESS && i.age.as_secs_f64() > 2.0 * hung_s);
+fn instances_to_drain(
+    observed: &Observation,
+    policy: &Policy,
+    hung_s: f64,
+    surplus: usize,
+) -> Vec<InstanceId> {
+    let given_up = observed.instances.iter().filter(|i| {
+        is_hung(i, hung_s) && i.age > MIN_BOOT_TIMEOUT && i.age.as_secs_f64() > 2.0 * hung_s
+    });
     let order = |i: &Instance| match (i.state, i.busy) {
         (InstanceState::Running, Some(false)) => 0,
         (InstanceState::Pending, _) => 1,
@@ -209,9 +173,10 @@ fn victims(seen: &Observation, policy: &Policy, hung_s: f64, surplus: usize) -> 
     let mut candidates: Vec<_> = if surplus == 0 {
         Vec::new()
     } else {
-        seen.instances
+        observed
+            .instances
             .iter()
-            .filter(|i| i.state != InstanceState::Draining && !is_hung(i))
+            .filter(|i| i.state != InstanceState::Draining && !is_hung(i, hung_s))
             .filter(|i| i.age >= policy.billing_minimum)
             .map(|i| (order(i), i.age, i))
             .collect()
@@ -220,7 +185,7 @@ fn victims(seen: &Observation, policy: &Policy, hung_s: f64, surplus: usize) -> 
         (a, a_age, &a_i.id).cmp(&(b, b_age, &b_i.id))
     });
     let candidates = candidates.into_iter().map(|(_, _, instance)| instance);
-    hopeless
+    given_up
         .chain(candidates.take(surplus))
         .map(|instance| instance.id.clone())
         .collect()
@@ -232,6 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::KeepAlive;
 
     const POLICY: Policy = Policy {
         min_instances: 0,
@@ -261,22 +227,22 @@ mod tests {
             .collect()
     }
 
-    fn seen(backlog: u64, instances: Vec<Instance>) -> Observation {
+    fn observed(backlog: u64, instances: Vec<Instance>) -> Observation {
         Observation {
             now: Duration::from_secs(1000),
             visible: backlog,
             in_flight: 0,
-            ledger: None,
+            totals: None,
             instances,
             launch_limit: None,
         }
     }
 
     /// The plan of a controller that sees this first of all.
-    fn first_plan(seen: &Observation, policy: &Policy) -> Plan {
+    fn first_plan(observed: &Observation, policy: &Policy) -> Plan {
         let mut learned = Learned::default();
-        learned.observe(seen, policy);
-        plan(seen, &learned, policy)
+        learned.observe(observed, policy);
+        plan(observed, &learned, policy)
     }
 
     #[test]
@@ -323,7 +289,7 @@ mod tests {
             ),
         ];
         for (backlog, states, launch, reason) in cases {
-            let made = first_plan(&seen(backlog, members(states)), &POLICY);
+            let made = first_plan(&observed(backlog, members(states)), &POLICY);
             assert_eq!(made.launch, launch, "{}", made.reason);
             assert!(made.reason.ends_with(reason), "{}", made.reason);
         }
@@ -336,11 +302,11 @@ mod tests {
             max_instances: 3,
             ..POLICY
         };
-        assert_eq!(first_plan(&seen(0, vec![]), &bounded).launch, 1);
-        let draining = seen(500, members(&[(Draining, 50.0), (Running, 50.0)]));
+        assert_eq!(first_plan(&observed(0, vec![]), &bounded).launch, 1);
+        let draining = observed(500, members(&[(Draining, 50.0), (Running, 50.0)]));
         let made = first_plan(&draining, &bounded);
         assert_eq!(made.launch, 1, "{}", made.reason);
-        let mut full = seen(500, members(&[(Draining, 50.0); 3]));
+        let mut full = observed(500, members(&[(Draining, 50.0); 3]));
         let made = first_plan(&full, &bounded);
         assert_eq!(made.launch, 0);
         assert!(
@@ -377,7 +343,7 @@ mod tests {
             (Running, 30.0),
         ]);
         instances[2].busy = Some(true);
-        let made = first_plan(&seen(0, instances), &policy);
+        let made = first_plan(&observed(0, instances), &policy);
         let drained: Vec<_> = made.drain.iter().map(|id| id.0.as_str()).collect();
         // First the one that will never boot; then the youngest idle one that is paid up, the
         // other, the busy one; the fifth has half a minute left that is paid for.
@@ -396,12 +362,12 @@ mod tests {
         ) {
             let state = |n| [Pending, Running, Draining][n as usize];
             let states: Vec<_> = states.into_iter().map(|(n, age)| (state(n), age)).collect();
-            let mut seen = seen(backlog, members(&states));
-            seen.launch_limit = limit;
+            let mut observed = observed(backlog, members(&states));
+            observed.launch_limit = limit;
             let policy = Policy { min_instances: min, max_instances: (min + more).max(1), slots, ..POLICY };
-            let made = first_plan(&seen, &policy);
-            prop_assert_eq!(&made, &first_plan(&seen, &policy));
-            let members = seen.instances.len() as u32;
+            let made = first_plan(&observed, &policy);
+            prop_assert_eq!(&made, &first_plan(&observed, &policy));
+            let members = observed.instances.len() as u32;
             prop_assert!(made.launch == 0 || members + made.launch <= policy.max_instances);
             prop_assert!(limit.is_none_or(|limit| made.launch <= limit));
             // Those that take as long as this to boot are not counted on.
@@ -410,8 +376,8 @@ mod tests {
                 Pending => i.age.as_secs_f64() <= 30.0,
                 Running => true,
             };
-            let before = seen.instances.iter().filter(counted).count() as u32;
-            let left = seen.instances.iter().filter(counted);
+            let before = observed.instances.iter().filter(counted).count() as u32;
+            let left = observed.instances.iter().filter(counted);
             let left = left.filter(|i| !made.drain.contains(&i.id)).count() as u32;
             prop_assert!(left + made.launch >= min.min(before));
             let mut drained = made.drain.clone();
@@ -419,7 +385,7 @@ mod tests {
             drained.dedup();
             prop_assert_eq!(drained.len(), made.drain.len(), "none is drained twice");
             for id in &made.drain {
-                let instance = seen.instances.iter().find(|i| i.id == *id);
+                let instance = observed.instances.iter().find(|i| i.id == *id);
                 prop_assert!(instance.is_some_and(|i| i.state != Draining));
             }
         }
@@ -429,7 +395,7 @@ mod tests {
         fn what_is_needed_grows_with_the_backlog(backlog in 0u64..2000, more in 1u64..500, running in 0usize..10) {
             let plan_for = |backlog| {
                 let states = vec![(Running, 100.0); running];
-                first_plan(&seen(backlog, members(&states)), &POLICY).launch
+                first_plan(&observed(backlog, members(&states)), &POLICY).launch
             };
             prop_assert!(plan_for(backlog + more) >= plan_for(backlog));
         }

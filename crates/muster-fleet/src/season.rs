@@ -1,9 +1,8 @@
-//! The rhythm of the load: what comes at the same minute of every half-hour, hour or day.
+//! Seasonal forecast: the instances that the same minute of every half-hour, hour or day needs.
 //!
 //! People and their schedulers start things by the clock. What was needed at the same minute of the
-//! last half-hours, hours and days makes a pattern, and what followed it before is expected to follow
-//! it again; but only for as long as that keeps coming true, and more often than chance would have
-//! it.
+//! last half-hours, hours and days makes a pattern, and what followed that pattern before is expected
+//! to follow it again; but only for as long as that keeps coming true, and more often than by chance.
 
 use std::collections::VecDeque;
 
@@ -17,18 +16,18 @@ const PERIODS: [u64; 3] = [30, 60, 24 * 60];
 const LOOK_BACK: u64 = 2;
 /// Minutes remembered.
 const MINUTES: usize = (LOOK_BACK * PERIODS[PERIODS.len() - 1]) as usize;
-/// Nothing is expected before so many minutes were seen.
-const LEAST: usize = (LOOK_BACK * PERIODS[0]) as usize;
+/// Nothing is forecast before so many minutes were seen.
+const MIN_MINUTES: usize = (LOOK_BACK * PERIODS[0]) as usize;
 /// The share of a minute's requests that may be late: a tenth of the 1 % that a p99 allows, since the
 /// rest goes to what no forecast knows.
 const LATE_SHARE: f64 = 0.001;
-/// A forecast is acted on while at least this share of its like came true: one of five.
-const CREDIBLE: f64 = 0.2;
-/// And while its odds are this many times those of any minute.
-const BETTER_THAN_CHANCE: f64 = 2.0;
+/// A forecast is acted on while at least this share of forecasts like it came true: one of five.
+const MIN_HIT_SHARE: f64 = 0.2;
+/// And while its odds are at least this many times those of any minute.
+const MIN_ODDS_RATIO: f64 = 2.0;
 /// Forecasts, or minutes, after which one counts for a third.
 const MEMORY: f64 = 100.0;
-/// Longest that is looked ahead, in seconds.
+/// How far a forecast looks ahead at most, in seconds.
 const HORIZON_S: f64 = 3600.0;
 
 /// How many instances each minute of late needed.
@@ -44,17 +43,17 @@ pub(crate) struct Season {
     after: Vec<Vec<Tally>>,
     /// How often each level was needed at all.
     at_any_time: Vec<Tally>,
-    /// Requests of this minute.
+    /// Requests of this minute so far.
     #[serde(skip)]
-    came: f64,
-    /// What fleets of one, two … instances that had always run would make of them.
+    requests: f64,
+    /// Fleets of one, two … instances that always run, and how they would serve these requests.
     #[serde(skip)]
-    fleets: Vec<Imagined>,
+    fleets: Vec<SimulatedFleet>,
 }
 
-/// A fleet that is always there.
+/// A fleet that always runs.
 #[derive(Clone, Copy, Debug, Default)]
-struct Imagined {
+struct SimulatedFleet {
     /// Requests that wait for it.
     waiting: f64,
     /// Requests of this minute that it would serve too late, and leaves to larger fleets.
@@ -71,7 +70,7 @@ struct Tally(
 );
 
 impl Tally {
-    fn note(&mut self, hit: bool) {
+    fn record(&mut self, hit: bool) {
         let kept = 1.0 - 1.0 / MEMORY;
         self.0 = self.0 * kept + if hit { 1.0 } else { 0.0 };
         self.1 = self.1 * kept + 1.0;
@@ -90,7 +89,7 @@ fn odds(share: f64) -> f64 {
 
 /// What one instance can do, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Service {
+pub(crate) struct ServiceModel {
     /// Requests that one instance serves in a second.
     pub(crate) rate: f64,
     /// Seconds that a request may wait.
@@ -100,15 +99,21 @@ pub(crate) struct Service {
 }
 
 impl Season {
-    /// Takes in what came in the `elapsed` seconds until `now_s`.
-    pub(crate) fn observe(&mut self, now_s: f64, elapsed: f64, came: f64, service: Service) {
-        self.turn_to((now_s / MINUTE_S) as u64);
-        self.came += came;
+    /// Takes in the requests of the `elapsed` seconds until `now_s`.
+    pub(crate) fn observe(
+        &mut self,
+        now_s: f64,
+        elapsed: f64,
+        requests: f64,
+        service: ServiceModel,
+    ) {
+        self.advance_to((now_s / MINUTE_S) as u64);
+        self.requests += requests;
         self.fleets
-            .resize(service.max_instances as usize, Imagined::default());
+            .resize(service.max_instances as usize, SimulatedFleet::default());
         for (instances, fleet) in (1..).zip(&mut self.fleets) {
             let rate = service.rate * f64::from(instances);
-            fleet.waiting = (fleet.waiting + came - rate * elapsed).max(0.0);
+            fleet.waiting = (fleet.waiting + requests - rate * elapsed).max(0.0);
             let late = (fleet.waiting - rate * service.objective_s).max(0.0);
             fleet.late += late;
             fleet.waiting -= late;
@@ -121,20 +126,20 @@ impl Season {
     }
 
     /// Ends the minute, if another has begun. A clock that was set back lets it go on.
-    fn turn_to(&mut self, minute: u64) {
+    fn advance_to(&mut self, minute: u64) {
         let over = *self.minute.get_or_insert(minute);
         if minute <= over {
             return;
         }
         let needed = self.needed_now();
-        self.judge(over, needed);
+        self.score(over, needed);
         self.push(needed);
         // Minutes that nobody saw needed nothing.
         for _ in (over + 1..minute).take(MINUTES) {
             self.push(0);
         }
         self.minute = Some(minute);
-        self.came = 0.0;
+        self.requests = 0.0;
         for fleet in &mut self.fleets {
             fleet.late = 0.0;
         }
@@ -149,17 +154,17 @@ impl Season {
 
     /// The smallest fleet that would have kept the objective in the minute so far.
     fn needed_now(&self) -> u16 {
-        if self.came == 0.0 {
+        if self.requests == 0.0 {
             return 0;
         }
-        let enough = |fleet: &Imagined| fleet.late <= LATE_SHARE * self.came;
+        let enough = |fleet: &SimulatedFleet| fleet.late <= LATE_SHARE * self.requests;
         let smaller = self.fleets.iter().take_while(|fleet| !enough(fleet));
         let largest = self.fleets.len();
         (smaller.count() + 1).min(largest) as u16
     }
 
-    /// Compares the minute that ends with what was expected of it.
-    fn judge(&mut self, minute: u64, needed: u16) {
+    /// Counts for each pattern whether the minute that ends needed what was forecast.
+    fn score(&mut self, minute: u64, needed: u16) {
         let is_needed = |level: usize| level < usize::from(needed);
         let past = self.past(minute);
         let highest = usize::from(past.into_iter().max().unwrap_or(0).max(needed));
@@ -169,9 +174,9 @@ impl Season {
             self.after.resize(highest, Vec::new());
         }
         for (level, tally) in self.at_any_time.iter_mut().enumerate() {
-            tally.note(is_needed(level));
+            tally.record(is_needed(level));
         }
-        if self.needed.len() < LEAST {
+        if self.needed.len() < MIN_MINUTES {
             return;
         }
         for (level, tallies) in self.after.iter_mut().enumerate() {
@@ -180,8 +185,8 @@ impl Season {
                 tallies.resize(pattern + 1, Tally::default());
             }
             if pattern != 0 {
-                tallies[pattern].note(is_needed(level));
-                tallies[0].note(is_needed(level));
+                tallies[pattern].record(is_needed(level));
+                tallies[0].record(is_needed(level));
             }
         }
     }
@@ -200,35 +205,36 @@ impl Season {
         })
     }
 
-    /// How many instances a time, in seconds, is expected to need: the highest level that is to be
-    /// believed in, and half its square root more, in whole instances: a load that is the sum of many
-    /// varies by the square root of its size (square-root staffing: Halfin and Whitt,
-    /// "Heavy-traffic limits for queues with many exponential servers", 1981).
+    /// Forecasts how many instances a time, in seconds, needs: the highest level whose forecast is
+    /// credible, and half its square root more, in whole instances.
+    ///
+    /// A load that is the sum of many varies by the square root of its size (square-root staffing:
+    /// Halfin and Whitt, "Heavy-traffic limits for queues with many exponential servers", 1981).
     pub(crate) fn forecast(&self, at_s: f64) -> u32 {
-        if self.needed.len() < LEAST {
+        if self.needed.len() < MIN_MINUTES {
             return 0;
         }
         let past = self.past((at_s / MINUTE_S) as u64);
         let highest = past.into_iter().max().unwrap_or(0);
-        let believed = (0..usize::from(highest))
+        let credible = (0..usize::from(highest))
             .rev()
-            .find(|level| self.is_believed(*level, pattern(&past, *level)));
-        let level = believed.map_or(0, |level| level as u32 + 1);
+            .find(|level| self.is_credible(*level, pattern(&past, *level)));
+        let level = credible.map_or(0, |level| level as u32 + 1);
         level + (f64::from(level).sqrt() / 2.0) as u32
     }
 
-    fn is_believed(&self, level: usize, pattern: usize) -> bool {
+    fn is_credible(&self, level: usize, pattern: usize) -> bool {
         let tallies = self.after.get(level);
         let tally = |pattern| tallies.and_then(|t| t.get(pattern)).copied();
         // A pattern that was hardly seen is as good as all of them were.
         let any_pattern = tally(0).unwrap_or_default().share(0.5);
         let share = tally(pattern).unwrap_or_default().share(any_pattern);
         let any = self.at_any_time.get(level).copied().unwrap_or_default();
-        share >= CREDIBLE && odds(share) >= BETTER_THAN_CHANCE * odds(any.share(0.5))
+        share >= MIN_HIT_SHARE && odds(share) >= MIN_ODDS_RATIO * odds(any.share(0.5))
     }
 
     /// The most that any time from one to another, in seconds, is expected to need.
-    pub(crate) fn most(&self, from_s: f64, to_s: f64) -> u32 {
+    pub(crate) fn max_forecast(&self, from_s: f64, to_s: f64) -> u32 {
         let to_s = to_s.min(from_s + HORIZON_S);
         let minutes = ((to_s - from_s) / MINUTE_S) as u32;
         (0..=minutes)
@@ -248,9 +254,13 @@ fn pattern(past: &[u16; PERIODS.len()], level: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rand_xoshiro::SplitMix64;
+    use rand_xoshiro::rand_core::SeedableRng;
 
-    const SERVICE: Service = Service {
+    use super::*;
+    use crate::simulate::random::unit;
+
+    const SERVICE: ServiceModel = ServiceModel {
         rate: 5.0,
         objective_s: 1.0,
         max_instances: 10,
@@ -320,10 +330,10 @@ mod tests {
     }
 
     #[test]
-    fn a_load_without_rhythm_is_not_awaited() {
-        let mut random = crate::simulate::Random::new(3);
+    fn a_load_without_a_pattern_is_not_expected() {
+        let mut random = SplitMix64::seed_from_u64(3);
         let mut season = Season::default();
-        let minutes = (0..50 * 60).map(|_| if random.unit() < 0.2 { 12 } else { 0 });
+        let minutes = (0..50 * 60).map(|_| if unit(&mut random) < 0.2 { 12 } else { 0 });
         play(&mut season, 0, minutes);
         let expected = in_the_next_hour(&season, 50);
         let launches = expected.iter().filter(|n| **n > 0).count();

@@ -73,7 +73,7 @@ async fn control<F: Fleet>(
             expected_boot: Duration::from_secs(1),
             expected_service: Duration::from_secs(1),
         },
-        ledger: None,
+        totals: None,
         count_interval: Duration::from_millis(50),
         learned: watch::Sender::new(Learned::default()),
     };

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use muster_fleet::simulate::engine::{Autoscaler, Outcome, run};
 use muster_fleet::simulate::peers::Fixed;
-use muster_fleet::simulate::{Scenario, oracle};
+use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run};
 use muster_fleet::{
-    Instance, InstanceId, InstanceState, KeepAlive, Learned, Ledger, Observation, Policy, plan,
+    Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
+    plan,
 };
 use proptest::prelude::*;
 
@@ -28,36 +28,36 @@ fn policy(max_instances: u32) -> Policy {
 
 /// A fleet in which anything may go wrong, in steps of a second.
 #[derive(Clone, Debug)]
-struct Trouble {
+struct Faults {
     /// Requests that come in each second.
     arrivals: Vec<u8>,
-    /// For each launch in turn: seconds until it takes work; `None` dies booting, until the troubles
+    /// For each launch in turn: seconds until it takes work; `None` dies booting, until the faults
     /// are over.
     boots: Vec<Option<u8>>,
     /// Seconds in which the controller is replaced; whether it remembers what it had learned.
     crashes: Vec<(u16, bool)>,
     /// What is told of the queue, beyond the truth, in turn.
-    phantoms: Vec<i8>,
+    count_noise: Vec<i8>,
     min: u32,
     max: u32,
-    with_ledger: bool,
+    with_totals: bool,
     /// The fixed keep-alive, or the learned one.
     keep_alive_s: Option<u8>,
 }
 
 prop_compose! {
-    fn trouble()(
+    fn faults()(
         arrivals in prop::collection::vec(prop_oneof![4 => Just(0u8), 1 => 0u8..40], 50..300),
         boots in prop::collection::vec(prop::option::weighted(0.8, 1u8..90), 1..20),
         crashes in prop::collection::vec((0u16..400, any::<bool>()), 0..4),
-        phantoms in prop::collection::vec(-2i8..=2, 1..10),
+        count_noise in prop::collection::vec(-2i8..=2, 1..10),
         min in 0u32..3,
         more in 1u32..10,
-        with_ledger: bool,
+        with_totals: bool,
         keep_alive_s in prop::option::of(0u8..20),
-    ) -> Trouble {
-        Trouble {
-            keep_alive_s, arrivals, boots, crashes, phantoms, min, max: min + more, with_ledger }
+    ) -> Faults {
+        Faults {
+            keep_alive_s, arrivals, boots, crashes, count_noise, min, max: min + more, with_totals }
     }
 }
 
@@ -71,28 +71,27 @@ struct Member {
 
 /// Requests that one instance answers in a second.
 const RATE: u64 = 4;
-/// Longest that a fleet may take after the last arrival: all troubles over, the longest boot given
+/// Longest that a fleet may take after the last arrival: all faults over, the longest boot given
 /// up and replaced several times, the backlog worked off, and the longest keep-alive.
 const SETTLE: u32 = 6000;
 
-/// Runs the controller's loop and checks every plan; answers the last look's second, the launches
-/// and what was left.
-fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
+/// Runs the controller's loop and checks every plan, and what is left in the end.
+fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
     let mut policy = Policy {
-        min_instances: trouble.min,
-        ..policy(trouble.max)
+        min_instances: faults.min,
+        ..policy(faults.max)
     };
-    if let Some(seconds) = trouble.keep_alive_s {
+    if let Some(seconds) = faults.keep_alive_s {
         policy.keep_alive = KeepAlive::Fixed(Duration::from_secs(seconds.into()));
     }
     let mut learned = Learned::default();
     let mut members: Vec<Member> = Vec::new();
-    let mut ledger = Ledger::default();
+    let mut totals = RequestTotals::default();
     let mut launches = 0u32;
     let mut calls: Vec<u32> = Vec::new();
-    for now in 0..trouble.arrivals.len() as u32 + SETTLE {
-        let came = trouble.arrivals.get(now as usize).copied().unwrap_or(0);
-        ledger.submitted += u64::from(came);
+    for now in 0..faults.arrivals.len() as u32 + SETTLE {
+        let came = faults.arrivals.get(now as usize).copied().unwrap_or(0);
+        totals.submitted += u64::from(came);
         members.retain_mut(|member| {
             let (at, survives) = member.boots_at;
             if member.state == InstanceState::Pending && now >= at {
@@ -103,11 +102,11 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
         });
         let running = members.iter().filter(|m| m.state == InstanceState::Running);
         let done = RATE * running.count() as u64;
-        ledger.answered = (ledger.answered + done).min(ledger.submitted);
-        ledger.timed = ledger.answered;
-        ledger.worked = Duration::from_secs(ledger.answered) / RATE as u32;
+        totals.answered = (totals.answered + done).min(totals.submitted);
+        totals.timed = totals.answered;
+        totals.worked = Duration::from_secs(totals.answered) / RATE as u32;
 
-        if let Some((_, remembers)) = trouble.crashes.iter().find(|(at, _)| u32::from(*at) == now) {
+        if let Some((_, remembers)) = faults.crashes.iter().find(|(at, _)| u32::from(*at) == now) {
             let kept = serde_json::to_string(&learned).expect("it can be kept");
             learned = if *remembers {
                 serde_json::from_str(&kept).expect("it can be read back")
@@ -115,18 +114,18 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
                 Learned::default()
             };
         }
-        let own = ledger.submitted - ledger.answered;
-        // What stands for ten minutes is no phantom.
-        let phantom = match now as usize % 600 {
+        let own = totals.submitted - totals.answered;
+        // What lasts for ten minutes is no noise.
+        let noise = match now as usize % 600 {
             0 => 0,
-            _ => trouble.phantoms[now as usize % trouble.phantoms.len()],
+            _ => faults.count_noise[now as usize % faults.count_noise.len()],
         };
-        let noisy = own.saturating_add_signed(i64::from(phantom));
-        let seen = Observation {
+        let noisy = own.saturating_add_signed(i64::from(noise));
+        let observed = Observation {
             now: Duration::from_secs(u64::from(now)),
-            visible: if trouble.with_ledger { noisy } else { own },
+            visible: if faults.with_totals { noisy } else { own },
             in_flight: 0,
-            ledger: trouble.with_ledger.then_some(ledger),
+            totals: faults.with_totals.then_some(totals),
             instances: members
                 .iter()
                 .map(|member| Instance {
@@ -138,22 +137,22 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
                 .collect(),
             launch_limit: None,
         };
-        learned.observe(&seen, &policy);
-        let made = plan(&seen, &learned, &policy);
+        learned.observe(&observed, &policy);
+        let made = plan(&observed, &learned, &policy);
         prop_assert_eq!(
             &made,
-            &plan(&seen, &learned, &policy),
+            &plan(&observed, &learned, &policy),
             "the same input, the same plan"
         );
-        let coming = members.len() as u32 - seen.count(InstanceState::Draining);
+        let coming = members.len() as u32 - observed.count(InstanceState::Draining);
         prop_assert!(
             made.launch == 0 || members.len() as u32 + made.launch <= policy.max_instances
         );
         prop_assert!(made.drain.len() as u32 <= coming);
-        if own == 0 && coming >= policy.min_instances && trouble.with_ledger {
-            // Phantoms, and a backlog that is gone, launch nothing; only what hangs is replaced, and
+        if own == 0 && coming >= policy.min_instances && faults.with_totals {
+            // Noise, and a backlog that is gone, launch nothing; only what hangs is replaced, and
             // what comes regularly is awaited.
-            let booting = seen.count(InstanceState::Pending);
+            let booting = observed.count(InstanceState::Pending);
             let awaited = learned.expected_at_ready(&policy);
             prop_assert!(made.launch <= booting.max(awaited), "{}", made.reason);
         }
@@ -164,10 +163,10 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
             member.state = InstanceState::Draining;
         }
         for _ in 0..made.launch {
-            // Troubles end some time after the arrivals do.
-            let troubled = (now as usize) < trouble.arrivals.len() + 300;
-            let boot = trouble.boots[launches as usize % trouble.boots.len()];
-            let boot = if troubled { boot } else { boot.or(Some(20)) };
+            // Faults end some time after the arrivals do.
+            let faulty = (now as usize) < faults.arrivals.len() + 300;
+            let boot = faults.boots[launches as usize % faults.boots.len()];
+            let boot = if faulty { boot } else { boot.or(Some(20)) };
             members.push(Member {
                 id: launches,
                 state: InstanceState::Pending,
@@ -179,8 +178,8 @@ fn survive(trouble: &Trouble) -> Result<(), TestCaseError> {
         calls.push(made.launch + made.drain.len() as u32);
     }
     prop_assert_eq!(
-        ledger.answered,
-        ledger.submitted,
+        totals.answered,
+        totals.submitted,
         "everything is answered in the end"
     );
     prop_assert_eq!(
@@ -201,8 +200,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn the_fleet_stays_within_its_bounds_whatever_happens_and_returns_to_them(trouble in trouble()) {
-        survive(&trouble)?;
+    fn the_fleet_stays_within_its_bounds_whatever_happens_and_returns_to_them(faults in faults()) {
+        run_with_faults(&faults)?;
     }
 }
 
@@ -256,7 +255,7 @@ proptest! {
         let length_s = at(bursts);
         let scenario = scenario(boot_s, 4);
         let muster = as_muster(&arrivals, length_s, &scenario);
-        let best = oracle::optimum(&arrivals, length_s, &scenario);
+        let best = optimum(&arrivals, length_s, &scenario);
         let (ours, theirs) = (muster.instance_hours * 3600.0, best.instance_hours * 3600.0);
         // What is not known at the start: a launch or two, and what they are kept.
         let constant = 4.0 * (boot_s + 60.0);
@@ -281,11 +280,11 @@ proptest! {
     fn the_clairvoyant_is_never_beaten_at_its_objective(arrivals in load(), boot_s in 0.5f64..80.0) {
         let scenario = scenario(boot_s, 8);
         let length_s = 2200.0;
-        let best = oracle::optimum(&arrivals, length_s, &scenario);
+        let best = optimum(&arrivals, length_s, &scenario);
         prop_assert_eq!(best.waits.len(), arrivals.len());
         let meets = |outcome: &Outcome| outcome.share_over(scenario.target_wait_s) <= 0.01;
         for instances in 1..=8 {
-            let fixed = Autoscaler::Sized(Box::new(Fixed(instances)));
+            let fixed = Autoscaler::Peer(Box::new(Fixed(instances)));
             let fixed = run(&arrivals, length_s, &scenario, fixed);
             if meets(&fixed) {
                 prop_assert!(meets(&best));
@@ -301,7 +300,7 @@ proptest! {
 /// Half a minute of load in each hour: once the rhythm has been found, its instances are ready for it,
 /// unless the operator asked for a fixed time.
 #[test]
-fn what_comes_every_hour_is_awaited() {
+fn what_comes_every_hour_is_expected() {
     let scenario = scenario(26.0, 6);
     let burst =
         |hour: usize| (0..300).map(move |n| (hour * 3600 + 1200) as f64 + f64::from(n) * 0.1);
@@ -331,7 +330,7 @@ fn what_comes_every_hour_is_awaited() {
 fn the_bill_is_by_the_second_with_a_minimum() {
     let scenario = scenario(10.0, 4);
     let fixed = |n, length_s| {
-        let autoscaler = Autoscaler::Sized(Box::new(Fixed(n)));
+        let autoscaler = Autoscaler::Peer(Box::new(Fixed(n)));
         run(&[1.0, 2.0], length_s, &scenario, autoscaler)
     };
     let long = fixed(2, 3600.0);
@@ -347,7 +346,7 @@ fn the_bill_is_by_the_second_with_a_minimum() {
         "a minute each"
     );
     // The clairvoyant boots before the trace begins and stops within its minute.
-    let best = oracle::optimum(&[1.0, 2.0], 3600.0, &scenario);
+    let best = optimum(&[1.0, 2.0], 3600.0, &scenario);
     assert!(
         (best.instance_hours - 60.0 / 3600.0).abs() < 1e-9,
         "{}",
@@ -362,7 +361,7 @@ fn the_clairvoyant_bridges_a_gap_that_is_cheaper_than_a_launch() {
     let scenario = scenario(100.0, 4);
     let hours = |gap_s: f64| {
         let arrivals = [0.0, gap_s];
-        oracle::optimum(&arrivals, gap_s + 10.0, &scenario).instance_hours * 3600.0
+        optimum(&arrivals, gap_s + 10.0, &scenario).instance_hours * 3600.0
     };
     // One boot and the time between; two boots.
     assert!((hours(60.0) - 160.0).abs() < 3.0, "{}", hours(60.0));

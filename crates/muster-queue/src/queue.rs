@@ -30,7 +30,8 @@ pub struct QueueOptions {
 /// When a message is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redrive {
-    /// The queue that takes it, made if absent and keeping messages for [`MAX_RETENTION`](crate::MAX_RETENTION).
+    /// The queue that takes it, made if absent and keeping messages for
+    /// [`MAX_RETENTION`](crate::MAX_RETENTION).
     pub dead_letter: String,
     /// Deliveries before that, at least 1.
     pub max_receives: u32,
@@ -44,7 +45,8 @@ pub trait Queue: fmt::Debug + Send + Sync + 'static {
     /// Returns the name that [`Queues::existing`] accepts.
     fn name(&self) -> &str;
 
-    /// Sends up to [`MAX_BATCH`](crate::MAX_BATCH) messages, [`MAX_BODY_BYTES`](crate::MAX_BODY_BYTES) together.
+    /// Sends up to [`MAX_BATCH`](crate::MAX_BATCH) messages,
+    /// [`MAX_BODY_BYTES`](crate::MAX_BODY_BYTES) together.
     ///
     /// The outcome is per message, in order, so that a caller retries only what failed. An error
     /// of the whole means that nothing was sent, but for [`QueueError::Unavailable`], after
@@ -57,15 +59,16 @@ pub trait Queue: fmt::Debug + Send + Sync + 'static {
     /// [`MAX_WAIT`](crate::MAX_WAIT) (whole seconds on SQS, rounded up).
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Received>, QueueError>;
 
-    /// Deletes messages for good, up to [`MAX_BATCH`](crate::MAX_BATCH); the outcome is per receipt, in order.
+    /// Deletes messages for good, up to [`MAX_BATCH`](crate::MAX_BATCH); the outcome is per receipt,
+    /// in order.
     ///
     /// Use the receipt of the last delivery. On SQLite one whose message another consumer has
     /// received since never deletes it and is reported as [`QueueError::ReceiptExpired`]; SQS
     /// promises neither.
     async fn delete(&self, receipts: &[Receipt]) -> BatchResult<()>;
 
-    /// Sets how long messages stay invisible from now on, up to [`MAX_BATCH`](crate::MAX_BATCH) (at most 12 hours;
-    /// whole seconds on SQS, rounded up).
+    /// Sets how long messages stay invisible from now on, up to [`MAX_BATCH`](crate::MAX_BATCH)
+    /// (at most 12 hours; whole seconds on SQS, rounded up).
     ///
     /// `Duration::ZERO` hands them back at once. A message that became visible again is reported
     /// as [`QueueError::ReceiptExpired`], whether somebody else has it yet or not.

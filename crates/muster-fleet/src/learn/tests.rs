@@ -15,11 +15,11 @@ const POLICY: Policy = Policy {
     expected_service: Duration::from_millis(500),
 };
 
-/// What a controller sees, one look a second.
+/// What a controller observes, once a second.
 struct World {
     learned: Learned,
     now_s: f64,
-    ledger: Ledger,
+    totals: RequestTotals,
     service: Duration,
     instances: Vec<Instance>,
 }
@@ -29,7 +29,7 @@ impl World {
         let mut world = Self {
             learned: Learned::default(),
             now_s: 1e9,
-            ledger: Ledger::default(),
+            totals: RequestTotals::default(),
             service: Duration::from_millis(200),
             instances: Vec::new(),
         };
@@ -51,48 +51,48 @@ impl World {
     }
 
     /// A second later, with so many more submitted and answered, and the queue's count off by
-    /// `phantoms`.
-    fn look(&mut self, submitted: u64, answered: u64, phantoms: i64) {
+    /// `noise`.
+    fn observe(&mut self, submitted: u64, answered: u64, noise: i64) {
         self.now_s += 1.0;
-        self.ledger.submitted += submitted;
-        self.ledger.answered += answered;
-        self.ledger.timed += answered;
-        self.ledger.worked += self.service * answered as u32;
-        let own = self.ledger.submitted - self.ledger.answered;
-        let seen = Observation {
+        self.totals.submitted += submitted;
+        self.totals.answered += answered;
+        self.totals.timed += answered;
+        self.totals.worked += self.service * answered as u32;
+        let own = self.totals.submitted - self.totals.answered;
+        let observed = Observation {
             now: Duration::from_secs_f64(self.now_s),
-            visible: own.saturating_add_signed(phantoms),
+            visible: own.saturating_add_signed(noise),
             in_flight: 0,
-            ledger: Some(self.ledger),
+            totals: Some(self.totals),
             instances: self.instances.clone(),
             launch_limit: None,
         };
-        self.learned.observe(&seen, &POLICY);
+        self.learned.observe(&observed, &POLICY);
     }
 }
 
 #[test]
-fn a_step_of_the_service_time_is_learned_in_two_looks_and_an_outlier_never() {
+fn a_step_of_the_service_time_is_learned_in_two_observations_and_an_outlier_never() {
     let mut world = World::new(1);
-    world.look(1000, 0, 0);
+    world.observe(1000, 0, 0);
     for _ in 0..10 {
-        world.look(0, 5, 0);
+        world.observe(0, 5, 0);
     }
     assert!((world.learned.service_s(&POLICY) - 0.2).abs() < 1e-9);
     // One look whose requests took ten times as long, as when a worker stalled.
     world.service *= 10;
-    world.look(0, 5, 0);
+    world.observe(0, 5, 0);
     world.service /= 10;
     assert!(
         (world.learned.service_s(&POLICY) - 0.2).abs() < 1e-9,
         "an outlier"
     );
     for _ in 0..3 {
-        world.look(0, 5, 0);
+        world.observe(0, 5, 0);
     }
     world.service *= 3;
-    world.look(0, 5, 0);
-    world.look(0, 5, 0);
+    world.observe(0, 5, 0);
+    world.observe(0, 5, 0);
     assert!(
         (world.learned.service_s(&POLICY) - 0.6).abs() < 1e-9,
         "a step"
@@ -106,51 +106,55 @@ fn boots_are_learned_and_hopeless_ones_stand_out() {
     assert_eq!(world.learned.hung_s(&POLICY), 30.0);
     for (n, boot_s) in (0..).zip([24.0, 26.0, 28.0]) {
         world.set(n, InstanceState::Pending, 0.0);
-        world.look(0, 0, 0);
+        world.observe(0, 0, 0);
         world.set(n, InstanceState::Running, boot_s);
-        world.look(0, 0, 0);
-        world.look(0, 0, 0);
+        world.observe(0, 0, 0);
+        world.observe(0, 0, 0);
     }
     assert_eq!(world.learned.boot_s(&POLICY), 26.0);
     assert_eq!(world.learned.hung_s(&POLICY), 42.0);
     // One that is given up at 90 s says that boots may take that long.
     world.set(9, InstanceState::Pending, 85.0);
-    world.look(0, 0, 0);
+    world.observe(0, 0, 0);
     world.set(9, InstanceState::Draining, 90.0);
-    world.look(0, 0, 0);
+    world.observe(0, 0, 0);
     assert_eq!(world.learned.hung_s(&POLICY), 135.0);
 }
 
 #[test]
-fn phantom_counts_move_nothing_and_work_of_others_is_believed_in_the_end() {
+fn noise_of_the_counts_moves_nothing_and_work_of_others_is_believed_in_the_end() {
     let mut world = World::new(0);
-    for phantoms in [2, -2, 1, 2, 2, 0].into_iter().cycle().take(200) {
-        world.look(0, 0, phantoms);
+    for noise in [2, -2, 1, 2, 2, 0].into_iter().cycle().take(200) {
+        world.observe(0, 0, noise);
         assert_eq!(world.learned.backlog(), 0);
     }
-    world.look(3, 0, -2);
-    assert_eq!(world.learned.backlog(), 3, "the ledger is believed at once");
+    world.observe(3, 0, -2);
+    assert_eq!(
+        world.learned.backlog(),
+        3,
+        "the totals are believed at once"
+    );
     for _ in 0..59 {
-        world.look(0, 0, 50);
+        world.observe(0, 0, 50);
         assert_eq!(world.learned.backlog(), 3, "counts may lag");
     }
     for _ in 0..2 {
-        world.look(0, 0, 50);
+        world.observe(0, 0, 50);
     }
     assert_eq!(world.learned.backlog(), 53);
     let exact = Policy {
         count_lag: Duration::ZERO,
         ..POLICY
     };
-    let seen = Observation {
+    let observed = Observation {
         now: Duration::from_secs_f64(world.now_s),
         visible: 7,
         in_flight: 1,
-        ledger: Some(world.ledger),
+        totals: Some(world.totals),
         instances: Vec::new(),
         launch_limit: None,
     };
-    world.learned.observe(&seen, &exact);
+    world.learned.observe(&observed, &exact);
     assert_eq!(
         world.learned.backlog(),
         8,
@@ -163,40 +167,40 @@ fn one_request_of_others_is_believed_once_it_has_stood_for_long() {
     let mut world = World::new(0);
     for _ in 0..10 {
         for _ in 0..599 {
-            world.look(0, 0, 1);
+            world.observe(0, 0, 1);
             assert_eq!(world.learned.backlog(), 0);
         }
-        world.look(0, 0, 0);
+        world.observe(0, 0, 0);
     }
     for _ in 0..600 {
-        world.look(0, 0, 1);
+        world.observe(0, 0, 1);
         assert_eq!(world.learned.backlog(), 0);
     }
-    world.look(0, 0, 2);
+    world.observe(0, 0, 2);
     assert_eq!(world.learned.backlog(), 1);
-    world.look(0, 0, 0);
+    world.observe(0, 0, 0);
     assert_eq!(world.learned.backlog(), 0, "somebody has answered it");
 }
 
 #[test]
 fn a_clock_that_is_set_back_keeps_no_idle_instance() {
     let mut world = World::new(6);
-    world.look(30, 0, 0);
+    world.observe(30, 0, 0);
     for _ in 0..20 {
-        world.look(30, 30, 0);
+        world.observe(30, 30, 0);
     }
-    world.look(0, 30, 0);
+    world.observe(0, 30, 0);
     assert!(world.learned.worth_keeping(&POLICY) > 1);
     let kept = serde_json::to_string(&world.learned).unwrap();
     let restarted: Learned = serde_json::from_str(&kept).unwrap();
     for learned in [world.learned.clone(), restarted] {
         world.learned = learned;
         world.now_s -= 3600.0;
-        world.look(1, 0, 0);
+        world.observe(1, 0, 0);
         assert_eq!(world.learned.in_use(&POLICY), 1, "those from before");
-        world.look(0, 1, 0);
+        world.observe(0, 1, 0);
         for _ in 0..66 {
-            world.look(0, 0, 0);
+            world.observe(0, 0, 0);
         }
         assert_eq!(world.learned.worth_keeping(&POLICY), 0);
     }
@@ -206,14 +210,14 @@ fn a_clock_that_is_set_back_keeps_no_idle_instance() {
 fn a_clock_that_is_set_back_hides_no_backlog() {
     let mut world = World::new(0);
     for _ in 0..70 {
-        world.look(0, 0, 0);
+        world.observe(0, 0, 0);
     }
     world.now_s -= 3600.0;
     for _ in 0..60 {
-        world.look(0, 0, 50);
+        world.observe(0, 0, 50);
         assert_eq!(world.learned.backlog(), 0, "counts may lag");
     }
-    world.look(0, 0, 50);
+    world.observe(0, 0, 50);
     assert_eq!(world.learned.backlog(), 50);
 }
 
@@ -221,18 +225,18 @@ fn a_clock_that_is_set_back_hides_no_backlog() {
 fn kept_after(gaps_s: &[u32]) -> f64 {
     let mut world = World::new(1);
     for gap_s in gaps_s {
-        world.look(1, 0, 0);
-        world.look(0, 1, 0);
+        world.observe(1, 0, 0);
+        world.observe(0, 1, 0);
         for _ in 0..*gap_s {
-            world.look(0, 0, 0);
+            world.observe(0, 0, 0);
         }
     }
-    world.look(1, 0, 0);
-    world.look(0, 1, 0);
+    world.observe(1, 0, 0);
+    world.observe(0, 1, 0);
     let mut kept_s = 0.0;
     while world.learned.worth_keeping(&POLICY) > 0 {
         kept_s += 1.0;
-        world.look(0, 0, 0);
+        world.observe(0, 0, 0);
     }
     kept_s
 }
@@ -261,30 +265,30 @@ fn a_fixed_time_begins_when_the_last_request_is_answered() {
             ..POLICY
         };
         let mut world = World::new(3);
-        let mut look = |submitted, answered| {
-            world.ledger.submitted += submitted;
-            world.ledger.answered += answered;
+        let mut observe = |submitted, answered| {
+            world.totals.submitted += submitted;
+            world.totals.answered += answered;
             world.now_s += 0.5;
-            let seen = Observation {
+            let observed = Observation {
                 now: Duration::from_secs_f64(world.now_s),
-                visible: world.ledger.submitted - world.ledger.answered,
+                visible: world.totals.submitted - world.totals.answered,
                 in_flight: 0,
-                ledger: Some(world.ledger),
+                totals: Some(world.totals),
                 instances: world.instances.clone(),
                 launch_limit: None,
             };
-            world.learned.observe(&seen, &policy);
+            world.learned.observe(&observed, &policy);
             world
                 .learned
                 .in_use(&policy)
                 .max(world.learned.worth_keeping(&policy))
         };
-        look(30, 0);
+        observe(30, 0);
         for _ in 0..10 {
-            assert!(look(5, 5) > 0);
+            assert!(observe(5, 5) > 0);
         }
-        assert!(look(0, 30) > 0 || seconds == 0);
-        let looks = (0..100).take_while(|_| look(0, 0) > 0).count();
+        assert!(observe(0, 30) > 0 || seconds == 0);
+        let looks = (0..100).take_while(|_| observe(0, 0) > 0).count();
         assert!(
             looks.abs_diff(2 * seconds as usize) <= 1,
             "{looks} for {seconds} s"
@@ -295,21 +299,21 @@ fn a_fixed_time_begins_when_the_last_request_is_answered() {
 #[test]
 fn what_was_learned_survives_a_restart() {
     let mut world = World::new(1);
-    world.look(100, 0, 0);
+    world.observe(100, 0, 0);
     for _ in 0..10 {
-        world.look(0, 5, 0);
+        world.observe(0, 5, 0);
     }
     let kept = serde_json::to_string(&world.learned).unwrap();
     let mut restarted: Learned = serde_json::from_str(&kept).unwrap();
-    let seen = Observation {
+    let observed = Observation {
         now: Duration::from_secs_f64(world.now_s + 30.0),
         visible: 0,
         in_flight: 0,
-        ledger: Some(Ledger::default()),
+        totals: Some(RequestTotals::default()),
         instances: Vec::new(),
         launch_limit: None,
     };
-    restarted.observe(&seen, &POLICY);
+    restarted.observe(&observed, &POLICY);
     assert!((restarted.service_s(&POLICY) - 0.2).abs() < 1e-9);
     assert_eq!(
         restarted.worth_keeping(&POLICY),

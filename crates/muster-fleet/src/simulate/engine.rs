@@ -4,12 +4,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::SeedableRng;
+
+use super::autoscaler::Autoscaler;
+use super::outcome::Outcome;
+use super::random::{standard_normal, unit};
+use super::scaling_policy::FleetMetrics;
+use super::scenario::Scenario;
 use crate::fleet::{Instance, InstanceId, InstanceState};
 use crate::learn::Learned;
-use crate::plan::{Ledger, Observation, Policy, plan};
-
-use super::random::Random;
-use super::{Scenario, Seen, Sizer};
+use crate::observation::{Observation, RequestTotals};
+use crate::plan::plan;
+use crate::policy::Policy;
 
 /// Share of boots that take [`STRAGGLER_FACTOR`] times as long.
 const STRAGGLERS: f64 = 0.01;
@@ -19,83 +26,10 @@ const STRAGGLER_FACTOR: f64 = 4.0;
 const BOOT_SPREAD: f64 = 0.1;
 /// How often the counts are wrong, where the scenario has noise.
 const NOISE_SHARE: f64 = 0.05;
-/// How often Muster's controller looks while nothing wakes it.
+/// How often Muster's controller observes while nothing wakes it.
 const MUSTER_INTERVAL_S: f64 = 1.0;
-/// How soon after one look a submission may cause another, where there is no idle instance.
+/// How soon after one observation a submission may cause another, where there is no idle instance.
 const WAKE_INTERVAL_S: f64 = 0.05;
-
-/// A policy in the simulation.
-pub enum Autoscaler {
-    /// Muster's own, with what it has learned.
-    Muster {
-        /// The operator's bounds.
-        policy: Policy,
-        /// What was learned so far; a new controller starts with the default.
-        learned: Box<Learned>,
-    },
-    /// One that answers how many instances there should be.
-    Sized(Box<dyn Sizer>),
-    /// The clairvoyant's schedule: how many instances are to be ready in each step.
-    Scheduled {
-        /// Seconds of one step.
-        step_s: f64,
-        /// Instances ready in each step.
-        ready: Vec<u32>,
-    },
-}
-
-impl Autoscaler {
-    /// What the tables call it.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Muster { .. } => "muster".to_owned(),
-            Self::Sized(sizer) => sizer.name(),
-            Self::Scheduled { .. } => super::oracle::NAME.to_owned(),
-        }
-    }
-}
-
-/// What came out for one policy.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The policy.
-    pub name: String,
-    /// Money.
-    pub cost: f64,
-    /// Hours billed.
-    pub instance_hours: f64,
-    /// Seconds from arrival until its service began, for each arrival in order.
-    pub waits: Vec<f64>,
-    /// Launches.
-    pub launches: u64,
-    /// Launches while no instance was running or booting.
-    pub cold_starts: u64,
-    /// Most instances that were billed at one time.
-    pub peak: u32,
-    /// `(second, ready, booting)` at each change.
-    pub fleet: Vec<(f64, u32, u32)>,
-    /// The last plan's reasons, where the policy gives any: `(second, reason)` of each change.
-    pub reasons: Vec<(f64, String)>,
-}
-
-impl Outcome {
-    /// The wait, in seconds, that a share `q` (0 to 1) of the requests did not exceed.
-    pub fn wait_quantile(&self, q: f64) -> f64 {
-        let mut sorted = self.waits.clone();
-        let Some(last) = sorted.len().checked_sub(1) else {
-            return 0.0;
-        };
-        let at = ((sorted.len() as f64 * q).ceil() as usize).clamp(1, last + 1) - 1;
-        let (_, value, _) = sorted.select_nth_unstable_by(at, f64::total_cmp);
-        *value
-    }
-
-    /// The share of requests, 0 to 1, that waited longer than `limit_s`.
-    pub fn share_over(&self, limit_s: f64) -> f64 {
-        let over = self.waits.iter().filter(|&&wait| wait > limit_s).count();
-        over as f64 / self.waits.len().max(1) as f64
-    }
-}
 
 /// Ordered only so that the heap can hold it; events of one time keep the order of scheduling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,8 +38,8 @@ enum Event {
     Ready(u64),
     /// An instance has finished one request.
     Done(u64),
-    /// The policy looks.
-    Look,
+    /// The policy decides anew.
+    Evaluate,
 }
 
 struct Machine {
@@ -128,15 +62,15 @@ pub fn run(
 ) -> Outcome {
     let mut sim = Simulation::new(scenario, arrivals.len());
     match &autoscaler {
-        Autoscaler::Sized(sizer) => {
-            for _ in 0..sizer.at_start().min(scenario.max_instances) {
+        Autoscaler::Peer(peer) => {
+            for _ in 0..peer.initial_instances().min(scenario.max_instances) {
                 sim.launch_ahead(0.0, 0.0);
             }
         }
         Autoscaler::Scheduled { step_s, ready } => sim.launch_before_the_trace(*step_s, ready),
         Autoscaler::Muster { .. } => {}
     }
-    sim.schedule(0.0, Event::Look);
+    sim.schedule(0.0, Event::Evaluate);
     let mut next = 0;
     loop {
         let event_s = sim.next_event_s();
@@ -148,9 +82,9 @@ pub fn run(
             sim.arrive(arrival);
             if let Autoscaler::Muster { policy, learned } = &mut autoscaler
                 && !sim.waiting.is_empty()
-                && arrival >= sim.last_look + WAKE_INTERVAL_S
+                && arrival >= sim.last_evaluation_s + WAKE_INTERVAL_S
             {
-                sim.look_as_muster(policy, learned);
+                sim.evaluate_muster(policy, learned);
             }
             continue;
         }
@@ -161,10 +95,12 @@ pub fn run(
         match event {
             Event::Ready(id) => sim.booted(id),
             Event::Done(id) => sim.done(id),
-            Event::Look if sim.now >= length_s && sim.answered == arrivals.len() as u64 => break,
-            Event::Look => {
-                let wait = sim.look(&mut autoscaler);
-                sim.schedule(sim.now + wait, Event::Look);
+            Event::Evaluate if sim.now >= length_s && sim.answered == arrivals.len() as u64 => {
+                break;
+            }
+            Event::Evaluate => {
+                let wait = sim.evaluate(&mut autoscaler);
+                sim.schedule(sim.now + wait, Event::Evaluate);
             }
         }
     }
@@ -193,13 +129,13 @@ struct Simulation<'a> {
     peak: u32,
     fleet: Vec<(f64, u32, u32)>,
     reasons: Vec<(f64, String)>,
-    boots: Random,
-    noise: Random,
+    boots: SplitMix64,
+    noise: SplitMix64,
     /// `(second, visible, in flight)` as they were, for counts that lag.
     counts: VecDeque<(f64, u64, u64)>,
-    last_look: f64,
-    /// What Muster's controller sees, kept from one look to the next.
-    seen: Observation,
+    last_evaluation_s: f64,
+    /// What Muster's controller observes, kept from one time to the next.
+    observation: Observation,
     /// Whether instances came or went since.
     members_changed: bool,
 }
@@ -225,15 +161,15 @@ impl<'a> Simulation<'a> {
             peak: 0,
             fleet: vec![(0.0, 0, 0)],
             reasons: Vec::new(),
-            boots: Random::new(scenario.seed),
-            noise: Random::new(scenario.seed ^ 0x6e6f_6973),
+            boots: SplitMix64::seed_from_u64(scenario.seed),
+            noise: SplitMix64::seed_from_u64(scenario.seed ^ 0x6e6f_6973),
             counts: VecDeque::new(),
-            last_look: f64::NEG_INFINITY,
-            seen: Observation {
+            last_evaluation_s: f64::NEG_INFINITY,
+            observation: Observation {
                 now: Duration::ZERO,
                 visible: 0,
                 in_flight: 0,
-                ledger: None,
+                totals: None,
                 instances: Vec::new(),
                 launch_limit: None,
             },
@@ -308,11 +244,9 @@ impl<'a> Simulation<'a> {
         if self.ready + self.booting == 0 {
             self.cold_starts += 1;
         }
-        // A normal deviate by Box and Muller's transform.
-        let (u, v) = (self.boots.unit().max(f64::MIN_POSITIVE), self.boots.unit());
-        let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+        let normal = standard_normal(&mut self.boots);
         let mut boot_s = self.scenario.boot_s * (BOOT_SPREAD * normal).exp();
-        if self.boots.unit() < STRAGGLERS {
+        if unit(&mut self.boots) < STRAGGLERS {
             boot_s *= STRAGGLER_FACTOR;
         }
         self.launch_ahead(self.now, self.now + boot_s);
@@ -375,49 +309,50 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn look(&mut self, autoscaler: &mut Autoscaler) -> f64 {
+    /// Lets the policy decide, and returns the seconds until it decides anew.
+    fn evaluate(&mut self, autoscaler: &mut Autoscaler) -> f64 {
         match autoscaler {
             Autoscaler::Muster { policy, learned } => {
-                self.look_as_muster(policy, learned);
+                self.evaluate_muster(policy, learned);
                 MUSTER_INTERVAL_S
             }
-            Autoscaler::Sized(sizer) => {
+            Autoscaler::Peer(peer) => {
                 let (visible, in_flight) = self.approximate_counts();
-                let seen = Seen {
+                let metrics = FleetMetrics {
                     now_s: self.now,
                     visible,
                     in_flight,
                     ready: self.ready,
                     booting: self.booting,
                 };
-                let desired = sizer
-                    .desired(&seen, self.scenario)
+                let desired = peer
+                    .desired_instances(&metrics, self.scenario)
                     .min(self.scenario.max_instances);
                 self.resize(desired);
-                sizer.interval_s()
+                peer.interval_s()
             }
             Autoscaler::Scheduled { step_s, ready } => {
-                self.follow(*step_s, ready);
+                self.follow_schedule(*step_s, ready);
                 *step_s
             }
         }
     }
 
-    fn look_as_muster(&mut self, policy: &Policy, learned: &mut Learned) {
-        self.last_look = self.now;
+    fn evaluate_muster(&mut self, policy: &Policy, learned: &mut Learned) {
+        self.last_evaluation_s = self.now;
         let (visible, in_flight) = self.approximate_counts();
-        self.see_instances();
-        let seen = &mut self.seen;
-        seen.now = Duration::from_secs_f64(self.now);
-        (seen.visible, seen.in_flight) = (visible, in_flight);
-        seen.ledger = Some(Ledger {
+        self.update_instances();
+        let observation = &mut self.observation;
+        observation.now = Duration::from_secs_f64(self.now);
+        (observation.visible, observation.in_flight) = (visible, in_flight);
+        observation.totals = Some(RequestTotals {
             submitted: (self.waits.len() + self.waiting.len()) as u64,
             answered: self.answered,
             timed: self.answered,
             worked: Duration::from_secs_f64(self.answered as f64 * self.scenario.service_s),
         });
-        learned.observe(seen, policy);
-        let made = plan(seen, learned, policy);
+        learned.observe(observation, policy);
+        let made = plan(observation, learned, policy);
         for _ in 0..made.launch {
             self.launch();
         }
@@ -431,8 +366,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Brings what is seen of the instances up to date; names are made only for new ones.
-    fn see_instances(&mut self) {
+    /// Brings the observed instances up to date; names are made only for new ones.
+    fn update_instances(&mut self) {
         if self.members_changed {
             self.members_changed = false;
             let known = |id: u64| Instance {
@@ -441,9 +376,9 @@ impl<'a> Simulation<'a> {
                 age: Duration::ZERO,
                 busy: None,
             };
-            self.seen.instances = self.machines.keys().copied().map(known).collect();
+            self.observation.instances = self.machines.keys().copied().map(known).collect();
         }
-        for (machine, instance) in self.machines.values().zip(&mut self.seen.instances) {
+        for (machine, instance) in self.machines.values().zip(&mut self.observation.instances) {
             instance.state = match (machine.draining, machine.booted) {
                 (true, _) => InstanceState::Draining,
                 (false, true) => InstanceState::Running,
@@ -454,18 +389,18 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// The queue's counts as they are told: late, and now and then wrong.
+    /// Returns the queue's counts as the service answers them: late, and now and then wrong.
     fn approximate_counts(&mut self) -> (u64, u64) {
         let now = (self.now, self.waiting.len() as u64, self.in_service);
         self.counts.push_back(now);
-        let told = self.now - self.scenario.count_lag_s;
-        while self.counts.get(1).is_some_and(|(at, _, _)| *at <= told) {
+        let as_of = self.now - self.scenario.count_lag_s;
+        while self.counts.get(1).is_some_and(|(at, _, _)| *at <= as_of) {
             self.counts.pop_front();
         }
         let (_, mut visible, in_flight) = *self.counts.front().unwrap_or(&now);
-        if self.scenario.count_noise > 0 && self.noise.unit() < NOISE_SHARE {
+        if self.scenario.count_noise > 0 && unit(&mut self.noise) < NOISE_SHARE {
             let span = f64::from(2 * self.scenario.count_noise + 1);
-            let off = (self.noise.unit() * span) as i64 - i64::from(self.scenario.count_noise);
+            let off = (unit(&mut self.noise) * span) as i64 - i64::from(self.scenario.count_noise);
             visible = visible.saturating_add_signed(off);
         }
         (visible, in_flight)
@@ -491,7 +426,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// The clairvoyant's boots that began before the trace.
+    /// Launches what a schedule wants ready in the time of a boot, before the trace begins.
     fn launch_before_the_trace(&mut self, step_s: f64, ready: &[u32]) {
         let ahead = (self.scenario.boot_s / step_s).ceil() as usize;
         let mut before = 0;
@@ -504,8 +439,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Drains what this step needs no more, launches what a later one will need.
-    fn follow(&mut self, step_s: f64, ready: &[u32]) {
+    /// Follows a schedule: drains what this step no longer needs, launches what a later one will need.
+    fn follow_schedule(&mut self, step_s: f64, ready: &[u32]) {
         let planned = |step: usize| ready.get(step).copied().unwrap_or(0);
         let step = (self.now / step_s).round() as usize;
         let over = step >= ready.len();

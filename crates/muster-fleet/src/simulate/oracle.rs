@@ -1,15 +1,16 @@
-//! The clairvoyant: the cheapest fleet that anyone could have had, knowing every arrival.
+//! The oracle (offline optimum): the cheapest fleet that anyone could have had who knew every
+//! arrival.
 //!
 //! Fleets decouple by level (Lin, Wierman, Andrew and Thereska, "Dynamic right-sizing for
 //! power-proportional data centers", 2011): the `n`-th instance is needed while the load exceeds
 //! what `n - 1` serve, and whether it is stopped in between depends on its own gaps alone. So each
 //! level has a dynamic program of its own.
 
-use super::Scenario;
-use super::engine::{Autoscaler, Outcome, run};
+use super::autoscaler::Autoscaler;
+use super::engine::run;
+use super::outcome::Outcome;
+use super::scenario::Scenario;
 
-/// What the tables call it.
-pub const NAME: &str = "oracle";
 /// Steps in the time that a request may wait.
 const STEPS_PER_WAIT: usize = 4;
 /// Prices of a late request that are tried.

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Scenario, Seen, Sizer};
+use super::scaling_policy::{FleetMetrics, ScalingPolicy};
+use super::scenario::Scenario;
 
 /// A fleet that never changes, booted before the trace begins.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +15,7 @@ pub struct Fixed(
     pub u32,
 );
 
-impl Sizer for Fixed {
+impl ScalingPolicy for Fixed {
     fn name(&self) -> String {
         format!("fixed:{}", self.0)
     }
@@ -23,11 +24,11 @@ impl Sizer for Fixed {
         60.0
     }
 
-    fn desired(&mut self, _: &Seen, _: &Scenario) -> u32 {
+    fn desired_instances(&mut self, _: &FleetMetrics, _: &Scenario) -> u32 {
         self.0
     }
 
-    fn at_start(&self) -> u32 {
+    fn initial_instances(&self) -> u32 {
         self.0
     }
 }
@@ -74,7 +75,7 @@ impl Keda {
     }
 }
 
-impl Sizer for Keda {
+impl ScalingPolicy for Keda {
     fn name(&self) -> String {
         named("keda", self.setting)
     }
@@ -83,12 +84,12 @@ impl Sizer for Keda {
         Self::SYNC_S
     }
 
-    fn desired(&mut self, seen: &Seen, _: &Scenario) -> u32 {
+    fn desired_instances(&mut self, metrics: &FleetMetrics, _: &Scenario) -> u32 {
         let polled = self.tick.is_multiple_of(Self::SYNCS_PER_POLL);
         self.tick += 1;
-        let messages = (seen.visible + seen.in_flight) as f64;
+        let messages = (metrics.visible + metrics.in_flight) as f64;
         if polled && messages > 0.0 {
-            self.last_active_s = seen.now_s;
+            self.last_active_s = metrics.now_s;
         }
         if self.desired == 0 {
             // KEDA itself takes the deployment from zero to one; the autoscaler takes over there.
@@ -97,7 +98,7 @@ impl Sizer for Keda {
             }
             return self.desired;
         }
-        if polled && seen.now_s - self.last_active_s >= Self::COOLDOWN_S {
+        if polled && metrics.now_s - self.last_active_s >= Self::COOLDOWN_S {
             self.recommended.clear();
             self.desired = 0;
             return 0;
@@ -109,11 +110,11 @@ impl Sizer for Keda {
         } else {
             ((messages / self.queue_length).ceil() as u32).max(1)
         };
-        self.recommended.push_back((seen.now_s, recommendation));
+        self.recommended.push_back((metrics.now_s, recommendation));
         while self
             .recommended
             .front()
-            .is_some_and(|(at, _)| *at <= seen.now_s - Self::STABILIZATION_S)
+            .is_some_and(|(at, _)| *at <= metrics.now_s - Self::STABILIZATION_S)
         {
             self.recommended.pop_front();
         }
@@ -181,7 +182,7 @@ impl Knative {
     }
 }
 
-impl Sizer for Knative {
+impl ScalingPolicy for Knative {
     fn name(&self) -> String {
         named("knative", self.setting)
     }
@@ -190,9 +191,9 @@ impl Sizer for Knative {
         Self::TICK_S
     }
 
-    fn desired(&mut self, seen: &Seen, _: &Scenario) -> u32 {
-        let now = seen.now_s;
-        let concurrency = (seen.visible + seen.in_flight) as f64;
+    fn desired_instances(&mut self, metrics: &FleetMetrics, _: &Scenario) -> u32 {
+        let now = metrics.now_s;
+        let concurrency = (metrics.visible + metrics.in_flight) as f64;
         self.samples.push_back((now, concurrency));
         while self
             .samples
@@ -201,7 +202,7 @@ impl Sizer for Knative {
         {
             self.samples.pop_front();
         }
-        let ready = f64::from(seen.ready.max(1));
+        let ready = f64::from(metrics.ready.max(1));
         let (least, most) = ((ready / Self::MAX_DOWN).floor(), Self::MAX_UP * ready);
         let wanted = |since_s: f64| (self.average(since_s) / self.target).ceil();
         let stable = wanted(now - Self::STABLE_S).clamp(least, most);
@@ -220,7 +221,7 @@ impl Sizer for Knative {
         }
         let desired = if self.panic_since_s.is_some() {
             let size = burst.clamp(least, most).max(stable) as u32;
-            self.panic_size = self.panic_size.max(size).max(seen.ready);
+            self.panic_size = self.panic_size.max(size).max(metrics.ready);
             self.panic_size
         } else {
             stable as u32
@@ -230,7 +231,7 @@ impl Sizer for Knative {
             return desired;
         }
         let since = *self.zero_since_s.get_or_insert(now);
-        let members = seen.ready + seen.booting;
+        let members = metrics.ready + metrics.booting;
         if members > 0 && now - since < Self::GRACE_S {
             1
         } else {
@@ -271,7 +272,7 @@ impl TargetTracking {
     }
 }
 
-impl Sizer for TargetTracking {
+impl ScalingPolicy for TargetTracking {
     fn name(&self) -> String {
         named("target-tracking", self.setting)
     }
@@ -280,21 +281,21 @@ impl Sizer for TargetTracking {
         Self::PERIOD_S
     }
 
-    fn at_start(&self) -> u32 {
+    fn initial_instances(&self) -> u32 {
         1
     }
 
-    fn desired(&mut self, seen: &Seen, scenario: &Scenario) -> u32 {
+    fn desired_instances(&mut self, metrics: &FleetMetrics, scenario: &Scenario) -> u32 {
         let documented = scenario.target_wait_s / scenario.service_s * f64::from(scenario.slots);
         let target = self.setting.unwrap_or(documented.max(1.0));
-        let metric = seen.visible as f64 / f64::from(seen.ready.max(1));
+        let metric = metrics.visible as f64 / f64::from(metrics.ready.max(1));
         self.above = if metric > target { self.above + 1 } else { 0 };
         self.below = if metric < Self::LOW * target {
             self.below + 1
         } else {
             0
         };
-        let proportional = ((seen.visible as f64 / target).ceil() as u32).max(1);
+        let proportional = ((metrics.visible as f64 / target).ceil() as u32).max(1);
         if self.above >= Self::PERIODS_OUT {
             self.desired = self.desired.max(proportional);
         } else if self.below >= Self::PERIODS_IN {

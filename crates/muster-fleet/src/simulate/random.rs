@@ -1,25 +1,38 @@
-//! Reproducible random numbers.
+//! Reproducible random numbers: the same seed gives the same simulation everywhere.
 
-/// A SplitMix64 generator (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
-/// Generators", 2014): the same seed gives the same numbers everywhere.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::Rng;
 
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
+/// Draws a number from 0, inclusive, to 1, exclusive.
+pub(crate) fn unit(random: &mut SplitMix64) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
 
-    pub(crate) fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+/// Draws from the standard normal distribution, by Box and Muller's transform.
+///
+/// `rand_distr` draws other numbers from the same seed, and every published figure would change.
+pub(crate) fn standard_normal(random: &mut SplitMix64) -> f64 {
+    let (u, v) = (unit(random).max(f64::MIN_POSITIVE), unit(random));
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
 
-    /// A number from 0, inclusive, to 1, exclusive.
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+#[cfg(test)]
+mod tests {
+    use rand_xoshiro::rand_core::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_numbers_that_figures_were_published_with() {
+        let mut random = SplitMix64::seed_from_u64(7);
+        let drawn: Vec<_> = (0..3).map(|_| random.next_u64()).collect();
+        assert_eq!(
+            drawn,
+            [
+                7_191_089_600_892_374_487,
+                309_689_372_594_955_804,
+                16_616_101_746_815_609_346
+            ]
+        );
     }
 }

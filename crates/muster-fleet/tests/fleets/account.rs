@@ -85,7 +85,7 @@ impl Account {
         })
     }
 
-    /// The same for a controller that is not the first.
+    /// Returns the account for a controller that is not the first.
     pub fn successor(&self) -> Self {
         Self {
             lease_time: TAKEOVER,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_fleet::{Controller, FleetReport, KeepAlive, Learned, Ledger, Policy, run};
+use muster_fleet::{Controller, FleetReport, KeepAlive, Learned, Policy, RequestTotals, run};
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn controller(
     account: Account,
     queue: Arc<dyn Queue>,
-    ledger: Option<watch::Receiver<Ledger>>,
+    totals: Option<watch::Receiver<RequestTotals>>,
     acting: watch::Sender<u64>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -44,7 +44,7 @@ fn controller(
                 expected_boot: Duration::from_secs(2),
                 expected_service: Duration::from_secs(1),
             },
-            ledger,
+            totals,
             count_interval: Duration::from_secs(1),
             learned: watch::Sender::new(Learned::default()),
         };
@@ -130,16 +130,16 @@ async fn a_submission_and_the_last_answer_are_acted_on_soon() {
         return;
     };
     let (queue, _folder) = queue().await;
-    let ledger = watch::Sender::new(Ledger::default());
+    let totals = watch::Sender::new(RequestTotals::default());
     let acting = watch::Sender::new(0);
     let mut fence = acting.subscribe();
-    let known = Some(ledger.subscribe());
+    let known = Some(totals.subscribe());
     let running = controller(account.clone(), queue, known, acting);
     fence.wait_for(|fence| *fence == 1).await.unwrap();
     // Idle for a while: the look must come from the submission.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let submitted = Instant::now();
-    ledger.send_modify(|ledger| ledger.submitted = 1);
+    totals.send_modify(|totals| totals.submitted = 1);
     account.until("a launch", |there| there.len() == 1).await;
     let launch = submitted.elapsed();
     account
@@ -148,7 +148,7 @@ async fn a_submission_and_the_last_answer_are_acted_on_soon() {
         })
         .await;
     let answered = Instant::now();
-    ledger.send_modify(|ledger| ledger.answered = 1);
+    totals.send_modify(|totals| totals.answered = 1);
     account
         .until("the fleet is gone", |there| there.is_empty())
         .await;

@@ -1,0 +1,39 @@
+//! What sizes the simulated fleet.
+
+use super::scaling_policy::ScalingPolicy;
+use crate::learn::Learned;
+use crate::policy::Policy;
+
+/// What the tables call the schedule of one who knows the future.
+pub const ORACLE: &str = "oracle";
+
+/// A policy in the simulation.
+pub enum Autoscaler {
+    /// Muster's own, with what it has learned.
+    Muster {
+        /// The operator's bounds.
+        policy: Policy,
+        /// What was learned so far; a new controller starts with the default.
+        learned: Box<Learned>,
+    },
+    /// One that answers how many instances there should be.
+    Peer(Box<dyn ScalingPolicy>),
+    /// A schedule made by one who knows the future: how many instances are to be ready in each step.
+    Scheduled {
+        /// Seconds of one step.
+        step_s: f64,
+        /// Instances ready in each step.
+        ready: Vec<u32>,
+    },
+}
+
+impl Autoscaler {
+    /// Returns what the tables call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Muster { .. } => "muster".to_owned(),
+            Self::Peer(peer) => peer.name(),
+            Self::Scheduled { .. } => ORACLE.to_owned(),
+        }
+    }
+}
