@@ -1,21 +1,11 @@
 //! What the controller last published of the fleet, in the state store.
 
 use anyhow::Context;
-use muster_fleet::FleetReport;
+use muster_fleet::{FleetReport, FleetStatus};
 use muster_jobs::now_ms;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
-
-/// What the controller last published.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct FleetStatus {
-    /// When the controller saw this, in milliseconds since the Unix epoch; 0 when there was none.
-    pub observed_at_ms: u64,
-    /// What it saw and decided.
-    pub report: FleetReport,
-}
 
 /// Reads what the controller last published; all zero where no controller ever ran on this store.
 ///

@@ -40,7 +40,7 @@ pub async fn control<F: Fleet>(
             QueueKind::Local => LOCAL_COUNTS,
             QueueKind::Sqs => SQS_COUNTS,
         },
-        ledger: Some(totals.total()),
+        totals: Some(totals.total()),
         learned: watch::Sender::new(kept(backend).await?),
     };
     // Only a controller that alone handlers the reports knows whose queues nobody owns: the one with

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use muster_fleet::Ledger;
+use muster_fleet::RequestTotals;
 use muster_jobs::WebReport;
 use tokio::sync::watch;
 
@@ -18,15 +18,15 @@ pub struct OwnWeb {
     /// Its id, so that its reports are not counted twice.
     pub replica: String,
     /// What was submitted to it and answered.
-    pub ledger: watch::Receiver<Ledger>,
+    pub ledger: watch::Receiver<RequestTotals>,
 }
 
 /// The sum of the replicas' totals. It only grows, whichever replicas come and go.
 #[derive(Debug)]
 pub struct ReplicaTotals {
-    own: Option<(String, watch::Receiver<Ledger>)>,
+    own: Option<(String, watch::Receiver<RequestTotals>)>,
     others: Mutex<Others>,
-    total: watch::Sender<Ledger>,
+    total: watch::Sender<RequestTotals>,
     /// Since when every report that was sent could be received and read.
     listening_since: Mutex<Option<Instant>>,
 }
@@ -35,7 +35,7 @@ pub struct ReplicaTotals {
 struct Others {
     replicas: HashMap<String, Replica>,
     /// What replicas that are gone have submitted and answered, all of it settled.
-    gone: Ledger,
+    gone: RequestTotals,
     /// When replicas said their last, of which earlier reports may still come.
     stopped: HashMap<String, Instant>,
 }
@@ -44,14 +44,14 @@ struct Others {
 struct Replica {
     heard: Instant,
     /// What it had done before it was first heard from: that is no news.
-    before: Ledger,
-    now: Ledger,
+    before: RequestTotals,
+    now: RequestTotals,
 }
 
 impl Replica {
     /// What it did since it was first heard from.
-    fn done(&self) -> Ledger {
-        Ledger {
+    fn done(&self) -> RequestTotals {
+        RequestTotals {
             submitted: self.now.submitted.saturating_sub(self.before.submitted),
             answered: self.now.answered.saturating_sub(self.before.answered),
             timed: self.now.timed.saturating_sub(self.before.timed),
@@ -60,7 +60,7 @@ impl Replica {
     }
 }
 
-fn add(total: &mut Ledger, ledger: &Ledger) {
+fn add(total: &mut RequestTotals, ledger: &RequestTotals) {
     total.submitted += ledger.submitted;
     total.answered += ledger.answered;
     total.timed += ledger.timed;
@@ -92,7 +92,7 @@ impl ReplicaTotals {
     }
 
     /// The sum, as it changes.
-    pub fn total(&self) -> watch::Receiver<Ledger> {
+    pub fn total(&self) -> watch::Receiver<RequestTotals> {
         self.total.subscribe()
     }
 
@@ -133,7 +133,7 @@ impl ReplicaTotals {
         {
             return;
         }
-        let now = Ledger {
+        let now = RequestTotals {
             submitted: report.submitted,
             answered: report.answered,
             timed: report.timed,
@@ -154,7 +154,7 @@ impl ReplicaTotals {
                 .or_insert_with(|| Replica {
                     heard: Instant::now(),
                     // What waits now is news.
-                    before: Ledger {
+                    before: RequestTotals {
                         submitted: now.answered,
                         ..now
                     },
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn replicas_add_up_and_late_reports_are_dropped() {
-        let (sender, ledger) = watch::channel(Ledger::default());
+        let (sender, ledger) = watch::channel(RequestTotals::default());
         let own = OwnWeb {
             replica: "own".to_owned(),
             ledger,

@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use muster_fleet::simulate::engine::{Autoscaler, Outcome, run as replay};
 use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
-use muster_fleet::simulate::{Scenario, oracle};
+use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run as replay};
 use muster_fleet::{Learned, Policy};
 
 use arguments::{KeepAliveArg, PolicyArg};
@@ -196,17 +195,17 @@ impl SimulateArgs {
 
     fn replay(&self, policy: &PolicyArg, trace: &Trace, scenario: &Scenario) -> Outcome {
         let autoscaler = match policy {
-            PolicyArg::Oracle => return oracle::optimum(&trace.arrivals, trace.length_s, scenario),
+            PolicyArg::Oracle => return optimum(&trace.arrivals, trace.length_s, scenario),
             PolicyArg::Muster => Autoscaler::Muster {
                 policy: self.planner_policy(),
                 learned: Box::<Learned>::default(),
             },
-            PolicyArg::Keda(setting) => Autoscaler::Sized(Box::new(Keda::new(*setting))),
-            PolicyArg::Knative(setting) => Autoscaler::Sized(Box::new(Knative::new(*setting))),
+            PolicyArg::Keda(setting) => Autoscaler::Peer(Box::new(Keda::new(*setting))),
+            PolicyArg::Knative(setting) => Autoscaler::Peer(Box::new(Knative::new(*setting))),
             PolicyArg::TargetTracking(setting) => {
-                Autoscaler::Sized(Box::new(TargetTracking::new(*setting)))
+                Autoscaler::Peer(Box::new(TargetTracking::new(*setting)))
             }
-            PolicyArg::Fixed(instances) => Autoscaler::Sized(Box::new(Fixed(*instances))),
+            PolicyArg::Fixed(instances) => Autoscaler::Peer(Box::new(Fixed(*instances))),
         };
         replay(&trace.arrivals, trace.length_s, scenario, autoscaler)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_fleet::Ledger;
+use muster_fleet::RequestTotals;
 use muster_jobs::{Report, ReportContent, WebReport};
 use muster_queue::{Outgoing, Queue, QueueError};
 use tokio::sync::watch;
@@ -24,7 +24,7 @@ pub struct Replica {
     /// Tells it from the others, and from the one that ran here before.
     pub id: String,
     /// What was submitted to it and answered.
-    pub ledger: watch::Sender<Ledger>,
+    pub ledger: watch::Sender<RequestTotals>,
     /// What it reports.
     pub reporting: Reporting,
 }
@@ -33,7 +33,7 @@ pub struct Replica {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reporting {
     /// What was submitted and answered, as it changes.
-    Ledger,
+    Totals,
     /// Now and then that it is there: the controller runs in this process and reads the ledger.
     Presence,
 }
@@ -53,7 +53,7 @@ impl Replica {
 pub async fn run(
     reports: Arc<dyn Queue>,
     replica: String,
-    mut ledger: watch::Receiver<Ledger>,
+    mut ledger: watch::Receiver<RequestTotals>,
     reporting: Reporting,
     stop: CancellationToken,
 ) {
@@ -88,15 +88,15 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => {}
             () = sleep_until(begun + EVERY) => {}
-            () = news(&mut ledger, &said, begun), if reporting == Reporting::Ledger => {}
+            () = news(&mut ledger, &said, begun), if reporting == Reporting::Totals => {}
         }
     }
 }
 
 /// Returns when there is more to say than was said at `begun`: at once when requests wait and none
 /// did, or none do and some did.
-async fn news(ledger: &mut watch::Receiver<Ledger>, said: &Ledger, begun: Instant) {
-    let waiting = |ledger: &Ledger| ledger.submitted > ledger.answered;
+async fn news(ledger: &mut watch::Receiver<RequestTotals>, said: &RequestTotals, begun: Instant) {
+    let waiting = |ledger: &RequestTotals| ledger.submitted > ledger.answered;
     let turned = async {
         let turned = ledger.wait_for(|now| waiting(now) != waiting(said)).await;
         turned.is_err()
@@ -114,7 +114,7 @@ async fn news(ledger: &mut watch::Receiver<Ledger>, said: &Ledger, begun: Instan
 async fn send(
     reports: &dyn Queue,
     replica: &str,
-    ledger: &Ledger,
+    ledger: &RequestTotals,
     stopped: bool,
 ) -> Result<(), QueueError> {
     let report = Report::new(ReportContent::Web(WebReport {

@@ -118,7 +118,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Web(overrides) => {
             let settings = settings(&overrides)?;
             let listener = listen(&settings).await?;
-            let replica = muster_web::Replica::new(muster_web::Reporting::Ledger);
+            let replica = muster_web::Replica::new(muster_web::Reporting::Totals);
             muster_web::run(settings, listener, replica, signals::shutdown()?).await?;
         }
         Command::Worker(args) => {

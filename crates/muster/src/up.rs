@@ -31,7 +31,7 @@ pub async fn run(
     // EC2 another host's may be the one that acts.
     let replica = Replica::new(match settings.fleet.kind {
         FleetKind::Local => Reporting::Presence,
-        FleetKind::Ec2 => Reporting::Ledger,
+        FleetKind::Ec2 => Reporting::Totals,
     });
     let own = OwnWeb {
         replica: replica.id.clone(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use muster_fleet::simulate::engine::Outcome;
+use muster_fleet::simulate::Outcome;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use muster_fleet::simulate::engine::Outcome;
-use muster_fleet::simulate::{Scenario, oracle};
+use muster_fleet::simulate::{ORACLE, Outcome, Scenario};
 use serde::Serialize;
 
 /// The share of requests whose wait the objective bounds.
@@ -66,7 +65,7 @@ pub fn round(value: f64) -> f64 {
 pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
     let oracle_cost = outcomes
         .iter()
-        .find(|outcome| outcome.name == oracle::NAME)
+        .find(|outcome| outcome.name == ORACLE)
         .map(|outcome| outcome.instance_hours);
     let points: Vec<(f64, f64)> = outcomes
         .iter()
@@ -75,7 +74,7 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
     let dominated_by = |(cost, wait): (f64, f64)| {
         let others = outcomes.iter().zip(&points);
         others
-            .filter(|(other, _)| other.name != oracle::NAME)
+            .filter(|(other, _)| other.name != ORACLE)
             .filter(|(_, (c, w))| *c <= cost && *w <= wait && (*c < cost || *w < wait))
             .map(|(other, _)| other.name.clone())
             .collect()

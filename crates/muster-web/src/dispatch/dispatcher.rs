@@ -56,7 +56,7 @@ pub struct Parts {
     /// Workers that there may be.
     pub max_instances: u32,
     /// What was submitted and answered, for the controller.
-    pub backlog: watch::Sender<muster_fleet::Ledger>,
+    pub backlog: watch::Sender<muster_fleet::RequestTotals>,
     /// Where spans are recorded.
     pub traces: Traces,
     /// What is measured for Prometheus.
@@ -103,7 +103,7 @@ pub(super) struct Inner {
     /// How fast the waiting are answered.
     throughput: Mutex<Throughput>,
     /// What was submitted and answered, for the controller.
-    pub(super) backlog: watch::Sender<muster_fleet::Ledger>,
+    pub(super) backlog: watch::Sender<muster_fleet::RequestTotals>,
     pub(super) timeout: Duration,
     max_waiting: usize,
     pub(super) max_instances: u32,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use muster_base::backend::Backend;
 use muster_base::settings::EXPECTED_SERVICE;
-use muster_fleet::Ledger;
+use muster_fleet::RequestTotals;
 use muster_jobs::{FileName, Purpose, RequestId, TraceParent};
 use object_store::{ObjectStoreExt, PutPayload};
 
@@ -134,7 +134,7 @@ impl Dispatcher {
     }
 }
 
-fn time_to_answer(requests: usize, ledger: &Ledger, instances: u32) -> Duration {
+fn time_to_answer(requests: usize, ledger: &RequestTotals, instances: u32) -> Duration {
     let each = match ledger.timed {
         0 => EXPECTED_SERVICE,
         timed => ledger.worked.div_f64(timed as f64),
@@ -148,10 +148,10 @@ mod tests {
 
     #[test]
     fn the_time_to_answer_is_what_requests_took_shared_by_the_fleet() {
-        let none = Ledger::default();
+        let none = RequestTotals::default();
         assert_eq!(time_to_answer(0, &none, 4), Duration::ZERO);
         assert_eq!(time_to_answer(40, &none, 4), EXPECTED_SERVICE * 10);
-        let some = Ledger {
+        let some = RequestTotals {
             submitted: 30,
             answered: 25,
             timed: 20,

@@ -31,7 +31,8 @@ use crate::dispatch::dispatcher::Dispatcher;
 use muster_base::api_keys::Scope;
 use muster_base::aws;
 use muster_base::backend::Backend;
-use muster_base::fleet_status::{self, FleetStatus};
+use muster_base::fleet_status;
+use muster_fleet::FleetStatus;
 
 /// Time between two samples while there is work or a fleet.
 const BUSY: Duration = Duration::from_millis(250);
@@ -198,7 +199,7 @@ impl Events {
     pub fn start(
         backend: Backend,
         dispatcher: Dispatcher,
-        submitted: watch::Receiver<muster_fleet::Ledger>,
+        submitted: watch::Receiver<muster_fleet::RequestTotals>,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
@@ -260,7 +261,7 @@ struct Sampler {
     inner: Arc<Inner>,
     backend: Backend,
     dispatcher: Dispatcher,
-    submitted: watch::Receiver<muster_fleet::Ledger>,
+    submitted: watch::Receiver<muster_fleet::RequestTotals>,
     busy: Duration,
 }
 

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use muster_base::backend::Backend;
 use muster_base::catalogue::Catalogue;
-use muster_base::fleet_status::{self, FleetStatus};
+use muster_base::fleet_status;
 use muster_base::live_gallery::LiveGallery;
+use muster_fleet::FleetStatus;
 use muster_gallery::{Gallery, GalleryError};
 use muster_queue::{Counts, QueueError};
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use muster_fleet::{Activity, BOUNDS_S, Durations};
+use muster_fleet::{Activity, BUCKET_BOUNDS_S, DurationHistogram};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -192,7 +192,7 @@ impl Page {
         );
     }
 
-    fn fleet(&mut self, fleet: &muster_base::fleet_status::FleetStatus) {
+    fn fleet(&mut self, fleet: &muster_fleet::FleetStatus) {
         let report = &fleet.report;
         self.gauges(
             "fleet_instances",
@@ -346,12 +346,12 @@ impl<M: EncodeMetric> EncodeMetric for Each<M> {
 
 /// Durations that the controller has sorted into classes.
 #[derive(Debug)]
-struct Observed(Durations);
+struct Observed(DurationHistogram);
 
 impl EncodeMetric for Observed {
     fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
-        let bounds = BOUNDS_S.into_iter().chain([f64::INFINITY]);
-        let classes: Vec<_> = bounds.zip(self.0.classes).collect();
+        let bounds = BUCKET_BOUNDS_S.into_iter().chain([f64::INFINITY]);
+        let classes: Vec<_> = bounds.zip(self.0.buckets).collect();
         encoder.encode_histogram::<NoLabelSet>(self.0.sum_s, self.0.count(), &classes, None)
     }
 

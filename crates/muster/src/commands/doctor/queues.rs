@@ -4,7 +4,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use muster_jobs::{Report, ReportContent, WebReport};
-use muster_queue::{Described, Outgoing, Queue, QueueError, QueueOptions, SqsQueue, SqsQueues};
+use muster_queue::{
+    Outgoing, Queue, QueueDescription, QueueError, QueueOptions, SqsQueue, SqsQueues,
+};
 use uuid::Uuid;
 
 use super::context::Context;
@@ -27,7 +29,7 @@ pub(super) async fn requests(context: &Context<'_>, sqs: &SqsQueues) -> Outcome 
         let Some(queue) = check.open(sqs).await? else {
             return Ok(());
         };
-        let described = queue.described().await;
+        let described = queue.describe().await;
         let misconfigured = described
             .as_ref()
             .ok()
@@ -47,7 +49,11 @@ pub(super) async fn requests(context: &Context<'_>, sqs: &SqsQueues) -> Outcome 
 }
 
 /// What of the request queue's attributes contradicts the settings.
-fn misconfigured(settings: &QueueSettings, name: &str, queue: &Described) -> Option<Outcome> {
+fn misconfigured(
+    settings: &QueueSettings,
+    name: &str,
+    queue: &QueueDescription,
+) -> Option<Outcome> {
     let timeout_s = settings.visibility_timeout.as_secs_f64();
     if queue.visibility_timeout_s != timeout_s.ceil() as u64 {
         return Some(Outcome::failed(
@@ -255,13 +261,13 @@ impl<'a> QueueCheck<'a> {
     }
 
     async fn describe(&mut self, queue: &SqsQueue) -> Result<bool, Outcome> {
-        let described = queue.described().await;
+        let described = queue.describe().await;
         self.record("sqs:GetQueueAttributes", described)
     }
 
     async fn send_nothing(&mut self, queue: &SqsQueue) -> Result<(), Outcome> {
         if self.does("sqs:SendMessage") {
-            let sent = queue.try_send().await;
+            let sent = queue.check_send_permission().await;
             if self.record("sqs:SendMessage", sent)? {
                 let how = "sending was tried with an empty batch";
                 self.permissions.note(how);
@@ -272,7 +278,7 @@ impl<'a> QueueCheck<'a> {
 
     async fn receive(&mut self, queue: &SqsQueue) -> Result<(), Outcome> {
         if self.does("sqs:ReceiveMessage") {
-            let received = queue.try_receive().await;
+            let received = queue.check_receive_permission().await;
             if matches!(received, Ok(1..)) {
                 let one = "one message was received and left there";
                 self.permissions.note(one);
@@ -284,7 +290,7 @@ impl<'a> QueueCheck<'a> {
 
     async fn delete(&mut self, queue: &SqsQueue) -> Result<(), Outcome> {
         if self.does("sqs:DeleteMessage") {
-            let deleted = queue.try_delete().await;
+            let deleted = queue.check_delete_permission().await;
             self.record("sqs:DeleteMessage", deleted)?;
         }
         Ok(())
@@ -292,7 +298,7 @@ impl<'a> QueueCheck<'a> {
 
     async fn extend(&mut self, queue: &SqsQueue) -> Result<(), Outcome> {
         if self.does("sqs:ChangeMessageVisibility") {
-            let extended = queue.try_extend().await;
+            let extended = queue.check_extend_permission().await;
             self.record("sqs:ChangeMessageVisibility", extended)?;
         }
         Ok(())

@@ -240,7 +240,7 @@ async fn every_answer_is_right_and_given_once_on_a_bad_day() {
         proxy.inject(Calls::To(Aws::S3), some, Fault::Throttled),
         proxy.inject(Calls::To(Aws::S3), some, Fault::ResetBefore),
         proxy.inject(Calls::To(Aws::S3), some, Fault::ResetAfter),
-        proxy.inject(Calls::To(Aws::S3), some, Fault::CutShort),
+        proxy.inject(Calls::To(Aws::S3), some, Fault::TruncatedBody),
         proxy.inject(
             Calls::To(Aws::S3),
             When::Probability(0.01),
@@ -254,12 +254,12 @@ async fn every_answer_is_right_and_given_once_on_a_bad_day() {
         proxy.inject(
             Calls::Of("SendMessageBatch"),
             When::Probability(0.1),
-            Fault::Twice,
+            Fault::Repeated,
         ),
         proxy.inject(
             Calls::Of("DeleteMessageBatch"),
             When::Probability(0.1),
-            Fault::Forgotten,
+            Fault::DeletionLost,
         ),
         proxy.inject(
             Calls::Of("RunInstances"),
