@@ -2,32 +2,23 @@
 
 mod load;
 mod observers;
+mod photos;
 mod report;
+mod service;
 
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::process::ExitCode;
 
 use anyhow::Context;
-use bytes::Bytes;
 use clap::Args;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 
-use crate::photos::{Variation, open, photos_in, square_jpeg};
 use muster_api::client::{Client, ClientError};
-use muster_api::files::file_name;
-use muster_api::progress;
 use muster_base::settings::Settings;
+use service::StartedService;
 
 /// The service that is measured where none is named and one answers.
 const DEFAULT_URL: &str = "http://127.0.0.1:8000";
-/// What a service says of its address, on standard output.
-const LISTENING: &str = "muster listens on ";
-/// Longest wait for a fleet of zero before the measurement.
-const SETTLE: Duration = Duration::from_secs(30);
 
 /// Arguments of `muster bench`.
 #[derive(Debug, Args)]
@@ -82,25 +73,32 @@ pub async fn run(
         args.size > 0,
         "--size is 0: choose the photographs' size in pixels"
     );
-    let there = match &args.url {
+    let running = match &args.url {
         Some(url) => Some(Client::new(url, args.api_key.as_deref())?),
-        None => running(DEFAULT_URL, args.api_key.as_deref()).await?,
+        None => find_running(DEFAULT_URL, args.api_key.as_deref()).await?,
     };
-    if there.is_none() {
+    if running.is_none() {
         may_start(settings)?;
     }
-    let photos = prepare(&args, settings).await?;
-    let (client, own) = match there {
+    let photos =
+        photos::prepare(args.images.as_deref(), args.requests, args.size, settings).await?;
+    let (client, started) = match running {
         Some(client) => (client, None),
         None => {
-            let own = OwnService::start(settings, config).await?;
+            let service = StartedService::start(settings, config).await?;
             eprintln!("measuring a service that was started for this");
-            (Client::new(&own.url, None)?, Some(own))
+            (Client::new(&service.url, None)?, Some(service))
         }
     };
-    let measured = measure(&args, &client, photos, own.is_none()).await;
-    if let Some(own) = own {
-        own.stop().await?;
+    let load = load::Load {
+        requests: args.requests,
+        concurrency: args.concurrency,
+        observers: args.observers,
+        separate: started.is_none(),
+    };
+    let measured = load::run(&client, photos, load).await;
+    if let Some(service) = started {
+        service.stop().await?;
     }
     let figures = measured?;
     if args.json {
@@ -122,7 +120,7 @@ pub async fn run(
 ///
 /// # Errors
 /// When it does not tell its status.
-async fn running(url: &str, api_key: Option<&str>) -> anyhow::Result<Option<Client>> {
+async fn find_running(url: &str, api_key: Option<&str>) -> anyhow::Result<Option<Client>> {
     let client = Client::new(url, api_key)?;
     match client.get::<Value>("/v1/status").await {
         Ok(_) => {
@@ -150,158 +148,6 @@ fn may_start(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(
-    args: &BenchArgs,
-    client: &Client,
-    photos: Vec<Bytes>,
-    apart: bool,
-) -> anyhow::Result<report::Figures> {
-    load::until_zero(client, SETTLE).await?;
-    let load = load::Load {
-        requests: args.requests,
-        concurrency: args.concurrency,
-        observers: args.observers,
-        apart,
-    };
-    load::run(client, photos, load).await
-}
-
-/// A service of this program in a process of its own, with a temporary data folder.
-struct OwnService {
-    url: String,
-    process: Child,
-    /// Kept open: what the service prints after its address is nobody's to read.
-    _stdout: Lines<BufReader<ChildStdout>>,
-    _folder: tempfile::TempDir,
-}
-
-impl OwnService {
-    async fn start(settings: &Settings, config: Option<PathBuf>) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("make a temporary data folder")?;
-        let program = std::env::current_exe().context("find muster's own program")?;
-        let mut command = Command::new(program);
-        command
-            .args([
-                "up",
-                "--exit-with-stdin",
-                "--listen",
-                "127.0.0.1:0",
-                "--data",
-            ])
-            .arg(folder.path().join("data"))
-            .args(["--profile", &settings.models.profile])
-            .env("MUSTER_REQUIRE_KEYS", "false")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(config) = config {
-            command.arg("--config").arg(config);
-        }
-        let mut process = command.spawn().context("start a service")?;
-        let stdout = process
-            .stdout
-            .take()
-            .context("read what the service says")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let said = lines
-            .next_line()
-            .await
-            .context("read what the service says")?;
-        let url = said
-            .as_deref()
-            .and_then(|line| line.strip_prefix(LISTENING))
-            .context("the service did not start: its own words above say why")?
-            .to_owned();
-        let samples = settings.models.installation()?.samples().people;
-        let own = Self {
-            url,
-            process,
-            _stdout: lines,
-            _folder: folder,
-        };
-        let client = Client::new(&own.url, None)?;
-        for (name, files) in samples {
-            let photo = files.first().context("a sample person has a photograph")?;
-            let bytes = std::fs::read(photo)
-                .with_context(|| format!("read the photograph {}", photo.display()))?;
-            client
-                .enroll(&name, &[(file_name(photo), bytes.into())])
-                .await
-                .context("enrol a sample person")?;
-        }
-        Ok(own)
-    }
-
-    /// Has the service finish what it has, and waits for its end.
-    async fn stop(mut self) -> anyhow::Result<()> {
-        drop(self.process.stdin.take());
-        let ended = self.process.wait().await.context("stop the service")?;
-        anyhow::ensure!(ended.success(), "the service ended with {ended}");
-        Ok(())
-    }
-}
-
-/// Photographs of one size, distinct as far as requests need them.
-async fn prepare(args: &BenchArgs, settings: &Settings) -> anyhow::Result<Vec<Bytes>> {
-    let (files, varied) = match &args.images {
-        Some(folder) => (photos_in(folder)?, false),
-        None => {
-            let samples = settings.models.installation()?.samples().people;
-            (
-                samples.into_iter().flat_map(|(_, files)| files).collect(),
-                true,
-            )
-        }
-    };
-    anyhow::ensure!(
-        !files.is_empty(),
-        "there are no photographs to send: name a --images DIR"
-    );
-    // A varied sample is new for each of the original's 1,000 images; more requests begin again.
-    let distinct = if varied {
-        args.requests.min(1000)
-    } else {
-        files.len().min(args.requests)
-    };
-    let size = args.size;
-    let bar = progress::bar(distinct, "preparing photographs");
-    let files = Arc::new(files);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts: Vec<_> = (0..threads)
-        .map(|part| {
-            let (files, bar) = (Arc::clone(&files), bar.clone());
-            tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<(usize, Bytes)>> {
-                let mut made = Vec::new();
-                let mut opened: Option<(usize, image::RgbImage)> = None;
-                // By file, so that each is decoded once a thread.
-                for file in (0..files.len()).skip(part).step_by(threads) {
-                    for n in (file..distinct).step_by(files.len()) {
-                        if opened.as_ref().is_none_or(|(which, _)| *which != file) {
-                            opened = Some((file, open(&files[file])?));
-                        }
-                        let Some((_, photo)) = &opened else { continue };
-                        let variation = if varied {
-                            Variation::nth(n as u64)
-                        } else {
-                            Variation::default()
-                        };
-                        made.push((n, square_jpeg(photo, size, variation)?));
-                        bar.inc(1);
-                    }
-                }
-                Ok(made)
-            })
-        })
-        .collect();
-    let mut photos = Vec::new();
-    for part in parts {
-        photos.extend(part.await.context("prepare the photographs")??);
-    }
-    bar.finish_and_clear();
-    photos.sort_by_key(|(n, _)| *n);
-    Ok(photos.into_iter().map(|(_, photo)| photo).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::StatusCode;
@@ -323,13 +169,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-        let error = running(&url, None).await.unwrap_err().to_string();
+        let error = find_running(&url, None).await.unwrap_err().to_string();
         assert!(error.contains("send a key"), "{error}");
-        let not_muster = running(&format!("{url}/other"), None).await.unwrap();
+        let not_muster = find_running(&format!("{url}/other"), None).await.unwrap();
         assert!(not_muster.is_none());
         serving.abort();
         let _ = serving.await;
-        assert!(running(&url, None).await.unwrap().is_none());
+        assert!(find_running(&url, None).await.unwrap().is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The load itself: so many photographs at a time, while the fleet is watched.
+//! The load: so many photographs at a time, while the fleet is polled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use indicatif::ProgressBar;
 use muster_jobs::FailureCode;
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -14,16 +15,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::observers;
-use super::report::{Figures, Raw};
+use super::report::{Figures, Measurements};
 use muster_api::client::Client;
 use muster_api::progress;
 
-/// How often the fleet is looked at while it may still grow.
-const WATCH_GROWTH: Duration = Duration::from_millis(50);
-/// How often once it has its most instances: looking takes time from the work that is measured.
-const WATCH_FULL: Duration = Duration::from_millis(500);
+/// Longest wait for a fleet of zero before the first photograph.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// How often the fleet is polled while it may still grow.
+const POLL_GROWING: Duration = Duration::from_millis(50);
+/// How often once it has its most instances: a poll takes time from the work that is measured.
+const POLL_FULL: Duration = Duration::from_millis(500);
 /// How often while it is expected to reach zero.
-const WATCH_CLOSELY: Duration = Duration::from_millis(10);
+const POLL_SHRINKING: Duration = Duration::from_millis(10);
 /// Longest wait for the fleet to reach zero after the last answer.
 const SCALE_IN_LIMIT: Duration = Duration::from_secs(60);
 /// Uploads by which the web tier's HTTP is measured by itself, and at one time.
@@ -55,7 +58,7 @@ async fn fleet(client: &Client) -> anyhow::Result<Fleet> {
 ///
 /// # Errors
 /// When that takes longer than `limit`: the figures would not be from zero.
-pub async fn until_zero(client: &Client, limit: Duration) -> anyhow::Result<Duration> {
+async fn until_zero(client: &Client, limit: Duration) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     loop {
         let now = fleet(client).await?;
@@ -67,25 +70,38 @@ pub async fn until_zero(client: &Client, limit: Duration) -> anyhow::Result<Dura
             "the fleet still has {} instances after {limit:?}: measure an idle service",
             now.all
         );
-        tokio::time::sleep(WATCH_CLOSELY).await;
+        tokio::time::sleep(POLL_SHRINKING).await;
     }
 }
 
-/// The largest number of running instances seen, and when it was first reached.
-async fn watch(
+/// The largest fleet that was seen.
+struct Peak {
+    instances: u64,
+    /// When it was first reached.
+    at: Duration,
+}
+
+/// Polls the fleet for its peak until `stop`.
+async fn poll_peak(
     client: Client,
     begun: Instant,
     stop: CancellationToken,
-) -> anyhow::Result<(u64, Duration)> {
-    let mut peak = (0, Duration::ZERO);
+) -> anyhow::Result<Peak> {
+    let mut peak = Peak {
+        instances: 0,
+        at: Duration::ZERO,
+    };
     while !stop.is_cancelled() {
         let now = fleet(&client).await?;
-        if now.running > peak.0 {
-            peak = (now.running, begun.elapsed());
+        if now.running > peak.instances {
+            peak = Peak {
+                instances: now.running,
+                at: begun.elapsed(),
+            };
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(if now.running < now.max { WATCH_GROWTH } else { WATCH_FULL }) => {}
+            () = tokio::time::sleep(if now.running < now.max { POLL_GROWING } else { POLL_FULL }) => {}
         }
     }
     Ok(peak)
@@ -98,123 +114,139 @@ enum Answer {
     Error(String),
 }
 
-/// What is sent.
+/// An answer to one photograph.
+struct Sent {
+    /// From sending the photograph to reading its answer.
+    latency: Duration,
+    /// When the answer was read, from the first submission on.
+    end: Duration,
+    answer: Answer,
+}
+
+/// The load that is put on a service.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Photographs in all.
     pub requests: usize,
     /// Photographs at one time.
     pub concurrency: usize,
-    /// Viewers that look on every other few seconds.
+    /// Viewers that there are every other few seconds.
     pub observers: Option<usize>,
-    /// Whether the service runs in another process than the load.
-    pub apart: bool,
+    /// Whether the service is another than the one that was started for the measurement.
+    pub separate: bool,
 }
 
-/// Sends the photographs and waits for the fleet to reach zero.
+/// Waits for a fleet of zero, sends the photographs and waits for zero again.
 ///
 /// # Errors
 /// When the service's status can not be read or the fleet does not return to zero.
 pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Result<Figures> {
-    let Load {
-        requests,
-        concurrency,
-        observers,
-        apart,
-    } = load;
+    until_zero(client, SETTLE_LIMIT).await?;
     let bodies: Arc<Vec<Bytes>> = Arc::new(photos.iter().map(form).collect());
-    let next = Arc::new(AtomicUsize::new(0));
-    let bar = progress::bar(requests, "recognising");
-    let stop_watching = CancellationToken::new();
+    let bar = progress::bar(load.requests, "recognising");
     let before: Value = client.get("/v1/status").await?;
     let begun = Instant::now();
-    let watcher = tokio::spawn(watch(client.clone(), begun, stop_watching.clone()));
-    let stop_looking = CancellationToken::new();
-    let looking = observers.map(|viewers| {
-        let stop = stop_looking.clone();
-        let phases = observers::look_on(client.clone(), viewers, begun, stop);
+    let stop_polling = CancellationToken::new();
+    let peak = tokio::spawn(poll_peak(client.clone(), begun, stop_polling.clone()));
+    let stop_observing = CancellationToken::new();
+    let observing = load.observers.map(|viewers| {
+        let stop = stop_observing.clone();
+        let phases = observers::observe(client.clone(), viewers, begun, stop);
         (viewers, tokio::spawn(phases))
     });
-    let mut senders = JoinSet::new();
-    for _ in 0..concurrency.min(requests) {
-        let (client, bodies, next, bar) = (
-            client.clone(),
-            Arc::clone(&bodies),
-            Arc::clone(&next),
-            bar.clone(),
-        );
-        senders.spawn(async move {
-            let mut answers = Vec::new();
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= requests {
-                    return answers;
-                }
-                let sent = Instant::now();
-                let answer = send(&client, &bodies[n % bodies.len()]).await;
-                answers.push((sent.elapsed(), begun.elapsed(), answer));
-                bar.inc(1);
-            }
-        });
-    }
-    let answers: Vec<(Duration, Duration, Answer)> =
-        senders.join_all().await.into_iter().flatten().collect();
-    stop_looking.cancel();
-    let observed = match looking {
+    let sent = send_all(client, &bodies, load, begun, &bar).await;
+    stop_observing.cancel();
+    let observed = match observing {
         None => None,
         Some((viewers, phases)) => {
-            let phases = phases.await.context("look on")?;
-            let answered = answers
+            let phases = phases.await.context("observe the service")?;
+            let answered = sent
                 .iter()
-                .filter(|(_, _, answer)| !matches!(answer, Answer::Error(_)));
-            let answered: Vec<_> = answered.map(|(latency, end, _)| (*latency, *end)).collect();
-            Some(observers::sort(viewers, &phases, &answered))
+                .filter(|sent| !matches!(sent.answer, Answer::Error(_)));
+            let answered: Vec<_> = answered.map(|sent| (sent.latency, sent.end)).collect();
+            Some(observers::compare(viewers, &phases, &answered))
         }
     };
     let scale_in = until_zero(client, SCALE_IN_LIMIT).await?;
     let after: Value = client.get("/v1/status").await?;
     bar.finish_and_clear();
-    stop_watching.cancel();
-    let (peak, scale_out) = watcher.await.context("watch the fleet")??;
+    stop_polling.cancel();
+    let peak = peak.await.context("poll the fleet")??;
 
-    let http = match apart {
-        true => http_alone(client, &bodies, requests.min(HTTP_ALONE), &after).await?,
+    let http_cpu = match load.separate {
+        true => http_alone(client, &bodies, load.requests.min(HTTP_ALONE), &after).await?,
         false => None,
     };
-    let used = |whose: &str| cpu_between(&before, &after, whose);
-    let ends = || answers.iter().map(|(_, end, _)| *end);
-    let mut raw = Raw {
-        requests,
-        answers: (
-            ends().min().unwrap_or_default(),
-            ends().max().unwrap_or_default(),
-        ),
-        scale_out: (scale_out, peak),
+    let ends = || sent.iter().map(|sent| sent.end);
+    let mut measured = Measurements {
+        requests: load.requests,
+        first_answer: ends().min().unwrap_or_default(),
+        last_answer: ends().max().unwrap_or_default(),
+        scale_out: peak.at,
+        peak_instances: peak.instances,
         scale_in,
-        io: (used("web").filter(|_| apart), used("workers")),
-        http,
+        web_cpu: cpu_between(&before, &after, "web").filter(|_| load.separate),
+        worker_cpu: cpu_between(&before, &after, "workers"),
+        http_cpu,
         observed,
-        ..Raw::default()
+        ..Measurements::default()
     };
-    for (latency, _, answer) in &answers {
+    for Sent {
+        latency, answer, ..
+    } in &sent
+    {
         match answer {
             Answer::Faces(ms) => {
-                raw.latencies.push(*latency);
-                raw.models_ms.push(*ms);
+                measured.latencies.push(*latency);
+                measured.models_ms.push(*ms);
             }
             Answer::NoFace => {
-                raw.no_face += 1;
-                raw.latencies.push(*latency);
+                measured.no_face += 1;
+                measured.latencies.push(*latency);
             }
             Answer::Error(reason) => {
-                if raw.errors == 0 {
+                if measured.errors == 0 {
                     eprintln!("first error: {reason}");
                 }
-                raw.errors += 1;
+                measured.errors += 1;
             }
         }
     }
-    Ok(Figures::new(raw))
+    Ok(Figures::new(measured))
+}
+
+/// Sends as many photographs as the load has, and at a time as it says.
+async fn send_all(
+    client: &Client,
+    bodies: &Arc<Vec<Bytes>>,
+    load: Load,
+    begun: Instant,
+    bar: &ProgressBar,
+) -> Vec<Sent> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut senders = JoinSet::new();
+    for _ in 0..load.concurrency.min(load.requests) {
+        let (client, bar) = (client.clone(), bar.clone());
+        let (bodies, next) = (Arc::clone(bodies), Arc::clone(&next));
+        senders.spawn(async move {
+            let mut all = Vec::new();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= load.requests {
+                    return all;
+                }
+                let sent = Instant::now();
+                let answer = send(&client, &bodies[n % bodies.len()]).await;
+                all.push(Sent {
+                    latency: sent.elapsed(),
+                    end: begun.elapsed(),
+                    answer,
+                });
+                bar.inc(1);
+            }
+        });
+    }
+    senders.join_all().await.into_iter().flatten().collect()
 }
 
 /// Processor time between two statuses, of the web tier or of the workers.
@@ -231,10 +263,10 @@ async fn http_alone(
     requests: usize,
     before: &Value,
 ) -> anyhow::Result<Option<Duration>> {
-    let spoilt: Vec<Bytes> = bodies.iter().map(without_picture).collect();
+    let without_pictures: Vec<Bytes> = bodies.iter().map(without_picture).collect();
     let refused = FailureCode::ImageUnsupported;
     let refused = serde_json::to_value(refused).unwrap_or_default();
-    let sends = (0..requests).map(|n| post(client, &spoilt[n % spoilt.len()]));
+    let sends = (0..requests).map(|n| post(client, &without_pictures[n % without_pictures.len()]));
     let mut answers = stream::iter(sends).buffer_unordered(HTTP_AT_ONCE);
     while let Some(answer) = answers.next().await {
         let (status, answer) = answer.map_err(|reason| anyhow::anyhow!("{reason}"))?;

@@ -1,5 +1,4 @@
-//! What it costs to be watched: every other few seconds of a measurement, viewers and a scraper look
-//! on.
+//! What observers cost: every other few seconds of a measurement there are viewers and a scraper.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +20,17 @@ const GROWING: usize = 1;
 pub struct Observed {
     /// Viewers of `/v1/events`, beside one scraper of `/metrics`.
     pub viewers: usize,
-    /// Average latency of what was sent and answered while they looked on.
+    /// Average latency of what was sent and answered while they were there.
     pub latency_ms: f64,
-    /// Of what was sent and answered while nobody did.
+    /// Average latency of what was sent and answered while they were not.
     pub alone_ms: f64,
     /// How many answers each rests on.
     pub answers: (usize, usize),
 }
 
-/// Looks on and off until `stop`; returns when each phase began. The first is one without observers.
-pub async fn look_on(
+/// Observes the service in every other phase until `stop`; returns when each phase began. The first
+/// is one without observers.
+pub async fn observe(
     client: Client,
     viewers: usize,
     begun: Instant,
@@ -50,7 +50,7 @@ pub async fn look_on(
             continue;
         }
         let view = async || {
-            // One that is cut off has looked for as long as it could.
+            // A viewer that is cut off has observed for as long as it could.
             if let Ok(mut events) = client.events().await {
                 while let Ok(Some(_)) = events.next().await {}
             }
@@ -72,18 +72,18 @@ pub async fn look_on(
     phases
 }
 
-/// Sorts latencies, each with the time of its end, into those of watched and of other phases. What
-/// crosses from one into another is left out.
-pub fn sort(viewers: usize, phases: &[Duration], answers: &[(Duration, Duration)]) -> Observed {
+/// Compares latencies, each with the time of its end, between observed and other phases. What crosses
+/// from one into another is left out.
+pub fn compare(viewers: usize, phases: &[Duration], answers: &[(Duration, Duration)]) -> Observed {
     let mut sums = [Duration::ZERO; 2];
     let mut counts = [0u32; 2];
     for (latency, end) in answers {
         let phase_at = |at: Duration| phases.partition_point(|begun| *begun <= at);
         let (first, last) = (phase_at(end.saturating_sub(*latency)), phase_at(*end));
         if first == last && first > GROWING {
-            let watched = first.is_multiple_of(2);
-            sums[usize::from(watched)] += *latency;
-            counts[usize::from(watched)] += 1;
+            let observed = first.is_multiple_of(2);
+            sums[usize::from(observed)] += *latency;
+            counts[usize::from(observed)] += 1;
         }
     }
     let average = |n: usize| match counts[n] {
@@ -115,7 +115,7 @@ mod tests {
             (100, 3500), // watched
         ];
         let answers = answers.map(|(latency, end)| (ms(latency), ms(end)));
-        let observed = sort(7, &phases, &answers);
+        let observed = compare(7, &phases, &answers);
         assert_eq!(observed.viewers, 7);
         assert_eq!(observed.answers, (3, 1));
         assert!((observed.latency_ms - 700.0 / 3.0).abs() < 0.01);

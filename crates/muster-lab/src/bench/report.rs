@@ -64,9 +64,9 @@ pub struct Figures {
     pub observed: Option<Observed>,
 }
 
-/// What was measured, as it came.
+/// The measurements that the figures are made of.
 #[derive(Clone, Debug, Default)]
-pub struct Raw {
+pub struct Measurements {
     /// Photographs sent.
     pub requests: usize,
     /// Photographs that were not answered as the contract has it.
@@ -77,23 +77,29 @@ pub struct Raw {
     pub latencies: Vec<Duration>,
     /// Milliseconds of the models for each photograph with faces.
     pub models_ms: Vec<f64>,
-    /// From the first submission to the first answer, and to the last.
-    pub answers: (Duration, Duration),
-    /// From the first submission until as many instances ran as ever did, and how many.
-    pub scale_out: (Duration, u64),
+    /// From the first submission to the first answer.
+    pub first_answer: Duration,
+    /// From the first submission to the last answer.
+    pub last_answer: Duration,
+    /// From the first submission until as many instances ran as ever did.
+    pub scale_out: Duration,
+    /// Most instances running at one time.
+    pub peak_instances: u64,
     /// From the last answer until no instance was left.
     pub scale_in: Duration,
-    /// Processor time outside the models, of the web tier and of the workers, where it is known.
-    pub io: (Option<Duration>, Option<Duration>),
+    /// The web tier's processor time, where it is known.
+    pub web_cpu: Option<Duration>,
+    /// The workers' processor time outside the models, where it is known.
+    pub worker_cpu: Option<Duration>,
     /// The web tier's processor time for one upload that goes no further.
-    pub http: Option<Duration>,
+    pub http_cpu: Option<Duration>,
     /// With and without observers.
     pub observed: Option<Observed>,
 }
 
 impl Figures {
-    pub(super) fn new(raw: Raw) -> Self {
-        let mut latencies = raw.latencies;
+    pub(super) fn new(measured: Measurements) -> Self {
+        let mut latencies = measured.latencies;
         latencies.sort_unstable();
         let ms = |duration: Duration| round(duration.as_secs_f64() * 1e3);
         let percentile = |p: f64| match latencies.len().checked_sub(1) {
@@ -108,10 +114,12 @@ impl Figures {
         let answered = latencies.len() as f64;
         let each = |used: Duration| round(used.as_secs_f64() * 1e3 / answered.max(1.0));
         Self {
-            requests: raw.requests,
-            errors: raw.errors,
-            no_face: raw.no_face,
-            throughput_rps: round(answered / raw.answers.1.as_secs_f64().max(f64::MIN_POSITIVE)),
+            requests: measured.requests,
+            errors: measured.errors,
+            no_face: measured.no_face,
+            throughput_rps: round(
+                answered / measured.last_answer.as_secs_f64().max(f64::MIN_POSITIVE),
+            ),
             latency_ms: LatencyMs {
                 avg,
                 p50: percentile(0.5),
@@ -119,17 +127,21 @@ impl Figures {
                 p99: percentile(0.99),
                 max: percentile(1.0),
             },
-            models_ms: round(raw.models_ms.iter().sum::<f64>() / raw.models_ms.len().max(1) as f64),
+            models_ms: round(
+                measured.models_ms.iter().sum::<f64>() / measured.models_ms.len().max(1) as f64,
+            ),
             io_cpu_ms: IoCpuMs {
-                web: raw.io.0.map(each),
-                workers: raw.io.1.map(each),
-                http: raw.http.map(|used| round(used.as_secs_f64() * 1e3)),
+                web: measured.web_cpu.map(each),
+                workers: measured.worker_cpu.map(each),
+                http: measured
+                    .http_cpu
+                    .map(|used| round(used.as_secs_f64() * 1e3)),
             },
-            first_answer_s: round(raw.answers.0.as_secs_f64()),
-            scale_out_s: round(raw.scale_out.0.as_secs_f64()),
-            peak_instances: raw.scale_out.1,
-            scale_in_s: round(raw.scale_in.as_secs_f64()),
-            observed: raw.observed,
+            first_answer_s: round(measured.first_answer.as_secs_f64()),
+            scale_out_s: round(measured.scale_out.as_secs_f64()),
+            peak_instances: measured.peak_instances,
+            scale_in_s: round(measured.scale_in.as_secs_f64()),
+            observed: measured.observed,
         }
     }
 }
@@ -222,17 +234,20 @@ mod tests {
     fn the_figures_are_computed_as_documented() {
         let ms = Duration::from_millis;
         let latencies = (1..=100).rev().map(ms).collect();
-        let figures = Figures::new(Raw {
+        let figures = Figures::new(Measurements {
             requests: 101,
             errors: 1,
             no_face: 0,
             latencies,
             models_ms: vec![10.0, 20.0],
-            answers: (ms(300), ms(2000)),
-            scale_out: (ms(400), 2),
+            first_answer: ms(300),
+            last_answer: ms(2000),
+            scale_out: ms(400),
+            peak_instances: 2,
             scale_in: ms(1100),
-            io: (None, Some(ms(150))),
-            http: Some(ms(1)),
+            web_cpu: None,
+            worker_cpu: Some(ms(150)),
+            http_cpu: Some(ms(1)),
             observed: None,
         });
         assert_eq!(
@@ -252,10 +267,10 @@ mod tests {
 
     #[test]
     fn nothing_answered_is_zero_not_a_panic() {
-        let figures = Figures::new(Raw {
+        let figures = Figures::new(Measurements {
             requests: 5,
             errors: 5,
-            ..Raw::default()
+            ..Measurements::default()
         });
         assert_eq!((figures.throughput_rps, figures.latency_ms.max), (0.0, 0.0));
     }
