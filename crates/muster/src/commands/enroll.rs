@@ -127,62 +127,29 @@ async fn enroll_person(
     client: &Client,
     name: String,
     files: &[PathBuf],
-    mut known: Option<Enrolled>,
+    known: Option<Enrolled>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Report> {
     let before = known.is_some();
-    let mut added = 0;
-    let mut refused = Vec::new();
+    let mut enrolment = Enrolment {
+        client,
+        name,
+        known,
+        added: 0,
+        refused: Vec::new(),
+    };
     let mut refusal = None;
-    let named = named(files);
-    'forms: for form in named.chunks(PHOTOS_A_FORM) {
-        let mut photos = Vec::new();
-        for (file, path) in form {
-            if is_face_of(known.as_ref(), file) {
-                continue;
-            }
-            match tokio::fs::read(path).await {
-                Ok(bytes) => photos.push((file.clone(), Bytes::from(bytes))),
-                Err(error) => refused.push(RefusedPhoto {
-                    file: file.clone(),
-                    reason: format!("{} can not be read: {error}", path.display()),
-                }),
-            }
-        }
-        while !photos.is_empty() {
-            let problem = match send(client, &name, known.as_ref(), &photos).await {
-                Ok(person) => {
-                    added += photos.len();
-                    known = Some(person);
-                    break;
-                }
-                Err(ClientError::Problem(problem)) => problem,
-                Err(error) => return Err(error.into()),
-            };
-            let left = photos.len();
-            if problem.code == "person.exists" && known.is_none() {
-                // Another wrote at the same time, or the answer to an attempt was lost.
-                known = client.person_named(&name).await?;
-                photos.retain(|(file, _)| !is_face_of(known.as_ref(), file));
-                if known.is_some() {
-                    continue;
-                }
-            }
-            photos.retain(|(file, _)| !problem.refused.iter().any(|r| r.file == *file));
-            if photos.len() == left {
-                refusal = Some(problem.detail);
-                break 'forms;
-            }
-            refused.extend(problem.refused.into_iter().map(|r| RefusedPhoto {
-                file: r.file,
-                reason: r.detail,
-            }));
+    for form in named(files).chunks(PHOTOS_A_FORM) {
+        let photos = enrolment.read(form).await;
+        refusal = enrolment.send_fit(photos).await?;
+        if refusal.is_some() {
+            break;
         }
         bar.inc(form.len() as u64);
     }
-    let fate = match (refusal, before, added) {
+    let fate = match (refusal, before, enrolment.added) {
         (Some(reason), ..) => Fate::Refused(reason),
-        (None, false, 0) if known.is_none() => {
+        (None, false, 0) if enrolment.known.is_none() => {
             Fate::Refused("no photograph is fit for enrolment".to_owned())
         }
         (None, _, 0) => Fate::AlreadyEnrolled,
@@ -190,10 +157,78 @@ async fn enroll_person(
         (None, false, faces) => Fate::Enrolled(faces),
     };
     Ok(Report {
-        name,
+        name: enrolment.name,
         fate,
-        refused,
+        refused: enrolment.refused,
     })
+}
+
+/// The enrolment of one person, form by form.
+struct Enrolment<'a> {
+    client: &'a Client,
+    name: String,
+    /// The person, once enrolled.
+    known: Option<Enrolled>,
+    /// Faces that were added.
+    added: usize,
+    refused: Vec<RefusedPhoto>,
+}
+
+impl Enrolment<'_> {
+    /// Reads the photographs that are no faces of the person yet.
+    async fn read(&mut self, form: &[(String, &Path)]) -> Vec<(String, Bytes)> {
+        let mut photos = Vec::new();
+        for (file, path) in form {
+            if is_face_of(self.known.as_ref(), file) {
+                continue;
+            }
+            match tokio::fs::read(path).await {
+                Ok(bytes) => photos.push((file.clone(), Bytes::from(bytes))),
+                Err(error) => self.refused.push(RefusedPhoto {
+                    file: file.clone(),
+                    reason: format!("{} can not be read: {error}", path.display()),
+                }),
+            }
+        }
+        photos
+    }
+
+    /// Sends the photographs without those that are refused; why the person is, where that is so.
+    async fn send_fit(
+        &mut self,
+        mut photos: Vec<(String, Bytes)>,
+    ) -> Result<Option<String>, ClientError> {
+        while !photos.is_empty() {
+            let problem = match send(self.client, &self.name, self.known.as_ref(), &photos).await {
+                Ok(person) => {
+                    self.added += photos.len();
+                    self.known = Some(person);
+                    break;
+                }
+                Err(ClientError::Problem(problem)) => problem,
+                Err(error) => return Err(error),
+            };
+            let left = photos.len();
+            if problem.code == "person.exists" && self.known.is_none() {
+                // Another wrote at the same time, or the answer to an attempt was lost.
+                self.known = self.client.person_named(&self.name).await?;
+                photos.retain(|(file, _)| !is_face_of(self.known.as_ref(), file));
+                if self.known.is_some() {
+                    continue;
+                }
+            }
+            photos.retain(|(file, _)| !problem.refused.iter().any(|r| r.file == *file));
+            if photos.len() == left {
+                return Ok(Some(problem.detail));
+            }
+            self.refused
+                .extend(problem.refused.into_iter().map(|r| RefusedPhoto {
+                    file: r.file,
+                    reason: r.detail,
+                }));
+        }
+        Ok(None)
+    }
 }
 
 /// Sends one form, again and again while the service is busy or away for a moment.

@@ -113,71 +113,84 @@ pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
     let log = AuditLog::new(state.clone());
     let keys = KeyStore::new(state);
     match args.command {
-        KeysCommand::Create(create) => {
-            let name = create.name.trim().to_owned();
-            let length = name.chars().count();
-            if !(1..=MAX_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
-                bail!("the name has {length} characters: give 1 to {MAX_NAME_CHARS}, on one line");
-            }
-            let token = Token::fresh()?;
-            let mut scopes = create.scopes;
-            scopes.sort_unstable();
-            scopes.dedup();
-            let expires_at_ms = create
-                .expires
-                .map(|at| u64::try_from(at.as_millisecond()))
-                .transpose()
-                .context("an expiry is after 1970")?;
-            let key = ApiKey {
-                id: token.id.clone(),
-                name,
-                secret_sha256: token.hash(),
-                scopes,
-                rate_per_s: create.rate_per_s,
-                burst: create.burst,
-                created_at_ms: now_ms(),
-                expires_at_ms,
-            };
-            // First: a key that nobody wrote down must not be there.
-            audit(&log, Action::KeyCreated, &key.id).await?;
-            keys.create(&key).await?;
-            if args.json {
-                let mut shown = shown(&key);
-                shown["key"] = token.reveal().into();
-                println!("{shown}");
-            } else {
-                eprintln!(
-                    "The key of {}, shown this once: send it as Authorization: Bearer …",
-                    key.name
-                );
-                println!("{}", token.reveal());
-            }
-        }
-        KeysCommand::List { .. } => {
-            let keys = keys.list().await?;
-            if args.json {
-                let keys: Vec<_> = keys.iter().map(shown).collect();
-                println!("{}", json!({ "keys": keys }));
-            } else if keys.is_empty() {
-                println!("no keys: make one with `muster keys create --name NAME --scope SCOPE`");
-            }
-            if !args.json {
-                for key in &keys {
-                    println!("{}", line(key));
-                }
-            }
-        }
-        KeysCommand::Revoke { id, .. } => {
-            if !keys.revoke(&id).await? {
-                bail!("there is no key {id}: `muster keys list` shows them");
-            }
-            audit(&log, Action::KeyRevoked, &id).await?;
-            if args.json {
-                println!("{}", json!({ "revoked": id }));
-            } else {
-                println!("revoked {id}: within a few seconds no replica takes it any more");
-            }
-        }
+        KeysCommand::Create(create_args) => create(create_args, &keys, &log, args.json).await,
+        KeysCommand::List { .. } => list(&keys, args.json).await,
+        KeysCommand::Revoke { id, .. } => revoke(&id, &keys, &log, args.json).await,
+    }
+}
+
+async fn create(
+    args: CreateArgs,
+    keys: &KeyStore,
+    log: &AuditLog,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let name = args.name.trim().to_owned();
+    let length = name.chars().count();
+    if !(1..=MAX_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
+        bail!("the name has {length} characters: give 1 to {MAX_NAME_CHARS}, on one line");
+    }
+    let token = Token::fresh()?;
+    let mut scopes = args.scopes;
+    scopes.sort_unstable();
+    scopes.dedup();
+    let expires_at_ms = args
+        .expires
+        .map(|at| u64::try_from(at.as_millisecond()))
+        .transpose()
+        .context("an expiry is after 1970")?;
+    let key = ApiKey {
+        id: token.id.clone(),
+        name,
+        secret_sha256: token.hash(),
+        scopes,
+        rate_per_s: args.rate_per_s,
+        burst: args.burst,
+        created_at_ms: now_ms(),
+        expires_at_ms,
+    };
+    // The entry comes first: a key that nobody wrote down must not be there.
+    audit(log, Action::KeyCreated, &key.id).await?;
+    keys.create(&key).await?;
+    if as_json {
+        let mut created = without_hash(&key);
+        created["key"] = token.reveal().into();
+        println!("{created}");
+    } else {
+        eprintln!(
+            "The key of {}, shown this once: send it as Authorization: Bearer …",
+            key.name
+        );
+        println!("{}", token.reveal());
+    }
+    Ok(())
+}
+
+async fn list(keys: &KeyStore, as_json: bool) -> anyhow::Result<()> {
+    let keys = keys.list().await?;
+    if as_json {
+        let keys: Vec<_> = keys.iter().map(without_hash).collect();
+        println!("{}", json!({ "keys": keys }));
+        return Ok(());
+    }
+    if keys.is_empty() {
+        println!("no keys: make one with `muster keys create --name NAME --scope SCOPE`");
+    }
+    for key in &keys {
+        println!("{}", line(key));
+    }
+    Ok(())
+}
+
+async fn revoke(id: &KeyId, keys: &KeyStore, log: &AuditLog, as_json: bool) -> anyhow::Result<()> {
+    if !keys.revoke(id).await? {
+        bail!("there is no key {id}: `muster keys list` shows them");
+    }
+    audit(log, Action::KeyRevoked, id).await?;
+    if as_json {
+        println!("{}", json!({ "revoked": id }));
+    } else {
+        println!("revoked {id}: within a few seconds no replica takes it any more");
     }
     Ok(())
 }
@@ -190,8 +203,8 @@ async fn audit(log: &AuditLog, action: Action, key: &KeyId) -> anyhow::Result<()
     log.append(&[entry]).await
 }
 
-/// A key without its hash.
-fn shown(key: &ApiKey) -> serde_json::Value {
+/// A key, as JSON without its hash.
+fn without_hash(key: &ApiKey) -> serde_json::Value {
     json!({
         "id": key.id,
         "name": key.name,
