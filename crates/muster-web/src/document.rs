@@ -13,9 +13,9 @@ use utoipa::openapi::{ContentBuilder, OpenApi, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::openapi::{BEARER, HEADER, PLAIN_PATH, PROBLEM_JSON, operations, text};
-use crate::api::problem::{Problem, ProblemMembers, Refused};
 use crate::forms::json::MAX_JSON_BYTES;
 use crate::forms::upload::MAX_TEXT_BYTES;
+use muster_api::problem::{Problem, ProblemMembers, Refused};
 
 /// The finished description as JSON.
 #[derive(Clone)]

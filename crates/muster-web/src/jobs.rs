@@ -13,23 +13,25 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
+use muster_api::jobs::{Accepted, Job, JobDeletion, JobState, Jobs, Submitted};
 use muster_jobs::keys::ObjectKeys;
-use muster_jobs::{Failure, FailureCode, FileName, Purpose, Recognition, RequestId, now_ms};
+use muster_jobs::{Failure, FailureCode, FileName, Purpose, RequestId, now_ms};
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use crate::api::extract::{Path, Query};
 use crate::api::openapi::{FormProblems, NotThere, problem_responses};
-use crate::api::problem::{ApiError, Code, Problem};
+use crate::api::problem::ApiError;
 use crate::dispatch::answer::no_face;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::exchange::trace;
 use crate::forms::printable::printable;
 use crate::forms::uploads::{PhotosForm, Uploads};
 use crate::retention::Retention;
+use muster_api::problem::Code;
 use muster_base::backend::{Backend, RETENTION};
 
 /// Jobs on a page, unless asked otherwise.
@@ -41,46 +43,6 @@ const MAX_LOOKED_AT: usize = 1000;
 /// Jobs looked at in the stores at one time.
 const LOOKS: usize = 16;
 
-/// How a job fares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    /// It waits, or a worker is at it.
-    Pending,
-    /// It has its result.
-    Done,
-    /// It will have none.
-    Failed,
-}
-
-/// A job, as the API shows it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Job {
-    id: RequestId,
-    state: JobState,
-    /// The client's name of the photograph, as far as it is still known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<FileName>,
-    submitted_at_ms: u64,
-    /// When the photograph and the result are deleted; `null` where a bucket's own rules say so.
-    expires_at_ms: Option<u64>,
-    /// What recognition answered, where the job is done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Recognition>)]
-    result: Option<Value>,
-    /// Why there is no result, where the job has failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Problem>)]
-    problem: Option<Value>,
-}
-
-/// What several photographs are answered.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Accepted {
-    /// One for each photograph, in their order.
-    jobs: Vec<Job>,
-}
-
 /// What the stores have of a job.
 #[derive(Debug)]
 enum Found {
@@ -90,17 +52,6 @@ enum Found {
     Photograph,
     /// Neither.
     Nothing,
-}
-
-/// What the submission of jobs is answered.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "it documents what `submit` answers")]
-enum Submitted {
-    /// One photograph's.
-    One(Job),
-    /// Several photographs'.
-    Several(Accepted),
 }
 
 problem_responses! {
@@ -149,11 +100,20 @@ pub async fn submit(
     let pending = |(id, file)| rules.job(id, Some(file), Found::Photograph);
     let mut jobs: Vec<Job> = accepted.into_iter().map(pending).collect();
     if jobs.len() > 1 {
-        return Ok((StatusCode::ACCEPTED, Json(Accepted { jobs })).into_response());
+        return Ok((
+            StatusCode::ACCEPTED,
+            Json(Submitted::Several(Accepted { jobs })),
+        )
+            .into_response());
     }
     let job = jobs.remove(0);
     let location = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
-    Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        location,
+        Json(Submitted::One(Box::new(job))),
+    )
+        .into_response())
 }
 
 /// Refuses jobs while too many requests are on the queue.
@@ -240,16 +200,6 @@ pub struct Listing {
     state: Option<JobState>,
 }
 
-/// One page of the jobs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Jobs {
-    /// The oldest first, without their results.
-    jobs: Vec<Job>,
-    /// What to give as `after` for the next page; `null` on the last. Where only one state is
-    /// wanted, a page may be short and not be the last.
-    next: Option<RequestId>,
-}
-
 /// List the jobs, the oldest first
 #[utoipa::path(
     get,
@@ -283,7 +233,7 @@ pub async fn list(
     let last = listed.last().map(|(id, _)| *id);
     let looks = stream::iter(listed).map(async |(id, file)| {
         let found = stored(&backend, id, &file).await?;
-        anyhow::Ok(rules.job(id, Some(file), found).summary())
+        anyhow::Ok(summary(rules.job(id, Some(file), found)))
     });
     let jobs = looks.buffered(LOOKS);
     let fits = |job: &Job| listing.state.is_none_or(|state| job.state == state);
@@ -303,16 +253,6 @@ pub async fn list(
         (false, false) => None,
     };
     Ok(Json(Jobs { jobs: page, next }))
-}
-
-/// What the deletion of a job answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct JobDeletion {
-    id: RequestId,
-    /// Photographs deleted.
-    photographs: usize,
-    /// Results deleted.
-    results: usize,
 }
 
 /// Delete a job: its photograph, its result, and the work on it where it is not done
@@ -371,7 +311,7 @@ impl JobRules {
         let (state, result, problem) = match outcome(found, name, age) {
             None => (JobState::Pending, None, None),
             Some(Ok(result)) => (JobState::Done, Some(result), None),
-            Some(Err(problem)) => (JobState::Failed, None, Some(problem.to_json())),
+            Some(Err(problem)) => (JobState::Failed, None, Some(problem.into_problem())),
         };
         let submitted_at_ms = submitted.as_millis() as u64;
         let kept = self.retention.deletes.then_some(self.retention.period);
@@ -387,13 +327,11 @@ impl JobRules {
     }
 }
 
-impl Job {
-    /// The same as a list shows it.
-    fn summary(self) -> Self {
-        Self {
-            result: None,
-            ..self
-        }
+/// A job as a list shows it: without its result.
+fn summary(job: Job) -> Job {
+    Job {
+        result: None,
+        ..job
     }
 }
 
@@ -583,10 +521,10 @@ mod tests {
     fn a_job_ends_with_what_recognition_would_have_answered() {
         let state = |found, hours: u64| {
             let ended = outcome(found, "a.jpg", Duration::from_secs(hours * 3600));
-            ended.map(|ended| ended.map_err(|problem| problem.to_json()["code"].clone()))
+            ended.map(|ended| ended.map_err(|problem| problem.code().text()))
         };
         assert_eq!(state(Found::Photograph, 23), None);
-        let failed = |code: &str| Some(Err(Value::from(code)));
+        let failed = |code: &'static str| Some(Err(code));
         assert_eq!(state(Found::Photograph, 25), failed("recognition.failed"));
         assert_eq!(state(Found::Nothing, 0), failed("input.missing"));
         let stored = |text: &str| Found::Outcome(serde_json::from_str(text).unwrap());

@@ -1,6 +1,7 @@
 //! How the service fares: its status, its metrics, and its events.
 
 pub mod events;
+mod instances;
 pub mod observer;
 pub mod prometheus;
 pub mod status;

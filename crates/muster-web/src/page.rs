@@ -7,9 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use muster_api::samples::{SamplePhotograph, SamplePhotographs};
 use muster_recognize::models::{Installation, ModelError};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::api::extract::Path;
 use crate::api::openapi::NotThere;
@@ -161,21 +160,6 @@ pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Respo
             "the page has no such file: load it again, Muster may be a newer one now",
         )),
     }
-}
-
-/// A sample photograph, as the page gets to know it.
-#[derive(Debug, PartialEq, Serialize, ToSchema)]
-pub struct SamplePhotograph {
-    /// Whom it shows; `None` where that is a group.
-    person: Option<String>,
-    /// Its name, below `/samples/`.
-    file: String,
-}
-
-/// The sample photographs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SamplePhotographs {
-    samples: Vec<SamplePhotograph>,
 }
 
 /// The folder of the sample photographs, if there is such a place.

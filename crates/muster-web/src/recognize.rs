@@ -5,13 +5,12 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
+use muster_api::recognition::{PhotoResult, RecognitionAnswer, Recognitions};
 use muster_jobs::{FileName, Outcome, Purpose, Recognition, RequestId, TraceParent};
-use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::openapi::{FormProblems, WorkProblems};
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::dispatch::answer::{mismatched, no_face};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::exchange::trace;
@@ -76,46 +75,6 @@ async fn one(
     Ok((file, recognize(dispatcher, photo, trace).await?))
 }
 
-/// The answer to several photographs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Recognitions {
-    request_id: RequestId,
-    /// One for each photograph, in their order.
-    results: Vec<PhotoResult>,
-}
-
-/// What came of one of several photographs.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum PhotoResult {
-    /// Its faces.
-    Recognized {
-        /// The client's name of the photograph.
-        file: FileName,
-        #[serde(flatten)]
-        recognition: Box<Recognition>,
-    },
-    /// Why there are none.
-    Refused {
-        /// The client's name of the photograph.
-        file: FileName,
-        /// What the photograph alone would have been answered.
-        #[schema(value_type = Problem)]
-        problem: Value,
-    },
-}
-
-/// What the recognition of a form's photographs is answered.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "it documents what `json` answers")]
-enum RecognitionAnswer {
-    /// Of one photograph.
-    One(Box<Recognition>),
-    /// Of several.
-    Several(Recognitions),
-}
-
 /// Recognise every face in a photograph, or in each of several
 ///
 /// Several photographs are recognised at the same time, as far as there are workers, and each has
@@ -139,7 +98,7 @@ pub async fn json(
     State(uploads): State<Uploads>,
     State(dispatcher): State<Dispatcher>,
     request: Request,
-) -> Result<Response, ApiError> {
+) -> Result<Json<RecognitionAnswer>, ApiError> {
     let trace = trace(request.headers());
     let mut rules = uploads.rules(&["image"], uploads.max_images);
     rules.apart = true;
@@ -151,7 +110,8 @@ pub async fn json(
     if photos.len() + refused.len() == 1 {
         return match (photos.pop(), refused.pop()) {
             (Some(photo), _) => {
-                Ok(Json(recognize(&dispatcher, photo, trace).await?).into_response())
+                let recognition = recognize(&dispatcher, photo, trace).await?;
+                Ok(Json(RecognitionAnswer::One(recognition)))
             }
             (None, Some((_, _, error))) => Err(error),
             (None, None) => unreachable!("a form has at least one photograph"),
@@ -164,21 +124,20 @@ pub async fn json(
             Ok(recognition) => PhotoResult::Recognized { file, recognition },
             Err(error) => PhotoResult::Refused {
                 file,
-                problem: error.to_json(),
+                problem: Box::new(error.into_problem()),
             },
         }
     });
     let mut results = join_all(runs).await;
     // By their place, first to last, so that each gets its own.
     for (place, file, error) in refused {
-        let problem = error.to_json();
+        let problem = Box::new(error.into_problem());
         results.insert(place, PhotoResult::Refused { file, problem });
     }
-    Ok(Json(Recognitions {
+    Ok(Json(RecognitionAnswer::Several(Recognitions {
         request_id: RequestId::new(),
         results,
-    })
-    .into_response())
+    })))
 }
 
 async fn recognize(
@@ -189,7 +148,8 @@ async fn recognize(
     let file = photo.file.clone();
     match dispatcher.run(photo, Purpose::Recognize, trace).await? {
         Outcome::Recognized(recognition) if recognition.faces.is_empty() => {
-            Err(no_face(file.as_str()).with("request_id", recognition.request_id.to_string()))
+            Err(no_face(file.as_str())
+                .with(|members| members.request_id = Some(recognition.request_id.to_string())))
         }
         Outcome::Recognized(recognition) => Ok(recognition),
         Outcome::Failed(failure) => Err(failure.into()),

@@ -15,11 +15,12 @@ use utoipa_axum::routes;
 
 use crate::access::audit::{Auditor, audited};
 use crate::access::guard::{self, Access, guarded};
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::app::App;
 use crate::document::{self, Document};
 use crate::forms::printable::printable;
 use crate::{exchange, gallery, jobs, metrics, observe, page, people, recognize, verify};
+use muster_api::problem::Code;
 
 /// How long a browser may keep what it was told of another origin's calls.
 const PREFLIGHT: Duration = Duration::from_secs(600);

@@ -4,8 +4,8 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use futures::future::join_all;
-use muster_jobs::{Embedded, Embedding, FaceBox, FileName, Outcome, Purpose, RequestId};
-use serde::Serialize;
+use muster_api::recognition::{Verification, VerifiedFace};
+use muster_jobs::{Embedded, Embedding, FileName, Outcome, Purpose, RequestId};
 use utoipa::ToSchema;
 
 use crate::api::openapi::{FormProblems, WorkProblems};
@@ -26,35 +26,6 @@ pub struct PairForm {
     /// The two photographs: JPEG, PNG, WebP, GIF, BMP or TIFF.
     #[schema(value_type = Vec<String>, min_items = 2, max_items = 2)]
     image: (),
-}
-
-/// The face of one of the photographs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct VerifiedFace {
-    /// The client's name of the photograph.
-    file: FileName,
-    #[serde(rename = "box")]
-    bounds: FaceBox,
-    /// The detector's score, 0 to 1.
-    confidence: f32,
-    /// How many faces the photograph shows; the largest was compared.
-    faces_found: u32,
-}
-
-/// Whether two photographs show the same person.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Verification {
-    request_id: RequestId,
-    /// Whether the similarity reaches the cutoff.
-    same: bool,
-    /// Cosine similarity of the two faces, -1 to 1.
-    similarity: f32,
-    /// The similarity from which on two faces are one person's.
-    cutoff: f32,
-    /// The face of the first photograph, and that of the second.
-    faces: [VerifiedFace; 2],
-    /// The embedder's name.
-    model: String,
 }
 
 /// Say whether two photographs show the same person
@@ -94,7 +65,11 @@ pub async fn verify(
     let mut seen = Vec::new();
     for (place, ran) in PLACES.into_iter().zip(join_all(runs).await) {
         let compared = ran.and_then(|(file, embedded)| compared(file, embedded, place));
-        seen.push(compared.map_err(|error| error.with("photograph", place))?);
+        seen.push(
+            compared.map_err(|error| {
+                error.with(|members| members.photograph = Some(place.to_owned()))
+            })?,
+        );
     }
     let faces: Result<[Compared; 2], _> = seen.try_into();
     let [one, other] = faces.map_err(|_| mismatched())?;

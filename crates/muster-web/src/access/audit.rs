@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::exchange;
+use muster_api::problem::Code;
 use muster_base::audit::{Action, AuditLog, End, Entry, Who};
 use muster_base::backoff;
 

@@ -15,7 +15,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::access::keyless::Keyless;
 use crate::access::rate::Bucket;
 use crate::api::openapi::{self, PLAIN_PATH};
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
+use muster_api::problem::Code;
 use muster_base::api_keys::{ApiKey, KeyId, KeyStore, Scope, Token};
 use muster_base::audit::Who;
 

@@ -7,7 +7,8 @@
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, header};
 
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
+use muster_api::problem::Code;
 use muster_base::settings::Origin;
 
 /// From where a browser says that a request comes (Fetch Metadata, W3C).

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::StatusCode;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::response::ResponseBuilder;
@@ -10,7 +9,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, HttpMethod, OpenApi, Ref, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::api::problem::Code;
+use muster_api::problem::Code;
 
 /// A response by its status, as `utoipa` has them.
 pub type Responses = BTreeMap<String, RefOr<utoipa::openapi::Response>>;
@@ -33,7 +32,7 @@ macro_rules! problem_responses {
 
             impl utoipa::IntoResponses for $name {
                 fn responses() -> $crate::api::openapi::Responses {
-                    use $crate::api::problem::Code;
+                    use muster_api::problem::Code;
                     $crate::api::openapi::problems(&[$(Code::$code),+])
                 }
             }
@@ -65,15 +64,15 @@ pub fn problems(codes: &[Code]) -> Responses {
 
 fn add_problem(responses: &mut Responses, code: Code) {
     let line = format!("`{}`: {}", code.text(), code.meaning());
-    let status = code.status().as_u16().to_string();
+    let status = code.status().to_string();
     let described = responses.entry(status).or_insert_with(|| {
         let schema = Ref::from_schema_name("Problem");
         let content = ContentBuilder::new().schema(Some(schema)).build();
         let mut response = ResponseBuilder::new().content(PROBLEM_JSON, content);
-        if code.status() == StatusCode::TOO_MANY_REQUESTS {
+        if code.status() == 429 {
             response = response.header("Retry-After", seconds("When to try again."));
         }
-        if code.status() == StatusCode::UNAUTHORIZED {
+        if code == Code::Unauthorized {
             response = response.header("WWW-Authenticate", text("How to send a key."));
         }
         RefOr::T(response.build())

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use muster_gallery::Embeddings;
 use muster_jobs::{Embedded, EmbeddedFace, Embedding, Failure, FailureCode};
 
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
+use muster_api::problem::Code;
 
 /// The error for a photograph without a face.
 pub fn no_face(file: &str) -> ApiError {

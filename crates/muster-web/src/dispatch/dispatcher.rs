@@ -16,13 +16,14 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::dispatch::counts::Counts;
 use crate::dispatch::throughput::Throughput;
 use crate::dispatch::unawaited::{Since, Unawaited};
 use crate::forms::upload::Photo;
 use crate::metrics::Metrics;
 use crate::server::STOP_MARGIN;
+use muster_api::problem::Code;
 use muster_base::aws;
 use muster_base::backend::Backend;
 use muster_base::backoff;
@@ -500,7 +501,8 @@ impl Dispatcher {
         match (purpose, inner.backend.keys) {
             (Purpose::Recognize, ObjectKeys::Request) => {
                 let job = format!("/v1/jobs/{id}");
-                error(&format!("the photograph is still queued: ask {job} later")).with("job", job)
+                error(&format!("the photograph is still queued: ask {job} later"))
+                    .with(|members| members.job = Some(job))
             }
             _ => error("send it again later"),
         }

@@ -12,7 +12,8 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
+use muster_api::problem::Code;
 
 /// What the parser is given at a time, in bytes.
 const STEP: usize = 64 << 10;

@@ -4,7 +4,8 @@ use axum::extract::Request;
 use axum::http::header;
 use serde::de::DeserializeOwned;
 
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
+use muster_api::problem::Code;
 
 /// Longest JSON body, and longest text field that is JSON, in bytes: enough for all the metadata that
 /// a person may have, as UTF-8.

@@ -8,10 +8,11 @@ use bytes::{Bytes, BytesMut};
 use muster_jobs::{Failure, FailureCode, FileName};
 use muster_recognize::decode::{self, DecodeLimits};
 
-use crate::api::problem::{ApiError, Code, Refused};
+use crate::api::problem::ApiError;
 use crate::forms::fields::{Fields, FormField};
 use crate::forms::memory::{ReservedMemory, UploadMemory};
 use crate::forms::printable::printable;
+use muster_api::problem::{Code, Refused};
 
 /// A refused body is read to its end up to this size, so that the client gets to read the answer
 /// instead of a reset connection.
@@ -269,7 +270,9 @@ async fn read_photo(
         Err(mut failure) => {
             failure.detail = format!("{}: {}", file.as_str(), failure.detail);
             let refused = refusal(file, &failure);
-            Ok(Err(ApiError::from(failure).with("refused", vec![refused])))
+            Ok(Err(
+                ApiError::from(failure).with(|members| members.refused = Some(vec![refused]))
+            ))
         }
     }
 }
@@ -293,13 +296,12 @@ pub fn stored_photo(
 }
 
 /// How a refusal of several photographs names each of them.
-pub fn refusal(file: &FileName, failure: &Failure) -> serde_json::Value {
-    let refused = Refused {
+pub fn refusal(file: &FileName, failure: &Failure) -> Refused {
+    Refused {
         file: file.as_str().to_owned(),
         code: failure.code,
         detail: failure.detail.clone(),
-    };
-    serde_json::to_value(refused).expect("only string keys")
+    }
 }
 
 async fn read_text(field: &mut FormField<'_>, limit: usize) -> Result<Vec<u8>, ApiError> {

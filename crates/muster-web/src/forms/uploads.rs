@@ -10,10 +10,11 @@ use muster_recognize::decode::DecodeLimits;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::forms::json::read_json;
 use crate::forms::memory::UploadMemory;
 use crate::forms::upload::{Form, FormRules, Photo, read_form, stored_photo};
+use muster_api::problem::Code;
 
 /// A form with photographs.
 #[derive(ToSchema)]

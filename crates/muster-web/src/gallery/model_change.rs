@@ -19,23 +19,23 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
+use muster_api::gallery::{ChangeView, Forgotten, ModelView, NextModel, NotEmbedded};
 use muster_gallery::{Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source};
 use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
 use object_store::{ObjectStore, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
 use crate::api::extract::Path;
 use crate::api::gallery;
 use crate::api::openapi::{BodyProblems, NotThere, problem_responses};
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::dispatch::answer::{embeddings, mismatched};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::forms::printable::printable;
 use crate::forms::uploads::Uploads;
-use crate::gallery::model_change::store::{Begun, NotEmbedded, store_failed};
+use crate::gallery::model_change::store::{Begun, store_failed};
+use muster_api::problem::Code;
 use muster_base::backend::Backend;
 use muster_base::backoff;
 use muster_base::catalogue::Catalogue;
@@ -96,41 +96,6 @@ impl ModelChanges {
     fn set_problem(&self, problem: Option<String>) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
-}
-
-/// A change of the model that is under way.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ChangeView {
-    /// The next model.
-    to: String,
-    started_at_ms: u64,
-    /// Faces, those of denials included, that have an embedding by the next model.
-    embedded: usize,
-    /// Faces that are left.
-    left: usize,
-    /// What this replica waits for, if it does.
-    problem: Option<String>,
-}
-
-/// The model that the gallery is matched by.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ModelView {
-    /// Its name.
-    model: String,
-    /// The models that have an embedding of new faces: going back to one of them takes no time.
-    kept: Vec<String>,
-    /// The change that is under way.
-    change: Option<ChangeView>,
-    /// Faces that the last change found nothing in: they are not matched by the model that it was to.
-    not_embedded: Vec<NotEmbedded>,
-}
-
-/// The model to change to.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NextModel {
-    /// An embedder's name, or a profile's.
-    model: String,
 }
 
 problem_responses! {
@@ -203,15 +168,6 @@ pub async fn begin(
         StatusCode::OK
     };
     Ok((status, Json(view(&changes).await?)).into_response())
-}
-
-/// What forgetting a model answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Forgotten {
-    /// The model.
-    model: String,
-    /// People of whose faces its embeddings are gone.
-    people: usize,
 }
 
 /// Delete every embedding of a model that the gallery was matched by before
@@ -472,7 +428,7 @@ async fn embed(
     for (source, made) in &made {
         if let Made::Nothing(reason) = made {
             let lost = NotEmbedded {
-                person_id: id,
+                person_id: id.into(),
                 id: name(*source),
                 reason: reason.clone(),
             };

@@ -4,7 +4,6 @@
 //! is kept, so that a page that is opened shows them at once; while nobody looks nothing is added,
 //! since looking costs reads of the queue and of the object store that an idle Muster does not make.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::ready;
 use std::sync::atomic::Ordering;
@@ -18,6 +17,9 @@ use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use muster_api::events::{
+    Backlog, FleetNow, History, InstanceNow, Latency, Reason, Requests, Sample, Trouble,
+};
 use muster_jobs::now_ms;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -28,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::guard::Access;
 use crate::dispatch::dispatcher::Dispatcher;
+use crate::observe::instances::instance;
 use muster_base::api_keys::Scope;
 use muster_base::aws;
 use muster_base::backend::Backend;
@@ -52,120 +55,43 @@ const KEY_INTERVAL: Duration = Duration::from_secs(10);
 /// Samples that a viewer may be behind; one that is further behind misses some.
 const BEHIND: usize = 8;
 
-/// What viewers are told with each sample.
-#[derive(Debug, Serialize)]
-struct Sample {
-    at_ms: u64,
-    queue: Backlog,
-    fleet: FleetNow,
-    requests: Requests,
-    latency_ms: Latency,
-}
-
-/// The request queue.
-#[derive(Debug, Serialize)]
-struct Backlog {
-    visible: u64,
-    in_flight: u64,
-}
-
-/// What the controller last published, as `/v1/status` has it.
-#[derive(Debug, Serialize)]
-struct FleetNow {
-    pending: u32,
-    running: u32,
-    draining: u32,
-    min: u32,
-    max: u32,
-    reason: String,
-    observed_at_ms: u64,
-    instances: Vec<InstanceNow>,
-}
-
-#[derive(Debug, Serialize)]
-struct InstanceNow {
-    #[serde(flatten)]
-    instance: muster_fleet::Instance,
-    /// Photographs that it has answered to this replica.
-    answered: u64,
-}
-
-/// This replica's own count, since it started.
-#[derive(Debug, Serialize)]
-struct Requests {
-    accepted: u64,
-    answered: u64,
-    failed: u64,
-    waiting: usize,
-}
-
-/// Of this replica's answers of late; `null` where there are none.
-#[derive(Debug, Serialize)]
-struct Latency {
-    p50: Option<f64>,
-    p99: Option<f64>,
-}
-
-/// What can be drawn of earlier samples: a column each.
-#[derive(Debug, Default, Serialize)]
-struct History {
-    at_ms: VecDeque<u64>,
-    visible: VecDeque<u64>,
-    in_flight: VecDeque<u64>,
-    pending: VecDeque<u32>,
-    running: VecDeque<u32>,
-    draining: VecDeque<u32>,
-    answered: VecDeque<u64>,
-    p50: VecDeque<Option<f64>>,
-    p99: VecDeque<Option<f64>>,
-    /// What the planner said, and when, each different from the one before.
-    reasons: VecDeque<Reason>,
-}
-
-#[derive(Debug, Serialize)]
-struct Reason {
-    at_ms: u64,
-    reason: String,
-}
-
-impl History {
-    fn push(&mut self, sample: &Sample) {
-        let oldest = sample.at_ms.saturating_sub(KEPT.as_millis() as u64);
-        while self.at_ms.front().is_some_and(|at| *at < oldest) {
-            self.at_ms.pop_front();
-            self.visible.pop_front();
-            self.in_flight.pop_front();
-            self.pending.pop_front();
-            self.running.pop_front();
-            self.draining.pop_front();
-            self.answered.pop_front();
-            self.p50.pop_front();
-            self.p99.pop_front();
+/// Adds a sample, and forgets what is too old.
+fn push(history: &mut History, sample: &Sample) {
+    let oldest = sample.at_ms.saturating_sub(KEPT.as_millis() as u64);
+    while history.at_ms.front().is_some_and(|at| *at < oldest) {
+        history.at_ms.pop_front();
+        history.visible.pop_front();
+        history.in_flight.pop_front();
+        history.pending.pop_front();
+        history.running.pop_front();
+        history.draining.pop_front();
+        history.answered.pop_front();
+        history.p50.pop_front();
+        history.p99.pop_front();
+    }
+    history.at_ms.push_back(sample.at_ms);
+    history.visible.push_back(sample.queue.visible);
+    history.in_flight.push_back(sample.queue.in_flight);
+    history.pending.push_back(sample.fleet.pending);
+    history.running.push_back(sample.fleet.running);
+    history.draining.push_back(sample.fleet.draining);
+    history.answered.push_back(sample.requests.answered);
+    history.p50.push_back(sample.latency_ms.p50);
+    history.p99.push_back(sample.latency_ms.p99);
+    let reason = &sample.fleet.reason;
+    if !reason.is_empty()
+        && history
+            .reasons
+            .back()
+            .is_none_or(|last| last.reason != *reason)
+    {
+        if history.reasons.len() == REASONS {
+            history.reasons.pop_front();
         }
-        self.at_ms.push_back(sample.at_ms);
-        self.visible.push_back(sample.queue.visible);
-        self.in_flight.push_back(sample.queue.in_flight);
-        self.pending.push_back(sample.fleet.pending);
-        self.running.push_back(sample.fleet.running);
-        self.draining.push_back(sample.fleet.draining);
-        self.answered.push_back(sample.requests.answered);
-        self.p50.push_back(sample.latency_ms.p50);
-        self.p99.push_back(sample.latency_ms.p99);
-        let reason = &sample.fleet.reason;
-        if !reason.is_empty()
-            && self
-                .reasons
-                .back()
-                .is_none_or(|last| last.reason != *reason)
-        {
-            if self.reasons.len() == REASONS {
-                self.reasons.pop_front();
-            }
-            self.reasons.push_back(Reason {
-                at_ms: sample.at_ms,
-                reason: reason.clone(),
-            });
-        }
+        history.reasons.push_back(Reason {
+            at_ms: sample.at_ms,
+            reason: reason.clone(),
+        });
     }
 }
 
@@ -279,7 +205,7 @@ impl Sampler {
             let busy = match &sampled {
                 Ok(sample) => {
                     let mut history = self.inner.history();
-                    history.push(sample);
+                    push(&mut history, sample);
                     // Nobody may be there any more.
                     let _ = self.inner.samples.send(event("sample", sample));
                     failing = false;
@@ -293,7 +219,10 @@ impl Sampler {
                         aws::failed("viewers are not told how it fares", error.as_ref());
                     }
                     failing = true;
-                    let told = serde_json::json!({ "at_ms": now_ms(), "detail": TROUBLE });
+                    let told = Trouble {
+                        at_ms: now_ms(),
+                        detail: TROUBLE.to_owned(),
+                    };
                     let _ = self.inner.samples.send(event("trouble", &told));
                     false
                 }
@@ -322,9 +251,9 @@ impl Sampler {
             .context("read the fleet's status")?;
         let counted = self.dispatcher.counts();
         let answered_by = counted.answered_by();
-        let instances = report.instances.into_iter().map(|instance| InstanceNow {
-            answered: answered_by.get(&instance.id.0).copied().unwrap_or(0),
-            instance,
+        let instances = report.instances.into_iter().map(|worker| InstanceNow {
+            answered: answered_by.get(&worker.id.0).copied().unwrap_or(0),
+            instance: instance(worker),
         });
         let latencies = counted.percentiles_within([0.5, 0.99], LATENCY_SPAN);
         let [p50, p99] = [0, 1].map(|n| {
@@ -437,7 +366,7 @@ mod tests {
         let mut history = History::default();
         let kept = KEPT.as_millis() as u64;
         for at in (0..3 * kept).step_by(1000) {
-            history.push(&sample(at, &format!("reason {}", at / 2000)));
+            push(&mut history, &sample(at, &format!("reason {}", at / 2000)));
         }
         let (first, last) = (history.at_ms[0], *history.at_ms.back().unwrap());
         assert_eq!(last - first, kept);
@@ -456,7 +385,7 @@ mod tests {
     fn a_reason_that_stays_is_told_once() {
         let mut history = History::default();
         for (at, reason) in [(1, ""), (2, "idle"), (3, "idle"), (4, "busy"), (5, "idle")] {
-            history.push(&sample(at, reason));
+            push(&mut history, &sample(at, reason));
         }
         let told: Vec<_> = history
             .reasons

@@ -1,100 +1,23 @@
 //! How the service fares: `/v1/status`, `/healthz`, `/readyz`.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use muster_fleet::Instance;
+use muster_api::status::{
+    CpuView, FleetView, GalleryView, LatencyView, QueueStatus, RequestsView, StatusView,
+};
 use object_store::ObjectStoreExt;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::api::openapi::problem_responses;
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
+use crate::observe::instances::instance;
 use crate::observe::observer::Observer;
+use muster_api::problem::Code;
 use muster_base::aws;
 use muster_base::backend::Backend;
 use muster_base::cpu;
-
-/// How the service fares.
-#[derive(Serialize, ToSchema)]
-pub struct StatusView {
-    /// Muster's version.
-    version: &'static str,
-    uptime_s: f64,
-    queue: QueueStatus,
-    fleet: FleetView,
-    requests: RequestsView,
-    latency_ms: LatencyView,
-    gallery: GalleryView,
-    /// The embedder's name.
-    model: String,
-    /// Of stores and queues, since this process started, by what they mean.
-    failures: HashMap<&'static str, u64>,
-    cpu_s: CpuView,
-}
-
-/// How many requests there are.
-#[derive(Serialize, ToSchema)]
-struct QueueStatus {
-    /// That wait for a worker.
-    visible: u64,
-    /// That a worker has.
-    in_flight: u64,
-    /// That were set aside.
-    dead_letter: u64,
-}
-
-/// What the controller last saw and decided; all zero where none ever ran.
-#[derive(Serialize, ToSchema)]
-struct FleetView {
-    pending: u32,
-    running: u32,
-    draining: u32,
-    min: u32,
-    max: u32,
-    /// Why the fleet is as it is.
-    reason: String,
-    #[schema(value_type = Vec<Object>)]
-    instances: Vec<Instance>,
-    /// Milliseconds since the Unix epoch.
-    observed_at_ms: u64,
-}
-
-/// Photographs, since this process started.
-#[derive(Serialize, ToSchema)]
-struct RequestsView {
-    accepted: u64,
-    answered: u64,
-    /// That timed out, that Muster failed on, or whose client hung up.
-    failed: u64,
-    /// That wait for their answer.
-    waiting: usize,
-}
-
-/// Of the last 1000 answers; `null` before the first.
-#[derive(Serialize, ToSchema)]
-struct LatencyView {
-    p50: Option<f64>,
-    p99: Option<f64>,
-}
-
-/// The gallery.
-#[derive(Serialize, ToSchema)]
-struct GalleryView {
-    people: usize,
-    faces: usize,
-    version: u64,
-}
-
-/// Processor time outside the models: storage, queues, messages, and this replica's HTTP.
-#[derive(Serialize, ToSchema)]
-struct CpuView {
-    web: Option<f64>,
-    workers: f64,
-}
 
 problem_responses! {
     /// A store or a queue does not answer.
@@ -127,7 +50,7 @@ pub async fn status(State(observer): State<Observer>) -> Result<Json<StatusView>
         None => [None, None],
     };
     Ok(Json(StatusView {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: observer.started.elapsed().as_secs_f64(),
         queue: QueueStatus {
             visible: requests.visible,
@@ -141,7 +64,7 @@ pub async fn status(State(observer): State<Observer>) -> Result<Json<StatusView>
             min: report.min,
             max: report.max,
             reason: report.reason,
-            instances: report.instances,
+            instances: report.instances.into_iter().map(instance).collect(),
             observed_at_ms: fleet.observed_at_ms,
         },
         requests: RequestsView {
@@ -157,7 +80,9 @@ pub async fn status(State(observer): State<Observer>) -> Result<Json<StatusView>
             version,
         },
         model,
-        failures: aws::failures().collect(),
+        failures: aws::failures()
+            .map(|(kind, count)| (kind.to_owned(), count))
+            .collect(),
         cpu_s: CpuView {
             web: cpu::beside_models().map(|used| used.as_secs_f64()),
             workers: counts.workers_io().as_secs_f64(),

@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use muster_api::people::{DenialDeletion, DenialView, Denials, WrongAnswer};
 use muster_gallery::{Denial, DenialId, Person, Source};
 use muster_jobs::{Outcome, Purpose, now_ms};
 use object_store::{ObjectStoreExt, PutPayload};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::api::extract::Path;
 use crate::api::gallery;
@@ -20,51 +20,12 @@ use crate::forms::printable::printable;
 use crate::people::edit::edit;
 use crate::people::enrolment::{Enroller, expect_model};
 use crate::people::kept;
-use crate::people::receipt::Receipt;
+use crate::people::receipt::receipt;
 use crate::people::rules::{ModelChanged, PersonFull, check_denials, no_such_person, person_id};
+use crate::people::views;
 use crate::retention::Retention;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
-
-/// A denial, as the API shows it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DenialView {
-    #[schema(value_type = uuid::Uuid)]
-    id: DenialId,
-    /// The request whose answer was denied.
-    request_id: String,
-    /// Which face of that answer.
-    face: u32,
-    at_ms: u64,
-}
-
-impl From<&Denial> for DenialView {
-    fn from(denial: &Denial) -> Self {
-        Self {
-            id: denial.id,
-            request_id: denial.request_id.clone(),
-            face: denial.face,
-            at_ms: denial.at_ms,
-        }
-    }
-}
-
-/// The denials of a person.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Denials {
-    denials: Vec<DenialView>,
-}
-
-/// Which answer is wrong.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WrongAnswer {
-    /// The answer's `request_id`.
-    request_id: String,
-    /// Which of its faces, counted from 0.
-    #[serde(default)]
-    face: u32,
-}
 
 /// List what was said not to be a person
 #[utoipa::path(
@@ -81,7 +42,7 @@ pub async fn list(
 ) -> Result<Json<Denials>, ApiError> {
     let person = person_id(&id)?;
     let denials = |person: &Person| Denials {
-        denials: person.denials.iter().map(DenialView::from).collect(),
+        denials: person.denials.iter().map(views::denial).collect(),
     };
     gallery::read(&live, |gallery| {
         gallery.person(person).map(|person| denials(&person))
@@ -156,34 +117,29 @@ pub async fn add(
         .put(&key, PutPayload::from_bytes(bytes))
         .await
         .map_err(|error| ApiError::internal("a photograph could not be kept", &error))?;
-    let mut view = DenialView::from(&denial);
+    let mut view = views::denial(&denial);
     let denied = edit(&live, &id, |gallery, person| {
         expect_model(gallery, std::iter::once(&denial.embeddings))?;
         let mut known = person.denials.iter();
         if let Some(same) =
             known.find(|known| known.request_id == denial.request_id && known.face == denial.face)
         {
-            view = DenialView::from(same);
+            view = views::denial(same);
             return Ok(());
         }
         person.denials.push(denial.clone());
         check_denials(person.denials.len())
     })
     .await;
-    let is_new = denied.as_ref().is_ok_and(|_| view.id == denial.id);
+    let is_new = denied
+        .as_ref()
+        .is_ok_and(|_| view.id == Uuid::from(denial.id));
     let unknown = denied.as_ref().is_err_and(ApiError::is_internal);
     if !is_new && !unknown {
         kept::delete(&*enroller.backend.enrolled, [Source::Denial(denial.id)]).await;
     }
     denied?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
-}
-
-/// What the deletion of a denial answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DenialDeletion {
-    deleted: DenialView,
-    receipt: Receipt,
 }
 
 /// Take a denial back
@@ -219,11 +175,11 @@ pub async fn remove(
         let mut known = person.denials.iter();
         let place = known.position(|known| known.id == denial_id);
         let removed = person.denials.remove(place.ok_or_else(unknown)?);
-        deleted = Some(DenialView::from(&removed));
+        deleted = Some(views::denial(&removed));
         Ok(())
     })
     .await?;
-    let receipt = Receipt::of(
+    let receipt = receipt(
         &backend,
         &live,
         &retention,

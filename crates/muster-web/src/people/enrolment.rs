@@ -13,7 +13,7 @@ use muster_jobs::{
 use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::api::gallery;
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::dispatch::answer::{embeddings, mismatched};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::forms::printable::printable;
@@ -21,6 +21,7 @@ use crate::forms::upload::{Form, FormRules, Photo, refusal};
 use crate::forms::uploads::Uploads;
 use crate::people::kept;
 use crate::retention::Retention;
+use muster_api::problem::Code;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
 
@@ -129,7 +130,7 @@ impl Enroller {
             .iter()
             .map(|(file, failure)| refusal(file, failure))
             .collect();
-        Err(ApiError::from(first.clone()).with("refused", list))
+        Err(ApiError::from(first.clone()).with(|members| members.refused = Some(list)))
     }
 
     /// Keeps the photographs and then makes the change that `decide` returns, which brings the faces

@@ -4,34 +4,29 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use muster_api::people::{FaceDeletion, Faces, PersonView};
 use muster_gallery::{FaceId, Person, Source};
 use muster_recognize::decode::{DecodeLimits, probe};
 use object_store::ObjectStoreExt;
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::extract::Path;
 use crate::api::gallery;
 use crate::api::openapi::{FormProblems, NotThere, WorkProblems, problem_responses};
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::exchange::trace;
 use crate::forms::printable::printable;
 use crate::forms::upload::MAX_TEXT_BYTES;
 use crate::forms::uploads::Uploads;
 use crate::people::edit::edit;
 use crate::people::enrolment::Enroller;
-use crate::people::receipt::Receipt;
+use crate::people::receipt::receipt;
 use crate::people::rules::{EnrollProblems, PersonFull, check_faces, no_such_person, person_id};
-use crate::people::views::{FaceView, PersonView};
+use crate::people::views;
 use crate::retention::Retention;
+use muster_api::problem::Code;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
-
-/// The faces of a person.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Faces {
-    faces: Vec<FaceView>,
-}
 
 /// The form that enrols more faces of a person.
 #[derive(ToSchema)]
@@ -72,7 +67,7 @@ pub async fn list(
 
 fn faces(person: &Person) -> Faces {
     Faces {
-        faces: person.faces.iter().map(FaceView::from).collect(),
+        faces: person.faces.iter().map(views::face).collect(),
     }
 }
 
@@ -121,7 +116,7 @@ pub async fn add(
             person.faces.extend(faces.iter().cloned());
             check_faces(person.faces.len())?;
             person.changed_at_ms = muster_jobs::now_ms();
-            view = Some(PersonView::from(&person));
+            view = Some(views::person(&person));
             Ok(muster_gallery::Change::Put(person))
         })
         .await?;
@@ -131,13 +126,6 @@ pub async fn add(
 problem_responses! {
     /// A person's last face stays.
     LastFace: FaceLast;
-}
-
-/// What the deletion of a face answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FaceDeletion {
-    deleted: FaceView,
-    receipt: Receipt,
 }
 
 /// Delete a face: its embedding and its photograph
@@ -178,11 +166,11 @@ pub async fn remove(
                 ),
             ));
         }
-        deleted = Some(FaceView::from(&person.faces.remove(place)));
+        deleted = Some(views::face(&person.faces.remove(place)));
         Ok(())
     })
     .await?;
-    let receipt = Receipt::of(
+    let receipt = receipt(
         &backend,
         &live,
         &retention,

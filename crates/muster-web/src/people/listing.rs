@@ -2,16 +2,17 @@
 
 use axum::Json;
 use axum::extract::{Extension, State};
+use muster_api::people::{People, PersonView};
 use muster_gallery::{Gallery, Person, PersonId};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::access::audit::Whom;
 use crate::api::extract::Query;
 use crate::api::gallery;
 use crate::api::openapi::problem_responses;
 use crate::api::problem::ApiError;
-use crate::people::views::PersonView;
+use crate::people::views;
 use muster_base::live_gallery::LiveGallery;
 
 /// People on a page, unless asked otherwise.
@@ -34,19 +35,6 @@ pub struct Listing {
     name: Option<String>,
     /// Only the person with this external id.
     external_id: Option<String>,
-}
-
-/// One page of the enrolled people.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct People {
-    people: Vec<PersonView>,
-    /// What to give as `after` for the next page; `null` on the last.
-    #[schema(value_type = Option<uuid::Uuid>)]
-    next: Option<PersonId>,
-    /// How many people are enrolled, listed or not.
-    total: usize,
-    /// The gallery's version.
-    version: u64,
 }
 
 problem_responses! {
@@ -81,7 +69,7 @@ pub async fn list(
         let copy = gallery::read(&live, Gallery::clone).await?;
         gallery::compute(move || page(&copy, &listing, limit)).await?
     };
-    let shown = page.people.iter().map(|person| person.id).collect();
+    let shown = page.people.iter().map(|person| person.id.into()).collect();
     Ok((Extension(Whom(shown)), Json(page)))
 }
 
@@ -99,7 +87,7 @@ fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
         people.extend(
             person
                 .filter(|person| fits(person))
-                .map(|p| PersonView::from(&*p)),
+                .map(|p| views::person(&*p)),
         );
     } else {
         let mut after = listing.after;
@@ -115,7 +103,7 @@ fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
                     next = people.last().map(|shown: &PersonView| shown.id);
                     break 'pages;
                 }
-                people.push(PersonView::from(&**person));
+                people.push(views::person(&**person));
             }
         }
     }

@@ -6,31 +6,32 @@ use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use muster_api::people::{Deleted, Deletion, Merge, Patch, PersonView};
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
 use muster_gallery::{Change, Person, PersonId};
 use muster_jobs::now_ms;
-use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::access::audit::Whom;
 use crate::api::extract::Path;
 use crate::api::gallery;
 use crate::api::openapi::{BodyProblems, FormProblems, NotThere, WorkProblems};
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::exchange::trace;
 use crate::forms::json::MAX_JSON_BYTES;
 use crate::forms::upload::MAX_TEXT_BYTES;
 use crate::forms::uploads::Uploads;
 use crate::people::edit::edit;
 use crate::people::enrolment::Enroller;
-use crate::people::receipt::Receipt;
+use crate::people::receipt::receipt;
 use crate::people::rules::{
     EnrollProblems, PersonFull, Taken, check_denials, check_faces, check_line, check_metadata,
     no_such_person, not_taken, person_id,
 };
-use crate::people::views::PersonView;
+use crate::people::views;
 use crate::retention::Retention;
+use muster_api::problem::Code;
 /// The form that enrols a person.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it documents what `create` reads")]
@@ -71,9 +72,7 @@ pub async fn show(
 ) -> Result<Json<PersonView>, ApiError> {
     let person = person_id(&id)?;
     gallery::read(&live, |gallery| {
-        gallery
-            .person(person)
-            .map(|person| PersonView::from(&*person))
+        gallery.person(person).map(|person| views::person(&*person))
     })
     .await?
     .map(Json)
@@ -158,34 +157,8 @@ pub async fn create(
         })
         .await?;
     let location = format!("/v1/people/{id}");
-    let view = Json(PersonView::from(&person));
+    let view = Json(views::person(&person));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], view).into_response())
-}
-
-/// What of a person is to change: a JSON merge patch (RFC 7396).
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Patch {
-    /// The new name.
-    #[schema(min_length = 1, max_length = 200)]
-    name: Option<String>,
-    /// The new external id; `null` takes it away.
-    #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
-    external_id: Option<Option<String>>,
-    /// Entries to set, or with `null` to take away; `null` takes all away.
-    #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
-    metadata: Option<Option<BTreeMap<String, Option<String>>>>,
-}
-
-/// Tells a `null` from what is not there.
-fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
 }
 
 /// Change a person's name, external id or metadata: a JSON merge patch (RFC 7396)
@@ -246,7 +219,7 @@ pub async fn change(
         )
     })
     .await?;
-    Ok(Json(PersonView::from(&person)))
+    Ok(Json(views::person(&person)))
 }
 
 /// Delete a person, every embedding and every kept photograph of theirs
@@ -273,41 +246,15 @@ pub async fn remove(
     })
     .await?;
     let removed = removed.ok_or_else(|| no_such_person(&id))?;
-    let receipt = Receipt::of(&backend, &live, &retention, &removed, removed.sources()).await?;
+    let receipt = receipt(&backend, &live, &retention, &removed, removed.sources()).await?;
     Ok(Json(Deletion {
         deleted: Deleted {
-            id: removed.id,
+            id: removed.id.into(),
             name: removed.name,
             faces: removed.faces.len(),
         },
         receipt,
     }))
-}
-
-/// Who is gone.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Deleted {
-    #[schema(value_type = uuid::Uuid)]
-    id: PersonId,
-    name: String,
-    /// How many faces went.
-    faces: usize,
-}
-
-/// What a deletion answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Deletion {
-    deleted: Deleted,
-    receipt: Receipt,
-}
-
-/// Who is to become part of whom.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Merge {
-    /// The person whose faces are taken over, and who is gone then.
-    #[schema(value_type = uuid::Uuid)]
-    from: PersonId,
 }
 
 /// Make one person of two entries
@@ -335,6 +282,7 @@ pub async fn merge(
     request: Request,
 ) -> Result<(Extension<Whom>, Json<PersonView>), ApiError> {
     let Merge { from } = uploads.json(request).await?;
+    let from = PersonId::from(from);
     let into = person_id(&id)?;
     if from == into {
         return Err(ApiError::bad_request(
@@ -376,5 +324,5 @@ pub async fn merge(
         Err(refusal) if refusal.code() == Code::NotFound => {}
         removed => removed?,
     }
-    Ok((Extension(Whom(vec![from])), Json(PersonView::from(&person))))
+    Ok((Extension(Whom(vec![from])), Json(views::person(&person))))
 }

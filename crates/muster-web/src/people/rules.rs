@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use muster_gallery::{Gallery, Person, PersonId};
 
 use crate::api::openapi::problem_responses;
-use crate::api::problem::{ApiError, Code};
+use crate::api::problem::ApiError;
 use crate::forms::printable::printable;
+use muster_api::problem::Code;
 
 /// Longest name or external id, in characters.
 const MAX_NAME_CHARS: usize = 200;
@@ -131,7 +132,7 @@ pub fn not_taken(
                 person.id
             ),
         )
-        .with("person_id", person.id.to_string())
+        .with(|members| members.person_id = Some(person.id.to_string()))
     };
     if let Some(person) = gallery.named(name).filter(|person| person.id != id) {
         return Err(taken(name.to_owned(), &person));

@@ -1,11 +1,10 @@
 //! What stands in the state store of a change of the model.
 
 use futures::TryStreamExt;
-use muster_gallery::PersonId;
+use muster_api::gallery::NotEmbedded;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::api::problem::ApiError;
 use muster_base::backend::Backend;
@@ -17,19 +16,6 @@ pub struct Begun {
     /// The next model.
     pub to: String,
     pub started_at_ms: u64,
-}
-
-/// A face that the next model made no embedding of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct NotEmbedded {
-    /// Whose face it is.
-    #[schema(value_type = uuid::Uuid)]
-    pub person_id: PersonId,
-    /// The face's id, or the denial's.
-    #[schema(value_type = uuid::Uuid)]
-    pub id: String,
-    /// Why there is none.
-    pub reason: String,
 }
 
 /// Writes that a change is under way.
