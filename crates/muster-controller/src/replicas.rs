@@ -18,7 +18,7 @@ pub struct OwnWeb {
     /// Its id, so that its reports are not counted twice.
     pub replica: String,
     /// What was submitted to it and answered.
-    pub ledger: watch::Receiver<RequestTotals>,
+    pub totals: watch::Receiver<RequestTotals>,
 }
 
 /// The sum of the replicas' totals. It only grows, whichever replicas come and go.
@@ -60,11 +60,11 @@ impl Replica {
     }
 }
 
-fn add(total: &mut RequestTotals, ledger: &RequestTotals) {
-    total.submitted += ledger.submitted;
-    total.answered += ledger.answered;
-    total.timed += ledger.timed;
-    total.worked += ledger.worked;
+fn add(total: &mut RequestTotals, more: &RequestTotals) {
+    total.submitted += more.submitted;
+    total.answered += more.answered;
+    total.timed += more.timed;
+    total.worked += more.worked;
 }
 
 impl Others {
@@ -82,7 +82,7 @@ impl ReplicaTotals {
     /// Of this process's web tier, if there is one, and of whichever others report.
     pub fn new(own: Option<&OwnWeb>) -> Self {
         let totals = Self {
-            own: own.map(|own| (own.replica.clone(), own.ledger.clone())),
+            own: own.map(|own| (own.replica.clone(), own.totals.clone())),
             others: Mutex::default(),
             total: watch::Sender::default(),
             listening_since: Mutex::default(),
@@ -175,7 +175,7 @@ impl ReplicaTotals {
 
     /// Follows this process's own web tier, and gives up on replicas that fell silent.
     pub async fn follow(&self) {
-        let mut own = self.own.as_ref().map(|(_, ledger)| ledger.clone());
+        let mut own = self.own.as_ref().map(|(_, totals)| totals.clone());
         let mut look = tokio::time::interval(LOOK);
         loop {
             let changed = async {
@@ -256,10 +256,10 @@ mod tests {
 
     #[test]
     fn replicas_add_up_and_late_reports_are_dropped() {
-        let (sender, ledger) = watch::channel(RequestTotals::default());
+        let (sender, reported) = watch::channel(RequestTotals::default());
         let own = OwnWeb {
             replica: "own".to_owned(),
-            ledger,
+            totals: reported,
         };
         let totals = ReplicaTotals::new(Some(&own));
         // Only what still waits is news of a replica that has long been there.
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(waiting(&totals), (18, 8));
         // This process's own is read, not reported.
         totals.report(&report("own", 500, 0));
-        sender.send_modify(|ledger| ledger.submitted = 2);
+        sender.send_modify(|totals| totals.submitted = 2);
         totals.sum();
         assert_eq!(waiting(&totals), (20, 10));
     }

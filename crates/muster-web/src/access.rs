@@ -1,6 +1,5 @@
-//! Who may call the API, how often, and the record of what they did to people.
+//! Who may call the API, and how often.
 
-pub mod audit;
 pub mod guard;
 pub mod keyless;
 pub mod rate;

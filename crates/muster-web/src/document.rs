@@ -61,7 +61,7 @@ where
     OpenApiRouter::with_openapi(<Description as utoipa::OpenApi>::openapi())
 }
 
-/// What is the same of every operation, and what the settings say, added once all routes are there.
+/// Adds what every operation shares, and the limits that the settings say.
 pub fn finish(document: &mut OpenApi, web: &WebSettings, photographs: &PhotographSettings) {
     let description = document.info.description.get_or_insert_default();
     description.push_str(&limits(web, photographs));

@@ -35,7 +35,7 @@ pub async fn identify(State(traces): State<Traces>, mut request: Request, next: 
     let id: Arc<str> = request
         .headers()
         .get(REQUEST_ID)
-        .and_then(sane)
+        .and_then(valid_id)
         .map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from);
     let route = request.extensions().get().map(MatchedPath::as_str);
     let client = traceparent(request.headers());
@@ -65,12 +65,12 @@ pub async fn identify(State(traces): State<Traces>, mut request: Request, next: 
     response
 }
 
-/// A client's id, where it is fit to be logged and echoed.
-fn sane(value: &HeaderValue) -> Option<&str> {
+/// A client's id, where it is valid in a log and a header.
+fn valid_id(value: &HeaderValue) -> Option<&str> {
     let id = value.to_str().ok()?;
     let fit = |c: char| c.is_ascii_alphanumeric() || "-_.~:/+=@".contains(c);
-    let sane = (1..=MAX_ID_CHARS).contains(&id.len()) && id.chars().all(fit);
-    sane.then_some(id)
+    let valid_id = (1..=MAX_ID_CHARS).contains(&id.len()) && id.chars().all(fit);
+    valid_id.then_some(id)
 }
 
 /// The span of the exchange whose headers these are.
@@ -90,12 +90,15 @@ mod tests {
     fn ids_that_could_forge_a_log_line_are_not_taken() {
         let longest = "x".repeat(MAX_ID_CHARS);
         for id in ["7", "01890a5d-ac96-774b-bcce-b302099a8057", &longest] {
-            assert_eq!(sane(&HeaderValue::from_str(id).unwrap()), Some(id));
+            assert_eq!(valid_id(&HeaderValue::from_str(id).unwrap()), Some(id));
         }
         let too_long = "x".repeat(MAX_ID_CHARS + 1);
         for id in ["", "a b", "a\"b", "{}", "a\tb", &too_long] {
-            assert_eq!(sane(&HeaderValue::from_str(id).unwrap()), None, "{id}");
+            assert_eq!(valid_id(&HeaderValue::from_str(id).unwrap()), None, "{id}");
         }
-        assert_eq!(sane(&HeaderValue::from_bytes(&[0xff, b'a']).unwrap()), None);
+        assert_eq!(
+            valid_id(&HeaderValue::from_bytes(&[0xff, b'a']).unwrap()),
+            None
+        );
     }
 }

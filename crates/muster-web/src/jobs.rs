@@ -38,14 +38,14 @@ use muster_base::backend::{Backend, RETENTION};
 const PAGE: usize = 100;
 /// Most jobs on a page.
 const MAX_PAGE: usize = 1000;
-/// Most jobs looked at for one page where only those of one state are wanted.
-const MAX_LOOKED_AT: usize = 1000;
-/// Jobs looked at in the stores at one time.
-const LOOKS: usize = 16;
+/// Most jobs examined for one page where only those of one state are wanted.
+const MAX_EXAMINED: usize = 1000;
+/// Jobs read from the stores at one time.
+const CONCURRENT_READS: usize = 16;
 
 /// What the stores have of a job.
 #[derive(Debug)]
-enum Found {
+enum StoredJob {
     /// The stored outcome.
     Outcome(Value),
     /// The photograph alone.
@@ -97,7 +97,7 @@ pub async fn submit(
     let photos = form.await?.photos;
     check_room(&backend, &dispatcher, &rules, photos.len()).await?;
     let accepted = dispatcher.accept(photos, trace).await?;
-    let pending = |(id, file)| rules.job(id, Some(file), Found::Photograph);
+    let pending = |(id, file)| rules.job(id, Some(file), StoredJob::Photograph);
     let mut jobs: Vec<Job> = accepted.into_iter().map(pending).collect();
     if jobs.len() > 1 {
         return Ok((
@@ -174,14 +174,14 @@ pub async fn show(
     if let Some(key) = first(&**output, &below).await.map_err(failed)?
         && let Some(outcome) = read(&**output, &key).await.map_err(failed)?
     {
-        return Ok(Json(rules.job(id, None, Found::Outcome(outcome))));
+        return Ok(Json(rules.job(id, None, StoredJob::Outcome(outcome))));
     }
     let photo = first(&**input, &below).await.map_err(failed)?;
     let photo = photo.ok_or_else(unknown)?;
     Ok(Json(rules.job(
         id,
         Backend::file_of(&photo),
-        Found::Photograph,
+        StoredJob::Photograph,
     )))
 }
 
@@ -224,18 +224,18 @@ pub async fn list(
         |error: anyhow::Error| ApiError::internal("the jobs could not be listed", error.as_ref());
     let wanted = match listing.state {
         None => limit,
-        Some(_) => MAX_LOOKED_AT.max(limit),
+        Some(_) => MAX_EXAMINED.max(limit),
     };
     let sorted = rules.retention.input_is_bucket;
     let (listed, more) = first_jobs(&*backend.input, sorted, listing.after, wanted)
         .await
         .map_err(failed)?;
     let last = listed.last().map(|(id, _)| *id);
-    let looks = stream::iter(listed).map(async |(id, file)| {
+    let read_jobs = stream::iter(listed).map(async |(id, file)| {
         let found = stored(&backend, id, &file).await?;
         anyhow::Ok(summary(rules.job(id, Some(file), found)))
     });
-    let jobs = looks.buffered(LOOKS);
+    let jobs = read_jobs.buffered(CONCURRENT_READS);
     let fits = |job: &Job| listing.state.is_none_or(|state| job.state == state);
     let mut fitting = Box::pin(jobs.try_filter(|job| std::future::ready(fits(job))));
     let mut page: Vec<Job> = Vec::new();
@@ -304,7 +304,7 @@ pub struct JobRules {
 
 impl JobRules {
     /// A job, by what the stores have of it.
-    fn job(&self, id: RequestId, file: Option<FileName>, found: Found) -> Job {
+    fn job(&self, id: RequestId, file: Option<FileName>, found: StoredJob) -> Job {
         let submitted = id.submitted_at().unwrap_or_default();
         let name = file.as_ref().map_or("the photograph", FileName::as_str);
         let age = Duration::from_millis(now_ms()).saturating_sub(submitted);
@@ -335,25 +335,28 @@ fn summary(job: Job) -> Job {
     }
 }
 
-/// How a job ended, if it has: with a result, or with a problem, the same that recognition would
-/// have answered.
-fn outcome(found: Found, name: &str, age: Duration) -> Option<Result<Value, ApiError>> {
+/// How a job ended, if it has: with what recognition would have answered, a result or a problem.
+fn outcome(found: StoredJob, name: &str, age: Duration) -> Option<Result<Value, ApiError>> {
     let failure = |code, detail: &str| {
         let detail = format!("{name}: {detail}");
         Some(Err(Failure { code, detail }.into()))
     };
     match found {
-        Found::Outcome(stored) => Some(match serde_json::from_value::<Failure>(stored.clone()) {
-            Ok(failure) => Err(failure.into()),
-            Err(_) if stored["faces"].as_array().is_some_and(Vec::is_empty) => Err(no_face(name)),
-            Err(_) => Ok(stored),
-        }),
-        Found::Photograph if age < RETENTION => None,
-        Found::Photograph => failure(
+        StoredJob::Outcome(stored) => {
+            Some(match serde_json::from_value::<Failure>(stored.clone()) {
+                Ok(failure) => Err(failure.into()),
+                Err(_) if stored["faces"].as_array().is_some_and(Vec::is_empty) => {
+                    Err(no_face(name))
+                }
+                Err(_) => Ok(stored),
+            })
+        }
+        StoredJob::Photograph if age < RETENTION => None,
+        StoredJob::Photograph => failure(
             FailureCode::RecognitionFailed,
             "no worker came to it in the time that a request is kept: send it again",
         ),
-        Found::Nothing => failure(
+        StoredJob::Nothing => failure(
             FailureCode::InputMissing,
             "the photograph was deleted before a worker came to it: send it again",
         ),
@@ -377,16 +380,16 @@ fn no_such_job(id: &str) -> ApiError {
 }
 
 /// What the stores have of a job whose file's name is known.
-async fn stored(backend: &Backend, id: RequestId, file: &FileName) -> anyhow::Result<Found> {
+async fn stored(backend: &Backend, id: RequestId, file: &FileName) -> anyhow::Result<StoredJob> {
     let Backend { input, output, .. } = backend;
     let key = backend.output_key(id, file);
     if let Some(outcome) = read(&**output, &key).await? {
-        return Ok(Found::Outcome(outcome));
+        return Ok(StoredJob::Outcome(outcome));
     }
     let key = backend.input_key(Purpose::Recognize, id, file);
     match input.head(&key).await {
-        Ok(_) => Ok(Found::Photograph),
-        Err(object_store::Error::NotFound { .. }) => Ok(Found::Nothing),
+        Ok(_) => Ok(StoredJob::Photograph),
+        Err(object_store::Error::NotFound { .. }) => Ok(StoredJob::Nothing),
         Err(error) => Err(error.into()),
     }
 }
@@ -523,11 +526,14 @@ mod tests {
             let ended = outcome(found, "a.jpg", Duration::from_secs(hours * 3600));
             ended.map(|ended| ended.map_err(|problem| problem.code().text()))
         };
-        assert_eq!(state(Found::Photograph, 23), None);
+        assert_eq!(state(StoredJob::Photograph, 23), None);
         let failed = |code: &'static str| Some(Err(code));
-        assert_eq!(state(Found::Photograph, 25), failed("recognition.failed"));
-        assert_eq!(state(Found::Nothing, 0), failed("input.missing"));
-        let stored = |text: &str| Found::Outcome(serde_json::from_str(text).unwrap());
+        assert_eq!(
+            state(StoredJob::Photograph, 25),
+            failed("recognition.failed")
+        );
+        assert_eq!(state(StoredJob::Nothing, 0), failed("input.missing"));
+        let stored = |text: &str| StoredJob::Outcome(serde_json::from_str(text).unwrap());
         let refusal = r#"{"code": "image.unreadable", "detail": "cut off: send it again"}"#;
         assert_eq!(state(stored(refusal), 0), failed("image.unreadable"));
         assert_eq!(state(stored(r#"{"faces": []}"#), 0), failed("face.none"));

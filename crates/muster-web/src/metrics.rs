@@ -50,7 +50,7 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Nothing has happened yet.
+    /// Metrics at zero.
     pub fn new(price_per_hour: Option<f64>) -> Self {
         let metrics = Self {
             calls: Family::default(),
@@ -72,7 +72,7 @@ impl Metrics {
         metrics
     }
 
-    /// Takes note of an answer that a client waited for so long.
+    /// Records an answer and its latency.
     pub fn answered(&self, purpose: Purpose, latency: Duration) {
         let purpose = match purpose {
             Purpose::Recognize => RECOGNIZE,
@@ -82,7 +82,7 @@ impl Metrics {
         requests.observe(latency.as_secs_f64());
     }
 
-    /// Takes note of what a worker made of a photograph.
+    /// Records a worker's stages and decisions.
     pub fn worked(&self, outcome: &Outcome) {
         let Outcome::Recognized(recognition) = outcome else {
             return;

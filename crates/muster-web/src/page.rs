@@ -1,4 +1,4 @@
-//! The page for people: its files, which are part of the binary, and the sample photographs.
+//! The web page: its files, which are part of the binary, and the sample photographs.
 
 use std::path::PathBuf;
 

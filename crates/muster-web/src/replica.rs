@@ -1,4 +1,4 @@
-//! Telling the controller how this replica fares, over the report queue.
+//! The reports of this replica to the controller, over the report queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use uuid::Uuid;
 
 use muster_base::backoff;
 
-/// How often a replica says at least that it is there.
+/// Longest time between two reports.
 const EVERY: Duration = Duration::from_secs(10);
-/// How often it says at most what changed, while it is neither the first request nor the last
-/// answer.
+/// Shortest time between two reports of changed counts; the first waiting request and the last answer
+/// are reported at once.
 const SHORTEST: Duration = Duration::from_millis(500);
 
 /// One web tier among several.
 pub struct Replica {
-    /// Tells it from the others, and from the one that ran here before.
+    /// Its id, fresh for each process.
     pub id: String,
     /// What was submitted to it and answered.
-    pub ledger: watch::Sender<RequestTotals>,
+    pub totals: watch::Sender<RequestTotals>,
     /// What it reports.
     pub reporting: Reporting,
 }
@@ -34,7 +34,7 @@ pub struct Replica {
 pub enum Reporting {
     /// What was submitted and answered, as it changes.
     Totals,
-    /// Now and then that it is there: the controller runs in this process and reads the ledger.
+    /// Only that it runs: the controller is in this process and reads the counts.
     Presence,
 }
 
@@ -43,7 +43,7 @@ impl Replica {
     pub fn new(reporting: Reporting) -> Self {
         Self {
             id: Uuid::now_v7().simple().to_string(),
-            ledger: watch::Sender::default(),
+            totals: watch::Sender::default(),
             reporting,
         }
     }
@@ -53,13 +53,13 @@ impl Replica {
 pub async fn run(
     reports: Arc<dyn Queue>,
     replica: String,
-    mut ledger: watch::Receiver<RequestTotals>,
+    mut totals: watch::Receiver<RequestTotals>,
     reporting: Reporting,
     stop: CancellationToken,
 ) {
     let mut failures = 0;
     loop {
-        let now = *ledger.borrow_and_update();
+        let now = *totals.borrow_and_update();
         let stopped = stop.is_cancelled();
         let sent = send(&*reports, &replica, &now, stopped).await;
         match &sent {
@@ -83,27 +83,33 @@ pub async fn run(
             }
             continue;
         }
-        let said = now;
+        let reported = now;
         let begun = Instant::now();
         tokio::select! {
             () = stop.cancelled() => {}
             () = sleep_until(begun + EVERY) => {}
-            () = news(&mut ledger, &said, begun), if reporting == Reporting::Totals => {}
+            () = news(&mut totals, &reported, begun), if reporting == Reporting::Totals => {}
         }
     }
 }
 
-/// Returns when there is more to say than was said at `begun`: at once when requests wait and none
+/// Returns when there is more to say than was reported at `begun`: at once when requests wait and none
 /// did, or none do and some did.
-async fn news(ledger: &mut watch::Receiver<RequestTotals>, said: &RequestTotals, begun: Instant) {
-    let waiting = |ledger: &RequestTotals| ledger.submitted > ledger.answered;
+async fn news(
+    totals: &mut watch::Receiver<RequestTotals>,
+    reported: &RequestTotals,
+    begun: Instant,
+) {
+    let waiting = |totals: &RequestTotals| totals.submitted > totals.answered;
     let turned = async {
-        let turned = ledger.wait_for(|now| waiting(now) != waiting(said)).await;
+        let turned = totals
+            .wait_for(|now| waiting(now) != waiting(reported))
+            .await;
         turned.is_err()
     };
     let ended = match tokio::time::timeout_at(begun + SHORTEST, turned).await {
         Ok(ended) => ended,
-        Err(_) => ledger.wait_for(|now| now != said).await.is_err(),
+        Err(_) => totals.wait_for(|now| now != reported).await.is_err(),
     };
     if ended {
         // The web tier is stopping, and will say so.
@@ -114,15 +120,15 @@ async fn news(ledger: &mut watch::Receiver<RequestTotals>, said: &RequestTotals,
 async fn send(
     reports: &dyn Queue,
     replica: &str,
-    ledger: &RequestTotals,
+    totals: &RequestTotals,
     stopped: bool,
 ) -> Result<(), QueueError> {
     let report = Report::new(ReportContent::Web(WebReport {
         replica: replica.to_owned(),
-        submitted: ledger.submitted,
-        answered: ledger.answered,
-        timed: ledger.timed,
-        worked_ms: ledger.worked.as_secs_f64() * 1e3,
+        submitted: totals.submitted,
+        answered: totals.answered,
+        timed: totals.timed,
+        worked_ms: totals.worked.as_secs_f64() * 1e3,
         stopped,
     }));
     let sent = reports.send(&[Outgoing::from(report.to_json())]).await?;

@@ -1,4 +1,4 @@
-//! Forgetting: photographs and results are kept for a while and then deleted.
+//! The deletion of photographs and results after their retention.
 
 use std::fs::DirEntry;
 use std::io;
@@ -19,7 +19,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(300);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How old a file must be before nobody can be writing it any more.
-const CUT_OFF: Duration = Duration::from_secs(3600);
+const PARTIAL_FILE_AGE: Duration = Duration::from_secs(3600);
 
 /// How long photographs and results are kept.
 #[derive(Clone, Debug)]
@@ -119,10 +119,12 @@ async fn delete_before(
 
 /// Deletes, again and again until `stop`, files below the folder of a local store whose writing a
 /// kill has cut off: the store writes `photo.jpg#1` and renames it, and does not list it before.
-pub async fn sweep_cut_off(folder: PathBuf, stop: CancellationToken) {
+pub async fn sweep_partial_files(folder: PathBuf, stop: CancellationToken) {
     loop {
         let folder = folder.clone();
-        let swept = tokio::task::spawn_blocking(move || delete_cut_off(&folder, CUT_OFF)).await;
+        let swept =
+            tokio::task::spawn_blocking(move || delete_partial_files(&folder, PARTIAL_FILE_AGE))
+                .await;
         match swept.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "deleted files that were cut off"),
@@ -132,15 +134,15 @@ pub async fn sweep_cut_off(folder: PathBuf, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(CUT_OFF) => {}
+            () = tokio::time::sleep(PARTIAL_FILE_AGE) => {}
         }
     }
 }
 
-fn delete_cut_off(folder: &Folder, age: Duration) -> io::Result<u64> {
+fn delete_partial_files(folder: &Folder, age: Duration) -> io::Result<u64> {
     let mut deleted = 0;
     for entry in std::fs::read_dir(folder)? {
-        match delete_if_cut_off(&entry?, age) {
+        match delete_if_partial(&entry?, age) {
             Ok(here) => deleted += here,
             // Others write and delete here meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -156,12 +158,12 @@ fn delete_cut_off(folder: &Folder, age: Duration) -> io::Result<u64> {
     Ok(deleted)
 }
 
-fn delete_if_cut_off(entry: &DirEntry, age: Duration) -> io::Result<u64> {
+fn delete_if_partial(entry: &DirEntry, age: Duration) -> io::Result<u64> {
     let about = entry.metadata()?;
     if about.is_dir() {
-        return delete_cut_off(&entry.path(), age);
+        return delete_partial_files(&entry.path(), age);
     }
-    let cut_off = is_cut_off(&entry.file_name().to_string_lossy())
+    let cut_off = is_partial(&entry.file_name().to_string_lossy())
         && about.modified()?.elapsed().is_ok_and(|old| old >= age);
     if cut_off {
         std::fs::remove_file(entry.path())?;
@@ -171,7 +173,7 @@ fn delete_if_cut_off(entry: &DirEntry, age: Duration) -> io::Result<u64> {
 
 /// Whether a file is one that the store has not renamed yet; in the names of objects it has `#`
 /// percent-encoded.
-fn is_cut_off(name: &str) -> bool {
+fn is_partial(name: &str) -> bool {
     name.rsplit_once('#')
         .is_some_and(|(_, number)| number.parse::<u64>().is_ok())
 }
@@ -237,8 +239,14 @@ mod tests {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, "half").unwrap();
         }
-        assert_eq!(delete_cut_off(folder.path(), CUT_OFF).unwrap(), 0);
-        assert_eq!(delete_cut_off(folder.path(), Duration::ZERO).unwrap(), 2);
+        assert_eq!(
+            delete_partial_files(folder.path(), PARTIAL_FILE_AGE).unwrap(),
+            0
+        );
+        assert_eq!(
+            delete_partial_files(folder.path(), Duration::ZERO).unwrap(),
+            2
+        );
         assert!(cut_off.iter().all(|file| !file.exists()));
         assert!(!folder.path().join("input/2").exists());
         assert!(objects.get(&kept).await.is_ok());

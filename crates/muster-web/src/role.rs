@@ -19,21 +19,21 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::audit::Auditor;
 use crate::access::guard::Access;
 use crate::access::keyless::Keyless;
 use crate::app::App;
-use crate::dispatch::dispatcher::{Dispatcher, Parts};
+use crate::dispatch::dispatcher::{Dependencies, Dispatcher};
 use crate::forms::uploads::Uploads;
 use crate::gallery::examination::Examiner;
 use crate::gallery::model_change::{self, ModelChanges};
 use crate::jobs::JobRules;
 use crate::metrics::Metrics;
+use crate::observe::audit::Auditor;
 use crate::observe::events::Events;
 use crate::observe::observer::Observer;
 use crate::page::Samples;
 use crate::people::enrolment::Enroller;
-use crate::people::kept;
+use crate::people::photographs;
 use crate::replica::{self, Replica};
 use crate::retention::{self, Retention};
 use crate::routes::{router, table};
@@ -98,10 +98,10 @@ async fn serve_until(
     ));
     let folder = local_folder(&settings.storage);
     if folder.exists() {
-        tasks.spawn(retention::sweep_cut_off(folder, stop.clone()));
+        tasks.spawn(retention::sweep_partial_files(folder, stop.clone()));
     }
     tasks.spawn(gallery.clone().follow(stop.clone()));
-    tasks.spawn(kept::sweep(
+    tasks.spawn(photographs::sweep(
         Arc::clone(&backend.enrolled),
         gallery.clone(),
         stop.clone(),
@@ -109,7 +109,7 @@ async fn serve_until(
     let reporting = tokio::spawn(replica::run(
         Arc::clone(&backend.reports),
         identity.id,
-        identity.ledger.subscribe(),
+        identity.totals.subscribe(),
         identity.reporting,
         stop.clone(),
     ));
@@ -120,10 +120,10 @@ async fn serve_until(
         stop.clone(),
     );
     let (routes, document) = table(&access, &auditor, &settings.web, &settings.photographs);
-    let submitted = identity.ledger.subscribe();
+    let submitted = identity.totals.subscribe();
     let metrics = Metrics::new(settings.fleet.price_per_hour);
     let dispatcher = Dispatcher::start(
-        Parts {
+        Dependencies {
             backend: backend.clone(),
             gallery: gallery.clone(),
             catalogue: catalogue.clone(),
@@ -131,7 +131,7 @@ async fn serve_until(
             timeout: request_timeout,
             max_waiting: settings.web.max_waiting,
             max_instances: settings.fleet.max_instances(),
-            backlog: identity.ledger,
+            backlog: identity.totals,
             traces: traces.clone(),
             metrics: metrics.clone(),
         },

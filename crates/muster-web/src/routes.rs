@@ -13,12 +13,12 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::audit::{Auditor, audited};
 use crate::access::guard::{self, Access, guarded};
 use crate::api::problem::ApiError;
 use crate::app::App;
 use crate::document::{self, Document};
 use crate::forms::printable::printable;
+use crate::observe::audit::{Auditor, audited};
 use crate::{exchange, gallery, jobs, metrics, observe, page, people, recognize, verify};
 use muster_api::problem::Code;
 

@@ -1,4 +1,4 @@
-//! Connections: how many there are, how long they may take to say what they want, and their end.
+//! The HTTP server: connections, their limits, and their graceful end.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use crate::exchange::trace;
 use crate::forms::uploads::Uploads;
 use muster_base::catalogue::Catalogue;
 
-/// Which photograph of the form is meant.
+/// The names of the two photographs in a problem.
 const PLACES: [&str; 2] = ["first", "second"];
 
 /// The form with the two photographs.
@@ -62,16 +62,16 @@ pub async fn verify(
             Outcome::Recognized(_) | Outcome::Stored => Err(mismatched()),
         }
     });
-    let mut seen = Vec::new();
+    let mut compared_faces = Vec::new();
     for (place, ran) in PLACES.into_iter().zip(join_all(runs).await) {
         let compared = ran.and_then(|(file, embedded)| compared(file, embedded, place));
-        seen.push(
+        compared_faces.push(
             compared.map_err(|error| {
                 error.with(|members| members.photograph = Some(place.to_owned()))
             })?,
         );
     }
-    let faces: Result<[Compared; 2], _> = seen.try_into();
+    let faces: Result<[Compared; 2], _> = compared_faces.try_into();
     let [one, other] = faces.map_err(|_| mismatched())?;
     if one.model != other.model {
         return Err(mismatched());

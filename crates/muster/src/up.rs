@@ -35,7 +35,7 @@ pub async fn run(
     });
     let own = OwnWeb {
         replica: replica.id.clone(),
-        ledger: replica.ledger.subscribe(),
+        totals: replica.totals.subscribe(),
     };
     let stop_controller = CancellationToken::new();
     let stop_web = shutdown.child_token();

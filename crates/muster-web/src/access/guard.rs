@@ -1,4 +1,4 @@
-//! Who may ask what: each route's scope, the keys that have it, and how often they may ask.
+//! Access control: each route's scope, the keys that have it, and how often they may ask.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -22,12 +22,11 @@ use muster_base::audit::Who;
 
 /// The header for a key beside `Authorization`.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// How long a key that was read, or was not there, is taken as such: how long a revocation may take
-/// to be noticed.
+/// How long the store's answer on a key is cached: how long a revocation may take to be noticed.
 const FRESH: Duration = Duration::from_secs(3);
-/// Keys remembered at one time.
-const MAX_REMEMBERED: usize = 4096;
-/// Look-ups a second of keys that are not remembered, and at once: who guesses keys has the store
+/// Keys cached at one time.
+const MAX_CACHED: usize = 4096;
+/// Look-ups a second of keys that are not cached, and at once: who guesses keys has the store
 /// read no more often than that.
 const LOOKUPS_PER_S: f64 = 50.0;
 const LOOKUPS_BURST: f64 = 200.0;
@@ -35,34 +34,35 @@ const LOOKUPS_BURST: f64 = 200.0;
 const MAX_DRAINED_BYTES: usize = 16 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// Whom the web tier lets in. Cheap to clone.
+/// The check of API keys and their rates. Cheap to clone.
 #[derive(Clone)]
 pub struct Access {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// Who is let in without a key; `None` where one is required.
+    /// Calls that need no key; `None` where every call needs one.
     keyless: Option<Keyless>,
     store: KeyStore,
-    remembered: Mutex<HashMap<KeyId, Arc<Remembered>>>,
+    cached: Mutex<HashMap<KeyId, Arc<CachedKey>>>,
     lookups: Mutex<Bucket>,
 }
 
-/// What is known of one key. The lock is held while the store is asked, so that it is asked once.
+/// One key in the cache. The lock is held while the store is asked, so that it is asked once.
 #[derive(Default)]
-struct Remembered {
-    known: tokio::sync::Mutex<Known>,
+struct CachedKey {
+    state: tokio::sync::Mutex<KeyState>,
 }
 
+/// What the store had of a key, and its rate.
 #[derive(Default)]
-struct Known {
+struct KeyState {
     /// When the store was asked, and what it had.
     read: Option<(Instant, Option<Arc<ApiKey>>)>,
     bucket: Option<Bucket>,
 }
 
-impl Known {
+impl KeyState {
     fn fresh(&self) -> Option<Option<Arc<ApiKey>>> {
         let (at, key) = self.read.as_ref()?;
         (at.elapsed() < FRESH).then(|| key.clone())
@@ -70,14 +70,15 @@ impl Known {
 }
 
 impl Access {
-    /// Lets in who has a key, and where none is required those without one whom `keyless` obeys.
+    /// Admits callers with a key of the store; without a key those that `keyless` allows, where it is
+    /// given.
     pub fn new(store: KeyStore, keyless: Option<Keyless>) -> Self {
         let lookups = Bucket::new(LOOKUPS_PER_S, LOOKUPS_BURST, Instant::now());
         Self {
             inner: Arc::new(Inner {
                 keyless,
                 store,
-                remembered: Mutex::default(),
+                cached: Mutex::default(),
                 lookups: Mutex::new(lookups),
             }),
         }
@@ -90,7 +91,7 @@ impl Access {
         headers: &HeaderMap,
         scope: Scope,
     ) -> Result<Who, ApiError> {
-        let Some(sent) = sent(headers) else {
+        let Some(presented) = presented_key(headers) else {
             let keyless = self.inner.keyless.as_ref().ok_or_else(|| {
                 ApiError::new(
                     Code::Unauthorized,
@@ -108,15 +109,15 @@ impl Access {
                  shows which there are",
             )
         };
-        let token: Token = sent
-            .and_then(|sent| sent.parse().ok())
+        let token: Token = presented
+            .and_then(|key| key.parse().ok())
             .ok_or_else(unknown)?;
-        let remembered = self.remembered(&token.id);
-        let mut known = remembered.known.lock().await;
-        let key = match known.fresh() {
+        let cached = self.cached(&token.id);
+        let mut state = cached.state.lock().await;
+        let key = match state.fresh() {
             Some(key) => key,
             None => {
-                let never_there = !matches!(&known.read, Some((_, Some(_))));
+                let never_there = !matches!(&state.read, Some((_, Some(_))));
                 if never_there {
                     self.count_lookup()?;
                 }
@@ -124,7 +125,7 @@ impl Access {
                     ApiError::internal("an API key could not be read", error.as_ref())
                 })?;
                 let found = found.map(Arc::new);
-                known.read = Some((Instant::now(), found.clone()));
+                state.read = Some((Instant::now(), found.clone()));
                 found
             }
         };
@@ -144,7 +145,7 @@ impl Access {
             return Ok(who);
         };
         let now = Instant::now();
-        let bucket = match &mut known.bucket {
+        let bucket = match &mut state.bucket {
             Some(bucket) if bucket.is_of(rate, key.burst()) => bucket,
             other => other.insert(Bucket::new(rate, key.burst(), now)),
         };
@@ -157,7 +158,7 @@ impl Access {
         Ok(who)
     }
 
-    /// Whether who was admitted with these headers, to look on for long, would still be.
+    /// Whether a call with these headers would still be admitted: for answers without an end.
     pub async fn still_admits(&self, headers: &HeaderMap, scope: Scope) -> bool {
         match self.admit(&Method::GET, headers, scope).await {
             Ok(_) => true,
@@ -166,22 +167,22 @@ impl Access {
         }
     }
 
-    fn remembered(&self, id: &KeyId) -> Arc<Remembered> {
+    fn cached(&self, id: &KeyId) -> Arc<CachedKey> {
         let mut all = self
             .inner
-            .remembered
+            .cached
             .lock()
             .expect("no code panics while it holds these");
-        if let Some(known) = all.get(id) {
-            return Arc::clone(known);
+        if let Some(state) = all.get(id) {
+            return Arc::clone(state);
         }
-        if all.len() >= MAX_REMEMBERED {
+        if all.len() >= MAX_CACHED {
             // Keys that were guessed go first; of those that are real, the buckets would be lost.
-            all.retain(|_, remembered| match remembered.known.try_lock() {
-                Ok(known) => matches!(&known.read, Some((_, Some(_)))),
+            all.retain(|_, cached| match cached.state.try_lock() {
+                Ok(state) => matches!(&state.read, Some((_, Some(_)))),
                 Err(_) => true,
             });
-            if all.len() >= MAX_REMEMBERED {
+            if all.len() >= MAX_CACHED {
                 all.clear();
             }
         }
@@ -201,7 +202,7 @@ impl Access {
 }
 
 /// The key that a request carries; the inner `None` where it is no text.
-fn sent(headers: &HeaderMap) -> Option<Option<&str>> {
+fn presented_key(headers: &HeaderMap) -> Option<Option<&str>> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let bearer = value.to_str().ok().and_then(|value| {
             let (scheme, key) = value.split_once(' ')?;
@@ -212,7 +213,7 @@ fn sent(headers: &HeaderMap) -> Option<Option<&str>> {
     headers.get(API_KEY).map(|value| value.to_str().ok())
 }
 
-/// Lets only those in who have the scope, and documents that.
+/// Admits only calls with the scope, and documents that.
 pub fn guarded<S>(access: &Access, scope: Scope, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -223,7 +224,7 @@ where
         Code::RateLimited,
         Code::Internal,
     ];
-    let mut routes = openapi::also(routes, &codes);
+    let mut routes = openapi::with_problems(routes, &codes);
     for (_, _, operation) in openapi::operations(routes.get_openapi_mut()) {
         let by = |scheme| SecurityRequirement::new(scheme, [scope.text()]);
         operation.security = Some(vec![by(openapi::BEARER), by(openapi::HEADER)]);
@@ -278,13 +279,16 @@ mod tests {
         let headers = |name: HeaderName, value: &str| {
             HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
         };
-        assert_eq!(sent(&HeaderMap::new()), None);
+        assert_eq!(presented_key(&HeaderMap::new()), None);
         for value in ["Bearer k", "bearer k", "BEARER  k "] {
             let headers = headers(header::AUTHORIZATION, value);
-            assert_eq!(sent(&headers), Some(Some("k")), "{value}");
+            assert_eq!(presented_key(&headers), Some(Some("k")), "{value}");
         }
-        assert_eq!(sent(&headers(header::AUTHORIZATION, "Basic k")), Some(None));
-        assert_eq!(sent(&headers(API_KEY, "k")), Some(Some("k")));
+        assert_eq!(
+            presented_key(&headers(header::AUTHORIZATION, "Basic k")),
+            Some(None)
+        );
+        assert_eq!(presented_key(&headers(API_KEY, "k")), Some(Some("k")));
     }
 
     #[tokio::test]
@@ -294,7 +298,7 @@ mod tests {
             None,
         );
         let mut refused = HashMap::new();
-        for n in 0..2 * MAX_REMEMBERED {
+        for n in 0..2 * MAX_CACHED {
             let key = format!("Bearer muster_{n:016x}_{n:064x}");
             let headers = HeaderMap::from_iter([(
                 header::AUTHORIZATION,
@@ -304,9 +308,9 @@ mod tests {
             let refusal = admitted.unwrap_err();
             *refused.entry(refusal.code().text()).or_insert(0) += 1;
         }
-        assert!(access.inner.remembered.lock().unwrap().len() <= MAX_REMEMBERED);
+        assert!(access.inner.cached.lock().unwrap().len() <= MAX_CACHED);
         let looked_up = refused["unauthorized"];
         assert!(looked_up >= LOOKUPS_BURST as usize, "{refused:?}");
-        assert!(refused["rate_limited"] > MAX_REMEMBERED, "{refused:?}");
+        assert!(refused["rate_limited"] > MAX_CACHED, "{refused:?}");
     }
 }

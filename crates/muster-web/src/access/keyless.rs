@@ -1,8 +1,8 @@
-//! Whom a Muster obeys that wants no API key: programs, and its own web pages.
+//! Calls without an API key, where none is required: from programs, and from Muster's own pages.
 //!
-//! Whoever reaches it may ask everything of it, and so may any page that is open in a browser
-//! beside it: a browser sends forms wherever a page says, and takes a name that a page's owner
-//! points at this machine for the page's own. Both show in the headers that it adds.
+//! Other pages in a browser on the same machine must not call it: a page can have the browser post a
+//! form to any address (cross-site request forgery), and can reach this machine under the page's own
+//! domain name (DNS rebinding). Both show in the headers that the browser adds.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, header};
@@ -14,17 +14,17 @@ use muster_base::settings::Origin;
 /// From where a browser says that a request comes (Fetch Metadata, W3C).
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Who may ask without a key.
+/// The rules of calls without a key.
 #[derive(Clone, Debug)]
 pub struct Keyless {
-    /// Whether only this machine is listened to, where a browser uses one of its own names.
+    /// Whether the listener is on a loopback address, where a browser uses one of the machine's names.
     pub loopback: bool,
-    /// Other origins whose pages are obeyed.
+    /// Other origins whose pages may call.
     pub origins: Vec<Origin>,
 }
 
 impl Keyless {
-    /// Refuses what another page had a browser send.
+    /// Refuses a call that a page of another origin made.
     ///
     /// # Errors
     /// 403, with the remedy.

@@ -1,4 +1,7 @@
 //! Token buckets.
+//!
+//! Not `governor`: here a rate is any number of a key, the time until the next token is answered, and a
+//! test says what time it is; its keyed store and clocks would be four more crates.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +16,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one. `rate` is more than 0, `burst` at least 1.
+    /// A full bucket. `rate` is more than 0, `burst` at least 1.
     pub fn new(rate: f64, burst: f64, now: Instant) -> Self {
         Self {
             rate,

@@ -106,7 +106,7 @@ pub fn text(what: &str) -> utoipa::openapi::Header {
 }
 
 /// Documents that every operation of these routes may also answer with those codes.
-pub fn also<S>(mut routes: OpenApiRouter<S>, codes: &[Code]) -> OpenApiRouter<S>
+pub fn with_problems<S>(mut routes: OpenApiRouter<S>, codes: &[Code]) -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {

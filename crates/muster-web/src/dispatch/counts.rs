@@ -30,13 +30,13 @@ pub struct Counts {
 #[derive(Debug, Default)]
 struct WorkersCpu {
     total_ms: f64,
-    last: HashMap<String, WorkerSeen>,
+    last: HashMap<String, WorkerState>,
 }
 
 /// One worker, as its last reply left it.
 #[derive(Debug)]
-struct WorkerSeen {
-    /// Its own count.
+struct WorkerState {
+    /// The worker's own count.
     io_ms: f64,
     at: Instant,
     /// Its replies so far.
@@ -54,9 +54,9 @@ impl Counts {
             // What it took to start is no request's.
             None => workers
                 .last
-                .retain(|_, seen| now.duration_since(seen.at) < WORKER_MEMORY),
+                .retain(|_, state| now.duration_since(state.at) < WORKER_MEMORY),
         }
-        let seen = WorkerSeen {
+        let state = WorkerState {
             // Replies may overtake each other.
             io_ms: before
                 .as_ref()
@@ -65,7 +65,7 @@ impl Counts {
             at: now,
             answered: before.map_or(0, |before| before.answered) + 1,
         };
-        workers.last.insert(cpu.instance, seen);
+        workers.last.insert(cpu.instance, state);
     }
 
     fn workers(&self) -> MutexGuard<'_, WorkersCpu> {
@@ -85,7 +85,7 @@ impl Counts {
         let workers = self.workers();
         let counts = workers.last.iter();
         counts
-            .map(|(instance, seen)| (instance.clone(), seen.answered))
+            .map(|(instance, state)| (instance.clone(), state.answered))
             .collect()
     }
 

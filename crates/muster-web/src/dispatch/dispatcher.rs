@@ -40,8 +40,8 @@ pub struct Dispatcher {
     pub(super) inner: Arc<Inner>,
 }
 
-/// What a dispatcher works with.
-pub struct Parts {
+/// The dependencies of a dispatcher.
+pub struct Dependencies {
     /// Stores and queues.
     pub backend: Backend,
     /// The gallery, whose version each request carries.
@@ -147,11 +147,11 @@ impl Drop for Waiter<'_> {
             // A worker is still needed for it.
             return;
         }
-        self.inner.backlog.send_modify(|ledger| {
-            ledger.answered += 1;
+        self.inner.backlog.send_modify(|totals| {
+            totals.answered += 1;
             if let Some(worked) = self.worked {
-                ledger.timed += 1;
-                ledger.worked += worked;
+                totals.timed += 1;
+                totals.worked += worked;
             }
         });
     }
@@ -160,7 +160,7 @@ impl Drop for Waiter<'_> {
 impl Inner {
     /// How long the waiting will take at the throughput seen of late. Before any was seen, as long
     /// as a client waits at most: by then each has its answer or has given up.
-    fn drain_time(&self) -> Duration {
+    fn expected_wait(&self) -> Duration {
         let seen = self.throughput().time(Instant::now());
         seen.map_or(self.timeout, |time| time.min(self.timeout))
     }
@@ -182,7 +182,7 @@ impl Inner {
         let forgotten = self.unawaited.expire();
         if forgotten > 0 {
             self.backlog
-                .send_modify(|ledger| ledger.answered += forgotten);
+                .send_modify(|totals| totals.answered += forgotten);
         }
     }
 
@@ -195,11 +195,11 @@ impl Inner {
             self.counts.answered.fetch_add(1, Ordering::Relaxed);
             self.metrics.worked(&reply.outcome);
         }
-        self.backlog.send_modify(|ledger| {
-            ledger.answered += 1;
+        self.backlog.send_modify(|totals| {
+            totals.answered += 1;
             if let Outcome::Recognized(recognition) = &reply.outcome {
-                ledger.timed += 1;
-                ledger.worked += recognition.timing_ms.inference();
+                totals.timed += 1;
+                totals.worked += recognition.timing_ms.inference();
             }
         });
     }
@@ -207,27 +207,35 @@ impl Inner {
 
 impl Dispatcher {
     /// Starts sending and listening on `tasks`, until `stop`.
-    pub fn start(parts: Parts, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let (outbox, sending) =
-            Outbox::new(Arc::clone(&parts.backend.requests), parts.backend.sends());
-        let (receipts, deleting) =
-            Deleter::new(Arc::clone(&parts.replies), parts.backend.deletions());
+    pub fn start(
+        dependencies: Dependencies,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (outbox, sending) = Outbox::new(
+            Arc::clone(&dependencies.backend.requests),
+            dependencies.backend.sends(),
+        );
+        let (receipts, deleting) = Deleter::new(
+            Arc::clone(&dependencies.replies),
+            dependencies.backend.deletions(),
+        );
         let inner = Arc::new(Inner {
-            backend: parts.backend,
-            gallery: parts.gallery,
-            catalogue: parts.catalogue,
-            reply_to: parts.replies.name().to_owned(),
+            backend: dependencies.backend,
+            gallery: dependencies.gallery,
+            catalogue: dependencies.catalogue,
+            reply_to: dependencies.replies.name().to_owned(),
             outbox,
             waiting: Mutex::default(),
             unawaited: Unawaited::default(),
             counts: Counts::default(),
-            metrics: parts.metrics,
+            metrics: dependencies.metrics,
             throughput: Mutex::new(Throughput::new(Instant::now())),
-            backlog: parts.backlog,
-            timeout: parts.timeout,
-            max_waiting: parts.max_waiting,
-            max_instances: parts.max_instances,
-            traces: parts.traces,
+            backlog: dependencies.backlog,
+            timeout: dependencies.timeout,
+            max_waiting: dependencies.max_waiting,
+            max_instances: dependencies.max_instances,
+            traces: dependencies.traces,
         });
         // They end when nobody can send any more; a connection that was cut may hold on for longer.
         for batching in [sending.boxed(), deleting.boxed()] {
@@ -243,7 +251,12 @@ impl Dispatcher {
                 }
             });
         }
-        let listening = listen(Arc::clone(&inner), parts.replies, receipts, tasks.clone());
+        let listening = listen(
+            Arc::clone(&inner),
+            dependencies.replies,
+            receipts,
+            tasks.clone(),
+        );
         let stop = stop.clone();
         tasks.spawn(async move {
             tokio::select! {
@@ -306,7 +319,7 @@ impl Dispatcher {
             worked: None,
         };
         inner.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        inner.backlog.send_modify(|ledger| ledger.submitted += 1);
+        inner.backlog.send_modify(|totals| totals.submitted += 1);
         let outcome = self
             .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
             .await;
@@ -353,7 +366,7 @@ impl Dispatcher {
         }
         Err(ApiError::overloaded(
             format!("{waiting} photographs wait already, of {most} that may: try again later"),
-            self.inner.drain_time(),
+            self.inner.expected_wait(),
         ))
     }
 
@@ -422,7 +435,7 @@ impl Dispatcher {
             ApiError::new(Code::Timeout, detail)
         };
         let key = inner.backend.input_key(purpose, id, &photo.file);
-        let looks = async {
+        let preparation = async {
             tokio::join!(
                 async {
                     let begun = Instant::now();
@@ -438,12 +451,12 @@ impl Dispatcher {
                 })
             )
         };
-        let looked = tokio::time::timeout_at(deadline, looks).await;
-        let (stored, looked) = looked.map_err(late)?;
+        let prepared = tokio::time::timeout_at(deadline, preparation).await;
+        let (stored, prepared) = prepared.map_err(late)?;
         let stored = stored
             .map_err(|error| ApiError::internal("a photograph could not be stored", &error))?;
-        let (gallery_version, models) =
-            looked.map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
+        let (gallery_version, models) = prepared
+            .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
         drop(photo.memory);
         let request = Request {
             version: MESSAGE_VERSION,

@@ -29,7 +29,7 @@ impl<'a> QueuedJob<'a> {
         // Before it is sent: its reply may be quicker than this.
         inner.unawaited.submit(id);
         inner.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        inner.backlog.send_modify(|ledger| ledger.submitted += 1);
+        inner.backlog.send_modify(|totals| totals.submitted += 1);
         Self {
             inner,
             id,
@@ -43,7 +43,7 @@ impl Drop for QueuedJob<'_> {
         if !self.queued && self.inner.unawaited.remove(self.id).is_some() {
             self.inner.counts.failed.fetch_add(1, Ordering::Relaxed);
             let backlog = &self.inner.backlog;
-            backlog.send_modify(|ledger| ledger.answered += 1);
+            backlog.send_modify(|totals| totals.answered += 1);
         }
     }
 }
@@ -56,8 +56,8 @@ impl Dispatcher {
 
     /// How long a whole fleet takes for so many requests, by what requests took of late.
     pub fn time_to_answer(&self, requests: usize) -> Duration {
-        let ledger = *self.inner.backlog.borrow();
-        time_to_answer(requests, &ledger, self.inner.max_instances)
+        let totals = *self.inner.backlog.borrow();
+        time_to_answer(requests, &totals, self.inner.max_instances)
     }
 
     /// Submits photographs that nobody waits for: all are stored and on the queue when this
@@ -134,10 +134,10 @@ impl Dispatcher {
     }
 }
 
-fn time_to_answer(requests: usize, ledger: &RequestTotals, instances: u32) -> Duration {
-    let each = match ledger.timed {
+fn time_to_answer(requests: usize, totals: &RequestTotals, instances: u32) -> Duration {
+    let each = match totals.timed {
         0 => EXPECTED_SERVICE,
-        timed => ledger.worked.div_f64(timed as f64),
+        timed => totals.worked.div_f64(timed as f64),
     };
     each.mul_f64(requests as f64 / f64::from(instances.max(1)))
 }

@@ -18,7 +18,7 @@ pub struct Throughput {
 }
 
 impl Throughput {
-    /// Nothing waits, and nothing was seen.
+    /// A throughput of which nothing was measured yet.
     pub fn new(now: Instant) -> Self {
         Self {
             answers: 0.0,
@@ -28,13 +28,13 @@ impl Throughput {
         }
     }
 
-    /// Notes that one more waits.
+    /// Records that one more waits.
     pub fn begun(&mut self, now: Instant) {
         self.advance(now);
         self.waiting += 1;
     }
 
-    /// Notes that one waits no more, whether it was answered or gave up.
+    /// Records that one waits no more, whether it was answered or gave up.
     pub fn ended(&mut self, answered: bool, now: Instant) {
         self.advance(now);
         self.waiting = self.waiting.saturating_sub(1);
@@ -47,9 +47,9 @@ impl Throughput {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         if self.waiting > 0 {
-            let kept = 0.5_f64.powf(passed / HALF_LIFE.as_secs_f64());
-            self.answers *= kept;
-            self.busy_s = self.busy_s * kept + passed;
+            let weight = 0.5_f64.powf(passed / HALF_LIFE.as_secs_f64());
+            self.answers *= weight;
+            self.busy_s = self.busy_s * weight + passed;
         }
     }
 

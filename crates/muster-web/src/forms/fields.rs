@@ -21,9 +21,9 @@ const STEP: usize = 64 << 10;
 /// smallest part.
 const MAX_HELD: usize = 4 * STEP;
 
-/// What the parser holds.
+/// The count of what the parser buffers.
 #[derive(Clone, Debug, Default)]
-struct Held(Arc<Counts>);
+struct ParserBuffer(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -34,7 +34,7 @@ struct Counts {
     given: AtomicUsize,
 }
 
-impl Held {
+impl ParserBuffer {
     fn bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
     }
@@ -72,13 +72,13 @@ impl Held {
 /// The fields of a form, one after the other.
 pub struct Fields {
     multipart: Multipart,
-    held: Held,
+    buffered: ParserBuffer,
 }
 
 /// A field of a form.
 pub struct FormField<'a> {
     field: Field<'a>,
-    held: Held,
+    buffered: ParserBuffer,
 }
 
 impl Fields {
@@ -87,34 +87,34 @@ impl Fields {
     /// # Errors
     /// When its headers announce none.
     pub async fn of(request: Request) -> Result<Self, MultipartRejection> {
-        let held = Held::default();
-        let steps = |body: Body| in_steps(body.into_data_stream(), held.clone());
+        let buffered = ParserBuffer::default();
+        let steps = |body: Body| in_steps(body.into_data_stream(), buffered.clone());
         let mut request = request.map(|body| Body::from_stream(steps(body)));
         // Whoever reads the fields has limits of their own.
         DefaultBodyLimit::disable().apply(&mut request);
         Ok(Self {
             multipart: Multipart::from_request(request, &()).await?,
-            held,
+            buffered,
         })
     }
 
-    /// The next field. What was not read of the one before counts as held.
+    /// The next field. What was not read of the one before counts as buffered.
     ///
     /// # Errors
     /// 400 where it is no such form, 413 where what stands around its fields is too long.
     pub async fn next(&mut self) -> Result<Option<FormField<'_>>, ApiError> {
-        let held = self.held.clone();
+        let buffered = self.buffered.clone();
         let field = self.multipart.next_field().await;
-        let Some(field) = field.map_err(|error| held.refusal(&error))? else {
+        let Some(field) = field.map_err(|error| buffered.refusal(&error))? else {
             return Ok(None);
         };
         let headers = field.headers().iter();
-        held.give(
+        buffered.give(
             headers
                 .map(|(name, value)| name.as_str().len() + value.len())
                 .sum(),
         );
-        Ok(Some(FormField { field, held }))
+        Ok(Some(FormField { field, buffered }))
     }
 }
 
@@ -135,8 +135,8 @@ impl FormField<'_> {
     /// As [`Fields::next`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
         let chunk = self.field.chunk().await;
-        let chunk = chunk.map_err(|error| self.held.refusal(&error))?;
-        self.held.give(chunk.as_ref().map_or(0, Bytes::len));
+        let chunk = chunk.map_err(|error| self.buffered.refusal(&error))?;
+        self.buffered.give(chunk.as_ref().map_or(0, Bytes::len));
         Ok(chunk)
     }
 }
@@ -144,10 +144,10 @@ impl FormField<'_> {
 /// Hands out a body in steps, as long as whoever takes them does not hold too much.
 fn in_steps(
     body: BodyDataStream,
-    held: Held,
+    buffered: ParserBuffer,
 ) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send {
     stream::unfold((body, Bytes::new()), move |(mut body, mut rest)| {
-        let held = held.clone();
+        let buffered = buffered.clone();
         async move {
             while rest.is_empty() {
                 match body.next().await? {
@@ -158,13 +158,13 @@ fn in_steps(
             // The parser takes all that is there before it looks at any of it. It is let look,
             // until it holds little or has found nothing to give out.
             let mut before = None;
-            while held.bytes() >= STEP && before != Some(held.given()) {
-                before = Some(held.given());
+            while buffered.bytes() >= STEP && before != Some(buffered.given()) {
+                before = Some(buffered.given());
                 tokio::task::yield_now().await;
             }
             let step = rest.split_to(rest.len().min(STEP));
-            held.add(step.len());
-            let step = if held.bytes() > MAX_HELD {
+            buffered.add(step.len());
+            let step = if buffered.bytes() > MAX_HELD {
                 Err(axum::Error::new(std::io::Error::other("too much to hold")))
             } else {
                 Ok(step)

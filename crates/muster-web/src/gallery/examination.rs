@@ -20,7 +20,7 @@ use muster_base::catalogue::Catalogue;
 use muster_base::live_gallery::LiveGallery;
 use muster_base::settings::DecisionSettings;
 
-/// What examinations are made by. Cheap to clone.
+/// The settings of examinations, and the last report. Cheap to clone.
 #[derive(Clone)]
 pub struct Examiner {
     catalogue: Catalogue,
@@ -80,7 +80,7 @@ problem_responses! {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Part {
+pub struct HealthQuery {
     /// The `next` of the part before.
     #[param(value_type = Option<uuid::Uuid>)]
     after: Option<PersonId>,
@@ -94,13 +94,13 @@ pub struct Part {
     path = "/v1/gallery/health",
     operation_id = "gallery_health",
     tag = "gallery",
-    params(Part),
+    params(HealthQuery),
     responses((status = 200, description = "What was found.", body = Health), BadQuery)
 )]
 pub async fn health(
     State(live): State<LiveGallery>,
     State(examiner): State<Examiner>,
-    Query(part): Query<Part>,
+    Query(query): Query<HealthQuery>,
 ) -> Result<Json<Health>, ApiError> {
     let turn = Arc::clone(&examiner.last).lock_owned().await;
     let copy = gallery::read(&live, Gallery::clone).await?;
@@ -111,7 +111,7 @@ pub async fn health(
         let cutoff =
             cutoff.unwrap_or_else(|| Cutoff::for_target(&copy, &shipped, target_fpir).value);
         let extent = Extent {
-            after: part.after,
+            after: query.after,
             ..Extent::default()
         };
         health::examine(&copy, cutoff, extent)

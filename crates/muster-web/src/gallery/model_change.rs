@@ -284,7 +284,7 @@ fn name(source: Source) -> String {
     }
 }
 
-/// Works on whatever change is under way, until `stop`.
+/// Works on the change that is under way, again and again, until `stop`.
 pub async fn run(changes: ModelChanges, stop: CancellationToken) {
     let mut failures = 0;
     loop {
@@ -406,16 +406,16 @@ async fn embed(
     if lacking.is_empty() {
         return Ok(false);
     }
-    let made: Vec<(Source, Made)> = futures::stream::iter(lacking)
+    let made: Vec<(Source, Reembedding)> = futures::stream::iter(lacking)
         .map(async |(source, face)| {
             let mut made = embed_source(changes, source, face, &begun.to).await?;
             let before = known.iter().find(|(of, _)| *of == source);
-            if let (Made::Embedded(now), Some((_, Some(before)))) = (&made, before)
+            if let (Reembedding::Embedded(now), Some((_, Some(before)))) = (&made, before)
                 && now
                     .by(&current)
                     .is_some_and(|now| now.cosine(before) < SAME_FACE)
             {
-                made = Made::Nothing(
+                made = Reembedding::Nothing(
                     "another face is found at its place in the photograph now: enrol it again"
                         .to_owned(),
                 );
@@ -426,7 +426,7 @@ async fn embed(
         .try_collect()
         .await?;
     for (source, made) in &made {
-        if let Made::Nothing(reason) = made {
+        if let Reembedding::Nothing(reason) = made {
             let lost = NotEmbedded {
                 person_id: id.into(),
                 id: name(*source),
@@ -438,8 +438,8 @@ async fn embed(
     let by = |source: Source| {
         let (_, made) = made.iter().find(|(of, _)| *of == source)?;
         match made {
-            Made::Embedded(all) => all.by(&begun.to).cloned(),
-            Made::Nothing(_) => None,
+            Reembedding::Embedded(all) => all.by(&begun.to).cloned(),
+            Reembedding::Nothing(_) => None,
         }
     };
     let appended = changes.gallery.append(|gallery| {
@@ -462,8 +462,8 @@ async fn embed(
     Ok(true)
 }
 
-/// What became of a kept photograph.
-enum Made {
+/// The result of embedding a kept photograph again.
+enum Reembedding {
     Embedded(Embeddings),
     /// Why nothing did.
     Nothing(String),
@@ -474,19 +474,19 @@ async fn embed_source(
     source: Source,
     face: u32,
     model: &str,
-) -> Result<Made, ApiError> {
+) -> Result<Reembedding, ApiError> {
     let bytes = match changes.backend.enrolled.get(&Backend::kept(source)).await {
         Ok(found) => found.bytes().await.map_err(store_failed)?,
         Err(object_store::Error::NotFound { .. }) => {
             let reason = "its photograph is not kept: enrol the face again";
-            return Ok(Made::Nothing(reason.to_owned()));
+            return Ok(Reembedding::Nothing(reason.to_owned()));
         }
         Err(error) => return Err(store_failed(error)),
     };
     let file = FileName::from_client("kept");
     let photo = changes.uploads.stored(file, bytes)?;
     let purpose = Purpose::Embed { face: Some(face) };
-    let nothing = |reason: String| Ok(Made::Nothing(reason));
+    let nothing = |reason: String| Ok(Reembedding::Nothing(reason));
     match changes
         .dispatcher
         .run(photo, purpose, TraceParent::new())
@@ -510,7 +510,7 @@ async fn embed_source(
                     ),
                 ));
             }
-            Ok(Made::Embedded(made))
+            Ok(Reembedding::Embedded(made))
         }
         // Sent again: it was kept for too short a time, in a long queue.
         Outcome::Failed(failure) if failure.code == FailureCode::InputMissing => {

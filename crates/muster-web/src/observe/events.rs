@@ -1,8 +1,8 @@
 //! `GET /v1/events`: how the service fares, live, as server-sent events.
 //!
-//! One sampler looks for all viewers, and only while there are any. What it saw of the last minutes
-//! is kept, so that a page that is opened shows them at once; while nobody looks nothing is added,
-//! since looking costs reads of the queue and of the object store that an idle Muster does not make.
+//! One sampler serves all viewers, and only while there are any. The samples of the last minutes are
+//! kept, so that a page that is opened shows them at once. Without viewers nothing is sampled, since a
+//! sample costs reads of the queue and of the object store.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -95,7 +95,7 @@ fn push(history: &mut History, sample: &Sample) {
     }
 }
 
-/// The samples, for whoever looks. Cheap to clone.
+/// The samples, for their viewers. Cheap to clone.
 #[derive(Clone)]
 pub struct Events {
     inner: Arc<Inner>,
@@ -152,7 +152,7 @@ impl Events {
         Self { inner }
     }
 
-    /// What was, and then each sample as it comes.
+    /// The history, and then each sample as it comes.
     fn view(&self) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
         let (begun, samples) = {
             let history = self.inner.history();
@@ -182,7 +182,7 @@ fn event(name: &str, data: &impl Serialize) -> Bytes {
     format!("event: {name}\ndata: {data}\n\n").into()
 }
 
-/// Looks at queue, fleet and answers while anybody wants to know.
+/// The task that samples queue, fleet and answers while there are viewers.
 struct Sampler {
     inner: Arc<Inner>,
     backend: Backend,
@@ -219,11 +219,11 @@ impl Sampler {
                         aws::failed("viewers are not told how it fares", error.as_ref());
                     }
                     failing = true;
-                    let told = Trouble {
+                    let trouble = Trouble {
                         at_ms: now_ms(),
                         detail: TROUBLE.to_owned(),
                     };
-                    let _ = self.inner.samples.send(event("trouble", &told));
+                    let _ = self.inner.samples.send(event("trouble", &trouble));
                     false
                 }
             };
@@ -239,7 +239,7 @@ impl Sampler {
         }
     }
 
-    /// What there is to see now.
+    /// A sample of the present moment.
     async fn sample(&self) -> anyhow::Result<Sample> {
         let counts = self.backend.requests.counts().await;
         let counts = counts.context("count the queue")?;
@@ -307,12 +307,12 @@ impl Sampler {
 pub async fn events(
     State(events): State<Events>,
     State(access): State<Access>,
-    asked_with: HeaderMap,
+    headers_of_caller: HeaderMap,
 ) -> Response {
-    let shut_out = async move {
+    let key_revoked = async move {
         loop {
             tokio::time::sleep(KEY_INTERVAL).await;
-            if !access.still_admits(&asked_with, Scope::Admin).await {
+            if !access.still_admits(&headers_of_caller, Scope::Admin).await {
                 return;
             }
         }
@@ -323,8 +323,8 @@ pub async fn events(
         // A proxy in between must not wait for more.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    let told = events.view().take_until(Box::pin(shut_out));
-    (headers, Body::from_stream(told)).into_response()
+    let stream = events.view().take_until(Box::pin(key_revoked));
+    (headers, Body::from_stream(stream)).into_response()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `GET /metrics`: how the service fares, for Prometheus.
+//! `GET /metrics`, in Prometheus's text format.
 //!
 //! Queue, fleet and gallery are read when somebody asks.
 
@@ -41,14 +41,14 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 )]
 pub async fn metrics(State(observer): State<Observer>, State(metrics): State<Metrics>) -> Response {
     let observation = observer.observe().await;
-    let text = Page::of(&observer, &metrics, &observation).text();
+    let text = Exposition::of(&observer, &metrics, &observation).text();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
 /// The metrics of one scrape.
-struct Page(Registry);
+struct Exposition(Registry);
 
-impl Page {
+impl Exposition {
     fn of(observer: &Observer, metrics: &Metrics, observation: &Observation) -> Self {
         let mut page = Self(Registry::with_prefix(PREFIX));
         let model = observation

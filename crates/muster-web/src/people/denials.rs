@@ -19,7 +19,7 @@ use crate::exchange::trace;
 use crate::forms::printable::printable;
 use crate::people::edit::edit;
 use crate::people::enrolment::{Enroller, expect_model};
-use crate::people::kept;
+use crate::people::photographs;
 use crate::people::receipt::receipt;
 use crate::people::rules::{ModelChanged, PersonFull, check_denials, no_such_person, person_id};
 use crate::people::views;
@@ -136,7 +136,7 @@ pub async fn add(
         .is_ok_and(|_| view.id == Uuid::from(denial.id));
     let unknown = denied.as_ref().is_err_and(ApiError::is_internal);
     if !is_new && !unknown {
-        kept::delete(&*enroller.backend.enrolled, [Source::Denial(denial.id)]).await;
+        photographs::delete(&*enroller.backend.enrolled, [Source::Denial(denial.id)]).await;
     }
     denied?;
     Ok((StatusCode::CREATED, Json(view)).into_response())

@@ -19,7 +19,7 @@ use crate::dispatch::dispatcher::Dispatcher;
 use crate::forms::printable::printable;
 use crate::forms::upload::{Form, FormRules, Photo, refusal};
 use crate::forms::uploads::Uploads;
-use crate::people::kept;
+use crate::people::photographs;
 use crate::retention::Retention;
 use muster_api::problem::Code;
 use muster_base::backend::Backend;
@@ -135,7 +135,7 @@ impl Enroller {
 
     /// Keeps the photographs and then makes the change that `decide` returns, which brings the faces
     /// into the gallery. Where that is refused the photographs are not kept; where a crash comes
-    /// between, [`kept::sweep`] deletes them.
+    /// between, [`photographs::sweep`] deletes them.
     pub async fn append(
         &self,
         enrolment: Enrolment,
@@ -164,7 +164,7 @@ impl Enroller {
                     .faces
                     .iter()
                     .map(|(face, _)| Source::Face(face.id));
-                kept::delete(&*self.backend.enrolled, sources).await;
+                photographs::delete(&*self.backend.enrolled, sources).await;
             }
             return Err(refusal);
         }

@@ -7,7 +7,7 @@ use muster_gallery::{Gallery, Person, PersonId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::access::audit::Whom;
+use crate::api::affected::AffectedPeople;
 use crate::api::extract::Query;
 use crate::api::gallery;
 use crate::api::openapi::problem_responses;
@@ -54,7 +54,7 @@ problem_responses! {
 pub async fn list(
     State(live): State<LiveGallery>,
     Query(listing): Query<Listing>,
-) -> Result<(Extension<Whom>, Json<People>), ApiError> {
+) -> Result<(Extension<AffectedPeople>, Json<People>), ApiError> {
     let limit = listing.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(ApiError::bad_request(format!(
@@ -70,7 +70,7 @@ pub async fn list(
         gallery::compute(move || page(&copy, &listing, limit)).await?
     };
     let shown = page.people.iter().map(|person| person.id.into()).collect();
-    Ok((Extension(Whom(shown)), Json(page)))
+    Ok((Extension(AffectedPeople(shown)), Json(page)))
 }
 
 fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {

@@ -13,7 +13,7 @@ use muster_gallery::{Change, Person, PersonId};
 use muster_jobs::now_ms;
 use utoipa::ToSchema;
 
-use crate::access::audit::Whom;
+use crate::api::affected::AffectedPeople;
 use crate::api::extract::Path;
 use crate::api::gallery;
 use crate::api::openapi::{BodyProblems, FormProblems, NotThere, WorkProblems};
@@ -26,7 +26,7 @@ use crate::people::edit::edit;
 use crate::people::enrolment::Enroller;
 use crate::people::receipt::receipt;
 use crate::people::rules::{
-    EnrollProblems, PersonFull, Taken, check_denials, check_faces, check_line, check_metadata,
+    EnrollProblems, NameTaken, PersonFull, check_denials, check_faces, check_line, check_metadata,
     no_such_person, not_taken, person_id,
 };
 use crate::people::views;
@@ -99,7 +99,7 @@ pub async fn show(
         FormProblems,
         WorkProblems,
         EnrollProblems,
-        Taken,
+        NameTaken,
     )
 )]
 pub async fn create(
@@ -172,7 +172,7 @@ pub async fn create(
     responses(
         (status = 200, description = "The person as changed.", body = PersonView),
         BodyProblems,
-        Taken,
+        NameTaken,
         NotThere,
     )
 )]
@@ -280,7 +280,7 @@ pub async fn merge(
     State(uploads): State<Uploads>,
     Path(id): Path<String>,
     request: Request,
-) -> Result<(Extension<Whom>, Json<PersonView>), ApiError> {
+) -> Result<(Extension<AffectedPeople>, Json<PersonView>), ApiError> {
     let Merge { from } = uploads.json(request).await?;
     let from = PersonId::from(from);
     let into = person_id(&id)?;
@@ -324,5 +324,8 @@ pub async fn merge(
         Err(refusal) if refusal.code() == Code::NotFound => {}
         removed => removed?,
     }
-    Ok((Extension(Whom(vec![from])), Json(views::person(&person))))
+    Ok((
+        Extension(AffectedPeople(vec![from])),
+        Json(views::person(&person)),
+    ))
 }

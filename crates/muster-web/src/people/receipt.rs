@@ -1,4 +1,4 @@
-//! What was deleted, said so that it can be filed.
+//! The receipt of a deletion.
 
 use muster_api::people::Receipt;
 use muster_gallery::{Gallery, Person, Source};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::api::gallery;
 use crate::api::problem::ApiError;
-use crate::people::kept;
+use crate::people::photographs;
 use crate::retention::Retention;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::{LET_GO_WITHIN, LiveGallery};
@@ -22,7 +22,7 @@ pub async fn receipt(
 ) -> Result<Receipt, ApiError> {
     let sources: Vec<Source> = sources.into_iter().collect();
     let embeddings = sources.len();
-    let deleted = kept::delete(&*backend.enrolled, sources).await;
+    let deleted = photographs::delete(&*backend.enrolled, sources).await;
     Ok(Receipt {
         id: Uuid::now_v7(),
         person_id: person.id.into(),

@@ -24,7 +24,7 @@ problem_responses! {
     /// What a photograph is refused for at enrolment.
     EnrollProblems: FaceMultiple FaceUnfit GalleryChanged;
     /// Another person has the name or the external id.
-    Taken: PersonExists;
+    NameTaken: PersonExists;
     /// The person has as much as is kept.
     PersonFull: PersonFull;
     /// The photograph was embedded for the gallery's model of before.

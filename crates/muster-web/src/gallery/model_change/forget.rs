@@ -1,4 +1,4 @@
-//! Deleting what a former model made of everybody.
+//! The deletion of a former model's embeddings.
 
 use muster_gallery::{Change, Embeddings, GalleryError, Person};
 
@@ -26,10 +26,10 @@ pub async fn everywhere(gallery: &LiveGallery, model: &str) -> Result<Option<usi
         for id in &holding {
             let written = gallery.write(|gallery| {
                 if gallery.model() == Some(model) {
-                    return Err(Unforgotten::InUse);
+                    return Err(Unchanged::InUse);
                 }
                 let found = gallery.person(*id).filter(|person| holds(person, model));
-                let mut person = found.ok_or(Unforgotten::Gone)?.into_owned();
+                let mut person = found.ok_or(Unchanged::Gone)?.into_owned();
                 for (_, made) in person.embeddings_mut() {
                     *made = made.clone().without(model);
                 }
@@ -37,8 +37,8 @@ pub async fn everywhere(gallery: &LiveGallery, model: &str) -> Result<Option<usi
             });
             match written.await? {
                 Ok(_) => people += 1,
-                Err(Unforgotten::Gone) => {}
-                Err(Unforgotten::InUse) => return Ok(None),
+                Err(Unchanged::Gone) => {}
+                Err(Unchanged::InUse) => return Ok(None),
             }
         }
         // At the end also for a call that was cut off before this.
@@ -55,7 +55,7 @@ pub async fn everywhere(gallery: &LiveGallery, model: &str) -> Result<Option<usi
 }
 
 /// Why nothing of a person was forgotten.
-enum Unforgotten {
+enum Unchanged {
     /// The gallery is matched by the model.
     InUse,
     /// The person or the embeddings are gone.

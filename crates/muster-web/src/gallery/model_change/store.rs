@@ -1,4 +1,4 @@
-//! What stands in the state store of a change of the model.
+//! A change of the model, as the state store has it.
 
 use futures::TryStreamExt;
 use muster_api::gallery::NotEmbedded;

@@ -1,4 +1,4 @@
-//! The photographs of enrolled and denied faces: kept for a change of the model, gone with the face.
+//! The photographs of enrolled and denied faces: kept for a change of the model, deleted with the face.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! What callers do to people, written into the audit log.
+//! The audit log: what callers do to people, and which of them they read.
 //!
-//! A change is in the log before it is answered. Looks are gathered, and follow within a second.
+//! A change is in the log before it is answered. Reads are written together, within a second.
 
 use std::time::Duration;
 
@@ -15,42 +15,39 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::api::affected::AffectedPeople;
 use crate::api::problem::ApiError;
 use crate::exchange;
 use muster_api::problem::Code;
 use muster_base::audit::{Action, AuditLog, End, Entry, Who};
 use muster_base::backoff;
 
-/// Looks are written together when the first is this old.
-const GATHER: Duration = Duration::from_secs(1);
-/// Looks that may wait to be written; whoever looks then waits too.
-const WAITING: usize = 4096;
+/// Reads are written together when the first is this old.
+const WRITE_DELAY: Duration = Duration::from_secs(1);
+/// Reads that may wait to be written; a further call waits too.
+const MAX_WAITING: usize = 4096;
 /// How often a change is tried to be written.
 const ATTEMPTS: u32 = 3;
-
-/// The people that a handler says it has shown or changed, beyond the one that the path names.
-#[derive(Clone, Debug, Default)]
-pub struct Whom(pub Vec<PersonId>);
 
 /// Writes the audit log. Cheap to clone.
 #[derive(Clone)]
 pub struct Auditor {
     log: AuditLog,
-    looks: mpsc::Sender<Entry>,
+    reads: mpsc::Sender<Entry>,
 }
 
 impl Auditor {
     /// Starts writing on `tasks`; what waits at `stop` is still written.
     pub fn start(log: AuditLog, tasks: &TaskTracker, stop: CancellationToken) -> Self {
-        let (looks, waiting) = mpsc::channel(WAITING);
-        tasks.spawn(gather(log.clone(), waiting, stop));
-        Self { log, looks }
+        let (reads, waiting) = mpsc::channel(MAX_WAITING);
+        tasks.spawn(write_reads(log.clone(), waiting, stop));
+        Self { log, reads }
     }
 
     async fn note(&self, entry: Entry) -> Result<(), ApiError> {
         if entry.action.is_look() {
-            // The gatherer ends after the last request.
-            let _ = self.looks.send(entry).await;
+            // The task that writes ends after the last request.
+            let _ = self.reads.send(entry).await;
             return Ok(());
         }
         let mut failures = 0;
@@ -75,24 +72,24 @@ impl Auditor {
     }
 }
 
-/// Writes looks, some at a time. What can not be written is tried until it can.
-async fn gather(log: AuditLog, mut waiting: mpsc::Receiver<Entry>, stop: CancellationToken) {
+/// Writes the entries of reads, some at a time. What can not be written is tried until it can.
+async fn write_reads(log: AuditLog, mut waiting: mpsc::Receiver<Entry>, stop: CancellationToken) {
     let mut entries = Vec::new();
     let mut failures = 0;
     loop {
         if entries.is_empty() {
             tokio::select! {
-                received = waiting.recv_many(&mut entries, WAITING) => if received == 0 {
+                received = waiting.recv_many(&mut entries, MAX_WAITING) => if received == 0 {
                     return;
                 },
                 () = stop.cancelled() => {}
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(GATHER.max(backoff::after(failures))) => {}
+            () = tokio::time::sleep(WRITE_DELAY.max(backoff::after(failures))) => {}
             () = stop.cancelled() => waiting.close(),
         }
-        while entries.len() < WAITING
+        while entries.len() < MAX_WAITING
             && let Ok(entry) = waiting.try_recv()
         {
             entries.push(entry);
@@ -144,7 +141,7 @@ fn action(method: &Method, route: &str) -> Option<Action> {
     })
 }
 
-/// Has every call of these routes that succeeds, or may have, written into the log.
+/// Writes every call of these routes that succeeds, or may have, into the log.
 pub fn audited<S>(auditor: &Auditor, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -173,12 +170,12 @@ async fn audit(
             _ => entry.thing = value.parse::<uuid::Uuid>().ok().map(|id| id.to_string()),
         }
     }
-    let mut cut = Cut {
+    let mut guard = HangUpGuard {
         auditor: &auditor,
         entry: Some(entry),
     };
     let response = next.run(request).await;
-    let Some(mut entry) = cut.entry.take() else {
+    let Some(mut entry) = guard.entry.take() else {
         return response;
     };
     if response.status().is_server_error() && !entry.action.is_look() {
@@ -191,7 +188,7 @@ async fn audit(
     let created = response.headers().get(header::LOCATION);
     let created = created.and_then(|at| at.to_str().ok()?.rsplit('/').next()?.parse().ok());
     entry.people.extend::<Option<PersonId>>(created);
-    if let Some(Whom(more)) = response.extensions().get() {
+    if let Some(AffectedPeople(more)) = response.extensions().get() {
         entry.people.extend(more);
     }
     match auditor.note(entry).await {
@@ -202,12 +199,12 @@ async fn audit(
 }
 
 /// Writes the entry where a client hangs up before its call has ended: a change may have been made.
-struct Cut<'a> {
+struct HangUpGuard<'a> {
     auditor: &'a Auditor,
     entry: Option<Entry>,
 }
 
-impl Drop for Cut<'_> {
+impl Drop for HangUpGuard<'_> {
     fn drop(&mut self) {
         let Some(mut entry) = self.entry.take() else {
             return;
