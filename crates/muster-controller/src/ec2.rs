@@ -9,7 +9,7 @@ use muster_base::backend::Backend;
 use muster_base::settings::{FleetSettings, Settings};
 use muster_base::{ErrorChain, aws, backoff};
 use muster_fleet::{
-    Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, FleetError, Heard, InstanceId, Lease, Phase,
+    Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, FleetError, Heartbeat, InstanceId, Lease, Phase,
 };
 use muster_jobs::keys::{CONTROLLER_LEASE, STATUS_PREFIX};
 use muster_jobs::{WorkerPhase, WorkerReport};
@@ -58,8 +58,8 @@ pub async fn control_until(
         held = Some(Arc::clone(&lease));
         let stop = shutdown.child_token();
         let handlers = ReportHandlers {
-            worker: |report| fleet.heard(&heard(report)),
-            listening: || fleet.listening(),
+            worker: |report| fleet.record_heartbeat(&heartbeat(report)),
+            listening: || fleet.record_receive(),
         };
         let control = async {
             let ended = control(settings, backend, &fleet, &totals, handlers, &stop).await;
@@ -190,8 +190,8 @@ pub fn ec2_options(settings: &FleetSettings) -> Ec2FleetOptions {
     }
 }
 
-fn heard(report: WorkerReport) -> Heard {
-    Heard {
+fn heartbeat(report: WorkerReport) -> Heartbeat {
+    Heartbeat {
         id: InstanceId(report.instance),
         phase: match report.phase {
             WorkerPhase::Ready => Phase::Ready,

@@ -6,9 +6,8 @@ use aws_smithy_types::date_time::Format;
 
 use super::client::{Acknowledged, Client, DescribeInstances, Instance, Query, RunInstances};
 use super::failure::Failure;
-use super::members::{Listed, Power};
+use super::members::{ListedInstance, PowerState};
 use super::record::Launch;
-use super::rehearsal::Change;
 use crate::fleet::InstanceId;
 
 /// Instances in one page of a listing. EC2: 5 to 1000.
@@ -22,6 +21,31 @@ const DEPLOYMENT: &str = "muster:deployment";
 const LAUNCH: &str = "muster:launch";
 /// An instance's number within the fleet.
 const SLOT: &str = "muster:slot";
+
+/// A call that changes instances which are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Gives an instance its name and slot (`ec2:CreateTags`).
+    Name,
+    /// Starts it.
+    Start,
+    /// Stops it.
+    Stop,
+    /// Terminates it.
+    Terminate,
+}
+
+impl Change {
+    /// What a failure says that it would have done.
+    pub(super) fn action(self) -> &'static str {
+        match self {
+            Self::Name => "name an instance",
+            Self::Start => "start an instance",
+            Self::Stop => "stop an instance",
+            Self::Terminate => "terminate an instance",
+        }
+    }
+}
 
 /// EC2, as one deployment sees it.
 #[derive(Debug)]
@@ -39,14 +63,14 @@ impl Calls {
     }
 
     /// Every instance of the deployment that is not terminated.
-    pub async fn list(&self) -> Result<Vec<Listed>, Failure> {
+    pub async fn list(&self) -> Result<Vec<ListedInstance>, Failure> {
         let states = ["pending", "running", "stopping", "stopped", "shutting-down"];
         let found = self.describe("instance-state-name", &states).await?;
         Ok(found.iter().filter_map(listed).collect())
     }
 
     /// Every instance of a launch, those that have ended included.
-    pub async fn launched(&self, token: &str) -> Result<Vec<Launched>, Failure> {
+    pub async fn launched(&self, token: &str) -> Result<Vec<LaunchedInstance>, Failure> {
         let found = self.describe(&format!("tag:{LAUNCH}"), &[token]).await?;
         Ok(found.into_iter().filter_map(launched).collect())
     }
@@ -74,7 +98,7 @@ impl Calls {
 
     /// Launches at least one instance and at most one for each slot. The same launch again gives
     /// the same instances.
-    pub async fn run(&self, launch: &Launch) -> Result<Vec<Launched>, Failure> {
+    pub async fn run(&self, launch: &Launch) -> Result<Vec<LaunchedInstance>, Failure> {
         let answer: RunInstances = self.client.call(self.run_query(launch)).await?;
         let instances = answer.into_instances().into_iter();
         Ok(instances.filter_map(launched).collect())
@@ -180,32 +204,32 @@ struct EndlessListing;
 
 /// One instance of a launch.
 #[derive(Clone, Debug)]
-pub(super) struct Launched {
+pub(super) struct LaunchedInstance {
     pub id: InstanceId,
     pub index: u32,
     pub ended: bool,
 }
 
-fn launched(instance: Instance) -> Option<Launched> {
-    Some(Launched {
+fn launched(instance: Instance) -> Option<LaunchedInstance> {
+    Some(LaunchedInstance {
         index: instance.ami_launch_index?,
         ended: instance.instance_state.name == "terminated",
         id: InstanceId(instance.instance_id),
     })
 }
 
-fn listed(instance: &Instance) -> Option<Listed> {
+fn listed(instance: &Instance) -> Option<ListedInstance> {
     let power = match instance.instance_state.name.as_str() {
-        "pending" => Power::Pending,
-        "running" => Power::Running,
-        "stopping" => Power::Stopping,
-        "stopped" => Power::Stopped,
-        "shutting-down" => Power::ShuttingDown,
+        "pending" => PowerState::Pending,
+        "running" => PowerState::Running,
+        "stopping" => PowerState::Stopping,
+        "stopped" => PowerState::Stopped,
+        "shutting-down" => PowerState::ShuttingDown,
         _ => return None,
     };
     let launched_at = instance.launch_time.as_deref();
     let launched_at = launched_at.and_then(|at| DateTime::from_str(at, Format::DateTime).ok());
-    Some(Listed {
+    Some(ListedInstance {
         id: InstanceId(instance.instance_id.clone()),
         power,
         launched_at_ms: launched_at

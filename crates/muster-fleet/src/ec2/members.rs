@@ -6,28 +6,28 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use super::heartbeat::{Heartbeat, Phase};
 use super::record::Launch;
-use super::{Heard, Phase};
 use crate::fleet::{Instance, InstanceId, InstanceState};
 
 /// How long a launch or start may be missing from EC2's listing, which is eventually consistent.
-const GRACE: Duration = Duration::from_secs(60);
-/// The same for one that was told to end meanwhile: it keeps its place in case it is shown yet.
-const ENDED_GRACE: Duration = Duration::from_secs(5);
+const LISTING_LAG: Duration = Duration::from_secs(60);
+/// How long one that was told to end meanwhile may be missing: it keeps its place in case it is shown yet.
+const ENDED_LISTING_LAG: Duration = Duration::from_secs(5);
 /// An instance that was told to stop and still runs after this may be told again.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+const SHUTDOWN_REPEAT: Duration = Duration::from_secs(60);
 /// An instance reports every 10 s; one that is silent for this long is hung.
 const SILENCE: Duration = Duration::from_secs(90);
-/// Receives further apart than this are an interruption: a long poll takes up to 20 s.
-const LISTENING_GAP: Duration = Duration::from_secs(30);
+/// Receives of heartbeats further apart than this are an interruption: a long poll takes up to 20 s.
+const RECEIVE_GAP: Duration = Duration::from_secs(30);
 /// An instance's clock may differ from EC2's by this much.
 const CLOCK_TOLERANCE_MS: u64 = 10 * 60 * 1000;
-/// Unlisted instances whose reports are remembered until a listing shows them.
-const STRANGERS: usize = 1024;
+/// Unlisted instances whose heartbeats are remembered until a listing shows them.
+const MAX_UNLISTED: usize = 1024;
 
 /// EC2's own state of an instance that is not terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Power {
+pub(super) enum PowerState {
     Pending,
     Running,
     Stopping,
@@ -37,9 +37,9 @@ pub(super) enum Power {
 
 /// One instance as EC2 lists it.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
+pub(super) struct ListedInstance {
     pub id: InstanceId,
-    pub power: Power,
+    pub power: PowerState,
     /// When it was launched or last started, in milliseconds since the Unix epoch.
     pub launched_at_ms: Option<u64>,
     pub spot: bool,
@@ -59,7 +59,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(now: Instant, report: &Heard) -> Self {
+    fn new(now: Instant, report: &Heartbeat) -> Self {
         Self {
             started_at_ms: report.started_at_ms,
             last: now,
@@ -71,7 +71,7 @@ impl Run {
 
 #[derive(Debug)]
 struct Member {
-    listed: Option<Listed>,
+    listed: Option<ListedInstance>,
     slot: Option<u32>,
     launch: Option<String>,
     /// When this process launched or started it, or saw it first.
@@ -80,10 +80,10 @@ struct Member {
     age_then: Duration,
     /// Whether this process has started it and no listing has shown it up since.
     starting: bool,
-    told: Option<Instant>,
+    shutdown_at: Option<Instant>,
     run: Option<Run>,
-    /// Reports of runs that began no later than this are from before its last start.
-    floor_ms: Option<u64>,
+    /// Heartbeats of runs that began no later than this are from before its last start.
+    ended_runs_ms: Option<u64>,
     /// Whether it is known to have ended before it was heard from.
     failed: bool,
 }
@@ -97,22 +97,22 @@ impl Member {
             begun: now,
             age_then: Duration::ZERO,
             starting: false,
-            told: None,
+            shutdown_at: None,
             run: None,
-            floor_ms: None,
+            ended_runs_ms: None,
             failed: false,
         }
     }
 
     /// EC2's state, but for a listing from before a launch or start of this process.
-    fn power(&self, now: Instant) -> Power {
+    fn power(&self, now: Instant) -> PowerState {
         match &self.listed {
-            None => Power::Pending,
+            None => PowerState::Pending,
             Some(listed) => match listed.power {
-                Power::Stopped | Power::Stopping
-                    if self.starting && now.duration_since(self.begun) < GRACE =>
+                PowerState::Stopped | PowerState::Stopping
+                    if self.starting && now.duration_since(self.begun) < LISTING_LAG =>
                 {
-                    Power::Pending
+                    PowerState::Pending
                 }
                 power => power,
             },
@@ -121,9 +121,9 @@ impl Member {
 
     /// Whether the next listings may show it although this one does not.
     fn awaited(&self, now: Instant) -> bool {
-        let until = match self.told {
-            Some(told) => told + ENDED_GRACE,
-            None => self.begun + GRACE,
+        let until = match self.shutdown_at {
+            Some(told) => told + ENDED_LISTING_LAG,
+            None => self.begun + LISTING_LAG,
         };
         self.listed.is_none() && now < until
     }
@@ -131,10 +131,12 @@ impl Member {
     /// `None` for one that is stopped.
     fn state(&self, now: Instant) -> Option<InstanceState> {
         match self.power(now) {
-            Power::Stopped => None,
-            Power::Stopping | Power::ShuttingDown => Some(InstanceState::Draining),
-            Power::Pending | Power::Running if self.told.is_some() => Some(InstanceState::Draining),
-            Power::Pending | Power::Running => Some(match &self.run {
+            PowerState::Stopped => None,
+            PowerState::Stopping | PowerState::ShuttingDown => Some(InstanceState::Draining),
+            PowerState::Pending | PowerState::Running if self.shutdown_at.is_some() => {
+                Some(InstanceState::Draining)
+            }
+            PowerState::Pending | PowerState::Running => Some(match &self.run {
                 None => InstanceState::Pending,
                 Some(run) if run.draining => InstanceState::Draining,
                 Some(_) => InstanceState::Running,
@@ -153,14 +155,14 @@ impl Member {
     }
 
     /// Whether a run that began then belongs to the time since its last start.
-    fn accepts(&self, started_at_ms: u64) -> bool {
+    fn accepts_run(&self, started_at_ms: u64) -> bool {
         let since = self.listed.as_ref().and_then(|l| l.launched_at_ms);
-        self.floor_ms.is_none_or(|floor| started_at_ms > floor)
+        self.ended_runs_ms.is_none_or(|floor| started_at_ms > floor)
             && since.is_none_or(|since| started_at_ms + CLOCK_TOLERANCE_MS >= since)
     }
 
     fn failed_start(&mut self) -> bool {
-        let fresh = self.run.is_none() && self.told.is_none() && !self.failed;
+        let fresh = self.run.is_none() && self.shutdown_at.is_none() && !self.failed;
         self.failed |= fresh;
         fresh
     }
@@ -168,9 +170,9 @@ impl Member {
 
 /// Why an instance is to be ended although nobody asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overdue {
+pub(super) enum Unresponsive {
     /// It was never heard from.
-    NeverHeard,
+    NeverReported,
     /// It was, and is silent.
     Silent,
 }
@@ -181,10 +183,10 @@ pub(super) struct Members {
     max: u32,
     boot_timeout: Duration,
     members: BTreeMap<InstanceId, Member>,
-    /// Heard from and not listed yet.
-    strangers: HashMap<InstanceId, Run>,
+    /// Heartbeat from and not listed yet.
+    unlisted: HashMap<InstanceId, Run>,
     /// `(first, last)` receive without an interruption in between.
-    listening: Option<(Instant, Instant)>,
+    receiving: Option<(Instant, Instant)>,
     failed_starts: u64,
 }
 
@@ -194,14 +196,20 @@ impl Members {
             max,
             boot_timeout,
             members: BTreeMap::new(),
-            strangers: HashMap::new(),
-            listening: None,
+            unlisted: HashMap::new(),
+            receiving: None,
             failed_starts: 0,
         }
     }
 
     /// Takes in a whole listing. `open`: launches whose slots are spoken for.
-    pub fn seen(&mut self, now: Instant, now_ms: u64, listing: Vec<Listed>, open: &[Launch]) {
+    pub fn apply_listing(
+        &mut self,
+        now: Instant,
+        now_ms: u64,
+        listing: Vec<ListedInstance>,
+        open: &[Launch],
+    ) {
         let there: BTreeSet<_> = listing.iter().map(|listed| listed.id.clone()).collect();
         let mut failed = 0;
         self.members.retain(|id, member| {
@@ -214,52 +222,54 @@ impl Members {
         });
         self.failed_starts += failed;
         for listed in listing {
-            self.see(now, now_ms, listed);
+            self.apply(now, now_ms, listed);
         }
         let recent = |run: &Run| now.duration_since(run.last) < SILENCE;
-        self.strangers.retain(|_, run| recent(run));
+        self.unlisted.retain(|_, run| recent(run));
         self.assign(now, open);
     }
 
-    fn see(&mut self, now: Instant, now_ms: u64, listed: Listed) {
+    fn apply(&mut self, now: Instant, now_ms: u64, listed: ListedInstance) {
         let id = listed.id.clone();
-        let stranger = self.strangers.remove(&id);
+        let unlisted = self.unlisted.remove(&id);
         let known = self.members.contains_key(&id);
         let member = self.members.entry(id).or_insert_with(|| Member::new(now));
         let was = known.then(|| member.power(now));
-        let up = matches!(listed.power, Power::Pending | Power::Running);
-        if !known || was == Some(Power::Stopped) && up {
+        let up = matches!(listed.power, PowerState::Pending | PowerState::Running);
+        if !known || was == Some(PowerState::Stopped) && up {
             // Launched or started by somebody else.
             let age_ms = now_ms.saturating_sub(listed.launched_at_ms.unwrap_or(now_ms));
             member.begun = now;
             member.age_then = Duration::from_millis(age_ms);
-            member.told = None;
+            member.shutdown_at = None;
         }
         member.slot = member.slot.or(listed.slot);
         member.launch = member.launch.take().or_else(|| listed.launch.clone());
         member.starting &= !up;
         member.listed = Some(listed);
-        if let Some(run) = stranger.filter(|run| member.accepts(run.started_at_ms)) {
+        if let Some(run) = unlisted.filter(|run| member.accepts_run(run.started_at_ms)) {
             member.run = Some(run);
         }
         match member.power(now) {
-            Power::Stopped => {
-                if was.is_some_and(|was| was != Power::Stopped) && member.failed_start() {
+            PowerState::Stopped => {
+                if was.is_some_and(|was| was != PowerState::Stopped) && member.failed_start() {
                     self.failed_starts += 1;
                 }
-                member.floor_ms = member.floor_ms.max(member.run.map(|run| run.started_at_ms));
+                member.ended_runs_ms = member
+                    .ended_runs_ms
+                    .max(member.run.map(|run| run.started_at_ms));
                 member.run = None;
-                member.told = None;
+                member.shutdown_at = None;
                 member.starting = false;
             }
-            Power::Stopping | Power::ShuttingDown => {
+            PowerState::Stopping | PowerState::ShuttingDown => {
                 if known && member.failed_start() {
                     self.failed_starts += 1;
                 }
             }
-            Power::Pending | Power::Running => {
-                let again = |told: &Instant| now.duration_since(*told) < TOLD_AGAIN;
-                member.told = member.told.filter(again);
+            PowerState::Pending | PowerState::Running => {
+                let again = |told: &Instant| now.duration_since(*told) < SHUTDOWN_REPEAT;
+                member.shutdown_at = member.shutdown_at.filter(again);
             }
         }
     }
@@ -300,7 +310,7 @@ impl Members {
 
     /// This process has launched it, or found that an earlier one has.
     pub fn launched(&mut self, now: Instant, id: &InstanceId, slot: Option<u32>, token: &str) {
-        let run = self.strangers.remove(id);
+        let run = self.unlisted.remove(id);
         let fresh = || Member {
             run,
             ..Member::new(now)
@@ -316,36 +326,39 @@ impl Members {
             member.begun = now;
             member.age_then = Duration::ZERO;
             member.starting = true;
-            member.told = None;
+            member.shutdown_at = None;
             member.failed = false;
-            member.floor_ms = member.floor_ms.max(member.run.map(|run| run.started_at_ms));
+            member.ended_runs_ms = member
+                .ended_runs_ms
+                .max(member.run.map(|run| run.started_at_ms));
             member.run = None;
         }
     }
 
     /// This process has told it to stop or to terminate.
-    pub fn told(&mut self, now: Instant, id: &InstanceId) {
+    pub fn shutdown_requested(&mut self, now: Instant, id: &InstanceId) {
         if let Some(member) = self.members.get_mut(id) {
-            member.told = Some(now);
+            member.shutdown_at = Some(now);
         }
     }
 
     /// EC2 does not know it.
     pub fn unknown(&mut self, now: Instant, id: &InstanceId) {
         // EC2 may not know a launch yet; the listing will tell.
-        let gone =
-            |member: &Member| member.listed.is_some() || now.duration_since(member.begun) >= GRACE;
+        let gone = |member: &Member| {
+            member.listed.is_some() || now.duration_since(member.begun) >= LISTING_LAG
+        };
         if self.members.get(id).is_some_and(gone) {
             self.members.remove(id);
         }
     }
 
-    /// Says whether the report has changed anything that a plan looks at.
-    pub fn heard(&mut self, now: Instant, report: &Heard) -> bool {
+    /// Takes in a heartbeat; says whether it has changed anything that a plan looks at.
+    pub fn record_heartbeat(&mut self, now: Instant, report: &Heartbeat) -> bool {
         let Some(member) = self.members.get_mut(&report.id) else {
-            if self.strangers.len() < STRANGERS || self.strangers.contains_key(&report.id) {
+            if self.unlisted.len() < MAX_UNLISTED || self.unlisted.contains_key(&report.id) {
                 let run = Run::new(now, report);
-                let known = self.strangers.entry(report.id.clone()).or_insert(run);
+                let known = self.unlisted.entry(report.id.clone()).or_insert(run);
                 if run.started_at_ms >= known.started_at_ms {
                     *known = run;
                 }
@@ -353,10 +366,10 @@ impl Members {
             return false;
         };
         if member.state(now).is_none() {
-            member.floor_ms = member.floor_ms.max(Some(report.started_at_ms));
+            member.ended_runs_ms = member.ended_runs_ms.max(Some(report.started_at_ms));
             return false;
         }
-        if !member.accepts(report.started_at_ms) {
+        if !member.accepts_run(report.started_at_ms) {
             return false;
         }
         let before = (member.state(now), member.run.map(|run| run.busy));
@@ -375,13 +388,13 @@ impl Members {
         before != (member.state(now), member.run.map(|run| run.busy))
     }
 
-    /// Reports were asked for, and an answer came.
-    pub fn listened(&mut self, now: Instant) {
+    /// Notes that heartbeats were asked for, and an answer came.
+    pub fn record_receive(&mut self, now: Instant) {
         let first = self
-            .listening
-            .filter(|(_, last)| now.duration_since(*last) < LISTENING_GAP)
+            .receiving
+            .filter(|(_, last)| now.duration_since(*last) < RECEIVE_GAP)
             .map_or(now, |(first, _)| first);
-        self.listening = Some((first, now));
+        self.receiving = Some((first, now));
     }
 
     pub fn instances(&self, now: Instant) -> Vec<Instance> {
@@ -402,7 +415,7 @@ impl Members {
     }
 
     /// Whether something is about to change at EC2.
-    pub fn in_flux(&self, now: Instant) -> bool {
+    pub fn is_changing(&self, now: Instant) -> bool {
         self.members.values().any(|member| {
             let state = member.state(now);
             member.listed.is_none()
@@ -418,7 +431,7 @@ impl Members {
         let untagged = |(id, member): (&InstanceId, &Member)| {
             let listed = member.listed.as_ref()?;
             let slot = member.slot.filter(|slot| listed.slot != Some(*slot))?;
-            let up = matches!(member.power(now), Power::Pending | Power::Running);
+            let up = matches!(member.power(now), PowerState::Pending | PowerState::Running);
             up.then(|| (id.clone(), slot))
         };
         self.members.iter().filter_map(untagged).collect()
@@ -430,26 +443,28 @@ impl Members {
         self.members.values().filter(of_launch).all(|member| {
             let listed = member.listed.as_ref().and_then(|listed| listed.slot);
             listed.is_some() && listed == member.slot
-                || !matches!(member.power(now), Power::Pending | Power::Running)
+                || !matches!(member.power(now), PowerState::Pending | PowerState::Running)
         })
     }
 
     /// Instances that are to be ended. Nobody is while nothing is being received: the silence may
     /// be on this side.
-    pub fn overdue(&self, now: Instant) -> Vec<(InstanceId, Overdue)> {
-        let Some((first, last)) = self.listening else {
+    pub fn unresponsive(&self, now: Instant) -> Vec<(InstanceId, Unresponsive)> {
+        let Some((first, last)) = self.receiving else {
             return Vec::new();
         };
-        if now.duration_since(last) >= LISTENING_GAP {
+        if now.duration_since(last) >= RECEIVE_GAP {
             return Vec::new();
         }
         let waited = |since: Instant| now.duration_since(since.max(first));
         let over = |(id, member): (&InstanceId, &Member)| {
-            let up = matches!(member.power(now), Power::Pending | Power::Running);
+            let up = matches!(member.power(now), PowerState::Pending | PowerState::Running);
             let why = match member.run {
-                _ if !up || member.told.is_some() => None,
-                None if waited(member.begun) > self.boot_timeout => Some(Overdue::NeverHeard),
-                Some(run) if waited(run.last) > SILENCE => Some(Overdue::Silent),
+                _ if !up || member.shutdown_at.is_some() => None,
+                None if waited(member.begun) > self.boot_timeout => {
+                    Some(Unresponsive::NeverReported)
+                }
+                Some(run) if waited(run.last) > SILENCE => Some(Unresponsive::Silent),
                 _ => None,
             };
             why.map(|why| (id.clone(), why))
@@ -457,25 +472,25 @@ impl Members {
         self.members.iter().filter_map(over).collect()
     }
 
-    /// Whether reports were received once, and are not any more.
-    fn is_deaf(&self, now: Instant) -> bool {
-        self.listening
-            .is_some_and(|(_, last)| now.duration_since(last) >= LISTENING_GAP)
+    /// Whether heartbeats were received once, and are not any more.
+    fn is_cut_off(&self, now: Instant) -> bool {
+        self.receiving
+            .is_some_and(|(_, last)| now.duration_since(last) >= RECEIVE_GAP)
     }
 
     /// A boot was given up.
-    pub fn gave_up(&mut self, id: &InstanceId) {
+    pub fn boot_failed(&mut self, id: &InstanceId) {
         if self.members.get_mut(id).is_some_and(Member::failed_start) {
             self.failed_starts += 1;
         }
     }
 
     /// Stopped instances, by their slots.
-    pub fn spares(&self, now: Instant) -> Vec<InstanceId> {
-        let spare = |(_, member): &(&InstanceId, &Member)| member.state(now).is_none();
-        let mut spares: Vec<_> = self.members.iter().filter(spare).collect();
-        spares.sort_by_key(|(_, member)| member.slot.unwrap_or(u32::MAX));
-        spares.into_iter().map(|(id, _)| id.clone()).collect()
+    pub fn stopped(&self, now: Instant) -> Vec<InstanceId> {
+        let stopped = |(_, member): &(&InstanceId, &Member)| member.state(now).is_none();
+        let mut stopped: Vec<_> = self.members.iter().filter(stopped).collect();
+        stopped.sort_by_key(|(_, member)| member.slot.unwrap_or(u32::MAX));
+        stopped.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// Of `ids`, those that can be told to drain: `(to stop, to terminate)`, while fewer than
@@ -489,8 +504,8 @@ impl Members {
         let resting = |member: &&Member| {
             let power = member.power(now);
             let spot = member.listed.as_ref().is_some_and(|listed| listed.spot);
-            matches!(power, Power::Stopped | Power::Stopping)
-                || member.told.is_some() && !spot && power == Power::Running
+            matches!(power, PowerState::Stopped | PowerState::Stopping)
+                || member.shutdown_at.is_some() && !spot && power == PowerState::Running
         };
         let resting = self.members.values().filter(resting).count();
         let mut room = (stopped as usize).saturating_sub(resting);
@@ -499,20 +514,20 @@ impl Members {
             let Some(member) = self.members.get(id) else {
                 continue;
             };
-            if member.told.is_some() || stop.contains(id) || terminate.contains(id) {
+            if member.shutdown_at.is_some() || stop.contains(id) || terminate.contains(id) {
                 continue;
             }
             // It may be ready and at work: nobody would hear it say so.
-            if member.run.is_none() && self.is_deaf(now) {
+            if member.run.is_none() && self.is_cut_off(now) {
                 continue;
             }
             let listed = member.listed.as_ref();
             match member.power(now) {
-                Power::Pending | Power::Running => {}
-                Power::Stopping | Power::Stopped | Power::ShuttingDown => continue,
+                PowerState::Pending | PowerState::Running => {}
+                PowerState::Stopping | PowerState::Stopped | PowerState::ShuttingDown => continue,
             }
             // Only one that has been up can be stopped, and only one that worked is worth it.
-            let on_demand = listed.is_some_and(|l| l.power == Power::Running && !l.spot);
+            let on_demand = listed.is_some_and(|l| l.power == PowerState::Running && !l.spot);
             if room > 0 && on_demand && member.run.is_some() {
                 room -= 1;
                 stop.push(id.clone());

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Capacity;
 use super::failure::Refusal;
+use super::options::Capacity;
 
 /// One place that instances are launched in: what sets a launch apart from the template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ impl fmt::Display for Pool {
 }
 
 /// How long a refusal is remembered: doubles from the first to the longest with each repetition.
-fn memory(refusal: Refusal) -> (Duration, Duration) {
+fn backoff_bounds(refusal: Refusal) -> (Duration, Duration) {
     let (first_s, longest_s) = match refusal {
         // Karpenter remembers for 3 minutes; a short shortage is over sooner.
         Refusal::Capacity => (15, 180),
@@ -53,19 +53,19 @@ fn memory(refusal: Refusal) -> (Duration, Duration) {
 
 /// What a place has said, the last time that it said no.
 #[derive(Debug, Default)]
-struct Memory {
+struct Backoff {
     until: Option<Instant>,
     times: u32,
     said: String,
 }
 
-impl Memory {
+impl Backoff {
     fn holds(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until > now)
     }
 
     fn refused(&mut self, now: Instant, refusal: Refusal, said: String) {
-        let (first, longest) = memory(refusal);
+        let (first, longest) = backoff_bounds(refusal);
         let wait = first.saturating_mul(1 << self.times.min(16)).min(longest);
         self.times = self.times.saturating_add(1);
         self.until = Some(now + wait);
@@ -76,10 +76,10 @@ impl Memory {
 /// Every pool, in the configured order, and the stopped instances before them.
 #[derive(Debug)]
 pub(super) struct Pools {
-    pools: Vec<(Pool, Memory)>,
-    stopped: Memory,
+    pools: Vec<(Pool, Backoff)>,
+    stopped: Backoff,
     /// Refusals that have nothing to do with a place.
-    service: Memory,
+    service: Backoff,
 }
 
 impl Pools {
@@ -103,14 +103,14 @@ impl Pools {
                         subnet,
                         spot: *spot,
                     };
-                    pools.push((pool, Memory::default()));
+                    pools.push((pool, Backoff::default()));
                 }
             }
         }
         Self {
             pools,
-            stopped: Memory::default(),
-            service: Memory::default(),
+            stopped: Backoff::default(),
+            service: Backoff::default(),
         }
     }
 
@@ -120,8 +120,8 @@ impl Pools {
     }
 
     /// The first pool that may be asked.
-    pub fn next(&self, now: Instant) -> Option<Pool> {
-        let free = |(_, memory): &&(Pool, Memory)| !memory.holds(now);
+    pub fn next_free(&self, now: Instant) -> Option<Pool> {
+        let free = |(_, backoff): &&(Pool, Backoff)| !backoff.holds(now);
         let found = self.pools.iter().find(free);
         found
             .filter(|_| !self.service.holds(now))
@@ -137,31 +137,31 @@ impl Pools {
     pub fn refused(&mut self, pool: Option<&Pool>, now: Instant, refusal: Refusal, said: String) {
         let concerned = match refusal {
             Refusal::Throttled | Refusal::Unknown => &mut self.service,
-            _ => self.memory(pool),
+            _ => self.backoff_of(pool),
         };
         concerned.refused(now, refusal, said);
     }
 
     /// `pool` has given what was asked for.
     pub fn accepted(&mut self, pool: Option<&Pool>) {
-        *self.memory(pool) = Memory::default();
-        self.service = Memory::default();
+        *self.backoff_of(pool) = Backoff::default();
+        self.service = Backoff::default();
     }
 
-    fn memory(&mut self, pool: Option<&Pool>) -> &mut Memory {
+    fn backoff_of(&mut self, pool: Option<&Pool>) -> &mut Backoff {
         let found = self.pools.iter_mut().find(|(known, _)| Some(known) == pool);
         // A launch of earlier settings may name a pool that is not among them any more.
-        found.map_or(&mut self.stopped, |(_, memory)| memory)
+        found.map_or(&mut self.stopped, |(_, backoff)| backoff)
     }
 
     /// How long until a pool may be asked, and what the one that is free first has said.
     pub fn wait(&self, now: Instant) -> (Duration, String) {
-        let all_hold = self.pools.iter().all(|(_, memory)| memory.holds(now));
+        let all_hold = self.pools.iter().all(|(_, backoff)| backoff.holds(now));
         let first = self
             .pools
             .iter()
             .filter(|_| all_hold)
-            .map(|(pool, memory)| (memory.until, format!("{pool}: {}", memory.said)))
+            .map(|(pool, backoff)| (backoff.until, format!("{pool}: {}", backoff.said)))
             .min();
         let service = self.service.holds(now);
         let service = service.then(|| (self.service.until, self.service.said.clone()));
@@ -184,7 +184,7 @@ mod tests {
 
     fn asked(pools: &Pools, now: Instant) -> String {
         pools
-            .next(now)
+            .next_free(now)
             .map_or("none".into(), |pool| pool.to_string())
     }
 
@@ -197,7 +197,7 @@ mod tests {
             &names(&["subnet-1", "subnet-2"]),
         );
         let mut order = Vec::new();
-        while let Some(pool) = pools.next(now) {
+        while let Some(pool) = pools.next_free(now) {
             order.push(pool.to_string());
             pools.refused(Some(&pool), now, Refusal::Capacity, "none".into());
         }
@@ -220,7 +220,7 @@ mod tests {
     fn throttling_holds_every_pool_and_success_ends_it() {
         let now = Instant::now();
         let mut pools = Pools::new(Capacity::OnDemand, &names(&["a", "b"]), &[]);
-        let first = pools.next(now).expect("one is free");
+        let first = pools.next_free(now).expect("one is free");
         pools.refused(Some(&first), now, Refusal::Throttled, "slow down".into());
         assert_eq!(asked(&pools, now), "none");
         assert!(!pools.may_start(now));
@@ -240,7 +240,7 @@ mod tests {
         let mut now = begun;
         let mut calls = 0;
         while now < begun + outage {
-            if let Some(pool) = pools.next(now) {
+            if let Some(pool) = pools.next_free(now) {
                 calls += 1;
                 pools.refused(Some(&pool), now, refusal, String::new());
             } else {

@@ -4,14 +4,16 @@
 //! and no holder of the lease can write the record once a later one has opened it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use object_store::path::Path;
 use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use super::options::Ec2FleetOptions;
 use super::pools::Pool;
 use crate::fleet::{FleetError, SourceError};
 use crate::lease::in_time;
@@ -40,6 +42,29 @@ pub(super) struct Launch {
     /// Whether this process knows the launch's instances.
     #[serde(skip)]
     pub resolved: bool,
+}
+
+impl Launch {
+    /// A launch of `slots` from `pool` that is about to be asked for, under a token of its own.
+    pub fn new(options: &Ec2FleetOptions, slots: Vec<u32>, pool: Pool) -> Self {
+        Self {
+            token: Uuid::now_v7().to_string(),
+            slots,
+            begun_at_ms: now_ms(),
+            template: options.launch_template.clone(),
+            template_version: options.launch_template_version.clone(),
+            pool,
+            resolved: false,
+        }
+    }
+}
+
+/// This machine's clock, in milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Writes that failed, in a row.

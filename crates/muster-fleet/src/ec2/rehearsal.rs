@@ -4,12 +4,10 @@
 use std::fmt;
 
 use aws_config::SdkConfig;
-use uuid::Uuid;
 
-use super::Ec2FleetOptions;
-use super::calls::Calls;
+use super::calls::{Calls, Change};
 use super::failure::{Failure, Refusal};
-use super::now_ms;
+use super::options::Ec2FleetOptions;
 use super::pools::{Pool, Pools};
 use super::record::Launch;
 use crate::fleet::{FleetError, InstanceId};
@@ -24,20 +22,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A call that changes instances which are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Gives an instance its name and slot (`ec2:CreateTags`).
-    Name,
-    /// Starts it.
-    Start,
-    /// Stops it.
-    Stop,
-    /// Terminates it.
-    Terminate,
-}
-
-/// The calls of an [`Ec2Fleet`](super::Ec2Fleet), without their effects.
+/// The calls of an [`Ec2Fleet`](super::fleet::Ec2Fleet), without their effects.
 #[derive(Debug)]
 pub struct Ec2Rehearsal {
     calls: Calls,
@@ -91,15 +76,7 @@ impl Ec2Rehearsal {
     /// # Errors
     /// Names the launch template or the subnet that does not exist, or says what else EC2 said.
     pub async fn launch(&self, place: &Place) -> Result<(), FleetError> {
-        let launch = Launch {
-            token: Uuid::now_v7().to_string(),
-            slots: vec![0],
-            begun_at_ms: now_ms(),
-            template: self.options.launch_template.clone(),
-            template_version: self.options.launch_template_version.clone(),
-            pool: place.0.clone(),
-            resolved: false,
-        };
+        let launch = Launch::new(&self.options, vec![0], place.0.clone());
         match self.calls.may_run(&launch).await {
             Err(failure) if failure.refusal != Refusal::Capacity => {
                 Err(self.error(failure, "launch an instance", place.0.subnet.as_deref()))
@@ -122,17 +99,6 @@ impl Ec2Rehearsal {
     }
 }
 
-impl Change {
-    fn action(self) -> &'static str {
-        match self {
-            Self::Name => "name an instance",
-            Self::Start => "start an instance",
-            Self::Stop => "stop an instance",
-            Self::Terminate => "terminate an instance",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -140,7 +106,7 @@ mod tests {
     use aws_config::BehaviorVersion;
 
     use super::*;
-    use crate::ec2::Capacity;
+    use crate::ec2::options::Capacity;
 
     #[tokio::test]
     async fn every_type_and_every_subnet_is_a_place_once() {

@@ -9,7 +9,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
     Filter, InstanceLifecycleType, InstanceStateName, RequestLaunchTemplateData,
 };
-use muster_fleet::{Capacity, Ec2Fleet, Ec2FleetOptions, Heard, InstanceId, Lease, Phase};
+use muster_fleet::{Capacity, Ec2Fleet, Ec2FleetOptions, Heartbeat, InstanceId, Lease, Phase};
 use muster_testbed::{moto, sdk_config};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -185,11 +185,11 @@ impl Booter {
                 if on.load(Ordering::Relaxed) {
                     for (id, seen) in account.instances().await {
                         if seen.state == InstanceStateName::Running {
-                            fleet.heard(&report(&id, seen.launched_at_ms + 1));
+                            fleet.record_heartbeat(&report(&id, seen.launched_at_ms + 1));
                         }
                     }
                 }
-                fleet.listening();
+                fleet.record_receive();
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -213,8 +213,8 @@ impl Drop for Booter {
     }
 }
 
-pub fn report(id: &str, started_at_ms: u64) -> Heard {
-    Heard {
+pub fn report(id: &str, started_at_ms: u64) -> Heartbeat {
+    Heartbeat {
         id: InstanceId(id.to_owned()),
         phase: Phase::Ready,
         busy: false,

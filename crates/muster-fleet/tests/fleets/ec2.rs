@@ -77,7 +77,7 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
     drop(booter);
     fleet.launch(2).await.unwrap();
     for (id, seen) in &late {
-        fleet.heard(&report(id, seen.launched_at_ms + 1));
+        fleet.record_heartbeat(&report(id, seen.launched_at_ms + 1));
     }
     let there = fleet.instances().await.unwrap();
     assert!(all(InstanceState::Pending)(&there), "{there:?}");

@@ -12,7 +12,7 @@ use crate::ec2::failure::ErrorAnswer;
 
 /// Why an answer can not be read.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::ec2) enum UnreadableAnswer {
+pub(crate) enum UnreadableAnswer {
     /// It is not even text.
     #[error("the answer is not UTF-8")]
     Text(#[source] std::str::Utf8Error),
@@ -55,7 +55,7 @@ fn root_of(text: &str) -> Option<String> {
 /// What `DescribeInstances` answers: one page.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::ec2) struct DescribeInstances {
+pub(crate) struct DescribeInstances {
     reservation_set: Items<Reservation>,
     next_token: Option<String>,
 }
@@ -79,7 +79,7 @@ struct Reservation {
 /// What `RunInstances` answers.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::ec2) struct RunInstances {
+pub(crate) struct RunInstances {
     instances_set: Items<Instance>,
 }
 
@@ -92,12 +92,12 @@ impl RunInstances {
 
 /// An answer that says no more than that the call was taken.
 #[derive(Debug, Deserialize)]
-pub(in crate::ec2) struct Acknowledged {}
+pub(crate) struct Acknowledged {}
 
 /// One instance as EC2 shows it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::ec2) struct Instance {
+pub(crate) struct Instance {
     pub instance_id: String,
     pub instance_state: State,
     pub ami_launch_index: Option<u32>,
@@ -119,7 +119,7 @@ impl Instance {
 
 /// The state of an instance.
 #[derive(Debug, Deserialize)]
-pub(in crate::ec2) struct State {
+pub(crate) struct State {
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping` or `stopped`.
     pub name: String,
 }

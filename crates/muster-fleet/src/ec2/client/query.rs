@@ -7,7 +7,7 @@ const VERSION: &str = "2016-11-15";
 
 /// One call and its parameters.
 #[derive(Debug)]
-pub(in crate::ec2) struct Query {
+pub(crate) struct Query {
     action: &'static str,
     parameters: Vec<(String, String)>,
 }

@@ -12,7 +12,7 @@ struct World {
     members: Members,
     begun: Instant,
     now_s: u64,
-    listing: Vec<Listed>,
+    listing: Vec<ListedInstance>,
 }
 
 impl World {
@@ -31,9 +31,9 @@ impl World {
 
     /// Lists `id`, launched `age_s` ago by EC2's clock.
     fn add(&mut self, id: &str, age_s: u64, slot: Option<u32>) {
-        self.listing.push(Listed {
+        self.listing.push(ListedInstance {
             id: InstanceId(id.to_owned()),
-            power: Power::Running,
+            power: PowerState::Running,
             launched_at_ms: Some(NOW_MS + self.now_s * 1000 - age_s * 1000),
             spot: false,
             slot,
@@ -41,32 +41,33 @@ impl World {
         });
     }
 
-    fn power(&mut self, id: &str, power: Power) {
+    fn power(&mut self, id: &str, power: PowerState) {
         let found = self.listing.iter_mut().find(|listed| listed.id.0 == id);
         found.unwrap().power = power;
     }
 
     fn list(&mut self) {
         let (now, now_ms) = (self.now(), NOW_MS + self.now_s * 1000);
-        self.members.seen(now, now_ms, self.listing.clone(), &[]);
+        self.members
+            .apply_listing(now, now_ms, self.listing.clone(), &[]);
     }
 
     /// Time passes, and reports are asked for all the while.
     fn listen(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.now_s += 1;
-            self.members.listened(self.now());
+            self.members.record_receive(self.now());
         }
     }
 
     fn report(&mut self, id: &str, phase: Phase, started_at_ms: u64) {
-        let report = Heard {
+        let report = Heartbeat {
             id: InstanceId(id.to_owned()),
             phase,
             busy: true,
             started_at_ms,
         };
-        self.members.heard(self.now(), &report);
+        self.members.record_heartbeat(self.now(), &report);
     }
 
     fn states(&self) -> Vec<(String, InstanceState)> {
@@ -74,9 +75,9 @@ impl World {
         instances.map(|i| (i.id.0, i.state)).collect()
     }
 
-    fn overdue(&self) -> Vec<(String, Overdue)> {
-        let overdue = self.members.overdue(self.now()).into_iter();
-        overdue.map(|(id, why)| (id.0, why)).collect()
+    fn unresponsive(&self) -> Vec<(String, Unresponsive)> {
+        let unresponsive = self.members.unresponsive(self.now()).into_iter();
+        unresponsive.map(|(id, why)| (id.0, why)).collect()
     }
 }
 
@@ -93,20 +94,23 @@ fn who_is_not_heard_is_given_up_while_others_could_be() {
         [("mute".to_owned(), Pending), ("silent".to_owned(), Running)]
     );
     world.listen(90);
-    assert_eq!(world.overdue(), []);
+    assert_eq!(world.unresponsive(), []);
     world.listen(1);
-    assert_eq!(world.overdue(), [("silent".to_owned(), Overdue::Silent)]);
+    assert_eq!(
+        world.unresponsive(),
+        [("silent".to_owned(), Unresponsive::Silent)]
+    );
     // The queue of reports fails for longer than anything may be silent.
     world.now_s += 600;
-    assert_eq!(world.overdue(), []);
+    assert_eq!(world.unresponsive(), []);
     world.listen(90);
-    assert_eq!(world.overdue(), [], "both have their time again");
+    assert_eq!(world.unresponsive(), [], "both have their time again");
     world.report("silent", Phase::Ready, NOW_MS);
     world.listen(212);
-    let silent = ("silent".to_owned(), Overdue::Silent);
+    let silent = ("silent".to_owned(), Unresponsive::Silent);
     assert_eq!(
-        world.overdue(),
-        [("mute".to_owned(), Overdue::NeverHeard), silent]
+        world.unresponsive(),
+        [("mute".to_owned(), Unresponsive::NeverReported), silent]
     );
 }
 
@@ -119,7 +123,7 @@ fn a_successor_gives_everyone_a_fresh_deadline_and_no_boot_of_hours() {
     world.add("old", 7200, Some(2));
     world.list();
     world.listen(299);
-    assert_eq!(world.overdue(), []);
+    assert_eq!(world.unresponsive(), []);
     let ages = world.members.instances(world.now());
     assert!(
         ages.iter().all(|i| i.age == Duration::from_secs(299)),
@@ -142,11 +146,13 @@ fn reports_from_before_the_last_start_count_for_nothing() {
     world.add("a", 0, Some(1));
     world.list();
     world.report("a", Phase::Ready, NOW_MS + 1);
-    world.members.told(world.now(), &InstanceId("a".to_owned()));
+    world
+        .members
+        .shutdown_requested(world.now(), &InstanceId("a".to_owned()));
     assert_eq!(world.states(), [("a".to_owned(), Draining)]);
     world.report("a", Phase::Ready, NOW_MS + 1);
     assert_eq!(world.states(), [("a".to_owned(), Draining)]);
-    world.power("a", Power::Stopped);
+    world.power("a", PowerState::Stopped);
     world.list();
     assert_eq!(world.states(), []);
     world.now_s += 5;
@@ -194,18 +200,18 @@ fn no_two_bear_the_same_slot_and_the_lowest_free_ones_are_used() {
     let mut world = World::new(6);
     world.add("a", 10, Some(2));
     world.add("b", 5, Some(2));
-    world.add("stranger", 5, None);
+    world.add("unlisted", 5, None);
     world.list();
     assert_eq!(world.members.untagged(world.now()), []);
     world.report("b", Phase::Ready, NOW_MS);
-    world.report("stranger", Phase::Ready, NOW_MS);
+    world.report("unlisted", Phase::Ready, NOW_MS);
     world.list();
     let untagged = world.members.untagged(world.now());
     let slots: Vec<_> = untagged
         .iter()
         .map(|(id, slot)| (id.0.as_str(), *slot))
         .collect();
-    assert_eq!(slots, [("b", 1), ("stranger", 3)]);
+    assert_eq!(slots, [("b", 1), ("unlisted", 3)]);
     assert_eq!(world.members.free_slots(world.now(), 9, &[]), [4, 5, 6]);
     assert_eq!(world.members.free_slots(world.now(), 1, &[]), [4]);
 }

@@ -1,19 +1,11 @@
-//! A fleet of EC2 instances.
+//! The instances of one deployment, listed, launched and ended.
 //!
 //! AWS is the source of truth. Invariant: nothing is launched before its client token stands in the
 //! launch record, so that a crash at any point, or two controllers, never make two instances of one
 //! slot, nor more than there are slots.
 
-mod calls;
-mod client;
-mod failure;
-mod members;
-mod pools;
-mod record;
-mod rehearsal;
-
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -21,21 +13,20 @@ use futures::StreamExt;
 use futures::stream;
 use object_store::ObjectStore;
 use object_store::path::Path;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use uuid::Uuid;
 
-use self::calls::{Calls, Launched};
-use self::failure::{Failure, Refusal};
-use self::members::{Members, Overdue};
-use self::pools::Pools;
-use self::record::{Launch, Record};
-pub use self::rehearsal::{Change, Ec2Rehearsal, Place};
+use super::calls::{Calls, LaunchedInstance};
+use super::failure::{Failure, Refusal};
+use super::heartbeat::Heartbeat;
+use super::members::{Members, Unresponsive};
+use super::options::Ec2FleetOptions;
+use super::pools::Pools;
+use super::record::{Launch, Record, now_ms};
 use crate::fleet::{Fleet, FleetError, Instance, InstanceId};
 use crate::lease::Lease;
 
 /// How old a listing may be while something is about to change.
-const FLUX_LISTING: Duration = Duration::from_secs(1);
+const CHANGING_LISTING: Duration = Duration::from_secs(1);
 /// How old a listing may be while nothing is.
 const SETTLED_LISTING: Duration = Duration::from_secs(15);
 /// From this age on a launch is looked for by its tag alone.
@@ -43,80 +34,20 @@ const SETTLED_LISTING: Duration = Duration::from_secs(15);
 /// EC2 remembers a token for at least 24 hours after its instances have ended ("Ensuring idempotency
 /// in Amazon EC2 API requests"), and shows an instance within minutes; in between there is room for
 /// clocks that differ.
-const LOOKED_FOR_ONLY: Duration = Duration::from_secs(60 * 60);
+const REPEATED_UNTIL: Duration = Duration::from_secs(60 * 60);
 /// Within this long after a launch the listing by its tag shows its instances: EC2 is eventually
 /// consistent.
-const LISTED_AFTER: Duration = Duration::from_secs(60);
+const LISTING_LAG: Duration = Duration::from_secs(60);
 
 /// Instances that are named at the same time. Each takes a call of its own, and EC2 refills what an
 /// account has of them slowly ("Request throttling for the Amazon EC2 API").
 const NAMED_AT_ONCE: usize = 8;
 
-/// Whether Spot capacity is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Capacity {
-    /// Never.
-    #[default]
-    OnDemand,
-    /// Nothing else.
-    Spot,
-    /// Where there is some, else on-demand.
-    SpotFirst,
-}
-
-/// How the instances of one installation are launched.
-#[derive(Clone, Debug)]
-pub struct Ec2FleetOptions {
-    /// Tells this installation's instances from others': the tag `muster:deployment`.
-    pub deployment: String,
-    /// Name or id (`lt-…`) of the launch template.
-    pub launch_template: String,
-    /// Its version: a number, `$Default` or `$Latest`.
-    pub launch_template_version: String,
-    /// What the instances' `Name` tags begin with; the slot's number follows.
-    pub name_prefix: String,
-    /// Instance types, tried in this order; the template's own when empty.
-    pub instance_types: Vec<String>,
-    /// Subnets, tried in this order; the template's own when empty.
-    pub subnets: Vec<String>,
-    /// Whether Spot capacity is used.
-    pub capacity: Capacity,
-    /// Drained on-demand instances that are stopped rather than terminated.
-    pub stopped_instances: u32,
-    /// An instance that was not heard from for this long after its start is given up.
-    pub boot_timeout: Duration,
-    /// Instances never exceeded: the number of slots.
-    pub max_instances: u32,
-}
-
-/// Whether an instance takes work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It does.
-    Ready,
-    /// It finishes what it has.
-    Draining,
-}
-
-/// What an instance reports: when it is ready, every 10 s, at changes and when it drains.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
-    /// The instance.
-    pub id: InstanceId,
-    /// Whether it takes work.
-    pub phase: Phase,
-    /// Whether it works on a request.
-    pub busy: bool,
-    /// When its worker began, by its own clock, in milliseconds since the Unix epoch: tells the
-    /// reports of one run from those of the one before.
-    pub started_at_ms: u64,
-}
-
 /// The instances of one deployment, seen and changed by the one controller that holds the lease.
 ///
 /// The listing is at most a second old while something is about to change, and 15 s when nothing
-/// is; what this fleet does itself is seen at once, and so is what it [hears](Self::heard).
+/// is; what this fleet does itself is seen at once, and so are the instances'
+/// [heartbeats](Self::record_heartbeat).
 #[derive(Debug)]
 pub struct Ec2Fleet {
     options: Ec2FleetOptions,
@@ -124,12 +55,12 @@ pub struct Ec2Fleet {
     lease: Arc<Lease>,
     members: Mutex<Members>,
     /// Held for as long as EC2 is asked: one call at a time.
-    acting: tokio::sync::Mutex<Acting>,
+    state: tokio::sync::Mutex<State>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct Acting {
+struct State {
     record: Record,
     pools: Pools,
     /// When the last listing began.
@@ -158,7 +89,7 @@ impl Ec2Fleet {
             calls: Calls::new(config, &options.deployment),
             lease,
             members: Mutex::new(Members::new(options.max_instances, options.boot_timeout)),
-            acting: tokio::sync::Mutex::new(Acting {
+            state: tokio::sync::Mutex::new(State {
                 record,
                 pools,
                 listed: None,
@@ -168,18 +99,18 @@ impl Ec2Fleet {
         })
     }
 
-    /// Takes in a report of an instance. Duplicates, late ones and those from before the instance's
+    /// Takes in a heartbeat of an instance. Duplicates, late ones and those from before the instance's
     /// last start change nothing.
-    pub fn heard(&self, report: &Heard) {
-        if self.members().heard(Instant::now(), report) {
+    pub fn record_heartbeat(&self, heartbeat: &Heartbeat) {
+        if self.members().record_heartbeat(Instant::now(), heartbeat) {
             self.changed.notify_one();
         }
     }
 
-    /// Reports were asked for and an answer came, with or without any: call it after each
-    /// successful receive. While none succeeds, nobody is given up for being silent.
-    pub fn listening(&self) {
-        self.members().listened(Instant::now());
+    /// Notes that heartbeats were asked for and an answer came, with or without any: call it after
+    /// each successful receive. While none succeeds, nobody is given up for being silent.
+    pub fn record_receive(&self) {
+        self.members().record_receive(Instant::now());
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
@@ -202,23 +133,23 @@ impl Ec2Fleet {
 
     /// Lists, and finishes what was begun: launches whose instances are not known, names, and the
     /// ends of those that nobody hears.
-    async fn refresh(&self, acting: &mut Acting) -> Result<(), FleetError> {
+    async fn refresh(&self, state: &mut State) -> Result<(), FleetError> {
         let begun = Instant::now();
         let listing = self.calls.list().await;
         let listing = listing.map_err(|failure| self.error(failure, "list the instances"))?;
-        acting.listed = Some(begun);
+        state.listed = Some(begun);
         self.members()
-            .seen(begun, now_ms(), listing, acting.record.launches());
+            .apply_listing(begun, now_ms(), listing, state.record.launches());
         if !self.lease.held() {
             return Ok(());
         }
-        let resolved = self.resolve(acting).await.map(drop);
-        let (swept, named) = tokio::join!(self.sweep(), self.name_all());
+        let resolved = self.resolve(state).await.map(drop);
+        let (ended, named) = tokio::join!(self.end_unresponsive(), self.name_untagged());
         let now = Instant::now();
         let tagged =
             |launch: &Launch| launch.resolved && self.members().is_tagged(now, &launch.token);
-        let forgot = acting.record.forget(tagged).await;
-        for error in [resolved, swept, named, forgot]
+        let forgot = state.record.forget(tagged).await;
+        for error in [resolved, ended, named, forgot]
             .into_iter()
             .filter_map(Result::err)
         {
@@ -234,16 +165,16 @@ impl Ec2Fleet {
     /// Finds the instances of launches whose answer this process has not seen; says how many.
     ///
     /// All are looked for; the first failure is returned.
-    async fn resolve(&self, acting: &mut Acting) -> Result<u32, FleetError> {
-        let open = acting.record.launches().iter().filter(|l| !l.resolved);
+    async fn resolve(&self, state: &mut State) -> Result<u32, FleetError> {
+        let open = state.record.launches().iter().filter(|l| !l.resolved);
         let open: Vec<Launch> = open.cloned().collect();
         let mut found = Ok(0);
         for launch in open {
             let instances = self.instances_of(&launch).await;
             found = match (found, instances) {
-                (Ok(found), Ok(instances)) => Ok(found + self.take_in(acting, &launch, &instances)),
+                (Ok(found), Ok(instances)) => Ok(found + self.adopt(state, &launch, &instances)),
                 (Err(error), Ok(instances)) => {
-                    self.take_in(acting, &launch, &instances);
+                    self.adopt(state, &launch, &instances);
                     Err(error)
                 }
                 (Ok(_), Err(error)) => Err(error),
@@ -254,12 +185,12 @@ impl Ec2Fleet {
     }
 
     /// Finds a launch's instances by its tag, or by making the launch again.
-    async fn instances_of(&self, launch: &Launch) -> Result<Vec<Launched>, FleetError> {
+    async fn instances_of(&self, launch: &Launch) -> Result<Vec<LaunchedInstance>, FleetError> {
         let token = &launch.token;
         let by_tag = self.calls.launched(token).await;
         let by_tag = by_tag.map_err(|failure| self.error(failure, "find a launch's instances"))?;
         let age_ms = now_ms().abs_diff(launch.begun_at_ms);
-        let old = u128::from(age_ms) >= LOOKED_FOR_ONLY.as_millis();
+        let old = u128::from(age_ms) >= REPEATED_UNTIL.as_millis();
         let instances = if old || by_tag.len() >= launch.slots.len() {
             by_tag
         } else {
@@ -267,7 +198,7 @@ impl Ec2Fleet {
             match self.calls.run(launch).await {
                 Ok(instances) => instances,
                 // Nothing of what became of the launch when it was made.
-                Err(failure) if says_nothing(failure.refusal, age_ms) => {
+                Err(failure) if is_inconclusive(failure.refusal, age_ms) => {
                     return Err(self.error(failure, "repeat a launch"));
                 }
                 Err(failure) => {
@@ -286,7 +217,7 @@ impl Ec2Fleet {
     }
 
     /// The launch's instances are these, and no others; says how many there are.
-    fn take_in(&self, acting: &mut Acting, launch: &Launch, instances: &[Launched]) -> u32 {
+    fn adopt(&self, state: &mut State, launch: &Launch, instances: &[LaunchedInstance]) -> u32 {
         let now = Instant::now();
         let mut members = self.members();
         let mut count = 0;
@@ -295,34 +226,34 @@ impl Ec2Fleet {
             members.launched(now, &instance.id, slot, &launch.token);
             count += 1;
         }
-        acting.record.resolve(&launch.token);
+        state.record.resolve(&launch.token);
         self.changed.notify_one();
         count
     }
 
     /// Terminates instances that nobody hears.
-    async fn sweep(&self) -> Result<(), FleetError> {
-        let overdue = self.members().overdue(Instant::now());
-        if overdue.is_empty() {
+    async fn end_unresponsive(&self) -> Result<(), FleetError> {
+        let unresponsive = self.members().unresponsive(Instant::now());
+        if unresponsive.is_empty() {
             return Ok(());
         }
-        for (id, why) in &overdue {
+        for (id, why) in &unresponsive {
             match why {
-                Overdue::NeverHeard => {
+                Unresponsive::NeverReported => {
                     tracing::warn!(instance.id = %id, "an instance was never heard from and is ended");
-                    self.members().gave_up(id);
+                    self.members().boot_failed(id);
                 }
-                Overdue::Silent => {
+                Unresponsive::Silent => {
                     tracing::warn!(instance.id = %id, "an instance has fallen silent and is ended");
                 }
             }
         }
-        let ids: Vec<_> = overdue.into_iter().map(|(id, _)| id).collect();
-        self.tell(Told::Terminate, &ids).await
+        let ids: Vec<_> = unresponsive.into_iter().map(|(id, _)| id).collect();
+        self.shut_down(Shutdown::Terminate, &ids).await
     }
 
     /// Gives every instance its slot's name. All are tried; the first failure is returned.
-    async fn name_all(&self) -> Result<(), FleetError> {
+    async fn name_untagged(&self) -> Result<(), FleetError> {
         let untagged = self.members().untagged(Instant::now());
         let names = untagged.into_iter().map(async |(id, slot)| {
             self.check_lease()?;
@@ -339,32 +270,32 @@ impl Ec2Fleet {
     }
 
     /// Starts up to `count` stopped instances; says how many.
-    async fn start(&self, acting: &mut Acting, count: u32) -> Result<u32, FleetError> {
+    async fn start(&self, state: &mut State, count: u32) -> Result<u32, FleetError> {
         let now = Instant::now();
-        if !acting.pools.may_start(now) {
+        if !state.pools.may_start(now) {
             return Ok(0);
         }
-        let mut spares = self.members().spares(now);
-        spares.truncate(count as usize);
-        if spares.is_empty() {
+        let mut stopped = self.members().stopped(now);
+        stopped.truncate(count as usize);
+        if stopped.is_empty() {
             return Ok(0);
         }
-        match self.calls.start(&spares).await {
+        match self.calls.start(&stopped).await {
             Ok(()) => {
                 let now = Instant::now();
                 let mut members = self.members();
-                for id in &spares {
+                for id in &stopped {
                     tracing::info!(instance.id = %id, "started a stopped instance");
                     members.started(now, id);
                 }
-                acting.pools.accepted(None);
-                Ok(spares.len() as u32)
+                state.pools.accepted(None);
+                Ok(stopped.len() as u32)
             }
             Err(failure) => {
                 let refusal = failure.refusal;
                 // The listing is to say which of them are still there.
-                acting.listed = None;
-                acting
+                state.listed = None;
+                state
                     .pools
                     .refused(None, Instant::now(), refusal, failure.said.clone());
                 if matches!(refusal, Refusal::Unknown | Refusal::Throttled) {
@@ -380,12 +311,12 @@ impl Ec2Fleet {
     }
 
     /// Launches `missing` new instances from whichever pools have them.
-    async fn launch_new(&self, acting: &mut Acting, mut missing: u32) -> Result<(), FleetError> {
+    async fn launch_new(&self, state: &mut State, mut missing: u32) -> Result<(), FleetError> {
         let mut refused = None;
         while missing > 0 {
             self.check_lease()?;
             let now = Instant::now();
-            let open = acting.record.launches();
+            let open = state.record.launches();
             let slots = self.members().free_slots(now, missing, open);
             if slots.is_empty() {
                 return Err(FleetError::NoCapacity {
@@ -394,28 +325,20 @@ impl Ec2Fleet {
                     last: format!("all {} slots are taken", self.options.max_instances),
                 });
             }
-            let Some(pool) = acting.pools.next(now) else {
-                let (retry_after, last) = acting.pools.wait(now);
+            let Some(pool) = state.pools.next_free(now) else {
+                let (retry_after, last) = state.pools.wait(now);
                 return Err(refused.unwrap_or(FleetError::NoCapacity {
                     missing,
                     retry_after,
                     last,
                 }));
             };
-            let launch = Launch {
-                token: Uuid::now_v7().to_string(),
-                slots,
-                begun_at_ms: now_ms(),
-                template: self.options.launch_template.clone(),
-                template_version: self.options.launch_template_version.clone(),
-                pool: pool.clone(),
-                resolved: false,
-            };
-            acting.record.begin(launch.clone()).await?;
+            let launch = Launch::new(&self.options, slots, pool.clone());
+            state.record.begin(launch.clone()).await?;
             self.check_lease()?;
             match self.calls.run(&launch).await {
                 Ok(instances) => {
-                    let launched = self.take_in(acting, &launch, &instances);
+                    let launched = self.adopt(state, &launch, &instances);
                     tracing::info!(
                         %pool,
                         slots = ?launch.slots,
@@ -427,15 +350,15 @@ impl Ec2Fleet {
                         let said = format!("only {} of {}", instances.len(), launch.slots.len());
                         let now = Instant::now();
                         let refusal = Refusal::Capacity;
-                        acting.pools.refused(Some(&pool), now, refusal, said);
+                        state.pools.refused(Some(&pool), now, refusal, said);
                     } else {
-                        acting.pools.accepted(Some(&pool));
+                        state.pools.accepted(Some(&pool));
                     }
                 }
                 Err(failure) => {
                     let (refusal, said) = (failure.refusal, failure.said.clone());
                     let now = Instant::now();
-                    acting.pools.refused(Some(&pool), now, refusal, said);
+                    state.pools.refused(Some(&pool), now, refusal, said);
                     let subnet = pool.subnet.as_deref();
                     let template = &self.options.launch_template;
                     let said = failure.said.clone();
@@ -443,7 +366,7 @@ impl Ec2Fleet {
                     if refusal == Refusal::Unknown {
                         return Err(error);
                     }
-                    acting.record.forget(|l| l.token == launch.token).await?;
+                    state.record.forget(|l| l.token == launch.token).await?;
                     match refusal {
                         Refusal::Throttled => return Err(error),
                         Refusal::Capacity | Refusal::Limit => {
@@ -461,7 +384,7 @@ impl Ec2Fleet {
     }
 
     /// Tells instances to stop or to terminate. Those that EC2 does not know are none.
-    async fn tell(&self, what: Told, ids: &[InstanceId]) -> Result<(), FleetError> {
+    async fn shut_down(&self, what: Shutdown, ids: &[InstanceId]) -> Result<(), FleetError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -484,16 +407,16 @@ impl Ec2Fleet {
         }
     }
 
-    async fn call(&self, what: Told, ids: &[InstanceId]) -> Result<(), Failure> {
+    async fn call(&self, what: Shutdown, ids: &[InstanceId]) -> Result<(), Failure> {
         match what {
-            Told::Stop => self.calls.stop(ids).await?,
-            Told::Terminate => self.calls.terminate(ids).await?,
+            Shutdown::Stop => self.calls.stop(ids).await?,
+            Shutdown::Terminate => self.calls.terminate(ids).await?,
         }
         let now = Instant::now();
         let mut members = self.members();
         for id in ids {
             tracing::info!(instance.id = %id, "told an instance to {}", what.verb());
-            members.told(now, id);
+            members.shutdown_requested(now, id);
         }
         self.changed.notify_one();
         Ok(())
@@ -501,12 +424,12 @@ impl Ec2Fleet {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Told {
+enum Shutdown {
     Stop,
     Terminate,
 }
 
-impl Told {
+impl Shutdown {
     fn verb(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -525,53 +448,57 @@ impl Told {
 #[async_trait]
 impl Fleet for Ec2Fleet {
     async fn instances(&self) -> Result<Vec<Instance>, FleetError> {
-        let mut acting = self.acting.lock().await;
+        let mut state = self.state.lock().await;
         let now = Instant::now();
-        let flux = self.members().in_flux(now) || !acting.record.launches().is_empty();
-        let at_most = if flux { FLUX_LISTING } else { SETTLED_LISTING };
+        let changing = self.members().is_changing(now) || !state.record.launches().is_empty();
+        let at_most = if changing {
+            CHANGING_LISTING
+        } else {
+            SETTLED_LISTING
+        };
         let fresh = |at: Instant| now.duration_since(at) < at_most;
-        if !acting.listed.is_some_and(fresh) {
-            self.refresh(&mut acting).await?;
+        if !state.listed.is_some_and(fresh) {
+            self.refresh(&mut state).await?;
         }
         Ok(self.members().instances(Instant::now()))
     }
 
     async fn launch(&self, count: u32) -> Result<(), FleetError> {
-        let mut acting = self.acting.lock().await;
+        let mut state = self.state.lock().await;
         self.check_lease()?;
         // What an earlier launch has made all the same is part of what is asked for.
-        let found = self.resolve(&mut acting).await?;
-        if acting.listed.is_none() {
-            self.refresh(&mut acting).await?;
+        let found = self.resolve(&mut state).await?;
+        if state.listed.is_none() {
+            self.refresh(&mut state).await?;
         }
         let mut missing = count.saturating_sub(found);
         let room = {
-            let open = acting.record.launches();
+            let open = state.record.launches();
             self.members().free_slots(Instant::now(), missing, open)
         };
         let room = room.len() as u32;
-        missing -= self.start(&mut acting, missing.min(room)).await?;
-        self.launch_new(&mut acting, missing).await
+        missing -= self.start(&mut state, missing.min(room)).await?;
+        self.launch_new(&mut state, missing).await
     }
 
     async fn stopped(&self) -> u32 {
-        let acting = self.acting.lock().await;
+        let state = self.state.lock().await;
         let now = Instant::now();
-        if acting.pools.may_start(now) {
-            self.members().spares(now).len() as u32
+        if state.pools.may_start(now) {
+            self.members().stopped(now).len() as u32
         } else {
             0
         }
     }
 
     async fn drain(&self, ids: &[InstanceId]) -> Result<(), FleetError> {
-        let _acting = self.acting.lock().await;
+        let _state = self.state.lock().await;
         let (stop, terminate) = {
             let stopped = self.options.stopped_instances;
             self.members().to_drain(Instant::now(), ids, stopped)
         };
         let mut terminate = terminate;
-        let stopped = match self.tell(Told::Stop, &stop).await {
+        let stopped = match self.shut_down(Shutdown::Stop, &stop).await {
             // What EC2 will not stop is not kept running for it.
             Err(FleetError::Refused { source, .. }) => {
                 tracing::warn!(error = %source, "instances can not be stopped and are terminated");
@@ -580,7 +507,7 @@ impl Fleet for Ec2Fleet {
             }
             stopped => stopped,
         };
-        self.tell(Told::Terminate, &terminate).await?;
+        self.shut_down(Shutdown::Terminate, &terminate).await?;
         stopped
     }
 
@@ -595,21 +522,14 @@ impl Fleet for Ec2Fleet {
 
 /// Whether the refusal to repeat a launch leaves open what the launch itself has made. One that
 /// differs from what its token stands for was made: the listing shows its instances in a while.
-fn says_nothing(refusal: Refusal, age_ms: u64) -> bool {
+fn is_inconclusive(refusal: Refusal, age_ms: u64) -> bool {
     match refusal {
         Refusal::Unknown | Refusal::Throttled | Refusal::NotPermitted => true,
-        Refusal::Differs => u128::from(age_ms) < LISTED_AFTER.as_millis(),
+        Refusal::Differs => u128::from(age_ms) < LISTING_LAG.as_millis(),
         Refusal::Capacity
         | Refusal::Limit
         | Refusal::NotFound
         | Refusal::Spent
         | Refusal::Refused => false,
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

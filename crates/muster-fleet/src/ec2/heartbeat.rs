@@ -1,0 +1,26 @@
+//! What an instance's worker says of itself.
+
+use crate::fleet::InstanceId;
+
+/// Whether an instance takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It does.
+    Ready,
+    /// It finishes what it has.
+    Draining,
+}
+
+/// What an instance reports: when it is ready, every 10 s, at changes and when it drains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The instance.
+    pub id: InstanceId,
+    /// Whether it takes work.
+    pub phase: Phase,
+    /// Whether it works on a request.
+    pub busy: bool,
+    /// When its worker began, by its own clock, in milliseconds since the Unix epoch: tells the
+    /// reports of one run from those of the one before.
+    pub started_at_ms: u64,
+}
