@@ -20,4 +20,5 @@ mod own_model;
 mod people;
 mod several;
 mod support;
+mod taken_over;
 mod traces;
