@@ -1,7 +1,7 @@
 //! Errors as one line that may be logged: the whole chain, without what a client's file is called.
 
 mod redact;
-mod s3;
+pub(crate) mod s3;
 
 use std::error::Error;
 use std::fmt;

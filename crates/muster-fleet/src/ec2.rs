@@ -12,6 +12,7 @@ mod record;
 mod rehearsal;
 
 pub use self::calls::Change;
+pub use self::failure::Ec2Refusal;
 pub use self::fleet::Ec2Fleet;
 pub use self::heartbeat::{Heartbeat, Phase};
 pub use self::options::{Capacity, Ec2FleetOptions};

@@ -21,7 +21,9 @@ pub mod simulate;
 
 pub use activity::{Activity, BUCKET_BOUNDS_S, DurationHistogram, PlanCounts};
 pub use controller::{Controller, run};
-pub use ec2::{Capacity, Change, Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, Heartbeat, Phase, Place};
+pub use ec2::{
+    Capacity, Change, Ec2Fleet, Ec2FleetOptions, Ec2Refusal, Ec2Rehearsal, Heartbeat, Phase, Place,
+};
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
 pub use learn::Learned;
 pub use lease::{Lease, LeaseError};

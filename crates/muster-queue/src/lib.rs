@@ -35,4 +35,4 @@ pub use message::{MessageId, Outgoing, Receipt, Received};
 pub use outbox::{Deleter, Outbox, OutboxOptions, RETRY_FOR};
 pub use queue::{Counts, Queue, QueueOptions, Queues, Redrive};
 pub use sqlite::{SqliteQueue, SqliteQueues};
-pub use sqs::{QueueDescription, SqsQueue, SqsQueues};
+pub use sqs::{QueueDescription, SqsQueue, SqsQueues, SqsRefusal};

@@ -14,5 +14,6 @@ mod queue;
 mod queues;
 mod time;
 
+pub use self::failure::SqsRefusal;
 pub use self::queue::{QueueDescription, SqsQueue};
 pub use self::queues::SqsQueues;

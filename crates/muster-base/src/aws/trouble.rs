@@ -3,11 +3,15 @@
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use muster_queue::QueueError;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use muster_fleet::Ec2Refusal;
+use muster_queue::{QueueError, SqsRefusal};
 use serde::Serialize;
 use strum::VariantArray;
 
 use crate::ErrorChain;
+use crate::error_chain::s3::S3Refusal;
 
 /// The configuration names no region.
 #[derive(Debug, thiserror::Error)]
@@ -74,32 +78,87 @@ impl Trouble {
         }
     }
 
-    /// Finds what an error of S3, SQS or EC2 means by the code that AWS gave.
+    /// Finds what an error of S3, SQS or EC2 means: by the code that AWS gave, anywhere in the chain,
+    /// and where it gave none by the kind of the failure.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        let chain = ErrorChain(error).to_string();
+        let links = chain(error);
+        let first = |meaning: fn(&(dyn Error + 'static)) -> Option<Self>| {
+            links.iter().find_map(|link| meaning(*link))
+        };
+        first(Self::by_code)
+            .or_else(|| first(Self::by_cause))
+            .or_else(|| first(Self::by_kind))
+    }
+
+    /// What one error of a chain means, where it has a code of AWS's.
+    fn by_code(error: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(SqsRefusal { code, message, .. }) = error.downcast_ref() {
+            return Self::of_code(code, message);
+        }
+        if let Some(Ec2Refusal { code, message, .. }) = error.downcast_ref() {
+            return Self::of_code(code, message);
+        }
+        let said = error.to_string();
+        let refusal = S3Refusal::find(&said)?;
+        Self::of_code(refusal.code, refusal.message)
+    }
+
+    /// What a code of AWS's means; the sentence matters where a code has two meanings.
+    fn of_code(code: &str, message: &str) -> Option<Self> {
+        // Older servers put a namespace before the code (`AWS.SimpleQueueService.NonExistentQueue`), and
+        // EC2 puts the reason behind the thing (`InvalidSubnetID.NotFound`).
+        let parts = || code.split(['.', '#']);
+        let is = |known: &&str| *known == code || parts().any(|part| part == *known);
+        if SIGNATURE_CODES.iter().any(|known| is(known))
+            && CLOCK_SENTENCES.iter().any(|said| message.contains(said))
+        {
+            return Some(Self::Clock);
+        }
         let by_code = CODES
             .iter()
-            .find(|(_, codes)| codes.iter().any(|code| chain.contains(code)));
-        if let Some((trouble, _)) = by_code {
-            return Some(*trouble);
-        }
-        let mut link = Some(error);
-        while let Some(error) = link {
-            if error.is::<NoRegion>() {
-                return Some(Self::Region);
-            }
-            match error.downcast_ref() {
-                Some(QueueError::NotFound { .. } | QueueError::Fifo { .. }) => {
-                    return Some(Self::Missing);
-                }
-                Some(QueueError::Unavailable { .. } | QueueError::Throttled { .. }) => {
-                    return Some(Self::Unavailable);
-                }
-                _ => link = error.source(),
-            }
-        }
-        None
+            .find(|(_, codes)| codes.iter().any(|known| is(known)));
+        by_code.map(|(trouble, _)| *trouble)
     }
+
+    /// What one error of a chain means that says why there was no call at all.
+    fn by_cause(error: &(dyn Error + 'static)) -> Option<Self> {
+        if error.is::<NoRegion>() {
+            return Some(Self::Region);
+        }
+        if error.is::<CredentialsError>() {
+            return Some(Self::Credentials);
+        }
+        match error.downcast_ref::<object_store::Error>()? {
+            object_store::Error::Unauthenticated { .. } => Some(Self::Credentials),
+            // The redirect to the bucket's own region, which S3 answers without a document to HEAD.
+            error if error.to_string().contains(REDIRECTED) => Some(Self::Region),
+            _ => None,
+        }
+    }
+
+    /// What one error of a chain means that is no answer of AWS's.
+    fn by_kind(error: &(dyn Error + 'static)) -> Option<Self> {
+        let unsent = |error: &reqwest::Error| error.is_request() || error.is_timeout();
+        if error.is::<ConnectorError>() || error.downcast_ref().is_some_and(unsent) {
+            return Some(Self::Unavailable);
+        }
+        match error.downcast_ref()? {
+            QueueError::NotFound { .. } | QueueError::Fifo { .. } => Some(Self::Missing),
+            QueueError::Unavailable { .. } | QueueError::Throttled { .. } => {
+                Some(Self::Unavailable)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An error and its sources, the outermost first.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut links = vec![error];
+    while let Some(source) = links[links.len() - 1].source() {
+        links.push(source);
+    }
+    links
 }
 
 /// Logs a failure while the process runs, with its remedy where there is one, and counts it.
@@ -132,19 +191,22 @@ static FAILURES: [AtomicU64; Trouble::VARIANTS.len()] =
     [const { AtomicU64::new(0) }; Trouble::VARIANTS.len()];
 static OTHER_FAILURES: AtomicU64 = AtomicU64::new(0);
 
-/// Error codes of S3, SQS and EC2, and what the SDK says where it had no answer. The first that
-/// is found counts: a skewed clock is reported as a bad signature too.
+/// What object_store says of a redirect that names no place, as S3's to another region.
+const REDIRECTED: &str = "Received redirect without LOCATION";
+/// Codes of a signature that is not accepted, which a clock that is off makes too: only the sentence
+/// tells.
+const SIGNATURE_CODES: &[&str] = &["SignatureDoesNotMatch", "InvalidSignatureException"];
+/// How the sentence begins then.
+const CLOCK_SENTENCES: &[&str] = &["Signature expired", "Signature not yet current"];
+
+/// Error codes of S3, SQS and EC2 ("Error responses", "Common errors" and "Error codes" in their API
+/// references). The first that is found counts.
 const CODES: &[(Trouble, &[&str])] = &[
     (
         Trouble::Clock,
-        &[
-            "RequestTimeTooSkewed",
-            "RequestInTheFuture",
-            "Signature expired",
-            "Signature not yet current",
-        ],
+        &["RequestTimeTooSkewed", "RequestInTheFuture"],
     ),
-    // Its code begins as one of wrong credentials does.
+    // Before `AuthFailure`, which it begins with.
     (
         Trouble::Denied,
         &["AuthFailure.ServiceLinkedRoleCreationNotPermitted"],
@@ -153,19 +215,21 @@ const CODES: &[(Trouble, &[&str])] = &[
         Trouble::Credentials,
         &[
             "ExpiredToken",
+            "ExpiredTokenException",
             "RequestExpired",
             "TokenRefreshRequired",
             "InvalidClientTokenId",
             "InvalidAccessKeyId",
             "InvalidToken",
             "UnrecognizedClient",
+            "UnrecognizedClientException",
             "SignatureDoesNotMatch",
             "InvalidSignature",
+            "InvalidSignatureException",
+            "IncompleteSignature",
             "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
             "AuthFailure",
-            "the credential provider was not enabled",
-            "no providers in chain provided credentials",
-            "failed to load credentials",
         ],
     ),
     (
@@ -173,8 +237,7 @@ const CODES: &[(Trouble, &[&str])] = &[
         &[
             "PermanentRedirect",
             "AuthorizationHeaderMalformed",
-            "IllegalLocationConstraint",
-            "Received redirect without LOCATION",
+            "IllegalLocationConstraintException",
         ],
     ),
     (
@@ -183,7 +246,8 @@ const CODES: &[(Trouble, &[&str])] = &[
             "NoSuchBucket",
             "NonExistentQueue",
             "QueueDoesNotExist",
-            "InvalidLaunchTemplate",
+            "InvalidLaunchTemplateId",
+            "InvalidLaunchTemplateName",
             "InvalidSubnetID",
             "InvalidAMIID",
             "InvalidAddress",
@@ -193,33 +257,36 @@ const CODES: &[(Trouble, &[&str])] = &[
         Trouble::Denied,
         &[
             "AccessDenied",
-            "UnauthorizedOperation",
             "AccessDeniedException",
+            "UnauthorizedOperation",
         ],
     ),
     (
         Trouble::Unavailable,
         &[
             "SlowDown",
-            "Throttl",
+            "Throttling",
+            "ThrottlingException",
+            "RequestThrottled",
             "RequestLimitExceeded",
             "ServiceUnavailable",
             "InternalError",
-            "dispatch failure",
-            "error sending request",
         ],
     ),
 ];
 
 #[cfg(test)]
 mod tests {
+    use muster_fleet::FleetError;
+    use muster_queue::SourceError as QueueSourceError;
+
     use super::*;
 
     #[test]
     fn failures_are_counted_by_what_they_mean() {
         let count = || failures().collect::<std::collections::HashMap<_, _>>();
         let before = count();
-        failed("a test", &std::io::Error::other("<Code>SlowDown</Code>"));
+        failed("a test", &s3("SlowDown"));
         failed("a test", &std::io::Error::other("disk full"));
         let after = count();
         for name in ["unavailable", "other"] {
@@ -231,31 +298,108 @@ mod tests {
         }
     }
 
+    fn s3(code: &str) -> std::io::Error {
+        std::io::Error::other(format!(
+            "Error performing GET http://s3 - <?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>No: AccessDenied.\
+             </Message></Error>"
+        ))
+    }
+
+    fn sqs(code: &str, message: &str) -> QueueError {
+        let refusal = SqsRefusal {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            status: 400,
+            request: "1".to_owned(),
+        };
+        QueueError::Refused {
+            source: refusal.into(),
+        }
+    }
+
+    fn ec2(code: &str) -> FleetError {
+        let refusal = Ec2Refusal {
+            code: code.to_owned(),
+            message: "You are not AuthFailure.".to_owned(),
+            request: "1".to_owned(),
+        };
+        FleetError::Refused {
+            action: "launch".to_owned(),
+            source: refusal.into(),
+        }
+    }
+
     #[test]
     fn codes_tell_what_is_to_be_mended() {
-        let of = |text: &str| Trouble::of(&std::io::Error::other(text.to_owned()));
-        for (text, trouble) in [
-            ("403: <Code>RequestTimeTooSkewed</Code>", Trouble::Clock),
+        for (code, trouble) in [
+            ("RequestTimeTooSkewed", Some(Trouble::Clock)),
+            ("ExpiredToken", Some(Trouble::Credentials)),
+            ("NoSuchBucket", Some(Trouble::Missing)),
+            ("PermanentRedirect", Some(Trouble::Region)),
+            ("AccessDenied", Some(Trouble::Denied)),
+            ("SlowDown", Some(Trouble::Unavailable)),
+            // By its code, not by what its sentence mentions.
+            ("NoSuchKey", None),
+        ] {
+            assert_eq!(Trouble::of(&s3(code)), trouble, "{code}");
+        }
+        for (code, message, trouble) in [
             (
-                "SignatureDoesNotMatch: Signature expired: 20260101T000000Z",
+                "SignatureDoesNotMatch",
+                "Signature expired: 20260101T000000Z is now earlier than …",
                 Trouble::Clock,
             ),
-            ("<Code>ExpiredToken</Code>", Trouble::Credentials),
-            ("404 <Code>NoSuchBucket</Code>", Trouble::Missing),
-            ("301 PermanentRedirect", Trouble::Region),
-            ("UnauthorizedOperation: You are not", Trouble::Denied),
-            ("dispatch failure: io error", Trouble::Unavailable),
+            (
+                "SignatureDoesNotMatch",
+                "It does not.",
+                Trouble::Credentials,
+            ),
+            (
+                "AWS.SimpleQueueService.NonExistentQueue",
+                "",
+                Trouble::Missing,
+            ),
+            ("RequestThrottled", "", Trouble::Unavailable),
         ] {
-            assert_eq!(of(text), Some(trouble), "{text}");
+            let error = anyhow::Error::new(sqs(code, message)).context("open the queue");
+            assert_eq!(
+                Trouble::of(error.as_ref()),
+                Some(trouble),
+                "{code} {message}"
+            );
         }
-        assert_eq!(of("disk full"), None);
-        let error = anyhow::Error::new(NoRegion).context("open the bucket");
-        assert_eq!(Trouble::of(error.as_ref()), Some(Trouble::Region));
+        for (code, trouble) in [
+            ("UnauthorizedOperation", Trouble::Denied),
+            ("AuthFailure", Trouble::Credentials),
+            (
+                "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+                Trouble::Denied,
+            ),
+            ("InvalidSubnetID.NotFound", Trouble::Missing),
+        ] {
+            assert_eq!(Trouble::of(&ec2(code)), Some(trouble), "{code}");
+        }
+    }
+
+    #[test]
+    fn failures_without_an_answer_are_told_by_their_kind() {
+        assert_eq!(Trouble::of(&std::io::Error::other("disk full")), None);
         let missing = QueueError::NotFound {
             queue: "req-queue".to_owned(),
             source: None,
         };
         let error = anyhow::Error::new(missing).context("open the queue req-queue");
         assert_eq!(Trouble::of(error.as_ref()), Some(Trouble::Missing));
+        let error = anyhow::Error::new(NoRegion).context("open the bucket");
+        assert_eq!(Trouble::of(error.as_ref()), Some(Trouble::Region));
+        let none = CredentialsError::not_loaded("no providers in chain");
+        let error = anyhow::Error::new(none).context("renew the credentials");
+        assert_eq!(Trouble::of(error.as_ref()), Some(Trouble::Credentials));
+        let unavailable = |source: QueueSourceError| QueueError::Unavailable { source };
+        let away = unavailable("dispatch failure".into());
+        assert_eq!(Trouble::of(&away), Some(Trouble::Unavailable));
+        let none = CredentialsError::not_loaded("no providers in chain");
+        let unsigned = unavailable(none.into());
+        assert_eq!(Trouble::of(&unsigned), Some(Trouble::Credentials));
     }
 }

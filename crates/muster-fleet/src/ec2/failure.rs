@@ -43,6 +43,18 @@ pub(super) struct ErrorAnswer {
     pub request_id: Option<String>,
 }
 
+/// An error that EC2 answered; it stands in the source chain of the [`FleetError`].
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: {message} (request {request})")]
+pub struct Ec2Refusal {
+    /// EC2's code, as `UnauthorizedOperation`.
+    pub code: String,
+    /// EC2's sentence.
+    pub message: String,
+    /// EC2's id of the request.
+    pub request: String,
+}
+
 /// One call that failed.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -65,9 +77,16 @@ impl From<SdkError<ErrorAnswer, HttpResponse>> for Failure {
         };
         let (said, source): (_, SourceError) = match error.as_service_error() {
             Some(answer) if !code.is_empty() => {
-                let request = answer.request_id.as_deref().unwrap_or("without id");
-                let said = format!("{code}: {}", answer.message);
-                (said.clone(), format!("{said} (request {request})").into())
+                let refusal = Ec2Refusal {
+                    code: code.clone(),
+                    message: answer.message.clone(),
+                    request: answer
+                        .request_id
+                        .as_deref()
+                        .unwrap_or("without id")
+                        .to_owned(),
+                };
+                (format!("{code}: {}", answer.message), refusal.into())
             }
             _ => (chain(&error), Box::new(error)),
         };

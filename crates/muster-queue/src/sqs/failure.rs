@@ -13,14 +13,18 @@ use aws_sdk_sqs::{
 
 use crate::error::{QueueError, SourceError};
 
-/// An error that the service answered.
+/// An error that the service answered; it stands in the source chain of the [`QueueError`].
 #[derive(Debug, thiserror::Error)]
 #[error("{code}: {message} (HTTP {status}, request {request})")]
-struct Refusal {
-    code: String,
-    message: String,
-    status: u16,
-    request: String,
+pub struct SqsRefusal {
+    /// AWS's code, as `AccessDenied`.
+    pub code: String,
+    /// AWS's sentence.
+    pub message: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// AWS's id of the request.
+    pub request: String,
 }
 
 /// A call without an answer, or with none that can be read.
@@ -39,7 +43,7 @@ where
     match &error {
         SdkError::ServiceError(answer) => {
             let meta = answer.err().meta();
-            let refusal = Refusal {
+            let refusal = SqsRefusal {
                 code: meta.code().unwrap_or("no code").to_owned(),
                 message: meta.message().unwrap_or("no message").to_owned(),
                 status: answer.raw().status().as_u16(),
