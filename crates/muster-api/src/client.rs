@@ -13,11 +13,16 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response, StatusCode};
-use serde::Deserialize;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use uuid::Uuid;
 
-pub use error::{ClientError, Problem, Refused};
+use crate::gallery::Forgotten;
+use crate::people::{People, PersonView};
+use crate::problem::Problem;
+use crate::recognition::Verification;
+
+pub use error::ClientError;
 pub use events::{Event, EventError, EventStream};
 
 /// Longest time for one answer, beyond any timeout of the service itself.
@@ -56,30 +61,6 @@ impl ServiceArgs {
 pub struct Client {
     http: reqwest::Client,
     url: String,
-}
-
-/// An enrolled person, as the service lists them.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Enrolled {
-    /// The person's id.
-    pub id: String,
-    /// The person's name.
-    pub name: String,
-    /// The person's faces.
-    pub faces: Vec<EnrolledFace>,
-}
-
-/// One face of an enrolled person.
-#[derive(Clone, Debug, Deserialize)]
-pub struct EnrolledFace {
-    /// Name of the photograph that it is from.
-    pub file: String,
-}
-
-#[derive(Deserialize)]
-struct PeoplePage {
-    people: Vec<Enrolled>,
-    next: Option<String>,
 }
 
 impl Client {
@@ -132,7 +113,7 @@ impl Client {
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: &Value,
+        body: &impl Serialize,
     ) -> Result<T, ClientError> {
         self.ask(self.http.post(self.at(path)).json(body)).await
     }
@@ -141,7 +122,7 @@ impl Client {
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn forget_model(&self, model: &str) -> Result<Value, ClientError> {
+    pub async fn forget_model(&self, model: &str) -> Result<Forgotten, ClientError> {
         let model = utf8_percent_encode(model, NON_ALPHANUMERIC);
         let path = format!("/v1/gallery/model/{model}");
         self.ask(self.http.delete(self.at(&path))).await
@@ -161,11 +142,11 @@ impl Client {
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn people(&self) -> Result<Vec<Enrolled>, ClientError> {
+    pub async fn people(&self) -> Result<Vec<PersonView>, ClientError> {
         let mut people = Vec::new();
         let mut path = "/v1/people?limit=1000".to_owned();
         loop {
-            let page: PeoplePage = self.get(&path).await?;
+            let page: People = self.get(&path).await?;
             people.extend(page.people);
             match page.next {
                 Some(next) => path = format!("/v1/people?limit=1000&after={next}"),
@@ -178,12 +159,12 @@ impl Client {
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn person_named(&self, name: &str) -> Result<Option<Enrolled>, ClientError> {
+    pub async fn person_named(&self, name: &str) -> Result<Option<PersonView>, ClientError> {
         let name = name.trim();
         let encoded = utf8_percent_encode(name, NON_ALPHANUMERIC);
         let path = format!("/v1/people?limit=1000&name={encoded}");
-        let page: PeoplePage = self.get(&path).await?;
-        let is_it = |person: &Enrolled| person.name == name;
+        let page: People = self.get(&path).await?;
+        let is_it = |person: &PersonView| person.name == name;
         Ok(page.people.into_iter().find(is_it))
     }
 
@@ -195,7 +176,7 @@ impl Client {
         &self,
         name: &str,
         photos: &[(String, Bytes)],
-    ) -> Result<Enrolled, ClientError> {
+    ) -> Result<PersonView, ClientError> {
         let form = Form::new().text("name", name.to_owned());
         self.post_form("/v1/people", with_photos(form, photos))
             .await
@@ -207,9 +188,9 @@ impl Client {
     /// When the service can not be reached or answers with a problem.
     pub async fn add_faces(
         &self,
-        person: &str,
+        person: Uuid,
         photos: &[(String, Bytes)],
-    ) -> Result<Enrolled, ClientError> {
+    ) -> Result<PersonView, ClientError> {
         let path = format!("/v1/people/{person}/faces");
         self.post_form(&path, with_photos(Form::new(), photos))
             .await
@@ -231,7 +212,7 @@ impl Client {
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
-    pub async fn verify(&self, photos: [(String, Bytes); 2]) -> Result<Value, ClientError> {
+    pub async fn verify(&self, photos: [(String, Bytes); 2]) -> Result<Verification, ClientError> {
         self.post_form("/v1/verify", with_photos(Form::new(), &photos))
             .await
     }
@@ -288,10 +269,10 @@ async fn refusal(response: Response) -> ClientError {
         Err(error) => return ClientError::Broken(error),
     };
     match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => ClientError::Problem(Problem {
+        Ok(problem) => ClientError::Problem {
+            problem: Box::new(problem),
             retry_after,
-            ..problem
-        }),
+        },
         Err(_) if status == StatusCode::NOT_FOUND => ClientError::NotMuster,
         Err(_) => ClientError::Unexplained(status),
     }
@@ -299,12 +280,11 @@ async fn refusal(response: Response) -> ClientError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap};
 
     use axum::extract::Query;
     use axum::routing::get;
     use axum::{Json, Router};
-    use serde_json::json;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -312,8 +292,22 @@ mod tests {
     #[tokio::test]
     async fn a_person_is_looked_up_however_the_address_is_written() {
         let people = get(|Query(asked): Query<HashMap<String, String>>| async move {
-            let person = json!({ "id": "1", "name": asked["name"], "faces": [] });
-            Json(json!({ "people": [person], "next": null }))
+            let person = PersonView {
+                id: Uuid::nil(),
+                name: asked["name"].clone(),
+                external_id: None,
+                metadata: BTreeMap::new(),
+                faces: Vec::new(),
+                denials: 0,
+                enrolled_at_ms: 0,
+                changed_at_ms: 0,
+            };
+            Json(People {
+                people: vec![person],
+                next: None,
+                total: 1,
+                version: 1,
+            })
         });
         let router = Router::new().route("/proxied/v1/people", people);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

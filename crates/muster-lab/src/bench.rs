@@ -127,7 +127,7 @@ async fn find_running(url: &str, api_key: Option<&str>) -> anyhow::Result<Option
             eprintln!("measuring the service at {url}");
             Ok(Some(client))
         }
-        Err(ClientError::Problem(problem)) => {
+        Err(ClientError::Problem { problem, .. }) => {
             anyhow::bail!("the service at {url} answers: {}", problem.detail)
         }
         // Nothing is there, or something else.

@@ -3,40 +3,20 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use serde::Deserialize;
 
-/// A problem that the service answered with.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Problem {
-    /// The HTTP status.
-    pub status: u16,
-    /// The stable code.
-    pub code: String,
-    /// One sentence.
-    pub detail: String,
-    /// Photographs of an enrolment that are at fault.
-    #[serde(default)]
-    pub refused: Vec<Refused>,
-    /// After which time to try again, where the service said so.
-    #[serde(skip)]
-    pub retry_after: Option<Duration>,
-}
-
-/// A photograph that can not be enrolled.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Refused {
-    /// Its file name.
-    pub file: String,
-    /// Why not.
-    pub detail: String,
-}
+use crate::problem::Problem;
 
 /// Why there is no answer to a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The service answered with a problem.
-    #[error("{}", .0.detail)]
-    Problem(Problem),
+    #[error("{}", problem.detail)]
+    Problem {
+        /// The problem.
+        problem: Box<Problem>,
+        /// After which time to try again, where the service said so.
+        retry_after: Option<Duration>,
+    },
     /// Nothing answered.
     #[error("reach Muster at {url}: start it with `muster up`, or give its --url")]
     Unreachable {

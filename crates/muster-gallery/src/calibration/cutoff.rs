@@ -1,7 +1,7 @@
 //! The cutoff at a chosen rate of strangers taken for somebody.
 
 use muster_jobs::ShippedCalibration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::impostors::{Impostors, SAMPLED};
@@ -18,7 +18,7 @@ const FEWEST_PEOPLE: usize = 10;
 const OWN_FROM: f64 = 0.9;
 
 /// What a cutoff rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// The operator's setting.

@@ -1,13 +1,13 @@
 //! A share that was counted, and how far the count is to be trusted.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// What is left out on either side of an interval: intervals are of 95 %.
 const BEYOND: f64 = 0.025;
 
 /// How often something happened, with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rate {
     /// The share; `None` where nothing was counted.
     pub estimate: Option<f64>,

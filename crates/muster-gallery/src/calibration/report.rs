@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_jobs::{Embedding, ShippedCalibration};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::cutoff::{Basis, Cutoff};
@@ -23,7 +23,7 @@ const STEPS: std::ops::RangeInclusive<u32> = 30..=70;
 const STEP: usize = 2;
 
 /// What is known of the error rates in a gallery.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// The gallery's version.
     pub version: u64,
@@ -56,7 +56,7 @@ pub struct Report {
 }
 
 /// The error rates at one cutoff.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AtCutoff {
     /// The cutoff.
     pub cutoff: f32,

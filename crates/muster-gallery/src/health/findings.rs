@@ -1,12 +1,12 @@
 //! What can be found wrong in a gallery.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::person::{FaceId, Person, PersonId};
 
 /// A person, to be shown.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Named {
     /// Who.
     #[schema(value_type = uuid::Uuid)]
@@ -25,7 +25,7 @@ impl Named {
 }
 
 /// A face that looks like somebody else's.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Mislabelled {
     /// The face.
     #[schema(value_type = uuid::Uuid)]
@@ -45,7 +45,7 @@ pub struct Mislabelled {
 }
 
 /// Two people and how alike they are.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Pair {
     /// The one who was enrolled first.
     pub first: Named,
@@ -59,7 +59,7 @@ pub struct Pair {
 }
 
 /// A face that is of little use.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Weak {
     /// The face.
     #[schema(value_type = uuid::Uuid)]
@@ -75,7 +75,7 @@ pub struct Weak {
 }
 
 /// What was found; each list has the most serious first.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// The gallery's version.
     pub version: u64,

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::observers;
 use super::report::{Figures, Measurements};
-use muster_api::client::Client;
+use muster_api::client::{Client, ClientError};
 use muster_api::progress;
+use muster_api::status::StatusView;
 
 /// Longest wait for a fleet of zero before the first photograph.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
@@ -35,23 +36,8 @@ const HTTP_AT_ONCE: usize = 100;
 /// Separates the parts of the form; no JPEG made here contains it.
 const BOUNDARY: &str = "muster-bench-7f1c9a52d6e84b03";
 
-#[derive(Clone, Copy, Debug)]
-struct Fleet {
-    running: u64,
-    all: u64,
-    min: u64,
-    max: u64,
-}
-
-async fn fleet(client: &Client) -> anyhow::Result<Fleet> {
-    let status: Value = client.get("/v1/status").await?;
-    let count = |state: &str| status["fleet"][state].as_u64().unwrap_or(0);
-    Ok(Fleet {
-        running: count("running"),
-        all: count("pending") + count("running") + count("draining"),
-        min: count("min"),
-        max: count("max"),
-    })
+async fn status(client: &Client) -> Result<StatusView, ClientError> {
+    client.get("/v1/status").await
 }
 
 /// Waits until nothing but the service's minimum runs.
@@ -61,14 +47,14 @@ async fn fleet(client: &Client) -> anyhow::Result<Fleet> {
 async fn until_zero(client: &Client, limit: Duration) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     loop {
-        let now = fleet(client).await?;
-        if now.all <= now.min {
+        let fleet = status(client).await?.fleet;
+        let instances = fleet.pending + fleet.running + fleet.draining;
+        if instances <= fleet.min {
             return Ok(begun.elapsed());
         }
         anyhow::ensure!(
             begun.elapsed() < limit,
-            "the fleet still has {} instances after {limit:?}: measure an idle service",
-            now.all
+            "the fleet still has {instances} instances after {limit:?}: measure an idle service"
         );
         tokio::time::sleep(POLL_SHRINKING).await;
     }
@@ -76,7 +62,7 @@ async fn until_zero(client: &Client, limit: Duration) -> anyhow::Result<Duration
 
 /// The largest fleet that was seen.
 struct Peak {
-    instances: u64,
+    instances: u32,
     /// When it was first reached.
     at: Duration,
 }
@@ -92,7 +78,7 @@ async fn poll_peak(
         at: Duration::ZERO,
     };
     while !stop.is_cancelled() {
-        let now = fleet(&client).await?;
+        let now = status(&client).await?.fleet;
         if now.running > peak.instances {
             peak = Peak {
                 instances: now.running,
@@ -144,7 +130,7 @@ pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Res
     until_zero(client, SETTLE_LIMIT).await?;
     let bodies: Arc<Vec<Bytes>> = Arc::new(photos.iter().map(form).collect());
     let bar = progress::bar(load.requests, "recognising");
-    let before: Value = client.get("/v1/status").await?;
+    let before = status(client).await?;
     let begun = Instant::now();
     let stop_polling = CancellationToken::new();
     let peak = tokio::spawn(poll_peak(client.clone(), begun, stop_polling.clone()));
@@ -168,13 +154,21 @@ pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Res
         }
     };
     let scale_in = until_zero(client, SCALE_IN_LIMIT).await?;
-    let after: Value = client.get("/v1/status").await?;
+    let after = status(client).await?;
     bar.finish_and_clear();
     stop_polling.cancel();
     let peak = peak.await.context("poll the fleet")??;
 
     let http_cpu = match load.separate {
-        true => http_alone(client, &bodies, load.requests.min(HTTP_ALONE), &after).await?,
+        true => {
+            http_alone(
+                client,
+                &bodies,
+                load.requests.min(HTTP_ALONE),
+                after.cpu_s.web,
+            )
+            .await?
+        }
         false => None,
     };
     let ends = || sent.iter().map(|sent| sent.end);
@@ -183,10 +177,10 @@ pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Res
         first_answer: ends().min().unwrap_or_default(),
         last_answer: ends().max().unwrap_or_default(),
         scale_out: peak.at,
-        peak_instances: peak.instances,
+        peak_instances: u64::from(peak.instances),
         scale_in,
-        web_cpu: cpu_between(&before, &after, "web").filter(|_| load.separate),
-        worker_cpu: cpu_between(&before, &after, "workers"),
+        web_cpu: cpu_between(before.cpu_s.web, after.cpu_s.web).filter(|_| load.separate),
+        worker_cpu: cpu_between(Some(before.cpu_s.workers), Some(after.cpu_s.workers)),
         http_cpu,
         observed,
         ..Measurements::default()
@@ -249,10 +243,9 @@ async fn send_all(
     senders.join_all().await.into_iter().flatten().collect()
 }
 
-/// Processor time between two statuses, of the web tier or of the workers.
-fn cpu_between(before: &Value, after: &Value, whose: &str) -> Option<Duration> {
-    let seconds = |status: &Value| status["cpu_s"][whose].as_f64();
-    Duration::try_from_secs_f64(seconds(after)? - seconds(before)?).ok()
+/// Processor time between two statuses, of which each has the seconds until then.
+fn cpu_between(before: Option<f64>, after: Option<f64>) -> Option<Duration> {
+    Duration::try_from_secs_f64(after? - before?).ok()
 }
 
 /// The web tier's processor time for one upload alone: forms of the same size are read to their end,
@@ -261,7 +254,7 @@ async fn http_alone(
     client: &Client,
     bodies: &[Bytes],
     requests: usize,
-    before: &Value,
+    before: Option<f64>,
 ) -> anyhow::Result<Option<Duration>> {
     let without_pictures: Vec<Bytes> = bodies.iter().map(without_picture).collect();
     let refused = FailureCode::ImageUnsupported;
@@ -275,8 +268,8 @@ async fn http_alone(
             "a form without a picture was answered {status}: {answer}"
         );
     }
-    let after: Value = client.get("/v1/status").await?;
-    let used = cpu_between(before, &after, "web");
+    let after = status(client).await?;
+    let used = cpu_between(before, after.cpu_s.web);
     Ok(used.map(|used| used.div_f64(requests.max(1) as f64)))
 }
 

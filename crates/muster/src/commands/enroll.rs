@@ -14,8 +14,10 @@ use muster_jobs::FileName;
 use muster_recognize::decode::{ACCEPTED, EXTENSIONS, REFUSED_EXTENSIONS};
 use serde_json::{Value, json};
 
-use muster_api::client::{Client, ClientError, Enrolled, ServiceArgs};
+use muster_api::client::{Client, ClientError, ServiceArgs};
 use muster_api::files::{file_name, files_in};
+use muster_api::people::PersonView;
+use muster_api::problem::Code;
 use muster_api::progress;
 use muster_base::backoff;
 
@@ -83,7 +85,7 @@ struct RefusedPhoto {
 pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
     let people = gather(&args.sources)?;
     let client = args.service.client()?;
-    let mut known: HashMap<String, Enrolled> = client
+    let mut known: HashMap<String, PersonView> = client
         .people()
         .await?
         .into_iter()
@@ -127,7 +129,7 @@ async fn enroll_person(
     client: &Client,
     name: String,
     files: &[PathBuf],
-    known: Option<Enrolled>,
+    known: Option<PersonView>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Report> {
     let before = known.is_some();
@@ -168,7 +170,7 @@ struct Enrolment<'a> {
     client: &'a Client,
     name: String,
     /// The person, once enrolled.
-    known: Option<Enrolled>,
+    known: Option<PersonView>,
     /// Faces that were added.
     added: usize,
     refused: Vec<RefusedPhoto>,
@@ -205,11 +207,11 @@ impl Enrolment<'_> {
                     self.known = Some(person);
                     break;
                 }
-                Err(ClientError::Problem(problem)) => problem,
+                Err(ClientError::Problem { problem, .. }) => problem,
                 Err(error) => return Err(error),
             };
             let left = photos.len();
-            if problem.code == "person.exists" && self.known.is_none() {
+            if problem.code == Code::PersonExists && self.known.is_none() {
                 // Another wrote at the same time, or the answer to an attempt was lost.
                 self.known = self.client.person_named(&self.name).await?;
                 photos.retain(|(file, _)| !is_face_of(self.known.as_ref(), file));
@@ -217,14 +219,15 @@ impl Enrolment<'_> {
                     continue;
                 }
             }
-            photos.retain(|(file, _)| !problem.refused.iter().any(|r| r.file == *file));
+            let refused = problem.members.refused.unwrap_or_default();
+            photos.retain(|(file, _)| !refused.iter().any(|photo| photo.file == *file));
             if photos.len() == left {
                 return Ok(Some(problem.detail));
             }
             self.refused
-                .extend(problem.refused.into_iter().map(|r| RefusedPhoto {
-                    file: r.file,
-                    reason: r.detail,
+                .extend(refused.into_iter().map(|photo| RefusedPhoto {
+                    file: photo.file,
+                    reason: photo.detail,
                 }));
         }
         Ok(None)
@@ -235,15 +238,15 @@ impl Enrolment<'_> {
 async fn send(
     client: &Client,
     name: &str,
-    known: Option<&Enrolled>,
+    known: Option<&PersonView>,
     photos: &[(String, Bytes)],
-) -> Result<Enrolled, ClientError> {
+) -> Result<PersonView, ClientError> {
     let begun = Instant::now();
     let mut failures = 0;
     loop {
         let answer = match known {
             None => client.enroll(name, photos).await,
-            Some(person) => client.add_faces(&person.id, photos).await,
+            Some(person) => client.add_faces(person.id, photos).await,
         };
         let error = match answer {
             Ok(person) => return Ok(person),
@@ -251,15 +254,16 @@ async fn send(
         };
         // After a lost answer the faces may be there already.
         let (wait, may_be_there) = match &error {
-            ClientError::Problem(problem) if problem.status == 429 => (problem.retry_after, false),
-            ClientError::Problem(problem) if problem.code == "gallery.changed" => (None, true),
-            // A photograph that workers failed on is named.
-            ClientError::Problem(problem)
-                if problem.status >= 500 && problem.refused.is_empty() =>
-            {
-                (None, true)
-            }
-            ClientError::Problem(_) => return Err(error),
+            ClientError::Problem {
+                problem,
+                retry_after,
+            } => match problem.code {
+                _ if problem.status == 429 => (*retry_after, false),
+                Code::GalleryChanged => (None, true),
+                // A photograph that workers failed on is named.
+                _ if problem.status >= 500 && problem.members.refused.is_none() => (None, true),
+                _ => return Err(error),
+            },
             _ => (None, true),
         };
         failures += 1;
@@ -277,7 +281,7 @@ async fn send(
     }
 }
 
-fn is_face_of(person: Option<&Enrolled>, file: &str) -> bool {
+fn is_face_of(person: Option<&PersonView>, file: &str) -> bool {
     person.is_some_and(|person| person.faces.iter().any(|face| face.file == file))
 }
 

@@ -3,9 +3,14 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use muster_gallery::FaceId;
+use muster_gallery::calibration::{Basis, Rate, Report};
+use muster_gallery::health::{Health, Named, Pair};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use muster_api::client::{Client, ServiceArgs};
+use muster_api::gallery::{ModelView, NextModel};
 
 /// The path of the gallery's model.
 const MODEL: &str = "/v1/gallery/model";
@@ -60,38 +65,51 @@ pub async fn run(args: GalleryArgs) -> anyhow::Result<()> {
     match args.command {
         GalleryCommand::Calibration(ask) => {
             let client = ask.service.client()?;
-            let report = client.get("/v1/calibration").await?;
-            print(&report, ask.json, show_calibration);
+            print(
+                client.get("/v1/calibration").await?,
+                ask.json,
+                show_calibration,
+            )
         }
         GalleryCommand::Health(ask) => {
             let health = health(&ask.service.client()?).await?;
-            print(&health, ask.json, show_health);
+            print(health, ask.json, show_health)
         }
         GalleryCommand::Model(ask) => {
             let model = ask.service.client()?.get(MODEL).await?;
-            print(&model, ask.json, show_model);
+            print(model, ask.json, show_model)
         }
         GalleryCommand::Reembed { to, ask } => {
             let client = ask.service.client()?;
-            let model = client.post(MODEL, &json!({ "model": to })).await?;
-            print(&model, ask.json, show_model);
+            let model = client.post(MODEL, &NextModel { model: to }).await?;
+            print(model, ask.json, show_model)
         }
         GalleryCommand::ForgetModel { model, ask } => {
             let forgotten = ask.service.client()?.forget_model(&model).await?;
-            print(&forgotten, ask.json, |forgotten| {
-                let people = &forgotten["people"];
-                println!("the embeddings of {people} people by {model} are gone");
-            });
+            match ask.json {
+                true => println!("{}", json!(forgotten)),
+                false => println!(
+                    "the embeddings of {} people by {} are gone",
+                    forgotten.people, forgotten.model
+                ),
+            }
+            Ok(())
         }
     }
-    Ok(())
 }
 
-fn print(answer: &Value, as_json: bool, show: impl Fn(&Value)) {
-    match as_json {
-        true => println!("{answer}"),
-        false => show(answer),
+/// Prints the service's own JSON, or shows what it says.
+fn print<T: DeserializeOwned>(
+    answer: Value,
+    as_json: bool,
+    show: impl Fn(T),
+) -> anyhow::Result<()> {
+    if as_json {
+        println!("{answer}");
+    } else {
+        show(serde_json::from_value(answer).context("read the service's answer")?);
     }
+    Ok(())
 }
 
 /// The gallery's health, all parts of it joined.
@@ -117,131 +135,120 @@ fn join(all: &mut Value, part: Value) -> Option<()> {
     Some(())
 }
 
-fn show_model(model: &Value) {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let kept = model["kept"].as_array().into_iter().flatten();
-    let kept: Vec<String> = kept.map(text).collect();
-    println!("model    {}", text(&model["model"]));
-    println!("kept     {}", kept.join(", "));
-    let change = &model["change"];
-    if change.is_object() {
+fn show_model(model: ModelView) {
+    println!("model    {}", model.model);
+    println!("kept     {}", model.kept.join(", "));
+    if let Some(change) = model.change {
         println!(
             "change   to {}: {} faces embedded, {} left",
-            text(&change["to"]),
-            change["embedded"],
-            change["left"]
+            change.to, change.embedded, change.left
         );
-        if let Some(problem) = change["problem"].as_str() {
+        if let Some(problem) = change.problem {
             println!("         {problem}");
         }
     }
-    for face in model["not_embedded"].as_array().into_iter().flatten() {
+    for face in model.not_embedded {
         println!(
             "without  person {}, face {}: {}",
-            text(&face["person_id"]),
-            text(&face["id"]),
-            text(&face["reason"])
+            face.person_id, face.id, face.reason
         );
     }
 }
 
-fn show_calibration(report: &Value) {
-    let number = |member: &str| report[member].as_f64().unwrap_or(0.0);
+fn show_calibration(report: Report) {
     println!(
         "{} people with {} faces, version {}",
-        report["people"], report["faces"], report["version"]
+        report.people, report.faces, report.version
     );
-    println!("target FPIR  {:.3} %", 100.0 * number("target_fpir"));
+    println!("target FPIR  {:.3} %", 100.0 * report.target_fpir);
     println!(
         "cutoff       {:.3} (by {})",
-        number("cutoff"),
-        match report["basis"].as_str().unwrap_or_default() {
-            "set" => "the setting",
-            "shipped" => "what is shipped with the model",
-            "blended" => "what is shipped with the model and the gallery's own faces",
-            _ => "the gallery's own faces",
+        report.cutoff,
+        match report.basis {
+            Basis::Set => "the setting",
+            Basis::Shipped => "what is shipped with the model",
+            Basis::Blended => "what is shipped with the model and the gallery's own faces",
+            Basis::Own => "the gallery's own faces",
         }
     );
-    for (name, member) in [("FPIR", "fpir"), ("FNIR", "fnir"), ("rank 1", "rank1")] {
-        println!("{name:<12} {}", rate(&report[member]));
+    for (name, rate) in [
+        ("FPIR", report.fpir),
+        ("FNIR", report.fnir),
+        ("rank 1", report.rank1),
+    ] {
+        println!("{name:<12} {}", with_interval(&rate));
     }
-    for note in report["notes"].as_array().into_iter().flatten() {
-        println!("note: {}", note.as_str().unwrap_or_default());
+    for note in report.notes {
+        println!("note: {note}");
     }
     println!("cutoff      FPIR %    FNIR %");
-    for at in report["table"].as_array().into_iter().flatten() {
-        let share = |rate: &Value| match rate["estimate"].as_f64() {
+    for at in report.table {
+        let share = |rate: &Rate| match rate.estimate {
             Some(share) => format!("{:8.3}", 100.0 * share),
             None => format!("{:>8}", "-"),
         };
         println!(
             "  {:.3}   {}  {}",
-            at["cutoff"].as_f64().unwrap_or(0.0),
-            share(&at["fpir"]),
-            share(&at["fnir"])
+            at.cutoff,
+            share(&at.fpir),
+            share(&at.fnir)
         );
     }
 }
 
-fn rate(rate: &Value) -> String {
-    let percent = |member: &str| 100.0 * rate[member].as_f64().unwrap_or(0.0);
-    match rate["estimate"].is_null() {
-        true => "not known".to_owned(),
-        false => format!(
+fn with_interval(rate: &Rate) -> String {
+    match rate.estimate {
+        None => "not known".to_owned(),
+        Some(estimate) => format!(
             "{:.3} % ({} of {}; 95 %: {:.3} to {:.3} %)",
-            percent("estimate"),
-            rate["happened"],
-            rate["of"],
-            percent("low"),
-            percent("high")
+            100.0 * estimate,
+            rate.happened,
+            rate.of,
+            100.0 * rate.low,
+            100.0 * rate.high
         ),
     }
 }
 
-fn show_health(health: &Value) {
+fn show_health(health: Health) {
     println!(
         "{} people with {} faces, {} of them examined",
-        health["people"], health["faces"], health["examined"]
+        health.people, health.faces, health.examined
     );
-    let list = |member: &str| health[member].as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let face = |found: &Value| {
-        let (file, name) = (text(&found["file"]), text(&found["person"]["name"]));
-        format!("{file} of {name} (face {})", text(&found["face"]))
-    };
-    let similarity = |value: &Value| value.as_f64().unwrap_or(0.0);
     println!(
         "\nlikely under the wrong name: {}",
-        list("mislabelled").len()
+        health.mislabelled.len()
     );
-    for found in list("mislabelled") {
+    for found in &health.mislabelled {
         println!(
             "  {} looks like {}: {:.3} to their faces, {:.3} to the others of its own",
-            face(&found),
-            text(&found["looks_like"]["name"]),
-            similarity(&found["to_other"]),
-            similarity(&found["to_own"])
+            face(&found.file, &found.person, found.face),
+            found.looks_like.name,
+            found.to_other,
+            found.to_own
         );
     }
-    println!("\nlikely one person: {}", list("duplicates").len());
-    let pair = |pair: &Value| {
-        println!(
-            "  {} and {}: {:.3} on average, {:.3} at most",
-            text(&pair["first"]["name"]),
-            text(&pair["second"]["name"]),
-            similarity(&pair["score"]),
-            similarity(&pair["nearest"])
-        );
-    };
-    list("duplicates").iter().for_each(pair);
+    println!("\nlikely one person: {}", health.duplicates.len());
+    health.duplicates.iter().for_each(show_pair);
     println!("\nmost alike of the others:");
-    list("confusable").iter().for_each(pair);
-    println!("\nweak faces: {}", list("weak").len());
-    for found in list("weak") {
-        for reason in found["reasons"].as_array().into_iter().flatten() {
-            println!("  {}: {}", face(&found), text(reason));
+    health.confusable.iter().for_each(show_pair);
+    println!("\nweak faces: {}", health.weak.len());
+    for weak in &health.weak {
+        for reason in &weak.reasons {
+            println!("  {}: {reason}", face(&weak.file, &weak.person, weak.face));
         }
     }
+}
+
+fn face(file: &str, person: &Named, id: FaceId) -> String {
+    format!("{file} of {} (face {id})", person.name)
+}
+
+fn show_pair(pair: &Pair) {
+    println!(
+        "  {} and {}: {:.3} on average, {:.3} at most",
+        pair.first.name, pair.second.name, pair.score, pair.nearest
+    );
 }
 
 #[cfg(test)]

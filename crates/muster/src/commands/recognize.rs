@@ -9,7 +9,7 @@ use clap::Args;
 use muster_jobs::{Decision, FaceReport, Recognition};
 use serde_json::json;
 
-use muster_api::client::{ClientError, Problem, ServiceArgs};
+use muster_api::client::{ClientError, ServiceArgs};
 use muster_api::files::file_name;
 
 /// Arguments of `muster recognize`.
@@ -48,14 +48,14 @@ pub async fn run(args: RecognizeArgs) -> anyhow::Result<ExitCode> {
             Ok(recognition) if args.json => {
                 println!("{}", json!({ "file": name, "result": recognition }));
             }
-            Err(ClientError::Problem(Problem { code, detail, .. })) if args.json => {
+            Err(ClientError::Problem { problem, .. }) if args.json => {
                 println!(
                     "{}",
-                    json!({ "file": name, "code": code, "detail": detail })
+                    json!({ "file": name, "code": problem.code, "detail": problem.detail })
                 );
             }
             Ok(recognition) => println!("{name:width$}  {}", sentence(&recognition)),
-            Err(ClientError::Problem(problem)) => {
+            Err(ClientError::Problem { problem, .. }) => {
                 println!("{name:width$}  refused: {}", problem.detail);
             }
             Err(error) => return Err(error.into()),

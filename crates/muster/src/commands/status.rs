@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use muster_api::client::ServiceArgs;
+use muster_api::status::StatusView;
 
 /// Arguments of `muster status`.
 #[derive(Debug, Args)]
@@ -29,63 +30,42 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     if args.watch {
         return watch::run(&client, args.json).await;
     }
-    let status: Value = client.get("/v1/status").await?;
     if args.json {
-        println!("{status}");
-        return Ok(());
+        println!("{}", client.get::<Value>("/v1/status").await?);
+    } else {
+        print(&client.get("/v1/status").await?);
     }
-    let number = |pointer: &str| {
-        status
-            .pointer(pointer)
-            .and_then(Value::as_f64)
-            .unwrap_or(0.0)
-    };
-    let text = |pointer: &str| {
-        status
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or("-")
-    };
+    Ok(())
+}
+
+fn print(status: &StatusView) {
     println!(
         "muster    {} up {:.0} s, model {}",
-        text("/version"),
-        number("/uptime_s"),
-        text("/model")
+        status.version, status.uptime_s, status.model
     );
+    let queue = &status.queue;
     println!(
         "queue     {} visible, {} in flight, {} dead letters",
-        number("/queue/visible"),
-        number("/queue/in_flight"),
-        number("/queue/dead_letter")
+        queue.visible, queue.in_flight, queue.dead_letter
     );
+    let fleet = &status.fleet;
     println!(
         "fleet     {} running, {} pending, {} draining (at most {})",
-        number("/fleet/running"),
-        number("/fleet/pending"),
-        number("/fleet/draining"),
-        number("/fleet/max")
+        fleet.running, fleet.pending, fleet.draining, fleet.max
     );
-    println!("          {}", text("/fleet/reason"));
+    println!("          {}", fleet.reason);
+    let requests = &status.requests;
     println!(
         "requests  {} accepted, {} answered, {} failed, {} waiting",
-        number("/requests/accepted"),
-        number("/requests/answered"),
-        number("/requests/failed"),
-        number("/requests/waiting")
+        requests.accepted, requests.answered, requests.failed, requests.waiting
     );
-    match status["latency_ms"]["p50"].is_null() {
-        true => println!("latency   nothing answered yet"),
-        false => println!(
-            "latency   p50 {:.0} ms, p99 {:.0} ms",
-            number("/latency_ms/p50"),
-            number("/latency_ms/p99")
-        ),
+    match (status.latency_ms.p50, status.latency_ms.p99) {
+        (Some(p50), Some(p99)) => println!("latency   p50 {p50:.0} ms, p99 {p99:.0} ms"),
+        _ => println!("latency   nothing answered yet"),
     }
+    let gallery = &status.gallery;
     println!(
         "gallery   {} people with {} faces, version {}",
-        number("/gallery/people"),
-        number("/gallery/faces"),
-        number("/gallery/version")
+        gallery.people, gallery.faces, gallery.version
     );
-    Ok(())
 }

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use muster_api::client::{ClientError, Problem, ServiceArgs};
+use muster_api::client::{ClientError, ServiceArgs};
 use muster_api::files::file_name;
+use muster_api::recognition::Verification;
 
 /// Arguments of `muster verify`.
 #[derive(Debug, Args)]
@@ -39,14 +40,17 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         anyhow::bail!("two photographs are compared: name two files");
     };
     let answer = client.verify([read(first)?, read(second)?]).await;
-    let same = matches!(&answer, Ok(verified) if verified["same"] == true);
+    let same = matches!(&answer, Ok(verified) if verified.same);
     match answer {
-        Ok(verified) if args.json => println!("{verified}"),
+        Ok(verified) if args.json => println!("{}", json!(verified)),
         Ok(verified) => println!("{}", sentence(&verified)),
-        Err(ClientError::Problem(Problem { code, detail, .. })) if args.json => {
-            println!("{}", json!({ "code": code, "detail": detail }));
+        Err(ClientError::Problem { problem, .. }) if args.json => {
+            println!(
+                "{}",
+                json!({ "code": problem.code, "detail": problem.detail })
+            );
         }
-        Err(ClientError::Problem(problem)) => println!("refused: {}", problem.detail),
+        Err(ClientError::Problem { problem, .. }) => println!("refused: {}", problem.detail),
         Err(error) => return Err(error.into()),
     }
     Ok(if same {
@@ -56,15 +60,13 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn sentence(verified: &Value) -> String {
-    let verdict = match verified["same"].as_bool() {
-        Some(true) => "the same person",
-        _ => "not the same person",
+fn sentence(verified: &Verification) -> String {
+    let verdict = match verified.same {
+        true => "the same person",
+        false => "not the same person",
     };
-    let number = |name: &str| verified[name].as_f64().unwrap_or(f64::NAN);
     format!(
         "{verdict}: similarity {:.3}, cutoff {:.3}",
-        number("similarity"),
-        number("cutoff")
+        verified.similarity, verified.cutoff
     )
 }
