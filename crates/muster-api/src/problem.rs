@@ -13,16 +13,20 @@ macro_rules! codes {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub enum Code {
             $($(#[doc = $meaning])+ #[serde(rename = $text)] $name,)+
+            /// A code that this version does not know, of a service of a later one.
+            #[serde(other, rename = "other")]
+            Other,
         }
 
         impl Code {
-            /// Every code.
+            /// Every code that this version answers.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// The HTTP status that it is answered with.
             pub fn status(self) -> u16 {
                 match self {
                     $(Self::$name => $status,)+
+                    Self::Other => 500,
                 }
             }
 
@@ -30,6 +34,7 @@ macro_rules! codes {
             pub fn text(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)+
+                    Self::Other => "other",
                 }
             }
 
@@ -37,6 +42,7 @@ macro_rules! codes {
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$name => concat!($($meaning),+).trim_ascii(),)+
+                    Self::Other => "A code of a later version.",
                 }
             }
         }
@@ -225,5 +231,13 @@ mod tests {
         assert!(json.get("job").is_none() && json.get("members").is_none());
         let read: Problem = serde_json::from_value(json).expect("a problem");
         assert_eq!(read, problem);
+    }
+
+    #[test]
+    fn a_problem_of_a_later_version_keeps_its_sentence() {
+        let problem = r#"{"type":"about:blank","title":"Locked","status":423,"code":"person.locked","detail":"Wait."}"#;
+        let problem: Problem = serde_json::from_str(problem).expect("a problem");
+        assert_eq!((problem.code, &*problem.detail), (Code::Other, "Wait."));
+        assert!(!Code::ALL.contains(&Code::Other));
     }
 }

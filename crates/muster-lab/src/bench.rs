@@ -162,7 +162,10 @@ mod tests {
     #[tokio::test]
     async fn a_service_that_refuses_is_a_running_one() {
         let refusal = get(|| async {
-            let problem = json!({ "status": 401, "code": "unauthorized", "detail": "send a key" });
+            let problem = json!({
+                "type": "about:blank", "title": "Unauthorized",
+                "status": 401, "code": "unauthorized", "detail": "send a key",
+            });
             (StatusCode::UNAUTHORIZED, Json(problem))
         });
         let router = Router::new().route("/v1/status", refusal);
