@@ -83,7 +83,7 @@ impl Traces {
         })
     }
 
-    /// Sends what is left, waiting for [`FLUSH`] at most; what begins later is not recorded.
+    /// Sends what is left, waiting for two seconds at most; what begins later is not recorded.
     pub async fn stop(&self) {
         let Some(Recorder { provider, .. }) = self.recorder.clone() else {
             return;

@@ -50,7 +50,7 @@ fn crates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn row_of<'a>(rows: &[&[&'a str]], name: &str) -> Option<usize> {
+fn row_of(rows: &[&[&str]], name: &str) -> Option<usize> {
     rows.iter().position(|row| row.contains(&name))
 }
 

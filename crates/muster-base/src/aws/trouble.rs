@@ -109,14 +109,12 @@ impl Trouble {
         // EC2 puts the reason behind the thing (`InvalidSubnetID.NotFound`).
         let parts = || code.split(['.', '#']);
         let is = |known: &&str| *known == code || parts().any(|part| part == *known);
-        if SIGNATURE_CODES.iter().any(|known| is(known))
+        if SIGNATURE_CODES.iter().any(&is)
             && CLOCK_SENTENCES.iter().any(|said| message.contains(said))
         {
             return Some(Self::Clock);
         }
-        let by_code = CODES
-            .iter()
-            .find(|(_, codes)| codes.iter().any(|known| is(known)));
+        let by_code = CODES.iter().find(|(_, codes)| codes.iter().any(&is));
         by_code.map(|(trouble, _)| *trouble)
     }
 

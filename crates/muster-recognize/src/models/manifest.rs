@@ -52,7 +52,7 @@ pub struct Manifest {
 pub struct Profile {
     /// What an operator calls it.
     pub name: String,
-    /// A [`Detector::name`].
+    /// A `name` of the detector.
     pub detector: String,
     /// An [`EmbedderEntry::name`].
     pub embedder: String,

@@ -87,7 +87,7 @@ fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
         people.extend(
             person
                 .filter(|person| fits(person))
-                .map(|p| views::person(&*p)),
+                .map(|p| views::person(&p)),
         );
     } else {
         let mut after = listing.after;
@@ -103,7 +103,7 @@ fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
                     next = people.last().map(|shown: &PersonView| shown.id);
                     break 'pages;
                 }
-                people.push(views::person(&**person));
+                people.push(views::person(person));
             }
         }
     }

@@ -72,7 +72,7 @@ pub async fn show(
 ) -> Result<Json<PersonView>, ApiError> {
     let person = person_id(&id)?;
     gallery::read(&live, |gallery| {
-        gallery.person(person).map(|person| views::person(&*person))
+        gallery.person(person).map(|person| views::person(&person))
     })
     .await?
     .map(Json)
