@@ -44,7 +44,10 @@ export interface components {
             left: number;
             /** @description What this replica waits for, if it does. */
             problem?: string | null;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description When it began, in milliseconds since the Unix epoch.
+             */
             started_at_ms: number;
             /** @description The next model. */
             to: string;
@@ -56,9 +59,15 @@ export interface components {
         Code: "request.invalid" | "request.timeout" | "request.unsupported" | "request.too_large" | "not_found" | "unauthorized" | "forbidden" | "rate_limited" | "method.not_allowed" | "image.unreadable" | "image.unsupported" | "image.too_large" | "image.too_many" | "face.none" | "face.multiple" | "face.unfit" | "person.exists" | "person.full" | "face.last" | "gallery.changed" | "input.replaced" | "input.missing" | "recognition.failed" | "overloaded" | "timeout" | "not_ready" | "stopping" | "jobs.unavailable" | "internal";
         /** @description Processor time outside the models: storage, queues, messages, and this replica's HTTP. */
         CpuView: {
-            /** Format: double */
+            /**
+             * Format: double
+             * @description This replica's.
+             */
             web?: number | null;
-            /** Format: double */
+            /**
+             * Format: double
+             * @description The workers'.
+             */
             workers: number;
         };
         /**
@@ -70,36 +79,51 @@ export interface components {
         Deleted: {
             /** @description How many faces went. */
             faces: number;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Its id.
+             */
             id: string;
+            /** @description The person's name. */
             name: string;
         };
         /** @description What a deletion answers. */
         Deletion: {
+            /** @description What was deleted. */
             deleted: components["schemas"]["Deleted"];
+            /** @description The receipt. */
             receipt: components["schemas"]["Receipt"];
         };
         /** @description What the deletion of a denial answers. */
         DenialDeletion: {
+            /** @description What was deleted. */
             deleted: components["schemas"]["DenialView"];
+            /** @description The receipt. */
             receipt: components["schemas"]["Receipt"];
         };
         /** @description A denial, as the API shows it. */
         DenialView: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description When it was denied, in milliseconds since the Unix epoch.
+             */
             at_ms: number;
             /**
              * Format: int32
              * @description Which face of that answer.
              */
             face: number;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Its id.
+             */
             id: string;
             /** @description The request whose answer was denied. */
             request_id: string;
         };
         /** @description The denials of a person. */
         Denials: {
+            /** @description The denials. */
             denials: components["schemas"]["DenialView"][];
         };
         /** @description An axis-aligned box in pixels of the EXIF-upright photograph. */
@@ -127,10 +151,17 @@ export interface components {
         };
         /** @description What the deletion of a face answers. */
         FaceDeletion: {
+            /** @description What was deleted. */
             deleted: components["schemas"]["FaceView"];
+            /** @description The receipt. */
             receipt: components["schemas"]["Receipt"];
         };
-        /** @description How fit a face is to be compared. */
+        /**
+         * @description How fit a face is to be compared, in an answer.
+         *
+         *     A [`Quality`] is kept in a gallery, where an unknown field is an error; a client of a newer
+         *     server passes over one.
+         */
         FaceQuality: {
             /**
              * Format: float
@@ -192,15 +223,22 @@ export interface components {
         };
         /** @description An enrolled face, as the API shows it. */
         FaceView: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description When it was enrolled, in milliseconds since the Unix epoch.
+             */
             enrolled_at_ms: number;
             /** @description The client's name of the photograph. */
             file: string;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Its id.
+             */
             id: string;
         };
         /** @description The faces of a person. */
         Faces: {
+            /** @description The faces. */
             faces: components["schemas"]["FaceView"][];
         };
         /** @description The form that enrols more faces of a person. */
@@ -229,23 +267,39 @@ export interface components {
         FileName: string;
         /** @description What the controller last saw and decided; all zero where none ever ran. */
         FleetView: {
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Workers that finish what they have.
+             */
             draining: number;
+            /** @description The workers. */
             instances: Record<string, never>[];
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Workers never exceeded.
+             */
             max: number;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Workers kept without work.
+             */
             min: number;
             /**
              * Format: int64
              * @description Milliseconds since the Unix epoch.
              */
             observed_at_ms: number;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Workers that start.
+             */
             pending: number;
             /** @description Why the fleet is as it is. */
             reason: string;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Workers that take work.
+             */
             running: number;
         };
         /** @description What forgetting a model answers. */
@@ -257,9 +311,14 @@ export interface components {
         };
         /** @description The gallery. */
         GalleryView: {
+            /** @description Faces enrolled. */
             faces: number;
+            /** @description People enrolled. */
             people: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Changes that led to it.
+             */
             version: number;
         };
         /** @description What was found; each list has the most serious first. */
@@ -315,15 +374,21 @@ export interface components {
              */
             expires_at_ms?: number | null;
             file?: components["schemas"]["FileName"] | null;
+            /** @description The job's id. */
             id: components["schemas"]["RequestId"];
             problem?: components["schemas"]["Problem"] | null;
             result?: components["schemas"]["Recognition"] | null;
+            /** @description How far it is. */
             state: components["schemas"]["JobState"];
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description When it was submitted, in milliseconds since the Unix epoch.
+             */
             submitted_at_ms: number;
         };
         /** @description What the deletion of a job answers. */
         JobDeletion: {
+            /** @description The job's id. */
             id: components["schemas"]["RequestId"];
             /** @description Photographs deleted. */
             photographs: number;
@@ -343,9 +408,15 @@ export interface components {
         };
         /** @description Of the last 1000 answers; `null` before the first. */
         LatencyView: {
-            /** Format: double */
+            /**
+             * Format: double
+             * @description The median.
+             */
             p50?: number | null;
-            /** Format: double */
+            /**
+             * Format: double
+             * @description The 99th percentile.
+             */
             p99?: number | null;
         };
         /** @description Who is to become part of whom. */
@@ -466,6 +537,7 @@ export interface components {
              * @description What to give as `after` for the next page; `null` on the last.
              */
             next?: string | null;
+            /** @description The people. */
             people: components["schemas"]["PersonView"][];
             /** @description How many people are enrolled, listed or not. */
             total: number;
@@ -505,19 +577,32 @@ export interface components {
         };
         /** @description An enrolled person, as the API shows them. */
         PersonView: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description When it was last changed, in milliseconds since the Unix epoch.
+             */
             changed_at_ms: number;
             /** @description How many faces were said not to be this person. */
             denials: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description When it was enrolled, in milliseconds since the Unix epoch.
+             */
             enrolled_at_ms: number;
+            /** @description The operator's own key of the person. */
             external_id?: string | null;
+            /** @description The faces. */
             faces: components["schemas"]["FaceView"][];
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Its id.
+             */
             id: string;
+            /** @description The operator's own notes of the person. */
             metadata: {
                 [key: string]: string;
             };
+            /** @description The person's name. */
             name: string;
         };
         /** @description What came of one of several photographs. */
@@ -542,6 +627,7 @@ export interface components {
         };
         /** @description An RFC 9457 problem. Some codes have members of their own besides these. */
         Problem: components["schemas"]["ProblemMembers"] & {
+            /** @description The stable code. */
             code: components["schemas"]["Code"];
             /** @description One sentence that names the thing and the remedy. */
             detail: string;
@@ -610,7 +696,10 @@ export interface components {
         };
         /** @description The receipt of a deletion. */
         Receipt: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description When it was deleted, in milliseconds since the Unix epoch.
+             */
             deleted_at_ms: number;
             /**
              * @description Embeddings deleted from the gallery: its changes, its segments and their copies on this
@@ -623,7 +712,10 @@ export interface components {
              *     against has it or a newer one.
              */
             gallery_version: number;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Its id.
+             */
             id: string;
             /**
              * Format: int64
@@ -631,7 +723,10 @@ export interface components {
              *     segments that had them.
              */
             other_machines_within_s: number;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description The person's id.
+             */
             person_id: string;
             /** @description Kept photographs deleted. */
             photographs: number;
@@ -661,6 +756,7 @@ export interface components {
         RecognitionAnswer: components["schemas"]["Recognition"] | components["schemas"]["Recognitions"];
         /** @description The answer to several photographs. */
         Recognitions: {
+            /** @description The answer's own id. */
             request_id: components["schemas"]["RequestId"];
             /** @description One for each photograph, in their order. */
             results: components["schemas"]["PhotoResult"][];
@@ -721,9 +817,15 @@ export interface components {
         RequestId: string;
         /** @description Photographs, since this process started. */
         RequestsView: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Those that were taken.
+             */
             accepted: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Those that were answered.
+             */
             answered: number;
             /**
              * Format: int64
@@ -742,23 +844,33 @@ export interface components {
         };
         /** @description The sample photographs. */
         SamplePhotographs: {
+            /** @description The photographs. */
             samples: components["schemas"]["SamplePhotograph"][];
         };
         /** @description How the service fares. */
         StatusView: {
+            /** @description Processor time, in seconds. */
             cpu_s: components["schemas"]["CpuView"];
             /** @description Of stores and queues, since this process started, by what they mean. */
             failures: {
                 [key: string]: number;
             };
+            /** @description The fleet. */
             fleet: components["schemas"]["FleetView"];
+            /** @description The gallery. */
             gallery: components["schemas"]["GalleryView"];
+            /** @description Latencies, in milliseconds. */
             latency_ms: components["schemas"]["LatencyView"];
             /** @description The embedder's name. */
             model: string;
+            /** @description The queue. */
             queue: components["schemas"]["QueueStatus"];
+            /** @description Photographs, since this replica started. */
             requests: components["schemas"]["RequestsView"];
-            /** Format: double */
+            /**
+             * Format: double
+             * @description For how long this replica has been up.
+             */
             uptime_s: number;
             /** @description Muster's version. */
             version: string;
@@ -825,6 +937,7 @@ export interface components {
             faces: components["schemas"]["VerifiedFace"][];
             /** @description The embedder's name. */
             model: string;
+            /** @description The answer's own id. */
             request_id: components["schemas"]["RequestId"];
             /** @description Whether the similarity reaches the cutoff. */
             same: boolean;
@@ -836,6 +949,7 @@ export interface components {
         };
         /** @description The face of one of the photographs. */
         VerifiedFace: {
+            /** @description Where the face is. */
             box: components["schemas"]["FaceBox"];
             /**
              * Format: float
