@@ -8,11 +8,11 @@ use muster_gallery::{Change, Gallery, GalleryError, GalleryStore};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Within so long every running process lets go of what was removed.
-pub const LET_GO_WITHIN: Duration = Duration::from_secs(30);
+/// Within so long every running process has released what was removed.
+pub const RELEASED_WITHIN: Duration = Duration::from_secs(30);
 /// Time between two looks of a process that has no request to look for.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(25);
-const _: () = assert!(FOLLOW_INTERVAL.as_secs() < LET_GO_WITHIN.as_secs());
+const _: () = assert!(FOLLOW_INTERVAL.as_secs() < RELEASED_WITHIN.as_secs());
 
 /// The gallery in memory, and the store that it follows. Cheap to clone.
 #[derive(Clone)]
@@ -139,8 +139,8 @@ impl LiveGallery {
         Ok(written)
     }
 
-    /// Takes over the newest segments and lets go of those that were deleted.
-    async fn let_go(&self) -> Result<(), GalleryError> {
+    /// Takes over the newest segments and releases those that were deleted.
+    async fn release_deleted(&self) -> Result<(), GalleryError> {
         let mut copy = self.copy.lock().await;
         self.store.sync(&mut copy.gallery).await
     }
@@ -161,7 +161,7 @@ impl LiveGallery {
             let followed = if due {
                 self.compact().await
             } else {
-                self.let_go().await
+                self.release_deleted().await
             };
             if let Err(error) = followed {
                 let error: &dyn std::error::Error = &error;
@@ -182,7 +182,7 @@ impl LiveGallery {
             live.store.compact(&written).await?;
             let version = written.version();
             drop(written);
-            live.let_go().await?;
+            live.release_deleted().await?;
             let mut copy = live.copy.lock().await;
             copy.due = copy.due.filter(|due| *due > version);
             Ok(())
@@ -233,7 +233,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(LET_GO_WITHIN, gone).await.unwrap();
+        tokio::time::timeout(RELEASED_WITHIN, gone).await.unwrap();
         stop.cancel();
         following.await.unwrap();
     }
@@ -305,7 +305,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(LET_GO_WITHIN, gone).await.unwrap();
+        tokio::time::timeout(RELEASED_WITHIN, gone).await.unwrap();
         stop.cancel();
         following.await.unwrap();
     }

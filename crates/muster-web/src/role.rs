@@ -220,7 +220,7 @@ async fn serve_until(
     Ok(())
 }
 
-/// Whom the web tier lets in; says so where that is nobody yet.
+/// Who may call the web tier; says so where that is nobody yet.
 async fn access(settings: &WebSettings, backend: &Backend) -> anyhow::Result<Access> {
     let keys = KeyStore::new(Arc::clone(&backend.state));
     let required = settings.require_keys();

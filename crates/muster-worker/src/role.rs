@@ -30,12 +30,12 @@ use super::worker::Worker;
 
 /// Requests in hand at one time: one at the models, the others being fetched or answered.
 const IN_HAND: usize = 3;
-/// The same where storage and queues are across a network: fetching, storing and answering take
+/// Requests in hand where storage and queues are across a network: fetching, storing and answering take
 /// several times as long as the models do.
 const IN_HAND_REMOTE: usize = 6;
 /// One long poll on this machine; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
-/// The same across a network, where a drain waits for its end: a service that does not notice that
+/// One long poll across a network, where a drain waits for its end: a service that does not notice that
 /// nobody listens any more gives the next request to a poll that was cut, and it is gone for the
 /// visibility timeout.
 const POLL_REMOTE: Duration = Duration::from_secs(5);

@@ -38,7 +38,7 @@ pub struct Account {
 
 /// An instance as EC2 lists it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct FoundInstance {
     pub state: InstanceStateName,
     pub name: Option<String>,
     pub slot: Option<u32>,
@@ -124,7 +124,7 @@ impl Account {
     }
 
     /// Every instance of the deployment that is not terminated.
-    pub async fn instances(&self) -> BTreeMap<String, Seen> {
+    pub async fn instances(&self) -> BTreeMap<String, FoundInstance> {
         let deployment = Filter::builder()
             .name("tag:muster:deployment")
             .values(&self.options.deployment)
@@ -138,7 +138,7 @@ impl Account {
                 tag.and_then(|tag| tag.value()).map(str::to_owned)
             };
             let launched = instance.launch_time().unwrap().to_millis().unwrap();
-            let seen = Seen {
+            let seen = FoundInstance {
                 state: instance.state().unwrap().name().unwrap().clone(),
                 name: tag("Name"),
                 slot: tag("muster:slot").map(|slot| slot.parse().unwrap()),
@@ -154,7 +154,11 @@ impl Account {
     }
 
     /// Waits until EC2's listing is as wanted.
-    pub async fn until(&self, what: &str, holds: impl Fn(&BTreeMap<String, Seen>) -> bool) {
+    pub async fn until(
+        &self,
+        what: &str,
+        holds: impl Fn(&BTreeMap<String, FoundInstance>) -> bool,
+    ) {
         let mut last = BTreeMap::new();
         let wait = async {
             loop {

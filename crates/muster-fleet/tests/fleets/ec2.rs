@@ -10,7 +10,7 @@ use muster_fleet::{Capacity, Fleet, FleetError, InstanceState};
 use muster_testbed::moto::Pool;
 use muster_testbed::proxy::{Calls, Fault, FaultProxy, When};
 
-use crate::account::{Account, Booter, Seen, report};
+use crate::account::{Account, Booter, FoundInstance, report};
 use crate::conformance::{self, all, ids, until};
 use crate::crash::{counted, launches, named};
 
@@ -117,7 +117,7 @@ fn place(subnet: &str, instance_type: &str) -> Pool {
 }
 
 /// How many instances there are of each kind that `of` tells apart.
-async fn tally<K: Ord>(account: &Account, of: impl Fn(Seen) -> K) -> BTreeMap<K, u32> {
+async fn tally<K: Ord>(account: &Account, of: impl Fn(FoundInstance) -> K) -> BTreeMap<K, u32> {
     let mut tally = BTreeMap::new();
     for seen in account.instances().await.into_values() {
         *tally.entry(of(seen)).or_default() += 1;
@@ -144,7 +144,7 @@ async fn a_batch_is_had_from_types_and_subnets_in_order_and_each_in_part() {
     let (fleet, _booter) = account.booted().await;
     fleet.launch(4).await.unwrap();
     assert_eq!(fleet.instances().await.unwrap().len(), 4);
-    let of = |seen: Seen| (seen.instance_type, seen.subnet);
+    let of = |seen: FoundInstance| (seen.instance_type, seen.subnet);
     let key = |kind: usize, subnet: usize| (types[kind].clone(), Some(subnets[subnet].clone()));
     let there = tally(&account, of).await;
     assert_eq!(there, BTreeMap::from([(key(0, 0), 2), (key(1, 0), 2)]));

@@ -273,7 +273,7 @@ async fn http_alone(
     Ok(used.map(|used| used.div_f64(requests.max(1) as f64)))
 }
 
-/// The same form with bytes that begin like no picture.
+/// A form with bytes that begin like no picture.
 fn without_picture(form: &Bytes) -> Bytes {
     let mut form = form.to_vec();
     let head = form.windows(4).position(|four| four == b"\r\n\r\n");

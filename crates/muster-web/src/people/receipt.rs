@@ -10,7 +10,7 @@ use crate::api::problem::ApiError;
 use crate::people::photographs;
 use crate::retention::Retention;
 use muster_base::backend::Backend;
-use muster_base::live_gallery::{LET_GO_WITHIN, LiveGallery};
+use muster_base::live_gallery::{LiveGallery, RELEASED_WITHIN};
 
 /// Deletes the kept photographs of what was just taken out of the gallery, and says so.
 pub async fn receipt(
@@ -31,7 +31,7 @@ pub async fn receipt(
         embeddings,
         photographs: deleted,
         photographs_pending: embeddings - deleted,
-        other_machines_within_s: LET_GO_WITHIN.as_secs(),
+        other_machines_within_s: RELEASED_WITHIN.as_secs(),
         uploads_kept_s: (!retention.input_is_bucket).then_some(retention.period.as_secs()),
     })
 }

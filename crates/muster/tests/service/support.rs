@@ -70,7 +70,7 @@ impl Service {
         Self::start_as(muster(), role, data, toml).await
     }
 
-    /// The same, by a command that has its own environment and error output.
+    /// Starts a service by a command that has its own environment and error output.
     pub async fn start_as(mut command: Command, role: &str, data: &Path, toml: &str) -> Self {
         let config = write_config(data, role, toml);
         let mut child = command

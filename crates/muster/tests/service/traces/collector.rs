@@ -27,13 +27,13 @@ pub enum Conduct {
 
 /// A span with what its process says of itself.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct RecordedSpan {
     pub span: Span,
     pub resource: BTreeMap<String, String>,
     pub attributes: BTreeMap<String, String>,
 }
 
-impl Seen {
+impl RecordedSpan {
     pub fn trace(&self) -> String {
         hex(&self.span.trace_id)
     }
@@ -65,7 +65,7 @@ pub struct Collector {
 struct Inner {
     conduct: Conduct,
     posts: AtomicUsize,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<RecordedSpan>>,
     keys: Mutex<Vec<String>>,
 }
 
@@ -96,7 +96,7 @@ impl Collector {
     }
 
     /// Spans so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<RecordedSpan> {
         self.inner.seen.lock().unwrap().clone()
     }
 
@@ -128,7 +128,7 @@ async fn take(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) 
     for group in request.resource_spans {
         let resource = texts(&group.resource.unwrap().attributes);
         for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            inner.seen.lock().unwrap().push(Seen {
+            inner.seen.lock().unwrap().push(RecordedSpan {
                 attributes: texts(&span.attributes),
                 resource: resource.clone(),
                 span,

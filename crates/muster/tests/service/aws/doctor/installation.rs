@@ -91,7 +91,7 @@ impl Installation {
         })
     }
 
-    /// The same installation with one setting that is other than it should be.
+    /// This installation with one setting that is other than it should be.
     pub fn with(mut self, setting: &str, wrong: &str) -> Self {
         assert!(self.settings.contains(setting), "{setting}");
         self.settings = self.settings.replace(setting, wrong);

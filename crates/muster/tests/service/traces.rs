@@ -13,7 +13,7 @@ use reqwest::multipart::Form;
 use tempfile::TempDir;
 
 use crate::support::{Answer, Service, jpeg, muster, read, samples, until};
-use collector::{Collector, Conduct, Seen};
+use collector::{Collector, Conduct, RecordedSpan};
 
 const NAME: &str = "Zephyrine Quillfeather";
 const FILE: &str = "quillfeather-at-home.jpg";
@@ -63,15 +63,15 @@ impl Service {
 }
 
 /// The spans of one trace.
-struct Trace(Vec<Seen>);
+struct Trace(Vec<RecordedSpan>);
 
 impl Trace {
-    fn of(all: &[Seen], id: &str) -> Self {
+    fn of(all: &[RecordedSpan], id: &str) -> Self {
         Self(all.iter().filter(|s| s.trace() == id).cloned().collect())
     }
 
     /// The one span that begins so, below that one.
-    fn child(&self, parent: &str, name: &str) -> &Seen {
+    fn child(&self, parent: &str, name: &str) -> &RecordedSpan {
         let below = self.0.iter().filter(|s| s.parent() == parent);
         let found: Vec<_> = below.filter(|s| s.span.name.starts_with(name)).collect();
         assert_eq!(found.len(), 1, "{name} below {parent}: {:#?}", self.0);
@@ -79,7 +79,7 @@ impl Trace {
     }
 }
 
-fn within(inner: &Seen, outer: &Seen) {
+fn within(inner: &RecordedSpan, outer: &RecordedSpan) {
     let (name, outer) = (&inner.span.name, &outer.span);
     assert!(inner.nanoseconds() > 0, "{name} took time");
     let begun = inner.span.start_time_unix_nano + CLOCKS_NS;
@@ -90,7 +90,7 @@ fn within(inner: &Seen, outer: &Seen) {
 
 /// Follows a request from the exchange to the web tier's receipt of the reply; answers the worker's
 /// span and the names of the stages below it.
-fn follow(trace: &Trace, client: &str, route: &str, awaited: bool) -> (Seen, Vec<String>) {
+fn follow(trace: &Trace, client: &str, route: &str, awaited: bool) -> (RecordedSpan, Vec<String>) {
     let server = trace.child(client, &format!("POST {route}"));
     assert_eq!(server.span.kind(), SpanKind::Server);
     assert_eq!(server.attributes["http.route"], route);
