@@ -158,7 +158,7 @@ async fn logs_say_which_process_and_request_and_nothing_of_anybody() {
     let target = |line: &Value| line["target"].as_str().unwrap_or_default().to_owned();
     let workers: Vec<_> = lines
         .iter()
-        .filter(|line| target(line).starts_with("muster::worker"))
+        .filter(|line| target(line).starts_with("muster_worker"))
         .collect();
     assert!(!workers.is_empty());
     for line in &workers {
@@ -167,7 +167,7 @@ async fn logs_say_which_process_and_request_and_nothing_of_anybody() {
     }
     for line in lines
         .iter()
-        .filter(|line| target(line).starts_with("muster::web"))
+        .filter(|line| target(line).starts_with("muster_web"))
     {
         assert!(line["replica.id"].is_string(), "{line}");
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use muster_recognize::models::{Installation, SamplePhotographs, default_root};
+use muster_recognize::models::{DEFAULT_PROFILE, Installation, SamplePhotographs, default_root};
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,11 +16,17 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The installed sample photographs; `None`, said visibly, where the models are not installed.
 pub fn samples() -> Option<SamplePhotographs> {
+    installed(DEFAULT_PROFILE).map(|installation| installation.samples())
+}
+
+/// The installed models of a profile; `None`, said visibly, where they are not installed.
+pub fn installed(profile: &str) -> Option<Installation> {
     let root = std::env::var_os("MUSTER_MODELS_DIR")
         .map(PathBuf::from)
-        .or_else(default_root);
-    match Installation::open(&root.expect("a home folder")) {
-        Ok(installation) => Some(installation.samples()),
+        .or_else(default_root)
+        .expect("a home folder");
+    match Installation::open(&root).and_then(|found| found.with_profile(profile)) {
+        Ok(installation) => Some(installation),
         Err(error) => {
             assert!(
                 !muster_testbed::in_ci(),
