@@ -11,7 +11,7 @@ use muster_base::{ErrorChain, aws, backoff};
 use muster_fleet::{
     Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, FleetError, Heartbeat, InstanceId, Lease, Phase,
 };
-use muster_jobs::keys::{CONTROLLER_LEASE, STATUS_PREFIX};
+use muster_jobs::keys::{CONTROLLER_LEASE, LAUNCHES};
 use muster_jobs::{WorkerPhase, WorkerReport};
 use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
@@ -123,9 +123,9 @@ async fn take_over(
         return Ok(None);
     };
     let state = Arc::clone(&backend.state);
-    let prefix = Path::from(STATUS_PREFIX);
+    let record = Path::from(LAUNCHES);
     let options = ec2_options(&settings.fleet);
-    match Ec2Fleet::open(sdk, options, state, &prefix, Arc::clone(&lease)).await {
+    match Ec2Fleet::open(sdk, options, state, record, Arc::clone(&lease)).await {
         Ok(fleet) => Ok(Some((lease, Arc::new(fleet)))),
         Err(error) => {
             release(&lease).await;

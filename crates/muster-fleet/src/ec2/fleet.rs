@@ -70,8 +70,8 @@ struct State {
 impl Ec2Fleet {
     /// Opens the fleet for the holder of `lease`, and shuts every earlier holder out.
     ///
-    /// `store` keeps the launch record, `<prefix>/launches.json`; it must support conditional
-    /// writes. Timeouts and retries are set here, whatever `config` says.
+    /// `store` keeps the launch record at the key `record`; it must support conditional writes.
+    /// Timeouts and retries are set here, whatever `config` says.
     ///
     /// # Errors
     /// When the record can not be used, or a later holder of the lease has opened it.
@@ -79,11 +79,10 @@ impl Ec2Fleet {
         config: &SdkConfig,
         options: Ec2FleetOptions,
         store: Arc<dyn ObjectStore>,
-        prefix: &Path,
+        record: Path,
         lease: Arc<Lease>,
     ) -> Result<Self, FleetError> {
-        let path = prefix.clone().join("launches.json");
-        let record = Record::open(store, path, lease.fence()).await?;
+        let record = Record::open(store, record, lease.fence()).await?;
         let pools = Pools::new(options.capacity, &options.instance_types, &options.subnets);
         Ok(Self {
             calls: Calls::new(config, &options.deployment),

@@ -110,9 +110,9 @@ impl Account {
 
     pub async fn fleet_under(&self, endpoint: &str, lease: Arc<Lease>) -> Arc<Ec2Fleet> {
         let (store, options) = (Arc::clone(&self.store), self.options.clone());
-        let prefix = Path::from("state");
+        let record = Path::from("state/launches.json");
         let config = sdk_config(endpoint);
-        let fleet = Ec2Fleet::open(&config, options, store, &prefix, lease).await;
+        let fleet = Ec2Fleet::open(&config, options, store, record, lease).await;
         Arc::new(fleet.unwrap())
     }
 
