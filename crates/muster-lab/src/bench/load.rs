@@ -8,15 +8,14 @@ use anyhow::Context;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
-use muster_jobs::FailureCode;
-use reqwest::StatusCode;
-use serde_json::Value;
+use muster_jobs::Recognition;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::observers;
 use super::report::{Figures, Measurements};
 use muster_api::client::{Client, ClientError};
+use muster_api::problem::{Code, Problem};
 use muster_api::progress;
 use muster_api::status::StatusView;
 
@@ -257,16 +256,18 @@ async fn http_alone(
     before: Option<f64>,
 ) -> anyhow::Result<Option<Duration>> {
     let without_pictures: Vec<Bytes> = bodies.iter().map(without_picture).collect();
-    let refused = FailureCode::ImageUnsupported;
-    let refused = serde_json::to_value(refused).unwrap_or_default();
     let sends = (0..requests).map(|n| post(client, &without_pictures[n % without_pictures.len()]));
     let mut answers = stream::iter(sends).buffer_unordered(HTTP_AT_ONCE);
     while let Some(answer) = answers.next().await {
-        let (status, answer) = answer.map_err(|reason| anyhow::anyhow!("{reason}"))?;
-        anyhow::ensure!(
-            answer["code"] == refused,
-            "a form without a picture was answered {status}: {answer}"
-        );
+        match answer.map_err(|reason| anyhow::anyhow!("{reason}"))? {
+            Posted::Problem(problem) if problem.code == Code::ImageUnsupported => {}
+            Posted::Problem(problem) => anyhow::bail!(
+                "a form without a picture was answered {}: {}",
+                problem.status,
+                problem.detail
+            ),
+            Posted::Recognition(_) => anyhow::bail!("a form without a picture was recognised"),
+        }
     }
     let after = status(client).await?;
     let used = cpu_between(before, after.cpu_s.web);
@@ -286,7 +287,14 @@ fn without_picture(form: &Bytes) -> Bytes {
     form.into()
 }
 
-async fn post(client: &Client, body: &Bytes) -> Result<(StatusCode, Value), String> {
+/// What a form was answered.
+enum Posted {
+    Recognition(Box<Recognition>),
+    Problem(Box<Problem>),
+}
+
+/// Sends a form; fails with the reason where the answer can not be read.
+async fn post(client: &Client, body: &Bytes) -> Result<Posted, String> {
     let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
     let request = client.http().post(client.at("/v1/recognize"));
     let request = request.header("content-type", content_type);
@@ -295,23 +303,24 @@ async fn post(client: &Client, body: &Bytes) -> Result<(StatusCode, Value), Stri
     let status = response.status();
     let bytes = response.bytes().await;
     let bytes = bytes.map_err(|error| muster_base::ErrorChain(&error).to_string())?;
-    let answer = serde_json::from_slice(&bytes).map_err(|error| format!("{status}: {error}"))?;
-    Ok((status, answer))
+    match status.is_success() {
+        true => serde_json::from_slice(&bytes).map(Posted::Recognition),
+        false => serde_json::from_slice(&bytes).map(Posted::Problem),
+    }
+    .map_err(|error| format!("{status}: {error}"))
 }
 
 async fn send(client: &Client, body: &Bytes) -> Answer {
-    let (status, answer) = match post(client, body).await {
-        Ok(answer) => answer,
-        Err(reason) => return Answer::Error(reason),
-    };
-    let no_face = serde_json::to_value(FailureCode::FaceNone).unwrap_or_default();
-    if status.is_success() && answer["faces"].is_array() {
-        let stage = |name: &str| answer["timing_ms"][name].as_f64().unwrap_or(0.0);
-        Answer::Faces(stage("detect") + stage("embed"))
-    } else if answer["code"] == no_face {
-        Answer::NoFace
-    } else {
-        Answer::Error(format!("{status}: {}", answer["detail"]))
+    match post(client, body).await {
+        Ok(Posted::Recognition(recognition)) => {
+            let took = &recognition.timing_ms;
+            Answer::Faces(took.detect + took.embed)
+        }
+        Ok(Posted::Problem(problem)) if problem.code == Code::FaceNone => Answer::NoFace,
+        Ok(Posted::Problem(problem)) => {
+            Answer::Error(format!("{}: {}", problem.status, problem.detail))
+        }
+        Err(reason) => Answer::Error(reason),
     }
 }
 
