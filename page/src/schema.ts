@@ -21,6 +21,19 @@ export interface components {
             /** @description Strangers taken for somebody. */
             fpir: components["schemas"]["Rate"];
         };
+        /** @description The request queue. */
+        Backlog: {
+            /**
+             * Format: int64
+             * @description Requests that a worker has.
+             */
+            in_flight: number;
+            /**
+             * Format: int64
+             * @description Requests that wait for a worker.
+             */
+            visible: number;
+        };
         /**
          * @description What a cutoff rests on.
          * @enum {string}
@@ -265,6 +278,43 @@ export interface components {
          *     over-long name is shortened before its extension. The result is never empty, `.` or `..`.
          */
         FileName: string;
+        /** @description What the controller last published, as `/v1/status` has it. */
+        FleetNow: {
+            /**
+             * Format: int32
+             * @description Workers that finish what they have.
+             */
+            draining: number;
+            /** @description The workers. */
+            instances: components["schemas"]["InstanceNow"][];
+            /**
+             * Format: int32
+             * @description Workers never exceeded.
+             */
+            max: number;
+            /**
+             * Format: int32
+             * @description Workers kept without work.
+             */
+            min: number;
+            /**
+             * Format: int64
+             * @description When the controller last published, in milliseconds since the Unix epoch.
+             */
+            observed_at_ms: number;
+            /**
+             * Format: int32
+             * @description Workers that start.
+             */
+            pending: number;
+            /** @description Why the fleet is as it is. */
+            reason: string;
+            /**
+             * Format: int32
+             * @description Workers that take work.
+             */
+            running: number;
+        };
         /** @description What the controller last saw and decided; all zero where none ever ran. */
         FleetView: {
             /**
@@ -273,7 +323,7 @@ export interface components {
              */
             draining: number;
             /** @description The workers. */
-            instances: Record<string, never>[];
+            instances: components["schemas"]["InstanceView"][];
             /**
              * Format: int32
              * @description Workers never exceeded.
@@ -353,6 +403,29 @@ export interface components {
             /** @description Faces of little use. */
             weak: components["schemas"]["Weak"][];
         };
+        /** @description What can be drawn of earlier samples: a column each. */
+        History: {
+            /** @description Those that were answered. */
+            answered: number[];
+            /** @description When, in milliseconds since the Unix epoch. */
+            at_ms: number[];
+            /** @description Workers that finish what they have. */
+            draining: number[];
+            /** @description Requests that a worker has. */
+            in_flight: number[];
+            /** @description The median. */
+            p50: (number | null)[];
+            /** @description The 99th percentile. */
+            p99: (number | null)[];
+            /** @description Workers that start. */
+            pending: number[];
+            /** @description What the planner said, and when, each different from the one before. */
+            reasons: components["schemas"]["Reason"][];
+            /** @description Workers that take work. */
+            running: number[];
+            /** @description Requests that wait for a worker. */
+            visible: number[];
+        };
         /** @description Width and height in pixels of the EXIF-upright photograph. */
         ImageSize: {
             /**
@@ -365,6 +438,33 @@ export interface components {
              * @description Pixels across.
              */
             width: number;
+        };
+        /** @description A worker, and what it has answered. */
+        InstanceNow: components["schemas"]["InstanceView"] & {
+            /**
+             * Format: int64
+             * @description Photographs that it has answered to this replica.
+             */
+            answered: number;
+        };
+        /**
+         * @description Where a worker is in its life.
+         * @enum {string}
+         */
+        InstanceState: "pending" | "running" | "draining";
+        /** @description A worker. */
+        InstanceView: {
+            /**
+             * Format: double
+             * @description Seconds since its launch.
+             */
+            age_s: number;
+            /** @description Whether it works on a request, where that is known. */
+            busy?: boolean | null;
+            /** @description Its name. */
+            id: string;
+            /** @description Its state. */
+            state: components["schemas"]["InstanceState"];
         };
         /** @description A job, as the API shows it. */
         Job: {
@@ -405,6 +505,19 @@ export interface components {
             /** @description The oldest first, without their results. */
             jobs: components["schemas"]["Job"][];
             next?: components["schemas"]["RequestId"] | null;
+        };
+        /** @description Of this replica's answers of late; `null` where there are none. */
+        Latency: {
+            /**
+             * Format: double
+             * @description The median.
+             */
+            p50: number | null;
+            /**
+             * Format: double
+             * @description The 99th percentile.
+             */
+            p99: number | null;
         };
         /** @description Of the last 1000 answers; `null` before the first. */
         LatencyView: {
@@ -694,6 +807,16 @@ export interface components {
             /** @description Out of how many. */
             of: number;
         };
+        /** @description What the planner said, and when. */
+        Reason: {
+            /**
+             * Format: int64
+             * @description When, in milliseconds since the Unix epoch.
+             */
+            at_ms: number;
+            /** @description Why the fleet is as it is. */
+            reason: string;
+        };
         /** @description The receipt of a deletion. */
         Receipt: {
             /**
@@ -815,6 +938,26 @@ export interface components {
          * @description One request's identity: a UUIDv7, so that ids sort by the time of submission.
          */
         RequestId: string;
+        /** @description This replica's own count, since it started. */
+        Requests: {
+            /**
+             * Format: int64
+             * @description Those that were taken.
+             */
+            accepted: number;
+            /**
+             * Format: int64
+             * @description Those that were answered.
+             */
+            answered: number;
+            /**
+             * Format: int64
+             * @description Those that timed out, that Muster failed on, or whose client hung up.
+             */
+            failed: number;
+            /** @description Those that wait for their answer. */
+            waiting: number;
+        };
         /** @description Photographs, since this process started. */
         RequestsView: {
             /**
@@ -834,6 +977,22 @@ export interface components {
             failed: number;
             /** @description That wait for their answer. */
             waiting: number;
+        };
+        /** @description What viewers are told with each sample. */
+        Sample: {
+            /**
+             * Format: int64
+             * @description When, in milliseconds since the Unix epoch.
+             */
+            at_ms: number;
+            /** @description The fleet. */
+            fleet: components["schemas"]["FleetNow"];
+            /** @description Latencies, in milliseconds. */
+            latency_ms: components["schemas"]["Latency"];
+            /** @description The queue. */
+            queue: components["schemas"]["Backlog"];
+            /** @description Photographs, since this replica started. */
+            requests: components["schemas"]["Requests"];
         };
         /** @description A sample photograph, as the page gets to know it. */
         SamplePhotograph: {
@@ -925,6 +1084,16 @@ export interface components {
              *     from the send to the store.
              */
             total: number;
+        };
+        /** @description What viewers are told where there is no sample. */
+        Trouble: {
+            /**
+             * Format: int64
+             * @description When, in milliseconds since the Unix epoch.
+             */
+            at_ms: number;
+            /** @description One sentence. */
+            detail: string;
         };
         /** @description Whether two photographs show the same person. */
         Verification: {

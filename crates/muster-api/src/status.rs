@@ -57,7 +57,6 @@ pub struct FleetView {
     /// Why the fleet is as it is.
     pub reason: String,
     /// The workers.
-    #[schema(value_type = Vec<Object>)]
     pub instances: Vec<InstanceView>,
     /// Milliseconds since the Unix epoch.
     pub observed_at_ms: u64,
@@ -106,7 +105,7 @@ pub struct CpuView {
 }
 
 /// A worker.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InstanceView {
     /// Its name.
     pub id: String,
@@ -120,7 +119,7 @@ pub struct InstanceView {
 }
 
 /// Where a worker is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
     /// Launched, not yet taking work.

@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::openapi::{BEARER, HEADER, PLAIN_PATH, PROBLEM_JSON, operations, text};
 use crate::forms::json::MAX_JSON_BYTES;
 use crate::forms::upload::MAX_TEXT_BYTES;
+use muster_api::events::{History, Sample, Trouble};
 use muster_api::problem::{Problem, ProblemMembers, Refused};
 
 /// The finished description as JSON.
@@ -32,7 +33,7 @@ pub struct Document(pub Bytes);
                        `traceparent` is continued. Errors are RFC 9457 problems with a stable \
                        `code`."
     ),
-    components(schemas(Problem, ProblemMembers, Refused)),
+    components(schemas(Problem, ProblemMembers, Refused, History, Sample, Trouble)),
     modifiers(&Keys)
 )]
 struct Description;
@@ -48,7 +49,10 @@ impl utoipa::Modify for Keys {
             .description(Some("A key that `muster keys create` printed."))
             .build();
         components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
-        let header = ApiKeyValue::with_description("x-api-key", "The same key.");
+        let header = ApiKeyValue::with_description(
+            "x-api-key",
+            "An API key, as in `Authorization: Bearer`.",
+        );
         components.add_security_scheme(HEADER, SecurityScheme::ApiKey(ApiKey::Header(header)));
     }
 }
@@ -93,13 +97,10 @@ pub fn finish(document: &mut OpenApi, web: &WebSettings, photographs: &Photograp
 fn limits(web: &WebSettings, photographs: &PhotographSettings) -> String {
     let keys = match web.require_keys() {
         true => {
-            "Every call but those marked open wants an API key with its scope; admin is every \
-                 scope."
+            "Every call needs an API key with its scope, except those marked open. The scope \
+                 admin includes the others."
         }
-        false => {
-            "This service listens for its own machine and wants no API key; one that is sent \
-                  is checked."
-        }
+        false => "This service needs no API key. A key that is sent is checked.",
     };
     format!(
         "\n\n{keys}\n\nLimits of this service: photographs of up to {} bytes and {} pixels, {} in a \

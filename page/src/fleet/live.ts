@@ -1,43 +1,18 @@
 // What Muster tells of itself while it is looked at: `GET /v1/events`.
 
 import { ask, reason, sentence } from "../api";
+import type { components } from "../schema";
 import { Store } from "../store";
 
-// By hand: the API's document says of events no more than that they come, and of instances that they are
-// objects.
-export interface Instance {
-  id: string;
-  state: "pending" | "running" | "draining";
-  age_s: number;
-  busy?: boolean;
-  answered: number;
-}
-
-export interface Sample {
-  at_ms: number;
-  queue: { visible: number; in_flight: number };
-  fleet: {
-    pending: number;
-    running: number;
-    draining: number;
-    min: number;
-    max: number;
-    reason: string;
-    observed_at_ms: number;
-    instances: Instance[];
-  };
-  requests: { accepted: number; answered: number; failed: number; waiting: number };
-  latency_ms: { p50: number | null; p99: number | null };
-}
+type Schemas = components["schemas"];
+export type Instance = Schemas["InstanceNow"];
+export type Sample = Schemas["Sample"];
+type Past = Schemas["History"];
+export type Reason = Past["reasons"][number];
 
 const COLUMNS = ["at_ms", "visible", "in_flight", "pending", "running", "draining", "answered", "p50", "p99"] as const;
 type Column = (typeof COLUMNS)[number];
 export type History = Record<Column, (number | null)[]>;
-
-export interface Reason {
-  at_ms: number;
-  reason: string;
-}
 
 export interface Live {
   now: Sample | undefined;
@@ -121,7 +96,7 @@ async function read(response: Response, heard: () => void): Promise<void> {
 
 function take(name: string, data: unknown): void {
   if (name === "history") {
-    const { reasons, ...history } = data as History & { reasons: Reason[] };
+    const { reasons, ...history } = data as Past;
     live.change(({ now }) => ({ now, history, reasons: reasons.toReversed(), trouble: "" }));
   } else if (name === "sample") {
     const sample = data as Sample;
@@ -132,7 +107,7 @@ function take(name: string, data: unknown): void {
       trouble: "",
     }));
   } else if (name === "trouble") {
-    const { detail } = data as { detail: string };
+    const { detail } = data as Schemas["Trouble"];
     live.change((before) => ({ ...before, trouble: sentence(detail) }));
   }
 }
