@@ -125,4 +125,4 @@ bundle: build models ## Pack the archive that instances on AWS unpack, into dist
 	scripts/bundle
 
 clean: ## Remove what was built and installed below this folder
-	rm -rf target .muster dist page/dist/files page/node_modules
+	rm -rf target .muster dist page/dist/files page/node_modules page/schema/node_modules

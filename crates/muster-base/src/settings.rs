@@ -143,7 +143,8 @@ impl Settings {
         self.check_each()?;
         anyhow::ensure!(
             self.storage.retention >= self.web.request_timeout,
-            "retention_s is {} and request_timeout_s {}: what is waited for must be kept",
+            "retention_s ({}) must be at least request_timeout_s ({}): photographs must not be deleted while \
+             clients wait for their answers",
             self.storage.retention.as_secs_f64(),
             self.web.request_timeout.as_secs_f64()
         );

@@ -30,7 +30,7 @@ pub fn shutdown() -> anyhow::Result<CancellationToken> {
             if cancelled.is_cancelled() {
                 std::process::exit(INTERRUPTED);
             }
-            tracing::info!("stopping: what is in flight is finished first");
+            tracing::info!("stopping: requests in flight are finished first");
             cancelled.cancel();
         }
     }));

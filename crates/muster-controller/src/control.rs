@@ -99,9 +99,9 @@ async fn kept(backend: &Backend) -> anyhow::Result<Learned> {
         Err(object_store::Error::NotFound { .. }) => return Ok(Learned::default()),
         Err(error) => Err(error),
     };
-    let bytes = bytes.context("read what was learned")?;
+    let bytes = bytes.context("read the learned boot and service times")?;
     Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-        tracing::warn!(%error, "what was learned can not be read: learning anew");
+        tracing::warn!(%error, "the boot and service times that were learned can not be read: they are learned again");
         Learned::default()
     }))
 }

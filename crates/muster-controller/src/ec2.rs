@@ -9,7 +9,7 @@ use muster_base::backend::Backend;
 use muster_base::settings::{FleetSettings, Settings};
 use muster_base::{ErrorChain, aws, backoff};
 use muster_fleet::{
-    Ec2Fleet, Ec2FleetOptions, Ec2Rehearsal, FleetError, Heartbeat, InstanceId, Lease, Phase,
+    Ec2DryRun, Ec2Fleet, Ec2FleetOptions, FleetError, Heartbeat, InstanceId, Lease, Phase,
 };
 use muster_jobs::keys::{CONTROLLER_LEASE, LAUNCHES};
 use muster_jobs::{WorkerPhase, WorkerReport};
@@ -147,7 +147,7 @@ async fn release(lease: &Lease) {
 /// Fails where no launch will ever succeed as things are set, rather than when the first request
 /// waits for a worker. A service that does not answer now may do so later.
 async fn check_permissions(sdk: &SdkConfig, settings: &FleetSettings) -> anyhow::Result<()> {
-    let ec2 = Ec2Rehearsal::new(sdk, ec2_options(settings));
+    let ec2 = Ec2DryRun::new(sdk, ec2_options(settings));
     let may_pass = |error: &FleetError| {
         !matches!(
             error,
@@ -159,16 +159,16 @@ async fn check_permissions(sdk: &SdkConfig, settings: &FleetSettings) -> anyhow:
         _ => {}
     }
     let mut refusal = None;
-    for place in ec2.places() {
-        match ec2.launch(&place).await {
+    for pool in ec2.pools() {
+        match ec2.launch(&pool).await {
             Err(error) if !may_pass(&error) => {
-                refusal.get_or_insert((place, error));
+                refusal.get_or_insert((pool, error));
             }
             _ => return Ok(()),
         }
     }
     match refusal {
-        Some((place, error)) => Err(error).with_context(|| format!("launch {place}")),
+        Some((pool, error)) => Err(error).with_context(|| format!("launch {pool}")),
         None => Ok(()),
     }
 }

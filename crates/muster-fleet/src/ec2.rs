@@ -2,6 +2,7 @@
 
 mod calls;
 mod client;
+mod dry_run;
 mod failure;
 mod fleet;
 mod heartbeat;
@@ -9,11 +10,11 @@ mod members;
 mod options;
 mod pools;
 mod record;
-mod rehearsal;
 
 pub use self::calls::Change;
+pub use self::client::aws_domain;
+pub use self::dry_run::{CapacityPool, Ec2DryRun};
 pub use self::failure::Ec2Refusal;
 pub use self::fleet::Ec2Fleet;
 pub use self::heartbeat::{Heartbeat, Phase};
 pub use self::options::{Capacity, Ec2FleetOptions};
-pub use self::rehearsal::{Ec2Rehearsal, Place};

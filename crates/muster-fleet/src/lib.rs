@@ -22,7 +22,8 @@ pub mod simulate;
 pub use activity::{Activity, BUCKET_BOUNDS_S, DurationHistogram, PlanCounts};
 pub use controller::{Controller, run};
 pub use ec2::{
-    Capacity, Change, Ec2Fleet, Ec2FleetOptions, Ec2Refusal, Ec2Rehearsal, Heartbeat, Phase, Place,
+    Capacity, CapacityPool, Change, Ec2DryRun, Ec2Fleet, Ec2FleetOptions, Ec2Refusal, Heartbeat,
+    Phase, aws_domain,
 };
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
 pub use learn::Learned;

@@ -17,8 +17,8 @@ pub const AGREEMENT: f32 = 0.3;
 /// The share of the usual similarity below which a face does not belong.
 const BELONGING: f32 = 0.5;
 
-/// A face's place among the person's, in the order of enrolment.
-pub type Place = usize;
+/// A face's index among the person's, in the order of enrolment.
+pub type FaceIndex = usize;
 
 /// Tells which of one person's faces do not belong with the others.
 ///
@@ -27,7 +27,7 @@ pub type Place = usize;
 /// where the usual is below 0.3 nothing agrees, and no face is better than another. So the majority
 /// decides, and of two faces, or of two against two, all are kept.
 #[must_use]
-pub fn outliers(faces: &[&Embedding]) -> Vec<Place> {
+pub fn outliers(faces: &[&Embedding]) -> Vec<FaceIndex> {
     if faces.len() < FEWEST {
         return Vec::new();
     }
@@ -44,7 +44,7 @@ pub fn outliers(faces: &[&Embedding]) -> Vec<Place> {
 
 /// The median of a face's similarities to the others, of two the greater; `None` without others.
 #[must_use]
-pub fn agreement(faces: &[&Embedding], place: Place) -> Option<f32> {
+pub fn agreement(faces: &[&Embedding], place: FaceIndex) -> Option<f32> {
     let step = faces.len().div_ceil(COMPARED).max(1);
     let others = (0..faces.len()).step_by(step).filter(|n| *n != place);
     let similarities: Vec<f32> = others.map(|n| faces[n].cosine(faces[place])).collect();
@@ -103,7 +103,7 @@ mod tests {
         Embedding::normalise(&values).unwrap()
     }
 
-    fn places(faces: &[Embedding]) -> Vec<Place> {
+    fn places(faces: &[Embedding]) -> Vec<FaceIndex> {
         outliers(&faces.iter().collect::<Vec<_>>())
     }
 

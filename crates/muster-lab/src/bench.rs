@@ -47,7 +47,8 @@ pub struct BenchArgs {
     /// Photographs are cut and resized to this many pixels square
     #[arg(long, default_value_t = 512, value_name = "PIXELS")]
     size: u32,
-    /// Have so many viewers and a scraper look on every other four seconds, and compare the latencies
+    /// Measure what watching costs: this many viewers of /v1/events and a scraper of /metrics, on and off
+    /// for four seconds each; prints the latencies with and without them
     #[arg(long, value_name = "N")]
     observers: Option<usize>,
     /// Print the figures as JSON

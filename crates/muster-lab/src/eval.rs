@@ -19,11 +19,11 @@ pub struct EvalArgs {
 
 #[derive(Debug, Subcommand)]
 enum EvalCommand {
-    /// Same person or not, by the protocol of Labeled Faces in the Wild
+    /// Verification: same person or not, by the protocol of Labeled Faces in the Wild
     Pairs(pairs::PairsArgs),
-    /// Who is it, among everyone enrolled, and is it anybody
+    /// Identification: FNIR and FPIR of searches among enrolled people
     Identify(identify::IdentifyArgs),
-    /// Of planted faults in a gallery, how many are found
+    /// Gallery health: how many planted faults are found
     Health(health::HealthArgs),
 }
 

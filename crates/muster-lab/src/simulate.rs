@@ -1,4 +1,4 @@
-//! `muster simulate`: a trace replayed under Muster's planner, its peers and a clairvoyant.
+//! `muster simulate`: a trace replayed under Muster's planner, other autoscalers and an oracle.
 
 mod arguments;
 mod chart;

@@ -354,7 +354,7 @@ fn outcome(found: StoredJob, name: &str, age: Duration) -> Option<Result<Value, 
         StoredJob::Photograph if age < RETENTION => None,
         StoredJob::Photograph => failure(
             FailureCode::RecognitionFailed,
-            "no worker came to it in the time that a request is kept: send it again",
+            "no worker received this photograph before its request expired: send it again",
         ),
         StoredJob::Nothing => failure(
             FailureCode::InputMissing,

@@ -153,7 +153,7 @@ async fn work_until(
             tokio::select! {
                 () = drain.cancelled() => {}
                 () = instance.interrupted() => {
-                    tracing::warn!("EC2 takes this Spot instance back: what is in hand is finished first");
+                    tracing::warn!("EC2 reclaims this Spot instance: the worker finishes the requests that it has received");
                     drain.cancel();
                 }
             }

@@ -53,7 +53,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Show how well a service's people are told apart, and which of their faces are likely wrong
     Gallery(gallery::GalleryArgs),
-    /// Show how a running service fares
+    /// Show a running service's fleet, backlog and latencies
     Status(status::StatusArgs),
     #[cfg(feature = "lab")]
     /// Measure a service under load, beside the figures of the system it came from
@@ -65,7 +65,7 @@ enum Command {
     /// Measure recognition accuracy
     Eval(eval::EvalArgs),
     #[cfg(feature = "lab")]
-    /// Replay a trace of arrivals under Muster's planner, its peers and a clairvoyant
+    /// Replay a trace of arrivals under Muster's planner, other autoscalers and an oracle that knows every arrival
     Simulate(simulate::SimulateArgs),
     /// Say what this machine and the role on AWS lack, and how to get it
     Doctor(doctor::DoctorArgs),

@@ -8,6 +8,7 @@ use anyhow::Context;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_types::service_config::ServiceConfigKey;
+use muster_fleet::aws_domain;
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -54,7 +55,12 @@ pub fn bucket(config: &SdkConfig, place: &S3Url) -> anyhow::Result<Arc<dyn Objec
     let credentials = config
         .credentials_provider()
         .context("no AWS credentials are configured")?;
-    let endpoint = own_endpoint(config, AwsService::S3)?;
+    let region = config.region().map(AsRef::as_ref).unwrap_or_default();
+    let endpoint = own_endpoint(config, AwsService::S3)?
+        // The builder knows the domain of the commercial regions only.
+        .or_else(|| {
+            (aws_domain(region) != "amazonaws.com").then(|| of_aws(AwsService::S3, region))
+        });
     let plain = endpoint.as_ref().is_some_and(|e| e.starts_with("http://"));
     let client = ClientOptions::new()
         .with_allow_http(plain)
@@ -113,10 +119,16 @@ pub fn endpoint(config: &SdkConfig, service: AwsService) -> anyhow::Result<Strin
         return Ok(own);
     }
     let region = config.region().map(AsRef::as_ref).unwrap_or_default();
-    Ok(format!(
-        "https://{}.{region}.amazonaws.com",
-        service.names().1
-    ))
+    Ok(of_aws(service, region))
+}
+
+/// AWS's own address of a service in a region.
+fn of_aws(service: AwsService, region: &str) -> String {
+    format!(
+        "https://{}.{region}.{}",
+        service.names().1,
+        aws_domain(region)
+    )
 }
 
 /// The server that stands in a service's place, by the rules of AWS's own tools: the one for
@@ -151,4 +163,32 @@ pub async fn region_of(config: &SdkConfig, place: &S3Url) -> Option<String> {
     let answer = client.head(url).send().await.ok()?;
     let region = answer.headers().get("x-amz-bucket-region")?;
     Some(region.to_str().ok()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_is_in_the_domain_of_the_regions_partition() {
+        for (region, s3, sqs) in [
+            (
+                "eu-central-1",
+                "https://s3.eu-central-1.amazonaws.com",
+                "https://sqs.eu-central-1.amazonaws.com",
+            ),
+            (
+                "cn-north-1",
+                "https://s3.cn-north-1.amazonaws.com.cn",
+                "https://sqs.cn-north-1.amazonaws.com.cn",
+            ),
+        ] {
+            let config = SdkConfig::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .region(Region::new(region))
+                .build();
+            assert_eq!(endpoint(&config, AwsService::S3).unwrap(), s3);
+            assert_eq!(endpoint(&config, AwsService::Sqs).unwrap(), sqs);
+        }
+    }
 }

@@ -7,6 +7,8 @@ mod answer;
 mod endpoint;
 mod query;
 
+pub use self::endpoint::aws_domain;
+
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;

@@ -115,7 +115,7 @@ impl Pools {
     }
 
     /// Every pool, in this order.
-    pub fn into_places(self) -> Vec<Pool> {
+    pub fn into_pools(self) -> Vec<Pool> {
         self.pools.into_iter().map(|(pool, _)| pool).collect()
     }
 

@@ -1,4 +1,4 @@
-//! `muster eval health`: of planted faults in a gallery, how many are found.
+//! `muster eval health`: how many planted faults the gallery's health finds.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

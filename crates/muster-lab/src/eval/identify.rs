@@ -1,4 +1,4 @@
-//! `muster eval identify`: who is it, among everyone enrolled, and is it anybody.
+//! `muster eval identify`: FNIR and FPIR of searches among enrolled people.
 
 mod score;
 
@@ -37,14 +37,14 @@ pub struct IdentifyArgs {
     /// Photographs of other people
     #[arg(long, value_name = "DIR", requires = "gallery")]
     strangers: Option<PathBuf>,
-    /// Photographs, one folder a person, to be split: of people with several, half of each one's
-    /// are enrolled and the others looked up; people with one are strangers
+    /// Photographs, one folder a person, to be split: a person with several has half of them enrolled
+    /// and the others looked up; a person with one is a stranger
     #[arg(long, value_name = "DIR", conflicts_with = "gallery")]
     images: Option<PathBuf>,
     /// The seed of that split
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// People enrolled at most; of the others, one photograph each is a stranger's
+    /// Enrol at most this many people; one photograph of each of the others is a stranger's
     #[arg(long, value_name = "N", requires = "images")]
     people: Option<usize>,
     /// Print the figures as JSON

@@ -144,7 +144,7 @@ pub async fn begin(
         .await?
         .ok_or_else(|| {
             ApiError::bad_request(
-                "nobody was ever enrolled: the first face decides, by the setting `profile`",
+                "nobody is enrolled yet, so there is no model to change: set `profile` before the first enrolment",
             )
         })?;
     let mut under_way = false;

@@ -1,4 +1,4 @@
-//! `muster status`: how a running service fares.
+//! `muster status`: a running service's fleet, backlog and latencies.
 
 mod watch;
 

@@ -71,17 +71,9 @@ fn own(config: &SdkConfig) -> Option<String> {
     for_ec2.or(for_all)
 }
 
-/// AWS's own address (EC2's endpoint rules and the partitions in the AWS SDKs).
+/// AWS's own address (EC2's endpoint rules).
 fn of_aws(region: &str, fips: bool, dual_stack: bool) -> String {
-    let (domain, dual_stack_domain) = match region.split('-').next() {
-        Some("cn") => ("amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-        Some("eusc") => ("amazonaws.eu", "api.amazonwebservices.eu"),
-        _ if region.starts_with("us-iso-") => ("c2s.ic.gov", "api.aws.ic.gov"),
-        _ if region.starts_with("us-isob-") => ("sc2s.sgov.gov", "api.aws.scloud"),
-        _ if region.starts_with("eu-isoe-") => ("cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-        _ if region.starts_with("us-isof-") => ("csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-        _ => ("amazonaws.com", "api.aws"),
-    };
+    let (domain, dual_stack_domain) = domains(region);
     let domain = if dual_stack {
         dual_stack_domain
     } else {
@@ -94,6 +86,25 @@ fn of_aws(region: &str, fips: bool, dual_stack: bool) -> String {
         "ec2"
     };
     format!("https://{service}.{region}.{domain}")
+}
+
+/// The domain that AWS's services have in a region's partition: `amazonaws.com` in most.
+pub fn aws_domain(region: &str) -> &'static str {
+    domains(region).0
+}
+
+/// The domain of a region's partition, and that of its dual-stack endpoints (the partitions in the AWS
+/// SDKs).
+fn domains(region: &str) -> (&'static str, &'static str) {
+    match region.split('-').next() {
+        Some("cn") => ("amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+        Some("eusc") => ("amazonaws.eu", "api.amazonwebservices.eu"),
+        _ if region.starts_with("us-iso-") => ("c2s.ic.gov", "api.aws.ic.gov"),
+        _ if region.starts_with("us-isob-") => ("sc2s.sgov.gov", "api.aws.scloud"),
+        _ if region.starts_with("eu-isoe-") => ("cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+        _ if region.starts_with("us-isof-") => ("csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+        _ => ("amazonaws.com", "api.aws"),
+    }
 }
 
 #[cfg(test)]

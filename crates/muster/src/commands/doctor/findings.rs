@@ -40,7 +40,9 @@ impl Outcome {
             detail: format!("{what}: {}", ErrorChain(error)),
             remedy: match trouble {
                 Some(trouble) => trouble.remedy(),
-                None => "this is no error that Muster knows; docs/AWS.md may",
+                None => {
+                    "Muster does not know this error: docs/AWS.md lists what a deployment needs"
+                }
             }
             .to_owned(),
             trouble,

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use muster_fleet::{Change, Ec2Rehearsal, FleetError};
+use muster_fleet::{Change, Ec2DryRun, FleetError};
 
 use super::context::Context;
 use super::findings::Outcome;
@@ -20,7 +20,7 @@ const CHANGES: [(Change, &str); 4] = [
 /// The deployment's instances, and what may be done with one of them: a permission that asks for
 /// the deployment's tag can be tried on nothing else.
 pub(super) async fn there(context: &Context<'_>) -> (Outcome, Outcome) {
-    let ec2 = rehearsal(context);
+    let ec2 = dry_run(context);
     let mut permissions = Permissions::default();
     let listed = ec2.instances().await;
     let may_list = grants(
@@ -70,18 +70,18 @@ pub(super) async fn launch(context: &Context<'_>) -> Outcome {
         );
     }
     let version = &settings.launch_template_version;
-    let ec2 = rehearsal(context);
-    let mut places = Vec::new();
-    for place in ec2.places() {
-        if let Err(error) = ec2.launch(&place).await {
-            let what = format!("{place} from launch template {template} ({version})");
+    let ec2 = dry_run(context);
+    let mut pools = Vec::new();
+    for pool in ec2.pools() {
+        if let Err(error) = ec2.launch(&pool).await {
+            let what = format!("{pool} from launch template {template} ({version})");
             return refused(context, &what, &error);
         }
-        places.push(place.to_string());
+        pools.push(pool.to_string());
     }
     Outcome::Passed(format!(
         "would launch from {template} ({version}): {}",
-        places.join(", ")
+        pools.join(", ")
     ))
 }
 
@@ -121,8 +121,8 @@ fn denied(context: &Context<'_>, said: &str) -> Vec<&'static Grant> {
     )
 }
 
-fn rehearsal(context: &Context<'_>) -> Ec2Rehearsal {
-    Ec2Rehearsal::new(
+fn dry_run(context: &Context<'_>) -> Ec2DryRun {
+    Ec2DryRun::new(
         context.config,
         muster_controller::ec2_options(&context.settings.fleet),
     )

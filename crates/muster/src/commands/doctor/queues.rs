@@ -185,7 +185,7 @@ pub(super) async fn replies(context: &Context<'_>, sqs: &SqsQueues) -> Outcome {
     match tried.await {
         Err(outcome) => outcome,
         Ok(()) if context.iam_roles == [IamRole::Worker] => Outcome::Skipped(
-            "a worker knows reply queues from requests alone: sqs:SendMessage to them is not tried"
+            "sqs:SendMessage to reply queues is not tried: requests name them, and there is no request here"
                 .to_owned(),
         ),
         Ok(()) => {

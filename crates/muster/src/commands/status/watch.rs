@@ -1,4 +1,4 @@
-//! `muster status --watch`: how a running service fares, live in a terminal.
+//! `muster status --watch`: fleet, backlog and latencies, live in a terminal.
 
 mod frame;
 mod last_minute;

@@ -42,10 +42,7 @@ async fn an_interrupted_worker_drains_and_another_takes_its_place() {
     })
     .await;
     let console = installation.hypervisor.console(&first);
-    assert!(
-        console.contains("takes this Spot instance back"),
-        "{console}"
-    );
+    assert!(console.contains("reclaims this Spot instance"), "{console}");
     until("the interrupted one has drained", async || {
         !installation.hypervisor.alive().contains(&first)
     })

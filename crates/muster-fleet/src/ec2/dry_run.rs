@@ -1,5 +1,4 @@
-//! What a controller would do on EC2, tried without doing it: every call that changes something is
-//! a dry run, which EC2 answers by whether it would have been allowed.
+//! Dry runs of what a controller does on EC2: it answers whether each would have been allowed.
 
 use std::fmt;
 
@@ -14,9 +13,9 @@ use crate::fleet::{FleetError, InstanceId};
 
 /// Where an instance would be launched: a type, a subnet and a market.
 #[derive(Clone, Debug)]
-pub struct Place(Pool);
+pub struct CapacityPool(Pool);
 
-impl fmt::Display for Place {
+impl fmt::Display for CapacityPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -24,12 +23,12 @@ impl fmt::Display for Place {
 
 /// The calls of an [`Ec2Fleet`](super::fleet::Ec2Fleet), without their effects.
 #[derive(Debug)]
-pub struct Ec2Rehearsal {
+pub struct Ec2DryRun {
     calls: Calls,
     options: Ec2FleetOptions,
 }
 
-impl Ec2Rehearsal {
+impl Ec2DryRun {
     /// Timeouts and retries are set here, whatever `config` says.
     pub fn new(config: &SdkConfig, options: Ec2FleetOptions) -> Self {
         Self {
@@ -51,14 +50,14 @@ impl Ec2Rehearsal {
     /// Every subnet once and every type once, in the first of the markets: EC2 lets an account make
     /// five such calls at once, and then two in a second ("Request throttling for the Amazon EC2
     /// API").
-    pub fn places(&self) -> Vec<Place> {
+    pub fn pools(&self) -> Vec<CapacityPool> {
         let Ec2FleetOptions {
             capacity,
             instance_types,
             subnets,
             ..
         } = &self.options;
-        let all = Pools::new(*capacity, instance_types, subnets).into_places();
+        let all = Pools::new(*capacity, instance_types, subnets).into_pools();
         let Some(first) = all.first().cloned() else {
             return Vec::new();
         };
@@ -67,7 +66,7 @@ impl Ec2Rehearsal {
                 pool.spot == first.spot
                     && (pool.subnet == first.subnet || pool.instance_type == first.instance_type)
             })
-            .map(Place)
+            .map(CapacityPool)
             .collect()
     }
 
@@ -75,11 +74,11 @@ impl Ec2Rehearsal {
     ///
     /// # Errors
     /// Names the launch template or the subnet that does not exist, or says what else EC2 said.
-    pub async fn launch(&self, place: &Place) -> Result<(), FleetError> {
-        let launch = Launch::new(&self.options, vec![0], place.0.clone());
+    pub async fn launch(&self, pool: &CapacityPool) -> Result<(), FleetError> {
+        let launch = Launch::new(&self.options, vec![0], pool.0.clone());
         match self.calls.may_run(&launch).await {
             Err(failure) if failure.refusal != Refusal::Capacity => {
-                Err(self.error(failure, "launch an instance", place.0.subnet.as_deref()))
+                Err(self.error(failure, "launch an instance", pool.0.subnet.as_deref()))
             }
             _ => Ok(()),
         }
@@ -109,7 +108,7 @@ mod tests {
     use crate::ec2::options::Capacity;
 
     #[tokio::test]
-    async fn every_type_and_every_subnet_is_a_place_once() {
+    async fn every_type_and_every_subnet_is_tried_once() {
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .build();
@@ -126,10 +125,10 @@ mod tests {
             boot_timeout: Duration::from_secs(300),
             max_instances: 15,
         };
-        let places = Ec2Rehearsal::new(&config, options).places();
-        let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+        let pools = Ec2DryRun::new(&config, options).pools();
+        let pools: Vec<String> = pools.iter().map(ToString::to_string).collect();
         assert_eq!(
-            places,
+            pools,
             [
                 "Spot c7i.large in subnet-1",
                 "Spot c7i.large in subnet-2",
