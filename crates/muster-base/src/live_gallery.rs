@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use muster_gallery::{Change, Gallery, GalleryError, GalleryStore};
+use muster_gallery::{Change, Gallery, GalleryError, GalleryStore, WriteError, Written};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -99,30 +99,28 @@ impl LiveGallery {
         self.newest(Gallery::clone).await
     }
 
-    /// Makes a change durable, as [`GalleryStore::append`] does. Others look and change meanwhile,
-    /// where what was changed has to be written into segments.
+    /// Makes a change durable, and compacts where that is due. Others look and change meanwhile.
     ///
     /// # Errors
-    /// [`GalleryError`]; what of the change was made durable by then, [`Self::follow`] completes.
+    /// [`WriteError`]; what of the change was made durable by then, [`Self::follow`] completes.
     pub async fn append<E>(
         &self,
         decide: impl FnMut(&Gallery) -> Result<Change, E>,
-    ) -> Result<Result<(), E>, GalleryError> {
-        match self.write(decide).await? {
-            Ok(true) => Ok(Ok(self.compact().await?)),
-            Ok(false) => Ok(Ok(())),
-            Err(refusal) => Ok(Err(refusal)),
+    ) -> Result<(), WriteError<E>> {
+        if self.write(decide).await? == Written::CompactionDue {
+            self.compact().await?;
         }
+        Ok(())
     }
 
     /// Makes a change durable without writing segments, and says whether [`Self::compact`] is due.
     ///
     /// # Errors
-    /// [`GalleryError`].
+    /// [`WriteError`].
     pub async fn write<E>(
         &self,
         mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
-    ) -> Result<Result<bool, E>, GalleryError> {
+    ) -> Result<Written, WriteError<E>> {
         let mut copy = self.copy.lock().await;
         let Held { gallery, due, .. } = &mut *copy;
         let before = *due;
@@ -132,11 +130,11 @@ impl LiveGallery {
             *due = Some(gallery.version() + 1);
             Ok(change)
         };
-        let written = self.store.write(gallery, decide).await?;
-        if !matches!(written, Ok(true)) {
+        let written = self.store.write(gallery, decide).await;
+        if let Ok(Written::Settled) | Err(WriteError::Refused(_)) = written {
             copy.due = before;
         }
-        Ok(written)
+        written
     }
 
     /// Takes over the newest segments and releases those that were deleted.
@@ -218,7 +216,7 @@ mod tests {
         let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
         let append = async |change: Change| {
             let appended = asked.append(|_| Ok::<_, ()>(change.clone()));
-            appended.await.unwrap().unwrap();
+            appended.await.unwrap();
         };
         append(Change::Put(anna.clone())).await;
         asked.compact().await.unwrap();
@@ -249,10 +247,11 @@ mod tests {
         let live = LiveGallery::load(store).await.unwrap();
         let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
         let put = |_: &Gallery| Ok::<_, ()>(Change::Put(anna.clone()));
-        assert_eq!(live.write(put).await.unwrap(), Ok(false));
+        assert_eq!(live.write(put).await.unwrap(), Written::Settled);
         assert_eq!(live.copy.lock().await.due, None);
         let refuse = |_: &Gallery| Err(());
-        assert_eq!(live.write(refuse).await.unwrap(), Err(()));
+        let refused = live.write(refuse).await;
+        assert!(matches!(refused, Err(WriteError::Refused(()))));
         assert_eq!(live.copy.lock().await.due, None);
         let decided = tokio::sync::Notify::new();
         let remove = |_: &Gallery| {
@@ -275,7 +274,7 @@ mod tests {
         let live = LiveGallery::load(store).await.unwrap();
         let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
         let put = |_: &Gallery| Ok::<_, ()>(Change::Put(anna.clone()));
-        live.append(put).await.unwrap().unwrap();
+        live.append(put).await.unwrap();
         live.compact().await.unwrap();
         let segments = folder.path().join("gallery-segments");
         let kept = || {

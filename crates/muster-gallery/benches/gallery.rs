@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use muster_gallery::calibration::Cutoff;
 use muster_gallery::{
-    Change, Embeddings, EnrolledFace, Gallery, GalleryStore, Person, SegmentCache,
+    Change, Embeddings, EnrolledFace, Gallery, GalleryStore, Person, SegmentCache, Written,
 };
 use muster_jobs::{Embedding, ShippedCalibration};
 use object_store::local::LocalFileSystem;
@@ -304,7 +304,7 @@ async fn search(folder: &Path, options: &Options) -> Searched {
         visible.push(millis(begun.elapsed()));
         assert_eq!(nearest[0].person.id, id, "what was inserted is found");
         last = Some(id);
-        if written.expect("change the gallery") == Ok(true) {
+        if written.expect("change the gallery") == Written::CompactionDue {
             let begun = Instant::now();
             store.compact(&writer).await.expect("compact the gallery");
             compactions.push(millis(begun.elapsed()));
@@ -354,11 +354,11 @@ async fn search(folder: &Path, options: &Options) -> Searched {
 }
 
 async fn append(store: &GalleryStore, gallery: &mut Gallery, change: Change) {
-    let appended = store.append(gallery, |_| Ok::<_, ()>(change.clone()));
-    appended
-        .await
-        .expect("change the gallery")
-        .expect("nothing refuses");
+    let written = store.write(gallery, |_| Ok::<_, ()>(change.clone())).await;
+    if written.expect("change the gallery") == Written::CompactionDue {
+        store.compact(gallery).await.expect("compact the gallery");
+        store.sync(gallery).await.expect("read the gallery");
+    }
 }
 
 fn bytes(folder: &Path) -> u64 {

@@ -22,7 +22,7 @@ pub mod template;
 pub use cache::SegmentCache;
 pub use gallery::{Gallery, Neighbour};
 pub use judge::{Judge, JudgeOptions};
-pub use log::{GalleryError, GalleryStore};
+pub use log::{GalleryError, GalleryStore, WriteError, Written};
 pub use person::{
     Change, Denial, DenialId, Embeddings, EnrolledFace, FaceId, Person, PersonId, Source,
 };

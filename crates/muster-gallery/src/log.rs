@@ -41,11 +41,22 @@ use crate::live_segment::LiveSegment;
 use crate::person::Change;
 use crate::segment::Segment;
 
-pub use self::error::GalleryError;
+pub use self::error::{GalleryError, WriteError};
 
 /// Those who changed are written into segments after this many changes, which bounds what a reader
 /// lists and replays.
 const CHANGES_PER_MANIFEST: u64 = 64;
+
+/// A change that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Written {
+    /// Nothing else is to be done.
+    Settled,
+    /// Something is to be forgotten, or has to be written into segments: see
+    /// [`GalleryStore::compact`].
+    CompactionDue,
+}
 
 /// The durable gallery. Cheap to clone; any number of processes may use one at the same time.
 #[derive(Clone)]
@@ -252,58 +263,35 @@ impl GalleryStore {
         removed.map_err(|source| failed(cache, source))
     }
 
-    /// Makes one change durable and applies it to `gallery`.
+    /// Makes one change durable and applies it to `gallery`, and says whether
+    /// [`GalleryStore::compact`] is due.
     ///
     /// `decide` sees the gallery at its newest version and returns the change, or refuses; it is
-    /// called again when another writer came first. When this returns `Ok(Ok(_))`, every later
-    /// [`GalleryStore::sync`] of any process sees the change. Where something is to be forgotten,
-    /// it is gone from the store by then.
+    /// called again when another writer came first. When this returns `Ok`, every later
+    /// [`GalleryStore::sync`] of any process sees the change.
     ///
     /// # Errors
-    /// [`GalleryError`]; after [`GalleryError::Store`] the change may or may not have happened.
-    pub async fn append<E>(
-        &self,
-        gallery: &mut Gallery,
-        decide: impl FnMut(&Gallery) -> Result<Change, E>,
-    ) -> Result<Result<(), E>, GalleryError> {
-        match self.write(gallery, decide).await? {
-            Ok(due) => {
-                if due {
-                    self.compact(gallery).await?;
-                    self.sync(gallery).await?;
-                }
-                Ok(Ok(()))
-            }
-            Err(refusal) => Ok(Err(refusal)),
-        }
-    }
-
-    /// Like [`GalleryStore::append`], but leaves the compaction to the caller, where the answer is
-    /// that it is due.
-    ///
-    /// # Errors
-    /// As [`GalleryStore::append`].
+    /// [`WriteError`].
     pub async fn write<E>(
         &self,
         gallery: &mut Gallery,
         mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
-    ) -> Result<Result<bool, E>, GalleryError> {
+    ) -> Result<Written, WriteError<E>> {
         for attempt in 0..MAX_ATTEMPTS {
             self.sync(gallery).await?;
-            let change = match decide(gallery) {
-                Ok(change) => change,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
+            let change = decide(gallery).map_err(WriteError::Refused)?;
             let version = gallery.version() + 1;
             if self.objects.create_change(version, &change).await? {
                 let at_once = gallery.must_erase(&change) || matches!(change, Change::UseModel(_));
                 gallery.apply(version, change);
-                let due = at_once || version.is_multiple_of(CHANGES_PER_MANIFEST);
-                return Ok(Ok(due));
+                if at_once || version.is_multiple_of(CHANGES_PER_MANIFEST) {
+                    return Ok(Written::CompactionDue);
+                }
+                return Ok(Written::Settled);
             }
             back_off(attempt).await;
         }
-        Err(GalleryError::Contended)
+        Err(GalleryError::Contended.into())
     }
 
     /// Writes what changed into segments and deletes everything that they make superfluous. The

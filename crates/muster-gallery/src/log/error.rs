@@ -1,4 +1,4 @@
-//! Why a gallery could not be read or changed.
+//! Why a gallery could not be read or changed, or was not.
 
 use super::envelope::FORMAT;
 use crate::segment::SegmentError;
@@ -52,4 +52,20 @@ pub enum GalleryError {
     /// Other writers were faster each time.
     #[error("the gallery kept changing while it was being read or written: try again")]
     Contended,
+}
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub enum WriteError<E> {
+    /// Whoever decides on the change refused it; nothing was written.
+    Refused(E),
+    /// The gallery could not be read or changed; after [`GalleryError::Store`] the change may have
+    /// been made or not.
+    Failed(GalleryError),
+}
+
+impl<E> From<GalleryError> for WriteError<E> {
+    fn from(error: GalleryError) -> Self {
+        Self::Failed(error)
+    }
 }

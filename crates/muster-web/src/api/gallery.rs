@@ -1,7 +1,7 @@
 //! Reads and changes of the gallery, whose failures are the API's errors.
 
 use muster_base::live_gallery::LiveGallery;
-use muster_gallery::{Change, Gallery};
+use muster_gallery::{Change, Gallery, WriteError};
 
 use crate::api::problem::ApiError;
 
@@ -27,10 +27,10 @@ pub async fn change(
     gallery: &LiveGallery,
     decide: impl FnMut(&Gallery) -> Result<Change, ApiError>,
 ) -> Result<(), ApiError> {
-    gallery
-        .append(decide)
-        .await
-        .map_err(|error| ApiError::internal("the gallery could not be changed", &error))?
+    gallery.append(decide).await.map_err(|error| match error {
+        WriteError::Refused(refusal) => refusal,
+        WriteError::Failed(error) => ApiError::internal("the gallery could not be changed", &error),
+    })
 }
 
 /// Runs a long computation on a blocking thread.

@@ -20,7 +20,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use muster_api::gallery::{ChangeView, Forgotten, ModelView, NextModel, NotEmbedded};
-use muster_gallery::{Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source};
+use muster_gallery::{
+    Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source, WriteError,
+};
 use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::Notify;
@@ -458,8 +460,10 @@ async fn embed(
             Err(())
         }
     });
-    let _ = appended.await.map_err(gallery_failed)?;
-    Ok(true)
+    match appended.await {
+        Ok(()) | Err(WriteError::Refused(())) => Ok(true),
+        Err(WriteError::Failed(error)) => Err(gallery_failed(error)),
+    }
 }
 
 /// The result of embedding a kept photograph again.
@@ -521,7 +525,15 @@ async fn embed_source(
     }
 }
 
-/// Changes the gallery's model if no face is left; tells whether it did.
+/// Why the gallery's model is not changed now.
+enum NotFinished {
+    /// Another replica changed it.
+    ByAnother,
+    /// Faces are left without an embedding.
+    FacesLeft,
+}
+
+/// Changes the gallery's model if no face is left; tells whether it is changed.
 async fn finish(
     changes: &ModelChanges,
     begun: &Begun,
@@ -529,20 +541,20 @@ async fn finish(
 ) -> Result<bool, ApiError> {
     let appended = changes.gallery.append(|gallery| {
         if gallery.model() == Some(&begun.to) {
-            return Err(true);
+            return Err(NotFinished::ByAnother);
         }
         let (embedded, left) = counted(gallery, &begun.to, |id| without.contains(id));
         // A gallery of which most would be lost is no gallery.
         if left > 0 || embedded < without.len() {
-            return Err(false);
+            return Err(NotFinished::FacesLeft);
         }
         Ok(Change::UseModel(begun.to.clone()))
     });
-    match appended.await.map_err(gallery_failed)? {
+    match appended.await {
         Ok(()) => tracing::info!(model = begun.to, "the gallery is matched by another model"),
-        // Another replica did.
-        Err(true) => {}
-        Err(false) => return Ok(false),
+        Err(WriteError::Refused(NotFinished::ByAnother)) => {}
+        Err(WriteError::Refused(NotFinished::FacesLeft)) => return Ok(false),
+        Err(WriteError::Failed(error)) => return Err(gallery_failed(error)),
     }
     end(changes, Some(begun)).await?;
     Ok(true)

@@ -124,7 +124,6 @@ mod tests {
         gallery
             .append(|_| Ok::<_, ()>(Change::Put(person.clone())))
             .await
-            .unwrap()
             .unwrap();
         let enrolled = InMemory::new();
         let kept = Backend::kept(Source::Face(face.id));

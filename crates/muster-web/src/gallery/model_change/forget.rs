@@ -1,6 +1,6 @@
 //! The deletion of a former model's embeddings.
 
-use muster_gallery::{Change, Embeddings, GalleryError, Person};
+use muster_gallery::{Change, Embeddings, GalleryError, Person, WriteError};
 
 use muster_base::live_gallery::LiveGallery;
 
@@ -35,10 +35,11 @@ pub async fn everywhere(gallery: &LiveGallery, model: &str) -> Result<Option<usi
                 }
                 Ok(Change::Put(person))
             });
-            match written.await? {
+            match written.await {
                 Ok(_) => people += 1,
-                Err(Unchanged::Gone) => {}
-                Err(Unchanged::InUse) => return Ok(None),
+                Err(WriteError::Refused(Unchanged::Gone)) => {}
+                Err(WriteError::Refused(Unchanged::InUse)) => return Ok(None),
+                Err(WriteError::Failed(error)) => return Err(error),
             }
         }
         // At the end also for a call that was cut off before this.
@@ -100,7 +101,7 @@ mod tests {
 
     async fn write(live: &LiveGallery, person: &Person) {
         let written = live.write(|_| Ok::<_, ()>(Change::Put(person.clone())));
-        written.await.unwrap().unwrap();
+        let _due = written.await.unwrap();
     }
 
     async fn any_object_names(objects: &InMemory, model: &str) -> bool {
