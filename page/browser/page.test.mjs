@@ -132,7 +132,7 @@ async function examine(where) {
 
 step("the page comes from the binary, small, soon, and with a strict policy", async () => {
   const begun = performance.now();
-  const answer = await page.goto(service.url);
+  const answer = await page.goto(service.link);
   await heading("Who is in the photograph?").waitFor();
   const took = performance.now() - begun;
   const headers = answer.headers();
@@ -143,6 +143,7 @@ step("the page comes from the binary, small, soon, and with a strict policy", as
   );
   console.log(`first load: ${(loaded / 1000).toFixed(1)} KB in ${took.toFixed(0)} ms`);
   assert.ok(loaded > 10_000 && loaded < 200_000, `${loaded} bytes`);
+  assert.equal(page.url(), `${service.url}/`, "the token is in the address no more");
   const again = await fetch(service.url, { headers: { "if-none-match": headers.etag } });
   assert.equal(again.status, 304);
   await page.getByRole("button", { name: OBAMA }).first().waitFor();
@@ -239,7 +240,8 @@ step("people are added, searched, renamed, given more photographs, and merged", 
 step("doubtful enrolments are pointed out, in the list and at the photograph", async () => {
   // Biden's photograph among Obama's, and Biden once more under another name.
   const call = async (path, method, form) => {
-    const answer = await fetch(`${service.url}${path}`, { method, body: form });
+    const headers = { authorization: `Bearer ${service.token}` };
+    const answer = await fetch(`${service.url}${path}`, { method, body: form, headers });
     assert.ok(answer.ok, await answer.clone().text());
     return answer.json();
   };
@@ -323,6 +325,7 @@ step("a burst takes the fleet from nothing to several workers and back", async (
   // A page that is opened now sees the burst too.
   const other = await context.newPage();
   watch(other);
+  await other.goto(service.link);
   await other.goto(`${service.url}/#/fleet`);
   await other.getByText("No workers, nothing to do.").waitFor();
   assert.ok((await other.locator(".reasons li").count()) > 2);
@@ -360,6 +363,22 @@ step("a key is asked for where one is wanted, sent with everything, and kept by 
   } finally {
     assert.equal(await guarded.stop(), 0);
   }
+});
+
+step("without the local token it recognises and asks for a key; a link with it opens the rest", async () => {
+  const other = await context.newPage();
+  await other.goto(service.url);
+  await other.getByLabel("Photographs", { exact: true }).setInputFiles(file(BIDEN));
+  await other.locator("#face-0").waitFor();
+  await other.getByRole("navigation", { name: "Views" }).getByRole("link", { name: "People" }).click();
+  const asks = other.getByRole("dialog", { name: "This Muster wants an API key" });
+  await asks.waitFor();
+  await other.goto(`${service.url}/#token=${service.token}`);
+  await other.getByRole("navigation", { name: "Views" }).getByRole("link", { name: "People" }).click();
+  await other.getByText("1 person is enrolled").waitFor();
+  assert.ok(!(await asks.isVisible()));
+  assert.ok(!other.url().includes(service.token));
+  await other.close();
 });
 
 step("the keyboard reaches everything, and the theme is kept", async () => {

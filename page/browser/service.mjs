@@ -1,6 +1,6 @@
 // A real Muster in processes of its own, and a real browser in front of it.
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -66,8 +66,13 @@ export async function start(toml) {
     if (ready?.ok) break;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+  const file = join(data, "local-token");
+  const token = existsSync(file) ? readFileSync(file, "utf8").trim() : undefined;
   return {
     url,
+    /** What opens it to whoever runs it, where there is such a token, and the link that brings it to the page. */
+    token,
+    link: `${url}/#token=${token}`,
     config,
     data,
     pid: child.pid,

@@ -27,11 +27,11 @@ export class Refusal extends Error {
 }
 
 const KEY = "muster.key";
-let listener: (() => void) | undefined;
+let listener: ((needed: boolean) => void) | undefined;
 let asked: { answer: Promise<boolean>; settle: (given: boolean) => void } | undefined;
 
-/** Calls `listen` when a key is needed; it then calls `giveKey` or `keepKey`. */
-export function whenKeyIsNeeded(listen: () => void): void {
+/** Tells `listen` when a key is needed, whereupon it calls `giveKey` or `keepKey`, and when it is no more. */
+export function whenKeyIsNeeded(listen: (needed: boolean) => void): void {
   listener = listen;
 }
 
@@ -43,6 +43,15 @@ export function giveKey(key: string): void {
   sessionStorage.setItem(KEY, key);
   asked?.settle(true);
   asked = undefined;
+  listener?.(false);
+}
+
+/** Takes the local token that a link to the page carries as `#token=…`, and leaves it in no address and no history. */
+export function takeToken(): void {
+  const token = /^#token=(\w+)$/.exec(location.hash)?.[1];
+  if (!token) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  giveKey(token);
 }
 
 /** Goes on without a key, so that what was asked fails. */
@@ -58,7 +67,7 @@ function askForKey(): Promise<boolean> {
       settle = resolve;
     });
     asked = { answer, settle };
-    listener?.();
+    listener?.(true);
   }
   return asked.answer;
 }

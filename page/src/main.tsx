@@ -8,7 +8,7 @@ import "./fleet/style.css";
 import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { giveKey, keepKey, whenKeyIsNeeded } from "./api";
+import { giveKey, keepKey, takeToken, whenKeyIsNeeded } from "./api";
 import { Dialog } from "./dialog";
 import { Fleet } from "./fleet/view";
 import { People } from "./people/view";
@@ -31,6 +31,7 @@ function Page() {
   const main = useRef<HTMLElement>(null);
   useEffect(() => {
     const moved = () => {
+      takeToken();
       setParts(route());
       main.current?.focus({ preventScroll: true });
       scrollTo(0, 0);
@@ -120,7 +121,7 @@ function ThemeSwitch() {
 function KeyWanted() {
   const [wanted, setWanted] = useState(false);
   const [key, setKey] = useState("");
-  useEffect(() => whenKeyIsNeeded(() => setWanted(true)), []);
+  useEffect(() => whenKeyIsNeeded(setWanted), []);
   if (!wanted) return null;
   const close = () => {
     setWanted(false);
@@ -133,13 +134,13 @@ function KeyWanted() {
         onSubmit={(event) => {
           event.preventDefault();
           giveKey(key.trim());
-          setWanted(false);
           setKey("");
         }}
       >
         <p>
-          Its operator makes one with <code>muster keys create</code>. It is kept until this tab is closed, and sent to
-          this server only.
+          Its operator makes one with <code>muster keys create</code>. If it runs on this machine, what{" "}
+          <code>muster token</code> prints opens it too. It is kept until this tab is closed, and sent to this server
+          only.
         </p>
         <label class="field">
           API key
@@ -159,5 +160,6 @@ function KeyWanted() {
 }
 
 applyTheme();
+takeToken();
 const page = document.getElementById("page");
 if (page) render(<Page />, page);

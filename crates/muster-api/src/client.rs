@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
+use muster_base::local_token;
 use muster_jobs::Recognition;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -64,22 +65,32 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the service at `url`.
+    /// A client of the service at `url`. Without a key it sends the local token of a service that this
+    /// account runs on this machine, and to that service only.
     ///
     /// # Errors
-    /// When the address is not a URL, or the key no key.
+    /// When the address is not a URL, the key no key, or the token can not be read.
     pub fn new(url: &str, api_key: Option<&str>) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        reqwest::Url::parse(&url)
+        let parsed = reqwest::Url::parse(&url)
             .with_context(|| format!("{url} is not a URL: write it as http://HOST:PORT"))?;
+        let own = match api_key {
+            Some(_) => None,
+            None => local_token::find(&parsed)?,
+        };
+        let mut http = reqwest::Client::builder();
+        if let (Some(own), Some(host)) = (&own, parsed.host_str()) {
+            // `localhost` may lead to what another account runs, and a proxy anywhere.
+            http = http.no_proxy().resolve(host, own.address);
+        }
         let mut headers = HeaderMap::new();
-        if let Some(key) = api_key {
+        if let Some(key) = api_key.or(own.as_ref().map(|own| &*own.token)) {
             let mut bearer = HeaderValue::from_str(&format!("Bearer {key}"))
                 .context("the API key has characters that no key has: copy it again")?;
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
-        let http = reqwest::Client::builder()
+        let http = http
             .default_headers(headers)
             .timeout(TIMEOUT)
             .tcp_nodelay(true)

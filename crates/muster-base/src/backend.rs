@@ -1,6 +1,6 @@
 //! The stores and the queues that a role works on, opened from the settings.
 
-mod data_folder;
+pub mod data_folder;
 mod queues;
 mod stores;
 

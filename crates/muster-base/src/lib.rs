@@ -11,6 +11,7 @@ pub mod cpu;
 mod error_chain;
 pub mod fleet_status;
 pub mod live_gallery;
+pub mod local_token;
 pub mod logging;
 pub mod settings;
 pub mod signals;

@@ -33,13 +33,20 @@ pub use places::{AwsSettings, S3Url};
 pub use queues::{QueueKind, QueueSettings};
 pub use storage::StorageSettings;
 pub use traces::TraceSettings;
-pub use web::WebSettings;
+pub use web::{KeyRule, WebSettings};
 pub use worker::WorkerSettings;
 
 /// The file read where none is named.
 pub const DEFAULT_FILE: &str = "muster.toml";
 /// `MUSTER_*` variables that belong to the command line or the build, not to the settings.
-const NOT_SETTINGS: &[&str] = &["api_key", "config", "log", "moto", "schemathesis"];
+const NOT_SETTINGS: &[&str] = &[
+    "api_key",
+    "config",
+    "log",
+    "moto",
+    "proxies",
+    "schemathesis",
+];
 
 /// Defines [`Settings`] with a member for each concern, all of whose keys stand at the top of the file.
 macro_rules! settings {

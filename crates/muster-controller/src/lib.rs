@@ -8,5 +8,6 @@ mod reports;
 mod role;
 
 pub use ec2::ec2_options;
+pub use local::Claim;
 pub use replicas::OwnWeb;
 pub use role::run;

@@ -1,13 +1,14 @@
 //! A fleet of processes on this machine, with one controller a data folder.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use muster_base::backend::Backend;
+use muster_base::backend::{Backend, data_folder};
 use muster_base::fleet_status;
-use muster_base::settings::Settings;
+use muster_base::settings::{FleetKind, Settings};
 use muster_fleet::{FleetReport, LocalFleet, LocalFleetOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -15,10 +16,41 @@ use super::control::control;
 use super::replicas::{OwnWeb, ReplicaTotals};
 use super::reports::ReportHandlers;
 
-/// Controls the workers of this data folder until `shutdown`, and drains them then.
+/// The right to control the workers of a data folder: two controllers on one would each launch a
+/// fleet. Given up when it is dropped, and when the process ends.
+pub struct Claim {
+    _lock: File,
+}
+
+impl Claim {
+    /// Claims the settings' data folder, where the workers are on this machine.
+    ///
+    /// # Errors
+    /// When another controller has it, or its lock can not be opened.
+    pub fn take(settings: &Settings) -> anyhow::Result<Option<Self>> {
+        if settings.fleet.kind == FleetKind::Ec2 {
+            return Ok(None);
+        }
+        let data_dir = &settings.storage.data_dir;
+        data_folder::prepare(data_dir, None)?;
+        let file = data_dir.join("controller.lock");
+        let lock = data_folder::open_file(&file)
+            .with_context(|| format!("open {}, which must be no link", file.display()))?;
+        lock.try_lock().with_context(|| {
+            format!(
+                "another Muster runs on {}: stop it, or choose another folder with --data",
+                data_dir.display()
+            )
+        })?;
+        Ok(Some(Self { _lock: lock }))
+    }
+}
+
+/// Controls the workers of the data folder, which its caller has claimed, until `shutdown`, and drains
+/// them then.
 ///
 /// # Errors
-/// When another controller runs on the data folder, or the store fails.
+/// When the store fails.
 pub async fn control_until(
     settings: &Settings,
     config: Option<PathBuf>,
@@ -26,22 +58,6 @@ pub async fn control_until(
     own: Option<OwnWeb>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Held until the end: two controllers on one data folder would each launch a fleet.
-    std::fs::create_dir_all(&settings.storage.data_dir).with_context(|| {
-        format!(
-            "make the data folder {}",
-            settings.storage.data_dir.display()
-        )
-    })?;
-    let lock_file = settings.storage.data_dir.join("controller.lock");
-    let lock = std::fs::File::create(&lock_file)
-        .with_context(|| format!("make {}", lock_file.display()))?;
-    lock.try_lock().with_context(|| {
-        format!(
-            "another Muster runs on {}: stop it, or choose another folder with --data",
-            settings.storage.data_dir.display()
-        )
-    })?;
     let fleet = Arc::new(LocalFleet::new(LocalFleetOptions {
         program: std::env::current_exe().context("find muster's own program")?,
         args: worker_args(settings, config),

@@ -8,6 +8,7 @@ use muster_base::backend::{Backend, Role};
 use muster_base::settings::{FleetKind, Settings};
 use tokio_util::sync::CancellationToken;
 
+use super::local::Claim;
 use super::replicas::OwnWeb;
 use super::{ec2, local};
 
@@ -15,19 +16,25 @@ use super::{ec2, local};
 ///
 /// Workers on this machine are drained then. Instances on EC2 stay: the next controller finds them.
 ///
-/// `config` is handed to local workers, so that they resolve the same settings; `own` is the web
-/// tier of this process, if there is one.
+/// `config` is handed to local workers, so that they resolve the same settings; `claim` is on the
+/// settings' data folder; `own` is the web tier of this process, if there is one.
 ///
 /// # Errors
-/// When a store, a queue or EC2 can not be used, or another controller runs on the data folder.
+/// When a store, a queue or EC2 can not be used.
 pub fn run(
     settings: Settings,
     config: Option<PathBuf>,
+    claim: Option<Claim>,
     own: Option<OwnWeb>,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     // Boxed here, so that all of the role is compiled with this crate and not with its caller.
-    control_until(settings, config, own, shutdown).boxed()
+    async move {
+        let ended = control_until(settings, config, own, shutdown).await;
+        drop(claim);
+        ended
+    }
+    .boxed()
 }
 
 async fn control_until(

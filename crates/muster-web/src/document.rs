@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
 use bytes::Bytes;
-use muster_base::settings::{PhotographSettings, WebSettings};
+use muster_base::settings::{KeyRule, PhotographSettings, WebSettings};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
@@ -46,7 +46,9 @@ impl utoipa::Modify for Keys {
         let components = document.components.get_or_insert_default();
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("A key that `muster keys create` printed."))
+            .description(Some(
+                "A key that `muster keys create` printed, or the local token.",
+            ))
             .build();
         components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
         let header = ApiKeyValue::with_description(
@@ -69,10 +71,16 @@ where
 pub fn finish(document: &mut OpenApi, web: &WebSettings, photographs: &PhotographSettings) {
     let description = document.info.description.get_or_insert_default();
     description.push_str(&limits(web, photographs));
-    let required = web.require_keys();
+    let rule = web.key_rule();
+    let no_key = SecurityRequirement::default();
     for (path, _, operation) in operations(document) {
-        if let (Some(security), false) = (&mut operation.security, required) {
-            security.push(SecurityRequirement::default());
+        if let Some(security) = &mut operation.security {
+            let without = security.contains(&no_key);
+            match rule {
+                KeyRule::Always => security.retain(|by| *by != no_key),
+                KeyRule::Never if !without => security.push(no_key.clone()),
+                KeyRule::UnlessLocal | KeyRule::Never => {}
+            }
         }
         for response in operation.responses.responses.values_mut() {
             let RefOr::T(response) = response else {
@@ -95,12 +103,17 @@ pub fn finish(document: &mut OpenApi, web: &WebSettings, photographs: &Photograp
 
 /// What this service takes, in words.
 fn limits(web: &WebSettings, photographs: &PhotographSettings) -> String {
-    let keys = match web.require_keys() {
-        true => {
+    let keys = match web.key_rule() {
+        KeyRule::Always => {
             "Every call needs an API key with its scope, except those marked open. The scope \
                  admin includes the others."
         }
-        false => "This service needs no API key. A key that is sent is checked.",
+        KeyRule::UnlessLocal => {
+            "Programs on the machine of this service may recognise and verify without an API key. Every \
+             other call needs a key with its scope, except those marked open. The local token, which \
+             `muster token` prints, counts as a key with the scope admin."
+        }
+        KeyRule::Never => "This service needs no API key. A key that is sent is checked.",
     };
     format!(
         "\n\n{keys}\n\nLimits of this service: photographs of up to {} bytes and {} pixels, {} in a \

@@ -12,8 +12,9 @@ use muster_base::audit::AuditLog;
 use muster_base::backend::{Backend, Role, local_folder};
 use muster_base::catalogue::Catalogue;
 use muster_base::live_gallery::LiveGallery;
+use muster_base::local_token::LocalToken;
 use muster_base::logging;
-use muster_base::settings::{Settings, WebSettings};
+use muster_base::settings::{KeyRule, Settings, WebSettings};
 use muster_base::traces::Traces;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,23 +41,26 @@ use crate::routes::{router, table};
 use crate::server::{ConnectionLimits, STOP_MARGIN, serve};
 use crate::verify::Cutoff;
 
-/// Serves until `shutdown`, then answers what is in flight and returns.
+/// Serves until `shutdown`, then answers what is in flight and returns. `token` is the local token, where
+/// there is one; it goes with the role.
 ///
 /// # Errors
 /// When a store or a queue can not be used, or the listener fails.
 pub fn run(
     settings: Settings,
     listener: TcpListener,
+    token: Option<LocalToken>,
     identity: Replica,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     // Boxed here, so that all of the role is compiled with this crate and not with its caller.
-    serve_until(settings, listener, identity, shutdown).boxed()
+    serve_until(settings, listener, token, identity, shutdown).boxed()
 }
 
 async fn serve_until(
     settings: Settings,
     listener: TcpListener,
+    token: Option<LocalToken>,
     identity: Replica,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -113,7 +117,7 @@ async fn serve_until(
         identity.reporting,
         stop.clone(),
     ));
-    let access = access(&settings.web, &backend).await?;
+    let access = access(&settings.web, address, token.as_ref(), &backend).await?;
     let auditor = Auditor::start(
         AuditLog::new(Arc::clone(&backend.state)),
         &tasks,
@@ -220,21 +224,45 @@ async fn serve_until(
     Ok(())
 }
 
-/// Who may call the web tier; says so where that is nobody yet.
-async fn access(settings: &WebSettings, backend: &Backend) -> anyhow::Result<Access> {
+/// Who may call the web tier; says so at the start.
+async fn access(
+    settings: &WebSettings,
+    address: SocketAddr,
+    token: Option<&LocalToken>,
+    backend: &Backend,
+) -> anyhow::Result<Access> {
     let keys = KeyStore::new(Arc::clone(&backend.state));
-    let required = settings.require_keys();
-    if required && !keys.any().await? {
-        tracing::warn!(
-            "API keys are required and there is none: every call is answered 401. Make one with \
-             `muster keys create --name NAME --scope admin`, with the same configuration"
-        );
-    }
-    let keyless = Keyless {
-        loopback: settings.listen.ip().is_loopback(),
-        origins: settings.cors_origins.clone(),
+    let keyless = match (settings.key_rule(), token) {
+        (KeyRule::UnlessLocal, Some(token)) => {
+            tracing::info!(
+                "without an API key, programs on this machine may recognise and verify; all else wants a \
+                 key or the local token, which this account's commands send by themselves and `muster \
+                 token` prints. Calls through a proxy want a key (docs/OPERATIONS.md)"
+            );
+            Keyless::Local(token.key().clone())
+        }
+        (KeyRule::Never, _) => {
+            tracing::warn!(
+                %address,
+                "require_keys is false: whoever reaches the address, also through a proxy, may read, \
+                 change and delete everything"
+            );
+            Keyless::Everything {
+                loopback: settings.listen.ip().is_loopback(),
+                origins: settings.cors_origins.clone(),
+            }
+        }
+        (KeyRule::Always | KeyRule::UnlessLocal, _) => {
+            if !keys.any().await? {
+                tracing::warn!(
+                    "API keys are required and there is none: every call is answered 401. Make one with \
+                     `muster keys create --name NAME --scope admin`, with the same configuration"
+                );
+            }
+            Keyless::Nothing
+        }
     };
-    Ok(Access::new(keys, (!required).then_some(keyless)))
+    Ok(Access::new(keys, keyless))
 }
 
 /// Binds the web tier's address.

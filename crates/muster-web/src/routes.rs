@@ -13,7 +13,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::guard::{self, Access, guarded};
+use crate::access::guard::{self, Access, guarded, open_locally};
 use crate::api::problem::ApiError;
 use crate::app::App;
 use crate::document::{self, Document};
@@ -25,14 +25,19 @@ use muster_api::problem::Code;
 /// How long a browser may keep what it was told of another origin's calls.
 const PREFLIGHT: Duration = Duration::from_secs(600);
 
-/// What is asked with a photograph.
+/// What is asked with a photograph, and for its answer.
 fn recognize_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(recognize::plain))
         .routes(routes!(recognize::json))
         .routes(routes!(verify::verify))
-        .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::submit))
         .routes(routes!(jobs::show, jobs::remove))
+}
+
+/// What was asked by all of them.
+fn list_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(jobs::list))
 }
 
 /// The people, read and written.
@@ -84,7 +89,8 @@ fn open_routes() -> OpenApiRouter<App> {
 /// that is not described can not be served.
 fn routes(access: &Access, auditor: &Auditor) -> OpenApiRouter<App> {
     document::document()
-        .merge(guarded(access, Scope::Recognize, recognize_routes()))
+        .merge(open_locally(access, Scope::Recognize, recognize_routes()))
+        .merge(guarded(access, Scope::Recognize, list_routes()))
         .merge(guarded(
             access,
             Scope::Enroll,

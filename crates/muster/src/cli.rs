@@ -1,17 +1,21 @@
 //! The command line: one enum of commands, each arm calling its module.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use muster_base::settings::Settings;
+use muster_base::local_token::{self, LocalToken};
+use muster_base::settings::{KeyRule, Settings};
 use muster_base::signals;
 #[cfg(feature = "lab")]
 use muster_lab::{bench, eval, profile, simulate};
 use tokio::net::TcpListener;
 
-use crate::commands::{audit, doctor, enroll, gallery, keys, models, recognize, status, verify};
+use crate::commands::{
+    audit, doctor, enroll, gallery, keys, models, recognize, status, token, verify,
+};
 use crate::flags::Overrides;
 use crate::up;
 
@@ -39,6 +43,8 @@ enum Command {
     Worker(WorkerArgs),
     /// Run the controller alone; its workers are its children
     Controller(Overrides),
+    /// Print the local token of the service on this machine, for programs such as curl
+    Token(token::TokenArgs),
     /// Make, list or revoke API keys
     Keys(keys::KeysArgs),
     /// Show who enrolled, changed, deleted or looked at whom, and when
@@ -109,17 +115,21 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => {
             let settings = settings(&args.overrides)?;
             let listener = listen(&settings).await?;
+            let claim = muster_controller::Claim::take(&settings)?;
+            // After the claim: the token of another Muster that runs on the folder must stay.
+            let token = local_token(&settings, &listener)?;
             let shutdown = signals::shutdown()?;
             if args.exit_with_stdin {
                 signals::stop_with_parent(shutdown.clone(), up::longest_drain(&settings))?;
             }
-            up::run(settings, config, listener, shutdown).await?;
+            up::run(settings, config, claim, listener, token, shutdown).await?;
         }
         Command::Web(overrides) => {
             let settings = settings(&overrides)?;
             let listener = listen(&settings).await?;
+            let token = local_token(&settings, &listener)?;
             let replica = muster_web::Replica::new(muster_web::Reporting::Totals);
-            muster_web::run(settings, listener, replica, signals::shutdown()?).await?;
+            muster_web::run(settings, listener, token, replica, signals::shutdown()?).await?;
         }
         Command::Worker(args) => {
             let options = muster_worker::WorkerOptions {
@@ -130,8 +140,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Controller(overrides) => {
             let settings = settings(&overrides)?;
-            muster_controller::run(settings, config, None, signals::shutdown()?).await?;
+            let claim = muster_controller::Claim::take(&settings)?;
+            muster_controller::run(settings, config, claim, None, signals::shutdown()?).await?;
         }
+        Command::Token(args) => token::run(&args)?,
         Command::Keys(args) => {
             let settings = settings(args.overrides())?;
             keys::run(args, &settings).await?;
@@ -173,6 +185,23 @@ async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
         .context("read the listener's address")?;
     println!("muster listens on http://{address}");
     Ok(listener)
+}
+
+/// Makes the local token where the web tier takes one; on a terminal, shows the link that opens the page
+/// with it.
+fn local_token(settings: &Settings, listener: &TcpListener) -> anyhow::Result<Option<LocalToken>> {
+    let address = listener
+        .local_addr()
+        .context("read the listener's address")?;
+    if settings.web.key_rule() != KeyRule::UnlessLocal {
+        local_token::forget(address.port())?;
+        return Ok(None);
+    }
+    let token = LocalToken::issue(&settings.storage.data_dir, address)?;
+    if std::io::stdout().is_terminal() {
+        println!("open {}", token.link());
+    }
+    Ok(Some(token))
 }
 
 #[cfg(test)]

@@ -8,4 +8,5 @@ pub mod keys;
 pub mod models;
 pub mod recognize;
 pub mod status;
+pub mod token;
 pub mod verify;

@@ -7,18 +7,21 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use muster_base::local_token::LocalToken;
 use muster_base::settings::{FleetKind, Settings};
-use muster_controller::OwnWeb;
+use muster_controller::{Claim, OwnWeb};
 use muster_web::{Replica, Reporting};
 
 /// Runs until `shutdown`: then the requests in flight are answered, and the fleet is drained.
 ///
 /// # Errors
-/// When the models are missing or damaged, the address is taken, or the data folder is in use.
+/// When the models are missing or damaged, or a role fails.
 pub async fn run(
     settings: Settings,
     config: Option<PathBuf>,
+    claim: Option<Claim>,
     listener: TcpListener,
+    token: Option<LocalToken>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     if settings.fleet.kind == FleetKind::Local {
@@ -42,12 +45,14 @@ pub async fn run(
     let mut controller = tokio::spawn(muster_controller::run(
         settings.clone(),
         config,
+        claim,
         Some(own),
         stop_controller.clone(),
     ));
     let mut web = tokio::spawn(muster_web::run(
         settings,
         listener,
+        token,
         replica,
         stop_web.clone(),
     ));

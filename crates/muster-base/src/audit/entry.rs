@@ -23,6 +23,8 @@ pub enum Who {
         /// What the operator called it.
         name: String,
     },
+    /// Somebody with the local token.
+    LocalToken,
     /// Somebody without a key, where none is required.
     Anybody,
     /// Somebody at the command line, by their account there.
@@ -52,6 +54,7 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key { id, name } => write!(f, "key {id} ({name})"),
+            Self::LocalToken => f.write_str("local token"),
             Self::Anybody => f.write_str("anybody"),
             Self::Account(name) => write!(f, "account {name}"),
         }

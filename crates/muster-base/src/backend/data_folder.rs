@@ -1,25 +1,71 @@
-//! The data folder: made where it is missing, and for its owner alone, since it holds faces.
+//! The data folder: made where it is missing, and then for its owner alone, since it holds faces.
+//!
+//! One that is there is left as it is, since it may be shared on purpose (a volume that is writable by
+//! a group) or be no folder of Muster's at all. What Muster makes in it is for its owner alone.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Once;
 
 use anyhow::Context;
 
-/// Makes the data folder, and a folder below it where one is named, and lets nobody else in.
+/// The bits that let everybody read a folder, or go through it.
+const OTHERS: u32 = 0o005;
+
+/// Makes the data folder, and a folder below it where one is named.
 ///
 /// # Errors
-/// Names the folder that can not be made or restricted.
+/// Names the folder that can not be made.
 pub fn prepare(data_dir: &Path, below: Option<&str>) -> anyhow::Result<()> {
-    let folder = match below {
-        Some(name) => data_dir.join(name),
-        None => data_dir.to_owned(),
+    let made = || -> io::Result<()> {
+        if let Some(parent) = data_dir.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        make_private(data_dir)
     };
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("make the data folder {}", data_dir.display()))?;
-    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).with_context(|| {
-        format!(
-            "restrict the data folder {} to its owner",
-            data_dir.display()
-        )
-    })
+    made().with_context(|| format!("make the data folder {}", data_dir.display()))?;
+    warn_where_others_read(data_dir)?;
+    let Some(below) = below else { return Ok(()) };
+    let folder = data_dir.join(below);
+    make_private(&folder).with_context(|| format!("make the folder {}", folder.display()))
+}
+
+/// Opens a file of the data folder for writing, and makes it where it is missing; what it holds stays.
+///
+/// # Errors
+/// When it can not be opened, or is a link: it may lead to a file of somebody else's.
+pub fn open_file(file: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(file)
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        // Also by another process that starts at the same time.
+        Err(_) if folder.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+fn warn_where_others_read(data_dir: &Path) -> anyhow::Result<()> {
+    static SAID: Once = Once::new();
+    let found = std::fs::metadata(data_dir)
+        .with_context(|| format!("look at the data folder {}", data_dir.display()))?;
+    if found.permissions().mode() & OTHERS != 0 {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "other accounts of this machine can look into the data folder {}: unless they should, \
+                 chmod o-rwx it",
+                data_dir.display()
+            );
+        });
+    }
+    Ok(())
 }

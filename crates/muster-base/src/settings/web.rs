@@ -8,13 +8,25 @@ use serde::{Deserialize, Serialize};
 use super::origin::Origin;
 use super::seconds;
 
+/// Which calls want an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRule {
+    /// Every call.
+    Always,
+    /// Every call but those that come straight from this machine: they may recognise and verify, and
+    /// with the local token do everything.
+    UnlessLocal,
+    /// None: the operator has said so.
+    Never,
+}
+
 /// The web tier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WebSettings {
     /// Address that the web tier listens on.
     pub listen: SocketAddr,
-    /// Whether every call wants an API key; unset, unless the web tier listens on loopback.
+    /// Whether every call wants an API key, or none does; unset, see [`KeyRule`].
     pub require_keys: Option<bool>,
     /// Origins, as `https://app.example.org`, whose pages may call the web tier; none by default.
     pub cors_origins: Vec<Origin>,
@@ -77,9 +89,13 @@ impl WebSettings {
         Ok(())
     }
 
-    /// Whether every call wants an API key.
-    pub fn require_keys(&self) -> bool {
-        self.require_keys
-            .unwrap_or_else(|| !self.listen.ip().is_loopback())
+    /// Which calls want a key.
+    pub fn key_rule(&self) -> KeyRule {
+        match self.require_keys {
+            Some(true) => KeyRule::Always,
+            Some(false) => KeyRule::Never,
+            None if self.listen.ip().is_loopback() => KeyRule::UnlessLocal,
+            None => KeyRule::Always,
+        }
     }
 }

@@ -40,9 +40,18 @@ pub struct Access {
     inner: Arc<Inner>,
 }
 
+/// What routes ask of their callers.
+#[derive(Clone, Copy, Debug)]
+struct Door {
+    /// What a key has to allow.
+    scope: Scope,
+    /// Whether this machine's own calls need no local token either.
+    open_locally: bool,
+}
+
 struct Inner {
-    /// Calls that need no key; `None` where every call needs one.
-    keyless: Option<Keyless>,
+    /// Calls that need no key.
+    keyless: Keyless,
     store: KeyStore,
     cached: Mutex<HashMap<KeyId, Arc<CachedKey>>>,
     lookups: Mutex<Bucket>,
@@ -70,9 +79,8 @@ impl KeyState {
 }
 
 impl Access {
-    /// Admits callers with a key of the store; without a key those that `keyless` allows, where it is
-    /// given.
-    pub fn new(store: KeyStore, keyless: Option<Keyless>) -> Self {
+    /// Admits callers with a key of the store; without a key those that `keyless` allows.
+    pub fn new(store: KeyStore, keyless: Keyless) -> Self {
         let lookups = Bucket::new(LOOKUPS_PER_S, LOOKUPS_BURST, Instant::now());
         Self {
             inner: Arc::new(Inner {
@@ -84,34 +92,31 @@ impl Access {
         }
     }
 
-    /// Decides on a request to a route of that scope; says who sent it.
+    /// Decides on a request that goes through a door; says who sent it.
     async fn admit(
         &self,
         method: &Method,
         headers: &HeaderMap,
-        scope: Scope,
+        door: Door,
     ) -> Result<Who, ApiError> {
+        let scope = door.scope;
         let Some(presented) = presented_key(headers) else {
-            let keyless = self.inner.keyless.as_ref().ok_or_else(|| {
-                ApiError::new(
-                    Code::Unauthorized,
-                    "this Muster wants an API key: send Authorization: Bearer with the key that \
-                     `muster keys create` printed",
-                )
-            })?;
-            keyless.check(method, headers)?;
-            return Ok(Who::Anybody);
+            return (self.inner.keyless).admit(method, headers, door.open_locally);
         };
         let unknown = || {
             ApiError::new(
                 Code::Unauthorized,
                 "the API key is not known here, was revoked or has expired: `muster keys list` \
-                 shows which there are",
+                 shows which there are, and `muster token` the local token, which is another after \
+                 each start",
             )
         };
         let token: Token = presented
             .and_then(|key| key.parse().ok())
             .ok_or_else(unknown)?;
+        if let Some(who) = self.inner.keyless.admit_token(&token, headers)? {
+            return Ok(who);
+        }
         let cached = self.cached(&token.id);
         let mut state = cached.state.lock().await;
         let key = match state.fresh() {
@@ -160,7 +165,11 @@ impl Access {
 
     /// Whether a call with these headers would still be admitted: for answers without an end.
     pub async fn still_admits(&self, headers: &HeaderMap, scope: Scope) -> bool {
-        match self.admit(&Method::GET, headers, scope).await {
+        let door = Door {
+            scope,
+            open_locally: false,
+        };
+        match self.admit(&Method::GET, headers, door).await {
             Ok(_) => true,
             // Of what failed or has to wait nothing follows.
             Err(refusal) => !matches!(refusal.code(), Code::Unauthorized | Code::Forbidden),
@@ -218,6 +227,29 @@ pub fn guarded<S>(access: &Access, scope: Scope, routes: OpenApiRouter<S>) -> Op
 where
     S: Clone + Send + Sync + 'static,
 {
+    let door = Door {
+        scope,
+        open_locally: false,
+    };
+    behind(access, door, routes)
+}
+
+/// Admits calls with the scope and, where this machine's own need no key, those as well.
+pub fn open_locally<S>(access: &Access, scope: Scope, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let door = Door {
+        scope,
+        open_locally: true,
+    };
+    behind(access, door, routes)
+}
+
+fn behind<S>(access: &Access, door: Door, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
     let codes = [
         Code::Unauthorized,
         Code::Forbidden,
@@ -226,13 +258,16 @@ where
     ];
     let mut routes = openapi::with_problems(routes, &codes);
     for (_, _, operation) in openapi::operations(routes.get_openapi_mut()) {
-        let by = |scheme| SecurityRequirement::new(scheme, [scope.text()]);
-        operation.security = Some(vec![by(openapi::BEARER), by(openapi::HEADER)]);
+        let by = |scheme| SecurityRequirement::new(scheme, [door.scope.text()]);
+        let mut ways = vec![by(openapi::BEARER), by(openapi::HEADER)];
+        // Taken back where every call wants a key, see [`crate::document`].
+        ways.extend(door.open_locally.then(SecurityRequirement::default));
+        operation.security = Some(ways);
     }
     routes.route_layer(middleware::from_fn_with_state(
         access.clone(),
         move |State(access): State<Access>, mut request: Request, next: Next| async move {
-            let admitted = access.admit(request.method(), request.headers(), scope);
+            let admitted = access.admit(request.method(), request.headers(), door);
             match admitted.await {
                 Ok(who) => {
                     request.extensions_mut().insert(who);
@@ -295,8 +330,12 @@ mod tests {
     async fn guessed_keys_fill_neither_memory_nor_the_stores_bill() {
         let access = Access::new(
             KeyStore::new(Arc::new(object_store::memory::InMemory::new())),
-            None,
+            Keyless::Nothing,
         );
+        let door = Door {
+            scope: Scope::Recognize,
+            open_locally: false,
+        };
         let mut refused = HashMap::new();
         for n in 0..2 * MAX_CACHED {
             let key = format!("Bearer muster_{n:016x}_{n:064x}");
@@ -304,7 +343,7 @@ mod tests {
                 header::AUTHORIZATION,
                 HeaderValue::from_str(&key).unwrap(),
             )]);
-            let admitted = access.admit(&Method::GET, &headers, Scope::Recognize).await;
+            let admitted = access.admit(&Method::GET, &headers, door).await;
             let refusal = admitted.unwrap_err();
             *refused.entry(refusal.code().text()).or_insert(0) += 1;
         }

@@ -26,10 +26,10 @@ pub struct StatusArgs {
 /// # Errors
 /// When the service can not be reached.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let client = args.service.client()?;
     if args.watch {
-        return watch::run(&client, args.json).await;
+        return watch::run(&args.service, args.json).await;
     }
+    let client = args.service.client()?;
     if args.json {
         println!("{}", client.get::<Value>("/v1/status").await?);
     } else {

@@ -1,13 +1,15 @@
 //! API keys: who is let in, to what, how often, and until when.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use reqwest::Method;
+use reqwest::header::HeaderMap;
 use reqwest::multipart::Form;
 use serde_json::Value;
 
 use crate::bad_input::assert_problem;
-use crate::support::{Answer, Service, jpeg, muster, read, samples, until};
+use crate::support::{Answer, Service, client, jpeg, muster, read, samples, until};
 
 /// What `muster keys` prints with `--json`, on a data folder.
 async fn keys(data: &Path, args: &[&str]) -> Value {
@@ -203,8 +205,134 @@ async fn only_the_origins_that_are_named_may_call_from_a_page() {
 }
 
 #[tokio::test]
-async fn without_keys_only_its_own_pages_are_obeyed() {
-    let service = Service::up("max_instances = 1").await;
+async fn without_a_key_this_machine_may_recognise_and_nothing_else() {
+    let Some(samples) = samples() else { return };
+    let service =
+        Service::up("max_instances = 1\ncors_origins = [\"https://app.example.org\"]").await;
+    let photo = read(&samples.people[0].1[0]);
+    let bare = client(HeaderMap::new());
+    let ask = async |method: &Method, path: &str, headers: &[(&str, &str)]| {
+        let mut request = bare.request(method.clone(), service.at(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let image = || jpeg("photo.jpg", &photo);
+        if *method == Method::POST {
+            let form = Form::new();
+            request = request.multipart(match path {
+                "/" => form.part("inputFile", image()),
+                "/v1/verify" => form.part("image", image()).part("image", image()),
+                _ => form.part("image", image()),
+            });
+        }
+        Answer::read(request.send().await.unwrap()).await
+    };
+    let token = format!("Bearer {}", service.local_token().unwrap());
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    for path in ["/", "/v1/recognize", "/v1/verify"] {
+        let answer = ask(&post, path, &[]).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+    let job = ask(&post, "/v1/jobs", &[]).await;
+    assert_eq!(job.status, 202, "{}", job.text());
+    let job = job.headers["location"].to_str().unwrap().to_owned();
+    assert_eq!(ask(&get, &job, &[]).await.status, 200);
+    let nobody = "/v1/people/00000000-0000-7000-8000-000000000000";
+    let guarded = [
+        (&get, "/v1/jobs", 200),
+        (&get, "/v1/people", 200),
+        (&post, "/v1/people", 400),
+        (&get, nobody, 404),
+        (&delete, nobody, 404),
+        (&get, "/v1/status", 200),
+        (&get, "/metrics", 200),
+        (&get, "/v1/calibration", 200),
+        (&get, "/v1/gallery/health", 200),
+        (&get, "/v1/gallery/model", 200),
+        (&delete, "/v1/gallery/model/other", 404),
+    ];
+    for (method, path, status) in guarded {
+        let refused = ask(method, path, &[]).await;
+        assert_problem(&refused, 401, "unauthorized");
+        assert!(
+            refused.text().contains("muster token"),
+            "{}",
+            refused.text()
+        );
+        let opened = ask(method, path, &[("authorization", &token)]).await;
+        assert_eq!(opened.status, status, "{method} {path}: {}", opened.text());
+    }
+    // Behind a proxy, or under another name: keys for everything, and for pages elsewhere too.
+    let key = create(&service.data, &["--scope", "admin"]).await;
+    for (name, value, status) in [
+        ("x-forwarded-for", "192.0.2.7", 401),
+        ("forwarded", "for=192.0.2.7", 401),
+        ("x-real-ip", "192.0.2.7", 401),
+        ("via", "1.1 proxy", 401),
+        ("host", "muster.example.org", 401),
+        ("origin", "https://app.example.org", 403),
+        ("origin", "https://evil.example", 403),
+    ] {
+        for (method, path) in [(&post, "/v1/recognize"), (&get, &*job)] {
+            let refused = ask(method, path, &[(name, value)]).await;
+            assert_eq!(refused.status, status, "{name} {path}: {}", refused.text());
+        }
+        let keyed = ask(&get, "/v1/people", &[(name, value), ("x-api-key", &key)]).await;
+        assert_eq!(keyed.status, 200, "{name}: {}", keyed.text());
+        if name != "origin" {
+            let refused = ask(
+                &get,
+                "/v1/people",
+                &[(name, value), ("authorization", &token)],
+            )
+            .await;
+            assert_problem(&refused, 401, "unauthorized");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_local_token_is_its_owner_s_and_of_one_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut service = Service::start("up", &data, "max_instances = 1").await;
+    let file = data.join("local-token");
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let first = service.local_token().unwrap();
+    let said = async |args: &[&str]| {
+        let output = muster().args(args).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let folder = data.to_str().unwrap();
+    for place in [["--url", &*service.url], ["--data", folder]] {
+        assert_eq!(said(&["token", place[0], place[1]]).await.trim_end(), first);
+    }
+    let by_name = service.url.replace("127.0.0.1", "localhost");
+    for url in [&service.url, &by_name] {
+        assert!(said(&["status", "--url", url]).await.starts_with("muster"));
+    }
+    // A second Muster on the folder is refused, and leaves the token as it is.
+    let second = muster()
+        .args(["up", "--listen", "127.0.0.1:0", "--data", folder])
+        .output();
+    assert!(!second.await.unwrap().status.success());
+    assert_eq!(String::from_utf8(read(&file)).unwrap().trim_end(), first);
+    service.signal("-TERM");
+    assert!(service.ends().await.success());
+    assert!(!file.exists(), "the token goes with the service");
+    assert_eq!(service.local_token(), None);
+    let again = Service::start("up", &data, "max_instances = 1").await;
+    let stale = again.ask(Method::GET, "/v1/status", Some(&first)).await;
+    assert_problem(&stale, 401, "unauthorized");
+    assert_ne!(again.local_token().unwrap(), first);
+}
+
+#[tokio::test]
+async fn without_any_keys_only_its_own_pages_are_obeyed() {
+    let service = Service::up("max_instances = 1\nrequire_keys = false").await;
     let ask = async |method: Method, path: &str, host: Option<&str>, origin: Option<&str>| {
         let mut request = service.http.request(method, service.at(path));
         for (name, value) in [("host", host), ("origin", origin)] {
@@ -227,7 +355,7 @@ async fn without_keys_only_its_own_pages_are_obeyed() {
     ] {
         let answer = ask(method, path, host, origin).await;
         assert_problem(&answer, 403, "forbidden");
-        assert!(answer.text().contains("require_keys"), "{}", answer.text());
+        assert!(answer.text().contains("API key"), "{}", answer.text());
     }
     let own = service.at("");
     let own = own.trim_end_matches('/');

@@ -18,6 +18,7 @@ mod metrics;
 mod model_change;
 mod own_model;
 mod people;
+mod proxies;
 mod several;
 mod support;
 mod taken_over;

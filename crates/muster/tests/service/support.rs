@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use muster_recognize::models::{DEFAULT_PROFILE, Installation, SamplePhotographs, default_root};
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,6 +14,8 @@ use tokio::process::{Child, ChildStdout, Command};
 
 /// Longest wait for anything that a test expects to happen.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// The state folder of the services and the commands that tests start.
+const STATE: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// The installed sample photographs; `None`, said visibly, where the models are not installed.
 pub fn samples() -> Option<SamplePhotographs> {
@@ -43,14 +46,23 @@ pub struct Service {
     pub url: String,
     pub child: Child,
     pub data: PathBuf,
+    /// Sends the local token, where there is one.
     pub http: reqwest::Client,
     _stdout: Lines<BufReader<ChildStdout>>,
     _folder: Option<TempDir>,
 }
 
+/// A client that sends these headers with every request, where it has none of that name.
+pub fn client(headers: HeaderMap) -> reqwest::Client {
+    let client = reqwest::Client::builder().timeout(LIMIT);
+    client.default_headers(headers).build().unwrap()
+}
+
 pub fn muster() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
     command
+        // Where a service notes its local token for commands: for those of this test run.
+        .env("XDG_STATE_HOME", STATE)
         .kill_on_drop(true)
         .stdin(Stdio::null())
         .env("MUSTER_LOG", "warn")
@@ -98,17 +110,29 @@ impl Service {
             .strip_prefix("muster listens on ")
             .expect("a known line")
             .to_owned();
-        let http = reqwest::Client::builder().timeout(LIMIT).build().unwrap();
-        let service = Self {
+        let mut service = Self {
             url,
             child,
             data: data.to_owned(),
-            http,
+            http: client(HeaderMap::new()),
             _stdout: stdout,
             _folder: None,
         };
         service.until_ready().await;
+        if let Some(token) = service.local_token() {
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            service.http = client(HeaderMap::from_iter([(AUTHORIZATION, bearer)]));
+        }
         service
+    }
+
+    /// What opens the service to whoever runs it, where it has that.
+    pub fn local_token(&self) -> Option<String> {
+        let (_, port) = self.url.rsplit_once(':')?;
+        let note = Path::new(STATE).join(format!("muster/local-token-{port}"));
+        let note = std::fs::read_to_string(note).ok()?;
+        let (_, token) = note.trim_end().split_once(' ')?;
+        Some(token.to_owned())
     }
 
     async fn until_ready(&self) {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use frame::{clock, frame, line};
 use last_minute::{LastMinute, Point, points};
-use muster_api::client::{Client, Event, EventStream};
+use muster_api::client::{Event, EventStream, ServiceArgs};
 use muster_api::events::{History, Sample, Trouble};
 use muster_base::{ErrorChain, backoff};
 
@@ -82,7 +82,8 @@ fn print(what: &impl std::fmt::Display) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the service can not be reached at first, or nothing can be written any more.
-pub async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
+pub async fn run(service: &ServiceArgs, json: bool) -> anyhow::Result<()> {
+    let client = service.client()?;
     let mut screen = if std::io::stdout().is_terminal() && !json {
         Screen::Terminal(Term::stdout(), 0)
     } else {
@@ -96,7 +97,8 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
         failures += 1;
         screen.trouble(&head, &format!("{ended}; trying again"))?;
         tokio::time::sleep(backoff::after(failures)).await;
-        match client.events().await {
+        // A service that was started again has another local token.
+        match service.client()?.events().await {
             Ok(again) => stream = again,
             Err(error) => {
                 screen.trouble(&head, &format!("{}; trying again", ErrorChain(&error)))?
