@@ -470,7 +470,8 @@ export interface components {
         Job: {
             /**
              * Format: int64
-             * @description When the photograph and the result are deleted; `null` where a bucket's own rules say so.
+             * @description When the photograph and the result are deleted, at the earliest: a job is kept until it has an
+             *     answer, and then for as long as results are kept. `null` where a bucket's own rules say so.
              */
             expires_at_ms?: number | null;
             file?: components["schemas"]["FileName"] | null;

@@ -31,7 +31,8 @@ pub struct Job {
     pub file: Option<FileName>,
     /// When it was submitted, in milliseconds since the Unix epoch.
     pub submitted_at_ms: u64,
-    /// When the photograph and the result are deleted; `null` where a bucket's own rules say so.
+    /// When the photograph and the result are deleted, at the earliest: a job is kept until it has an
+    /// answer, and then for as long as results are kept. `null` where a bucket's own rules say so.
     pub expires_at_ms: Option<u64>,
     /// What recognition answered, where the job is done.
     #[serde(skip_serializing_if = "Option::is_none")]

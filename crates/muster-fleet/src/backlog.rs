@@ -4,12 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::observation::Observation;
+use crate::observation::{Observation, RequestTotals};
 
-/// The queue's counts may exceed the truth by this many requests for a while.
+/// The queue's counts may exceed the truth by this many requests while requests come and go.
 const COUNT_NOISE: u64 = 2;
-/// An excess that lasts for so many times as long as the counts may lag is no noise.
-const NOISE_LAGS: f64 = 10.0;
 /// Seconds, as the planner counts them.
 type Seconds = f64;
 
@@ -21,16 +19,17 @@ pub(crate) struct BacklogEstimator {
     /// `(second, requests on the queue that no web tier has counted)` within the time that counts
     /// may lag; each is less than the one after it, so the first is the least.
     uncounted: VecDeque<(Seconds, u64)>,
-    /// Since when every observation has shown such requests.
-    uncounted_since: Option<Seconds>,
+    /// The last totals, and since when they are so.
+    quiet_since: Option<(Seconds, RequestTotals)>,
 }
 
 impl BacklogEstimator {
     /// Returns the requests submitted and not answered, as seen at `now`.
     ///
     /// That is what the web tiers' own totals say where there are any, and what the queue shows
-    /// beyond them for longer than its counts may lag; one or two only after much longer. Without
-    /// totals it is what the queue shows.
+    /// beyond them for longer than its counts may lag. One or two may be noise while requests come
+    /// and go; once none has for that long the counts are exact. Without totals it is what the queue
+    /// shows.
     pub(crate) fn estimate(
         &mut self,
         now: Seconds,
@@ -48,7 +47,11 @@ impl BacklogEstimator {
         let lag_s = count_lag.as_secs_f64();
         let begun = now - lag_s;
         let beyond = counted.saturating_sub(own);
-        self.uncounted_since = (beyond > 0).then(|| self.uncounted_since.unwrap_or(now));
+        let (quiet_since, last) = *self.quiet_since.get_or_insert((now, *totals));
+        if last != *totals {
+            self.quiet_since = Some((now, *totals));
+        }
+        let is_exact = last == *totals && quiet_since <= begun;
         while self.uncounted.back().is_some_and(|(_, n)| *n >= beyond) {
             self.uncounted.pop_back();
         }
@@ -58,8 +61,7 @@ impl BacklogEstimator {
         }
         let long_enough = *self.compared_since.get_or_insert(now) <= begun;
         let least = self.uncounted.front().map_or(0, |(_, n)| *n);
-        let lasts = |since| now - since >= NOISE_LAGS * lag_s;
-        if long_enough && (least > COUNT_NOISE || self.uncounted_since.is_some_and(lasts)) {
+        if long_enough && (least > COUNT_NOISE || is_exact) {
             own + least
         } else {
             own

@@ -115,8 +115,8 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
             };
         }
         let own = totals.submitted - totals.answered;
-        // What lasts for ten minutes is no noise.
-        let noise = match now as usize % 600 {
+        // What lasts for as long as counts may lag is no noise.
+        let noise = match now as usize % 60 {
             0 => 0,
             _ => faults.count_noise[now as usize % faults.count_noise.len()],
         };

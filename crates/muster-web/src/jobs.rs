@@ -30,7 +30,7 @@ use crate::dispatch::dispatcher::Dispatcher;
 use crate::exchange::trace;
 use crate::forms::printable::printable;
 use crate::forms::uploads::{PhotosForm, Uploads};
-use crate::retention::Retention;
+use crate::retention::{Retention, never_worked, written};
 use muster_api::problem::Code;
 use muster_base::backend::{Backend, RETENTION};
 
@@ -46,8 +46,8 @@ const CONCURRENT_READS: usize = 16;
 /// What the stores have of a job.
 #[derive(Debug)]
 enum StoredJob {
-    /// The stored outcome.
-    Outcome(Value),
+    /// The stored outcome, and when it was stored, since the Unix epoch.
+    Outcome(Value, Duration),
     /// The photograph alone.
     Photograph,
     /// Neither.
@@ -172,9 +172,9 @@ pub async fn show(
     }
     let below = Backend::of_request(id);
     if let Some(key) = first(&**output, &below).await.map_err(failed)?
-        && let Some(outcome) = read(&**output, &key).await.map_err(failed)?
+        && let Some((outcome, at)) = read(&**output, &key).await.map_err(failed)?
     {
-        return Ok(Json(rules.job(id, None, StoredJob::Outcome(outcome))));
+        return Ok(Json(rules.job(id, None, StoredJob::Outcome(outcome, at))));
     }
     let photo = first(&**input, &below).await.map_err(failed)?;
     let photo = photo.ok_or_else(unknown)?;
@@ -308,19 +308,22 @@ impl JobRules {
         let submitted = id.submitted_at().unwrap_or_default();
         let name = file.as_ref().map_or("the photograph", FileName::as_str);
         let age = Duration::from_millis(now_ms()).saturating_sub(submitted);
+        let kept_from = match &found {
+            StoredJob::Outcome(_, at) => submitted.max(*at),
+            StoredJob::Photograph | StoredJob::Nothing => submitted,
+        };
         let (state, result, problem) = match outcome(found, name, age) {
             None => (JobState::Pending, None, None),
             Some(Ok(result)) => (JobState::Done, Some(result), None),
             Some(Err(problem)) => (JobState::Failed, None, Some(problem.into_problem())),
         };
-        let submitted_at_ms = submitted.as_millis() as u64;
         let kept = self.retention.deletes.then_some(self.retention.period);
         Job {
             id,
             state,
             file,
-            submitted_at_ms,
-            expires_at_ms: kept.map(|kept| submitted_at_ms + kept.as_millis() as u64),
+            submitted_at_ms: submitted.as_millis() as u64,
+            expires_at_ms: kept.map(|kept| (kept_from + kept).as_millis() as u64),
             result,
             problem,
         }
@@ -342,7 +345,7 @@ fn outcome(found: StoredJob, name: &str, age: Duration) -> Option<Result<Value, 
         Some(Err(Failure { code, detail }.into()))
     };
     match found {
-        StoredJob::Outcome(stored) => {
+        StoredJob::Outcome(stored, _) => {
             Some(match serde_json::from_value::<Failure>(stored.clone()) {
                 Ok(failure) => Err(failure.into()),
                 Err(_) if stored["faces"].as_array().is_some_and(Vec::is_empty) => {
@@ -352,10 +355,7 @@ fn outcome(found: StoredJob, name: &str, age: Duration) -> Option<Result<Value, 
             })
         }
         StoredJob::Photograph if age < RETENTION => None,
-        StoredJob::Photograph => failure(
-            FailureCode::RecognitionFailed,
-            "no worker received this photograph before its request expired: send it again",
-        ),
+        StoredJob::Photograph => Some(Err(never_worked(name).into())),
         StoredJob::Nothing => failure(
             FailureCode::InputMissing,
             "the photograph was deleted before a worker came to it: send it again",
@@ -383,8 +383,8 @@ fn no_such_job(id: &str) -> ApiError {
 async fn stored(backend: &Backend, id: RequestId, file: &FileName) -> anyhow::Result<StoredJob> {
     let Backend { input, output, .. } = backend;
     let key = backend.output_key(id, file);
-    if let Some(outcome) = read(&**output, &key).await? {
-        return Ok(StoredJob::Outcome(outcome));
+    if let Some((outcome, at)) = read(&**output, &key).await? {
+        return Ok(StoredJob::Outcome(outcome, at));
     }
     let key = backend.input_key(Purpose::Recognize, id, file);
     match input.head(&key).await {
@@ -394,15 +394,16 @@ async fn stored(backend: &Backend, id: RequestId, file: &FileName) -> anyhow::Re
     }
 }
 
-/// The stored outcome, where there is one.
-async fn read(store: &dyn ObjectStore, key: &Key) -> anyhow::Result<Option<Value>> {
+/// The stored outcome and when it was stored, where there is one.
+async fn read(store: &dyn ObjectStore, key: &Key) -> anyhow::Result<Option<(Value, Duration)>> {
     let found = match store.get(key).await {
         Ok(found) => found,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    let at = written(&found.meta);
     let outcome = serde_json::from_slice(&found.bytes().await?).context("read a stored result")?;
-    Ok(Some(outcome))
+    Ok(Some((outcome, at)))
 }
 
 /// The key of an object below `prefix`, where there is one.
@@ -533,7 +534,8 @@ mod tests {
             failed("recognition.failed")
         );
         assert_eq!(state(StoredJob::Nothing, 0), failed("input.missing"));
-        let stored = |text: &str| StoredJob::Outcome(serde_json::from_str(text).unwrap());
+        let stored =
+            |text: &str| StoredJob::Outcome(serde_json::from_str(text).unwrap(), Duration::ZERO);
         let refusal = r#"{"code": "image.unreadable", "detail": "cut off: send it again"}"#;
         assert_eq!(state(stored(refusal), 0), failed("image.unreadable"));
         assert_eq!(state(stored(r#"{"faces": []}"#), 0), failed("face.none"));

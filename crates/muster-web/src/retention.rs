@@ -1,16 +1,18 @@
 //! The deletion of photographs and results after their retention.
 
+use std::collections::BTreeSet;
 use std::fs::DirEntry;
 use std::io;
 use std::path::{Path as Folder, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::TryStreamExt;
+use muster_base::backend::{Backend, RETENTION};
 use muster_base::settings::StorageSettings;
-use muster_jobs::keys::{JOBS_PREFIX, owned_by};
+use muster_jobs::keys::owned_by;
+use muster_jobs::{Failure, FailureCode, RequestId};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
 
 /// Longest time between two sweeps.
@@ -45,26 +47,25 @@ impl Retention {
     }
 }
 
-/// Deletes what is older than `retention` from all of `stores`, again and again, until `stop`.
-pub async fn sweep(
-    stores: Vec<Arc<dyn ObjectStore>>,
-    retention: Duration,
-    stop: CancellationToken,
-) {
-    let interval = (retention / 4).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+/// Deletes photographs and results that are older than the retention, again and again, until `stop`.
+/// What stands in a bucket is left to the bucket's own rules.
+///
+/// A job is kept until it has an answer, and then for the retention. One that no worker can come to
+/// any more, since its message is gone from the queue, is answered with a failure.
+pub async fn sweep(backend: Backend, settings: StorageSettings, stop: CancellationToken) {
+    let interval = (settings.retention / 4).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
     loop {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        for store in &stores {
-            match delete_before(&**store, now.saturating_sub(retention)).await {
-                Ok(0) => {}
-                Ok(deleted) => tracing::info!(deleted, "deleted what was kept long enough"),
-                Err(error) => {
-                    tracing::warn!(error = %muster_base::ErrorChain(&error), "could not delete old objects");
-                }
-            }
+        let mut sweep = Sweep::new(&backend, settings.retention, now);
+        if settings.input_store.is_none() {
+            sweep.photographs().await;
         }
+        if settings.output_store.is_none() {
+            sweep.results().await;
+        }
+        sweep.report();
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
@@ -72,49 +73,190 @@ pub async fn sweep(
     }
 }
 
-/// Deletes objects of requests that were submitted before `limit` (since the Unix epoch).
-///
-/// The request's id tells its age; objects without one, in the `filename` layout, go by when they
-/// were last written.
-async fn delete_before(
-    objects: &dyn ObjectStore,
+/// One sweep. What fails is left to the next one, and ends nothing else.
+struct Sweep<'a> {
+    backend: &'a Backend,
+    /// The time, and the time that what is kept was written after; since the Unix epoch.
+    now: Duration,
     limit: Duration,
-) -> Result<u64, object_store::Error> {
-    let mut deleted = 0;
-    let listing = objects.list_with_delimiter(None).await?;
-    let jobs = Path::from(JOBS_PREFIX);
-    let mut folders = listing.common_prefixes;
-    if folders.contains(&jobs) {
-        folders.extend(
-            objects
-                .list_with_delimiter(Some(&jobs))
-                .await?
-                .common_prefixes,
-        );
+    deleted: u64,
+    failed: u64,
+    /// The first failure.
+    failure: Option<object_store::Error>,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(backend: &'a Backend, retention: Duration, now: Duration) -> Self {
+        Self {
+            backend,
+            now,
+            limit: now.saturating_sub(retention),
+            deleted: 0,
+            failed: 0,
+            failure: None,
+        }
     }
-    for folder in folders {
-        let submitted = folder
-            .filename()
-            .and_then(owned_by)
-            .and_then(|request| request.submitted_at());
-        if submitted.is_some_and(|at| at < limit) {
-            let inside: Vec<Path> = objects
-                .list(Some(&folder))
-                .map_ok(|meta| meta.location)
-                .try_collect()
-                .await?;
-            for location in inside {
-                deleted += u64::from(delete(objects, &location).await?);
+
+    fn report(self) {
+        if self.deleted > 0 {
+            tracing::info!(deleted = self.deleted, "deleted what was kept long enough");
+        }
+        if let Some(error) = self.failure {
+            tracing::warn!(
+                failed = self.failed,
+                error = %muster_base::ErrorChain(&error),
+                "could not delete old objects, which is tried again"
+            );
+        }
+    }
+
+    /// Notes a failure.
+    fn note<T>(&mut self, outcome: Result<T, object_store::Error>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.failed += 1;
+                self.failure.get_or_insert(error);
+                None
             }
         }
     }
-    for meta in listing.objects {
-        let written = Duration::try_from_secs_f64(meta.last_modified.timestamp() as f64);
-        if written.is_ok_and(|at| at < limit) {
-            deleted += u64::from(delete(objects, &meta.location).await?);
+
+    /// Sweeps the input store: old photographs, and what lists the old jobs.
+    async fn photographs(&mut self) {
+        let input = &*self.backend.input;
+        let top = input.list_with_delimiter(None).await;
+        let Some(top) = self.note(top) else { return };
+        let jobs = input.list_with_delimiter(Some(&Backend::jobs())).await;
+        // Without it nobody knows which are jobs.
+        let Some(jobs) = self.note(jobs) else { return };
+        let jobs: BTreeSet<RequestId> = self.old_requests(&jobs.common_prefixes).collect();
+        let photographs: BTreeSet<RequestId> = self.old_requests(&top.common_prefixes).collect();
+        for id in &photographs - &jobs {
+            self.delete_below(input, &Backend::of_request(id)).await;
+        }
+        for id in jobs {
+            let swept = self.job(id).await;
+            self.note(swept);
+        }
+        self.files(input, &top.objects).await;
+    }
+
+    /// Sweeps the output store: results that were written before the retention.
+    async fn results(&mut self) {
+        let output = &*self.backend.output;
+        let top = output.list_with_delimiter(None).await;
+        let Some(top) = self.note(top) else { return };
+        let old: Vec<_> = self.old_requests(&top.common_prefixes).collect();
+        for id in old {
+            let below = Backend::of_request(id);
+            let listed = output.list(Some(&below)).try_collect::<Vec<_>>().await;
+            if let Some(listed) = self.note(listed) {
+                self.files(output, &listed).await;
+            }
+        }
+        self.files(output, &top.objects).await;
+    }
+
+    /// An old job: all of it goes some time after its answer; it is answered where no worker will.
+    async fn job(&mut self, id: RequestId) -> Result<(), object_store::Error> {
+        let Backend { input, output, .. } = self.backend;
+        let below = Backend::of_request(id);
+        let results: Vec<_> = output.list(Some(&below)).try_collect().await?;
+        if let Some(answered) = results.iter().map(written).max() {
+            if answered < self.limit {
+                self.delete_job(id).await;
+            }
+            return Ok(());
+        }
+        let Some(photograph) = input.list(Some(&below)).try_next().await? else {
+            // Somebody deleted it: there is nothing to wait for.
+            self.delete_job(id).await;
+            return Ok(());
+        };
+        let submitted = id.submitted_at().unwrap_or_default();
+        if submitted + RETENTION > self.now {
+            return Ok(());
+        }
+        if let Some(file) = Backend::file_of(&photograph.location) {
+            let body = serde_json::to_vec(&never_worked(file.as_str()));
+            let body = PutPayload::from(body.expect("a failure has only string keys"));
+            let key = self.backend.output_key(id, &file);
+            match output.put_opts(&key, body, PutMode::Create.into()).await {
+                // A worker has answered it this moment.
+                Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the photograph of a job, and then what lists it.
+    async fn delete_job(&mut self, id: RequestId) {
+        let input = &*self.backend.input;
+        if self.delete_below(input, &Backend::of_request(id)).await {
+            self.delete_below(input, &Backend::of_job(id)).await;
         }
     }
-    Ok(deleted)
+
+    /// The requests whose folders these are that were submitted before the retention. The id says
+    /// when, so that no file is looked at.
+    fn old_requests(&self, folders: &[Path]) -> impl Iterator<Item = RequestId> {
+        let limit = self.limit;
+        let ids = folders
+            .iter()
+            .filter_map(|folder| owned_by(folder.filename()?));
+        ids.filter(move |id| id.submitted_at().is_some_and(|at| at < limit))
+    }
+
+    /// Deletes those that were written before the retention.
+    async fn files(&mut self, objects: &dyn ObjectStore, listed: &[ObjectMeta]) {
+        for meta in listed {
+            if written(meta) < self.limit {
+                self.delete(objects, &meta.location).await;
+            }
+        }
+    }
+
+    /// Deletes everything below a prefix; tells whether nothing is left.
+    async fn delete_below(&mut self, objects: &dyn ObjectStore, prefix: &Path) -> bool {
+        let listed = objects.list(Some(prefix)).try_collect::<Vec<_>>().await;
+        let Some(listed) = self.note(listed) else {
+            return false;
+        };
+        let mut all = true;
+        for meta in listed {
+            all &= self.delete(objects, &meta.location).await;
+        }
+        all
+    }
+
+    async fn delete(&mut self, objects: &dyn ObjectStore, location: &Path) -> bool {
+        let deleted = match objects.delete(location).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        let deleted = self.note(deleted);
+        self.deleted += u64::from(deleted == Some(true));
+        deleted.is_some()
+    }
+}
+
+/// When an object was written, since the Unix epoch; one that says a time before it counts as new.
+pub fn written(meta: &ObjectMeta) -> Duration {
+    let seconds = meta.last_modified.timestamp() as f64;
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// How a job ends whose request was kept for as long as the queue keeps one.
+pub fn never_worked(file: &str) -> Failure {
+    Failure {
+        code: FailureCode::RecognitionFailed,
+        detail: format!(
+            "{file}: no worker came to it in the time that a request is kept: send it again"
+        ),
+    }
 }
 
 /// Deletes, again and again until `stop`, files below the folder of a local store whose writing a
@@ -178,53 +320,117 @@ fn is_partial(name: &str) -> bool {
         .is_some_and(|(_, number)| number.parse::<u64>().is_ok())
 }
 
-async fn delete(objects: &dyn ObjectStore, location: &Path) -> Result<bool, object_store::Error> {
-    match objects.delete(location).await {
-        Ok(()) => Ok(true),
-        Err(object_store::Error::NotFound { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use muster_jobs::RequestId;
-    use object_store::PutPayload;
+    use muster_base::backend::Role;
+    use muster_base::settings::Settings;
     use object_store::local::LocalFileSystem;
-    use object_store::prefix::PrefixStore;
 
     use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A backend on one machine, in that folder.
+    async fn backend(folder: &Folder) -> Backend {
+        let mut settings = Settings::default();
+        settings.storage.data_dir = folder.to_owned();
+        Backend::open(&settings, Role::Web).await.unwrap()
+    }
+
+    /// Sweeps what is older than an hour, so long from now, and says how much that was and what is
+    /// left.
+    async fn sweep_in(backend: &Backend, later: Duration) -> (u64, u64, Vec<String>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let mut sweep = Sweep::new(backend, HOUR, now + later);
+        sweep.photographs().await;
+        sweep.results().await;
+        (sweep.deleted, sweep.failed, left(backend).await)
+    }
+
+    async fn left(backend: &Backend) -> Vec<String> {
+        let mut left = Vec::new();
+        for store in [&backend.input, &backend.output] {
+            let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
+            left.extend(listed.into_iter().map(|meta| meta.location.to_string()));
+        }
+        left.sort();
+        left
+    }
+
+    async fn put(store: &dyn ObjectStore, key: &str) -> String {
+        let body = PutPayload::from_static(b"{\"faces\": []}");
+        store.put(&Path::from(key), body).await.unwrap();
+        key.to_owned()
+    }
 
     #[tokio::test]
     async fn only_what_is_old_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let objects: Arc<dyn ObjectStore> = Arc::new(
-            LocalFileSystem::new_with_prefix(folder.path())
-                .unwrap()
-                .with_automatic_cleanup(true),
-        );
-        let id = RequestId::new();
-        let keys = [
-            format!("input/{id}/a.jpg"),
-            format!("input/jobs/{id}/a.jpg"),
-            "input/b.jpg".to_owned(),
-            "gallery/1.json".to_owned(),
+        let backend = backend(folder.path()).await;
+        let (input, output) = (&*backend.input, &*backend.output);
+        let [id, job] = [RequestId::new(), RequestId::new()];
+        let mut all = vec![
+            put(input, &format!("{id}/a.jpg")).await,
+            put(output, &format!("{id}/a.json")).await,
+            put(input, &format!("{job}/a.jpg")).await,
+            put(input, &format!("jobs/{job}/a.jpg")).await,
+            put(output, &format!("{job}/a.json")).await,
+            put(input, "b.jpg").await,
+            put(output, "b").await,
         ];
-        let input = PrefixStore::new(Arc::clone(&objects), "input");
-        for key in &keys {
-            objects
-                .put(&Path::from(key.as_str()), PutPayload::from_static(b"x"))
-                .await
-                .unwrap();
-        }
+        all.sort();
+        assert_eq!(sweep_in(&backend, Duration::ZERO).await, (0, 0, all));
+        let (deleted, failed, left) = sweep_in(&backend, 2 * HOUR).await;
+        assert_eq!((deleted, failed, left.len()), (7, 0, 0), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_job_is_kept_until_it_is_answered_and_then_for_the_retention() {
+        let folder = tempfile::tempdir().unwrap();
+        let backend = backend(folder.path()).await;
+        let (input, output) = (&*backend.input, &*backend.output);
+        let [waiting, deleted] = [RequestId::new(), RequestId::new()];
+        let photograph = put(input, &format!("{waiting}/a.jpg")).await;
+        let entry = put(input, &format!("jobs/{waiting}/a.jpg")).await;
+        put(input, &format!("jobs/{deleted}/a.jpg")).await;
+        let kept = vec![photograph.clone(), entry.clone()];
+        assert_eq!(sweep_in(&backend, 5 * HOUR).await, (1, 0, kept.clone()));
+        assert_eq!(sweep_in(&backend, 23 * HOUR).await, (0, 0, kept));
+
+        // The queue has no message any more. What was answered is kept from now on.
+        let result = format!("{waiting}/a.json");
+        let mut all = vec![photograph, entry, result.clone()];
+        all.sort();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let hour = Duration::from_secs(3600);
-        assert_eq!(delete_before(&input, now - hour).await.unwrap(), 0);
-        assert_eq!(delete_before(&input, now + hour).await.unwrap(), 3);
-        let left: Vec<_> = objects.list(None).try_collect().await.unwrap();
-        assert_eq!(left.len(), 1);
-        assert!(!folder.path().join("input").join(id.to_string()).exists());
-        assert!(!folder.path().join("input/jobs").exists());
+        Sweep::new(&backend, HOUR, now + RETENTION)
+            .photographs()
+            .await;
+        assert_eq!(left(&backend).await, all);
+        let failure = output.get(&Path::from(result)).await.unwrap();
+        let failure = failure.bytes().await.unwrap();
+        let failure: Failure = serde_json::from_slice(&failure).unwrap();
+        assert_eq!(failure.code, FailureCode::RecognitionFailed);
+        assert_eq!(sweep_in(&backend, HOUR * 2).await, (3, 0, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_deleted_ends_no_sweep() {
+        let folder = tempfile::tempdir().unwrap();
+        let backend = backend(folder.path()).await;
+        let [stuck, other] = [RequestId::new(), RequestId::new()];
+        let input = &*backend.input;
+        put(input, &format!("{other}/a.jpg")).await;
+        put(&*backend.output, &format!("{other}/a.json")).await;
+        let stuck_key = put(input, &format!("{stuck}/a.jpg")).await;
+        // Listing a folder whose name is no object's key fails.
+        let odd = folder.path().join("objects/input").join(stuck.to_string());
+        std::fs::write(odd.join("\u{1}"), "odd").unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let mut sweep = Sweep::new(&backend, HOUR, now + 2 * HOUR);
+        sweep.photographs().await;
+        sweep.results().await;
+        assert_eq!((sweep.deleted, sweep.failed), (2, 1));
+        assert!(folder.path().join("objects/input").join(stuck_key).exists());
     }
 
     #[tokio::test]

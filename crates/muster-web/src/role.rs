@@ -86,18 +86,9 @@ async fn serve_until(
     gallery.held(|gallery| catalogue.expect(gallery)).await?;
     // Last: a start that fails leaves no queue behind.
     let replies = backend.replies(&identity.id).await?;
-    // Buckets have lifecycle rules of their own.
-    let swept = [
-        (&settings.storage.input_store, &backend.input),
-        (&settings.storage.output_store, &backend.output),
-    ];
-    let swept = swept
-        .into_iter()
-        .filter(|(bucket, _)| bucket.is_none())
-        .map(|(_, store)| Arc::clone(store));
     tasks.spawn(retention::sweep(
-        swept.collect(),
-        settings.storage.retention,
+        backend.clone(),
+        settings.storage.clone(),
         stop.clone(),
     ));
     let folder = local_folder(&settings.storage);

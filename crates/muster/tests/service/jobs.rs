@@ -385,6 +385,29 @@ async fn jobs_are_refused_over_the_limit_and_by_file_name() {
     }
 }
 
+/// Neither time nor a stop takes a job that has no answer.
+#[tokio::test]
+async fn a_job_outlives_a_stop_that_is_longer_than_the_retention() {
+    let Some(samples) = samples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let settings = "max_instances = 1\nretention_s = 1.0\nrequest_timeout_s = 1.0";
+    let mut web = Service::start("web", &data, settings).await;
+    let photo = read(&samples.people[0].1[0]);
+    let job = web.submit(&[("a.jpg", &photo)]).await.json();
+    web.signal("-TERM");
+    web.ends().await;
+    let submitted = job["submitted_at_ms"].as_u64().unwrap();
+    until("it is older than the retention", async || {
+        muster_jobs::now_ms() > submitted + 1500
+    })
+    .await;
+    let service = Service::start("up", &data, settings).await;
+    let ended = service.ended(&id(&job)).await;
+    assert_eq!(ended["state"], "done", "{ended}");
+    assert!(ended["expires_at_ms"].as_u64().unwrap() > submitted + 1500);
+}
+
 /// A job is gone when its photograph and its result are.
 #[tokio::test]
 async fn jobs_expire() {
