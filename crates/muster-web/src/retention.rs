@@ -254,7 +254,7 @@ pub fn never_worked(file: &str) -> Failure {
     Failure {
         code: FailureCode::RecognitionFailed,
         detail: format!(
-            "{file}: no worker came to it in the time that a request is kept: send it again"
+            "{file}: no worker received it before its request expired: send it again"
         ),
     }
 }

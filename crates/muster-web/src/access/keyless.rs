@@ -169,7 +169,8 @@ fn is_of_this_machine(host: &str) -> bool {
 
 fn not_local() -> ApiError {
     unauthorized(
-        "this call came through a proxy, or asks for another host than localhost: it needs an API key,          which `muster keys create` makes; send it as Authorization: Bearer",
+        "this call came through a proxy, or asks for another host than localhost: it needs an API key, \
+         which `muster keys create` makes; send it as Authorization: Bearer",
     )
 }
 
