@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::printable::Printable;
+
 /// Longest kept name once percent-encoded, in bytes: file systems take 255 for one component, and
 /// the object store adds a suffix of its own while it writes.
 const MAX_ENCODED_BYTES: usize = 200;
@@ -11,7 +13,7 @@ const MAX_EXTENSION_BYTES: usize = 12;
 
 /// A client's file name, made safe to echo on one line and to use as one component of a key.
 ///
-/// Folders are cut off (`../../etc/passwd` is `passwd`), control characters become `_`, and an
+/// Folders are cut off (`../../etc/passwd` is `passwd`), unprintable characters become `_`, and an
 /// over-long name is shortened before its extension. The result is never empty, `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(from = "String", into = "String")]
@@ -21,10 +23,9 @@ impl FileName {
     /// Makes a safe name of what a client sent.
     pub fn from_client(raw: &str) -> Self {
         let last = raw.rsplit(['/', '\\']).next().unwrap_or_default();
-        let clean: String = last
-            .chars()
-            .map(|c| if is_unprintable(c) { '_' } else { c })
-            .collect();
+        let clean = Printable(last).replaced_by('_');
+        // What no queue carries as it is.
+        let clean = clean.replace(['\u{fffe}', '\u{ffff}'], "_");
         let short = shorten(clean.trim());
         // Where it was cut may be a space.
         match short.trim_end() {
@@ -57,12 +58,6 @@ impl From<FileName> for String {
     fn from(name: FileName) -> Self {
         name.0
     }
-}
-
-/// Control characters, invisible ones that reorder or break a line, and what no queue carries.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Bytes that `c` takes in an object key, where everything but plain ASCII is percent-encoded.
@@ -124,6 +119,8 @@ mod tests {
             ("photos/", "photo", "photo"),
             (".jpg", ".jpg", ".jpg"),
             ("żółw.png", "żółw.png", "żółw"),
+            ("a\u{202e}gpj.exe", "a_gpj.exe", "a_gpj"),
+            ("a\u{ad}\u{9b}2J.jpg", "a__2J.jpg", "a__2J"),
         ] {
             let safe = FileName::from_client(raw);
             assert_eq!((safe.as_str(), safe.stem()), (name, stem), "{raw:?}");

@@ -1,6 +1,6 @@
 //! What travels between the web tier, the workers and the controller: ids, file names, object keys
-//! and messages; and what the gallery and the recognizer share: embeddings, quality, and what is
-//! shipped of an embedder.
+//! and messages; what the gallery and the recognizer share: embeddings, quality, and what is shipped
+//! of an embedder; and how names are compared, and text of strangers is shown.
 //!
 //! No I/O happens here. Every message carries its format version, so that a rolling update never
 //! has a worker guess at a newer request.
@@ -12,6 +12,8 @@ mod face_probe;
 mod file_name;
 pub mod keys;
 mod message;
+mod name;
+mod printable;
 mod quality;
 mod reply;
 mod report;
@@ -24,6 +26,8 @@ pub use embedding::{Embedding, EmbeddingError, cosine, cosine_le};
 pub use face_probe::FaceProbe;
 pub use file_name::FileName;
 pub use message::{MESSAGE_VERSION, MessageError, Purpose, Request, now_ms};
+pub use name::{UNKNOWN, name_key};
+pub use printable::{Printable, unprintable};
 pub use quality::{Measure, Quality, Requirements, UnmetRequirement};
 pub use reply::{
     CandidateReport, Decision, Embedded, EmbeddedFace, FaceBox, FaceQuality, FaceReport, Failure,

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::file_name::FileName;
 use crate::message::{MESSAGE_VERSION, MessageError, check_version, queue_json};
+use crate::name::UNKNOWN;
 use crate::quality::Quality;
 use crate::request_id::RequestId;
 
@@ -176,7 +177,7 @@ impl Recognition {
         self.faces
             .iter()
             .find_map(|face| face.person.as_ref())
-            .map_or("unknown", |person| person.name.as_str())
+            .map_or(UNKNOWN, |person| person.name.as_str())
     }
 }
 
