@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use muster_base::local_token;
-use muster_jobs::Recognition;
+use muster_jobs::{Recognition, name_key};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
@@ -166,16 +166,16 @@ impl Client {
         }
     }
 
-    /// The person of that name, if there is one.
+    /// The person of that name, as names are compared, if there is one.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
     pub async fn person_named(&self, name: &str) -> Result<Option<PersonView>, ClientError> {
-        let name = name.trim();
-        let encoded = utf8_percent_encode(name, NON_ALPHANUMERIC);
+        let encoded = utf8_percent_encode(name.trim(), NON_ALPHANUMERIC);
         let path = format!("/v1/people?limit=1000&name={encoded}");
         let page: People = self.get(&path).await?;
-        let is_it = |person: &PersonView| person.name == name;
+        let key = name_key(name);
+        let is_it = |person: &PersonView| name_key(&person.name) == key;
         Ok(page.people.into_iter().find(is_it))
     }
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Every file below a folder whose extension, in small letters, is wanted, in order of the paths.
+/// Every file below a folder whose extension, in small letters, is wanted, in order of the paths;
+/// hidden files and folders are left out.
 ///
 /// # Errors
 /// When a folder can not be read.
@@ -18,6 +19,9 @@ pub fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<
             let path = entry
                 .with_context(|| format!("read the folder {}", folder.display()))?
                 .path();
+            if is_hidden(&path) {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
             } else if path
@@ -31,6 +35,12 @@ pub fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a file or folder is hidden: its name begins with a dot, as `._photo.jpg` of a Mac does.
+pub fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// A file's name without its folders, as it is sent.

@@ -6,10 +6,12 @@ pub(crate) mod s3;
 use std::error::Error;
 use std::fmt;
 
+use muster_jobs::Printable;
 use redact::without_object_names;
 use s3::on_one_line;
 
 /// Shows an error with its sources on one line, each once: some libraries repeat what is below.
+/// What they quote of strangers is made printable.
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for ErrorChain<'_> {
@@ -23,7 +25,7 @@ impl fmt::Display for ErrorChain<'_> {
             }
             source = error.source();
         }
-        f.write_str(&said)
+        write!(f, "{}", Printable(&said))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod fleet_status;
 pub mod live_gallery;
 pub mod local_token;
 pub mod logging;
+pub mod output;
 pub mod settings;
 pub mod signals;
 pub mod traces;

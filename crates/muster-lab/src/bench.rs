@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use muster_api::client::{Client, ClientError};
 use muster_base::settings::Settings;
+use muster_base::{print_error_line, print_line};
 use service::StartedService;
 
 /// The service that is measured where none is named and one answers.
@@ -87,7 +88,7 @@ pub async fn run(
         Some(client) => (client, None),
         None => {
             let service = StartedService::start(settings, config).await?;
-            eprintln!("measuring a service that was started for this");
+            print_error_line!("measuring a service that was started for this");
             (Client::new(&service.url, None)?, Some(service))
         }
     };
@@ -103,12 +104,12 @@ pub async fn run(
     }
     let figures = measured?;
     if args.json {
-        println!(
+        print_line!(
             "{}",
             serde_json::to_string(&figures).context("write the figures")?
-        );
+        )?;
     } else {
-        report::print(&figures);
+        report::print(&figures)?;
     }
     Ok(if figures.errors == 0 {
         ExitCode::SUCCESS
@@ -125,7 +126,7 @@ async fn find_running(url: &str, api_key: Option<&str>) -> anyhow::Result<Option
     let client = Client::new(url, api_key)?;
     match client.get::<Value>("/v1/status").await {
         Ok(_) => {
-            eprintln!("measuring the service at {url}");
+            print_error_line!("measuring the service at {url}");
             Ok(Some(client))
         }
         Err(ClientError::Problem { problem, .. }) => {

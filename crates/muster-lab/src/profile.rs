@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::photos::{Variation, open, photos_in, square_jpeg};
 use muster_api::progress;
 use muster_base::catalogue::Catalogue;
+use muster_base::print_line;
 use muster_base::settings::Settings;
 
 /// Photographs that are run before the measured ones.
@@ -114,13 +115,13 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
             "faces_per_photo": faces_per_photo,
             "size": args.size,
         });
-        println!("{figures}");
+        print_line!("{figures}")?;
         return Ok(());
     }
-    println!(
+    print_line!(
         "{} photographs, {faces_per_photo:.2} faces each, medians in ms:",
         args.count
-    );
+    )?;
     for (stage, ms) in [
         ("decode", decode),
         ("detect", detect),
@@ -128,17 +129,17 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         ("embed", embed),
         ("match", match_),
     ] {
-        println!("  {stage:<10} {ms:8.3}");
+        print_line!("  {stage:<10} {ms:8.3}")?;
     }
-    println!("  {:<10} {total:8.3}", "total");
-    println!(
+    print_line!("  {:<10} {total:8.3}", "total")?;
+    print_line!(
         "  {:<10} {raw:8.3}   (the two models alone, on ready tensors)",
         "models"
-    );
-    println!(
+    )?;
+    print_line!(
         "  {:<10} {ratio:8.3}   (half of the photographs: {low:.3} to {high:.3})",
         "ratio"
-    );
+    )?;
     Ok(())
 }
 

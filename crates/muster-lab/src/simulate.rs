@@ -17,6 +17,7 @@ use muster_fleet::{Learned, Policy};
 
 use arguments::{KeepAliveArg, PolicyArg};
 use muster_api::progress;
+use muster_base::print_line;
 use report::{Report, TraceFigures, figures, print, round};
 use trace::{Columns, Trace};
 
@@ -143,9 +144,9 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<()> {
     };
     if args.json {
         let json = serde_json::to_string(&report).context("write the figures")?;
-        println!("{json}");
+        print_line!("{json}")?;
     } else {
-        print(&report);
+        print(&report)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use muster_base::local_token::{self, LocalToken};
 use muster_base::settings::{KeyRule, Settings};
-use muster_base::signals;
+use muster_base::{output, print_line, signals};
 #[cfg(feature = "lab")]
 use muster_lab::{bench, eval, profile, simulate};
 use tokio::net::TcpListener;
@@ -183,7 +183,8 @@ async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
     let address = listener
         .local_addr()
         .context("read the listener's address")?;
-    println!("muster listens on http://{address}");
+    // Muster serves, whether anybody reads this or not.
+    output::even_if_closed(print_line!("muster listens on http://{address}"))?;
     Ok(listener)
 }
 
@@ -199,7 +200,7 @@ fn local_token(settings: &Settings, listener: &TcpListener) -> anyhow::Result<Op
     }
     let token = LocalToken::issue(&settings.storage.data_dir, address)?;
     if std::io::stdout().is_terminal() {
-        println!("open {}", token.link());
+        output::even_if_closed(print_line!("open {}", token.link()))?;
     }
     Ok(Some(token))
 }

@@ -18,6 +18,7 @@ use muster_api::client::{Client, ClientError};
 use muster_api::problem::{Code, Problem};
 use muster_api::progress;
 use muster_api::status::StatusView;
+use muster_base::print_error_line;
 
 /// Longest wait for a fleet of zero before the first photograph.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
@@ -199,7 +200,7 @@ pub async fn run(client: &Client, photos: Vec<Bytes>, load: Load) -> anyhow::Res
             }
             Answer::Error(reason) => {
                 if measured.errors == 0 {
-                    eprintln!("first error: {reason}");
+                    print_error_line!("first error: {reason}");
                 }
                 measured.errors += 1;
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use muster_base::output::OutputError;
+use muster_base::print_line;
 use serde::Serialize;
 
 use super::observers::Observed;
@@ -151,10 +153,13 @@ fn round(value: f64) -> f64 {
 }
 
 /// Prints the five figures of the original's table beside the original's own claims.
-pub fn print(figures: &Figures) {
+///
+/// # Errors
+/// When nothing can be printed any more.
+pub fn print(figures: &Figures) -> Result<(), OutputError> {
     let error_rate = 100.0 * figures.errors as f64 / figures.requests as f64;
     let latency = &figures.latency_ms;
-    println!("{:<24}{:>16}   the original claims", "", "measured");
+    print_line!("{:<24}{:>16}   the original claims", "", "measured")?;
     for (figure, measured, claimed) in [
         (
             "throughput",
@@ -174,56 +179,63 @@ pub fn print(figures: &Figures) {
         ("scale-in", format!("{:.2} s", figures.scale_in_s), "< 2 s"),
         ("errors", format!("{error_rate:.2} %"), "< 0.1 %"),
     ] {
-        println!("{figure:<24}{measured:>16}   {claimed}");
+        print_line!("{figure:<24}{measured:>16}   {claimed}")?;
     }
-    println!(
-        "\n{} photographs, {} instances at most; first answer from zero after {:.2} s",
-        figures.requests, figures.peak_instances, figures.first_answer_s
-    );
-    println!(
+    print_line!("")?;
+    print_line!(
+        "{} photographs, {} instances at most; first answer from zero after {:.2} s",
+        figures.requests,
+        figures.peak_instances,
+        figures.first_answer_s
+    )?;
+    print_line!(
         "latency p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
-        latency.p50, latency.p95, latency.p99, latency.max
-    );
-    println!(
+        latency.p50,
+        latency.p95,
+        latency.p99,
+        latency.max
+    )?;
+    print_line!(
         "the models took {:.1} ms a photograph: {:.2} instances' worth of the throughput",
         figures.models_ms,
         figures.throughput_rps * figures.models_ms / 1e3
-    );
+    )?;
     if let IoCpuMs {
         web: Some(web),
         workers: Some(workers),
         http,
     } = figures.io_cpu_ms
     {
-        println!(
+        print_line!(
             "storage, queues and HTTP took {:.2} ms of processor time a photograph: web {web:.2}, \
              workers {workers:.2}",
             web + workers
-        );
+        )?;
         if let Some(http) = http {
-            println!(
+            print_line!(
                 "of which HTTP by itself {http:.2} ms, and storage and queues {:.2} ms",
                 web + workers - http
-            );
+            )?;
         }
     }
     if let Some(observed) = figures.observed {
         let (watched, alone) = observed.answers;
-        println!(
+        print_line!(
             "average latency {:.1} ms with {} viewers and a scraper, {:.1} ms without: {:+.2} % \
              ({watched} and {alone} answers)",
             observed.latency_ms,
             observed.viewers,
             observed.alone_ms,
             100.0 * (observed.latency_ms / observed.alone_ms - 1.0)
-        );
+        )?;
     }
     if figures.no_face > 0 {
-        println!(
+        print_line!(
             "{} photographs were answered that they show no face",
             figures.no_face
-        );
+        )?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

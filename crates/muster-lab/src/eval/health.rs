@@ -15,6 +15,7 @@ use super::people::{LabelledPhotos, gallery};
 use super::rate::with_interval;
 use super::recognizers::Recognizers;
 use crate::random::Random;
+use muster_base::print_line;
 use muster_base::settings::Settings;
 
 /// Every how many-th face gets somebody else's name: 5 %.
@@ -183,22 +184,23 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
             weak: health.weak.len(),
             seconds,
         };
-        println!(
+        print_line!(
             "{}",
             serde_json::to_string(&figures).context("write the figures")?
-        );
+        )?;
         return Ok(());
     }
-    println!(
+    print_line!(
         "{} people with {} faces, examined in {seconds:.2} s at the cutoff {cutoff:.3}",
-        health.people, health.faces
-    );
+        health.people,
+        health.faces
+    )?;
     for (what, found) in [("swapped faces", &swaps), ("doubled people", &doubles)] {
-        println!("{what}: {} planted", found.planted);
-        println!("  precision       {}", with_interval(&found.precision));
-        println!("  recall          {}", with_interval(&found.recall));
+        print_line!("{what}: {} planted", found.planted)?;
+        print_line!("  precision       {}", with_interval(&found.precision))?;
+        print_line!("  recall          {}", with_interval(&found.recall))?;
         for (first, second) in &found.not_planted {
-            println!("  not planted     {first}, {second}");
+            print_line!("  not planted     {first}, {second}")?;
         }
     }
     Ok(())

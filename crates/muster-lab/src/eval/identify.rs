@@ -17,6 +17,8 @@ use super::people::{LabelledPhotos, gallery};
 use super::rate::with_interval;
 use super::recognizers::Recognizers;
 use crate::random::Random;
+use muster_base::output::OutputError;
+use muster_base::print_line;
 use muster_base::settings::Settings;
 use score::{MatedProbe, ProbePhoto, Scores, score};
 
@@ -193,59 +195,61 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
             },
             scores,
         };
-        println!(
+        print_line!(
             "{}",
             serde_json::to_string(&figures).context("write the figures")?
-        );
+        )?;
         return Ok(());
     }
-    println!(
+    print_line!(
         "{} people with {} faces enrolled, {} photographs of them and {} of strangers looked up",
         gallery.people_count(),
         gallery.faces(),
         probes.len(),
         strangers.len()
-    );
-    println!("without a face    {no_face}");
-    println!(
+    )?;
+    print_line!("without a face    {no_face}")?;
+    print_line!(
         "unfit             {unfit_to_enrol} to be enrolled (they are, here), {unfit_to_name} to be named"
-    );
-    println!(
+    )?;
+    print_line!(
         "target FPIR       {:.3} %",
         100.0 * settings.decisions.target_fpir
-    );
-    println!(
+    )?;
+    print_line!(
         "threshold         {:.3}, worked out in {cutoff_ms:.2} ms",
         cutoff.value
-    );
-    show(&scores);
+    )?;
+    show(&scores)?;
     Ok(())
 }
 
-fn show(scores: &Scores) {
-    println!("rank 1            {}", with_interval(&scores.rank1));
-    println!("FNIR              {}", with_interval(&scores.at.fnir));
-    println!("FPIR              {}", with_interval(&scores.at.fpir));
-    println!("decided:");
-    println!("  not named       {}", with_interval(&scores.decided.fnir));
-    println!("  wrongly named   {}", with_interval(&scores.decided.fpir));
-    println!(
+fn show(scores: &Scores) -> Result<(), OutputError> {
+    print_line!("rank 1            {}", with_interval(&scores.rank1))?;
+    print_line!("FNIR              {}", with_interval(&scores.at.fnir))?;
+    print_line!("FPIR              {}", with_interval(&scores.at.fpir))?;
+    print_line!("decided:")?;
+    print_line!("  not named       {}", with_interval(&scores.decided.fnir))?;
+    print_line!("  wrongly named   {}", with_interval(&scores.decided.fpir))?;
+    print_line!(
         "  ambiguous       {} photographs of enrolled people, {} of strangers",
-        scores.ambiguous_probes, scores.ambiguous_strangers
-    );
-    println!("threshold      FPIR %    FNIR %");
+        scores.ambiguous_probes,
+        scores.ambiguous_strangers
+    )?;
+    print_line!("threshold      FPIR %    FNIR %")?;
     for at in &scores.table {
         let share = |rate: &Rate| match rate.estimate {
             Some(share) => format!("{:8.3}", 100.0 * share),
             None => format!("{:>8}", "-"),
         };
-        println!(
+        print_line!(
             "  {:<9.2} {}  {}",
             at.threshold,
             share(&at.fpir),
             share(&at.fnir)
-        );
+        )?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

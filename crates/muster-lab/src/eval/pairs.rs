@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use file::{Pair, PhotoRef, parse_pairs};
 use muster_api::progress;
+use muster_base::print_line;
 use muster_base::settings::Settings;
 use score::{NO_FACE_SIMILARITY, ScoredPair, Scores, score};
 
@@ -66,25 +67,25 @@ pub fn run(args: &PairsArgs, settings: &Settings) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     if args.json {
-        println!(
+        print_line!(
             "{}",
             serde_json::to_string(&report).context("write the figures")?
-        );
+        )?;
         return Ok(());
     }
-    println!("{} pairs in {} folds", report.pairs, report.folds);
-    println!(
+    print_line!("{} pairs in {} folds", report.pairs, report.folds)?;
+    print_line!(
         "accuracy          {:.2} % +- {:.2}",
         100.0 * report.scores.accuracy,
         100.0 * report.scores.std
-    );
-    println!("threshold         {:.3}", report.scores.threshold);
-    println!(
+    )?;
+    print_line!("threshold         {:.3}", report.scores.threshold)?;
+    print_line!(
         "TAR at FAR 0.1 %  {:.2} %",
         100.0 * report.scores.tar_at_far_1e3
-    );
-    println!("without a face    {}", report.no_face);
-    println!("photographs/s     {:.1}", report.images_per_s);
+    )?;
+    print_line!("without a face    {}", report.no_face)?;
+    print_line!("photographs/s     {:.1}", report.images_per_s)?;
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use muster_base::output::OutputError;
+use muster_base::print_line;
 use muster_fleet::simulate::{ORACLE, Outcome, Scenario};
 use serde::Serialize;
 
@@ -102,10 +104,13 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
 }
 
 /// Prints a table, a line a policy.
-pub fn print(report: &Report) {
-    println!(
+///
+/// # Errors
+/// When nothing can be printed any more.
+pub fn print(report: &Report) -> Result<(), OutputError> {
+    print_line!(
         "{} arrivals in {:.1} h; boot {} s, service {} ms, {} slots, at most {} instances, \
-         objective {} s\n",
+         objective {} s",
         report.trace.arrivals,
         report.trace.length_s / 3600.0,
         report.boot_s,
@@ -113,8 +118,9 @@ pub fn print(report: &Report) {
         report.slots,
         report.max,
         report.target_wait_s,
-    );
-    println!(
+    )?;
+    print_line!("")?;
+    print_line!(
         "{:<22} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7} {:>6} {:>9} {:>9}",
         "policy",
         "cost",
@@ -126,12 +132,12 @@ pub fn print(report: &Report) {
         "cold",
         "launches",
         "x oracle"
-    );
+    )?;
     for row in &report.policies {
         let over_oracle = row
             .cost_over_oracle
             .map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-        println!(
+        print_line!(
             "{:<22} {:>9.4} {:>9.2} {:>8.2} {:>8.2} {:>8.2} {:>6.2}% {:>6} {:>9} {:>9}",
             row.policy,
             row.cost,
@@ -143,12 +149,13 @@ pub fn print(report: &Report) {
             row.cold_starts,
             row.launches,
             over_oracle,
-        );
+        )?;
     }
     for row in &report.policies {
         if !row.dominated_by.is_empty() {
             let by = row.dominated_by.join(", ");
-            println!("{} costs and waits no less than {by}", row.policy);
+            print_line!("{} costs and waits no less than {by}", row.policy)?;
         }
     }
+    Ok(())
 }

@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use findings::Findings;
+use muster_base::print_line;
 use muster_base::settings::{FleetKind, Settings};
 use policy::IamRole;
 
@@ -79,9 +80,9 @@ pub async fn run(args: DoctorArgs, settings: &Settings) -> anyhow::Result<ExitCo
     }
     let ok = findings.none_failed();
     if args.json {
-        println!("{}", json!({ "ok": ok, "findings": findings }));
+        print_line!("{}", json!({ "ok": ok, "findings": findings }))?;
     } else {
-        findings.print();
+        findings.print()?;
     }
     Ok(if ok {
         ExitCode::SUCCESS

@@ -10,16 +10,17 @@ use bytes::Bytes;
 use clap::Args;
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
-use muster_jobs::FileName;
+use muster_jobs::{FileName, name_key};
 use muster_recognize::decode::{ACCEPTED, EXTENSIONS, REFUSED_EXTENSIONS};
 use serde_json::{Value, json};
 
 use muster_api::client::{Client, ClientError, ServiceArgs};
-use muster_api::files::{file_name, files_in};
+use muster_api::files::{file_name, files_in, is_hidden};
 use muster_api::people::PersonView;
 use muster_api::problem::Code;
 use muster_api::progress;
-use muster_base::backoff;
+use muster_base::output::OutputError;
+use muster_base::{ErrorChain, backoff, print_line};
 
 /// Photographs of a person in one form.
 const PHOTOS_A_FORM: usize = 10;
@@ -89,13 +90,14 @@ pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
         .people()
         .await?
         .into_iter()
-        .map(|person| (person.name.clone(), person))
+        .map(|person| (name_key(&person.name), person))
         .collect();
-    let bar = progress::bar(people.values().map(Vec::len).sum(), "enrolling");
+    let photos = people.values().map(|person| person.files.len());
+    let bar = progress::bar(photos.sum(), "enrolling");
     let (client, bar) = (&client, &bar);
-    let enrolments = people.into_iter().map(|(name, files)| {
-        let known = known.remove(name.trim());
-        async move { enroll_person(client, name, &files, known, bar).await }
+    let enrolments = people.into_iter().map(|(key, person)| {
+        let known = known.remove(&key);
+        async move { enroll_person(client, person, known, bar).await }
     });
     let mut enrolments = stream::iter(enrolments).buffer_unordered(AT_ONCE);
     let mut reports = Vec::new();
@@ -111,10 +113,11 @@ pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
     }
     bar.finish_and_clear();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
-    print(&reports, args.json);
+    let printed = print(&reports, args.json);
     if let Some(error) = cut_off {
         return Err(error.context("enrolment stopped: run it again, and it goes on from here"));
     }
+    printed?;
     let complete =
         |report: &Report| report.refused.is_empty() && !matches!(report.fate, Fate::Refused { .. });
     Ok(if reports.iter().all(complete) {
@@ -127,8 +130,11 @@ pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
 /// Enrols with what photographs are fit, those that are not being reported.
 async fn enroll_person(
     client: &Client,
-    name: String,
-    files: &[PathBuf],
+    Wanted {
+        name,
+        files,
+        trouble,
+    }: Wanted,
     known: Option<PersonView>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Report> {
@@ -141,7 +147,7 @@ async fn enroll_person(
         refused: Vec::new(),
     };
     let mut refusal = None;
-    for form in named(files).chunks(PHOTOS_A_FORM) {
+    for form in named(&files).chunks(PHOTOS_A_FORM) {
         let photos = enrolment.read(form).await;
         refusal = enrolment.send_fit(photos).await?;
         if refusal.is_some() {
@@ -149,7 +155,7 @@ async fn enroll_person(
         }
         bar.inc(form.len() as u64);
     }
-    let fate = match (refusal, before, enrolment.added) {
+    let fate = match (refusal.or(trouble), before, enrolment.added) {
         (Some(reason), ..) => Fate::Refused(reason),
         (None, false, 0) if enrolment.known.is_none() => {
             Fate::Refused("no photograph is fit for enrolment".to_owned())
@@ -298,7 +304,7 @@ fn named(files: &[PathBuf]) -> Vec<(String, &Path)> {
     named
 }
 
-fn print(reports: &[Report], as_json: bool) {
+fn print(reports: &[Report], as_json: bool) -> Result<(), OutputError> {
     if as_json {
         let people: Vec<_> = reports.iter().map(in_json).collect();
         let refused = reports.iter().flat_map(|report| {
@@ -308,24 +314,25 @@ fn print(reports: &[Report], as_json: bool) {
             })
         });
         let refused: Vec<_> = refused.collect();
-        println!("{}", json!({ "people": people, "refused_photos": refused }));
-        return;
+        print_line!("{}", json!({ "people": people, "refused_photos": refused }))?;
+        return Ok(());
     }
     for Report { name, fate, .. } in reports {
         match fate {
-            Fate::Enrolled(1) => println!("{name}: enrolled with 1 face"),
-            Fate::Enrolled(faces) => println!("{name}: enrolled with {faces} faces"),
-            Fate::Extended(1) => println!("{name}: 1 face added"),
-            Fate::Extended(faces) => println!("{name}: {faces} faces added"),
-            Fate::AlreadyEnrolled => println!("{name}: already enrolled, left as it is"),
-            Fate::Refused(reason) => println!("{name}: refused: {reason}"),
+            Fate::Enrolled(1) => print_line!("{name}: enrolled with 1 face")?,
+            Fate::Enrolled(faces) => print_line!("{name}: enrolled with {faces} faces")?,
+            Fate::Extended(1) => print_line!("{name}: 1 face added")?,
+            Fate::Extended(faces) => print_line!("{name}: {faces} faces added")?,
+            Fate::AlreadyEnrolled => print_line!("{name}: already enrolled, left as it is")?,
+            Fate::Refused(reason) => print_line!("{name}: refused: {reason}")?,
         }
     }
     for Report { name, refused, .. } in reports {
         for RefusedPhoto { file, reason } in refused {
-            println!("{name}/{file}: refused: {reason}");
+            print_line!("{name}/{file}: refused: {reason}")?;
         }
     }
+    Ok(())
 }
 
 fn in_json(Report { name, fate, .. }: &Report) -> Value {
@@ -337,42 +344,67 @@ fn in_json(Report { name, fate, .. }: &Report) -> Value {
     }
 }
 
-/// People by name, each with their photographs in order.
-fn gather(sources: &[String]) -> anyhow::Result<BTreeMap<String, Vec<PathBuf>>> {
-    let mut people: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+/// A person to enrol.
+#[derive(Debug)]
+struct Wanted {
+    name: String,
+    /// Their photographs, in order.
+    files: Vec<PathBuf>,
+    /// Why a folder of theirs gives none, where that is so.
+    trouble: Option<String>,
+}
+
+/// The people whom the sources name, by the key of their names. Hidden files and folders, those that
+/// begin with a dot, are none.
+fn gather(sources: &[String]) -> anyhow::Result<BTreeMap<String, Wanted>> {
+    let mut people = BTreeMap::new();
+    let mut add = |name: &str, photos: Result<Vec<PathBuf>, String>| {
+        let person = people.entry(name_key(name)).or_insert_with(|| Wanted {
+            name: name.to_owned(),
+            files: Vec::new(),
+            trouble: None,
+        });
+        match photos {
+            Ok(photos) => person.files.extend(photos),
+            Err(trouble) => person.trouble = Some(trouble),
+        }
+    };
     for source in sources {
         if Path::new(source).is_dir() {
-            let folder = Path::new(source);
-            let before = people.len();
-            let entries = std::fs::read_dir(folder)
-                .with_context(|| format!("read the folder {}", folder.display()))?;
-            for entry in entries {
-                let path = entry
-                    .with_context(|| format!("read the folder {source}"))?
-                    .path();
-                if path.is_dir() {
-                    let photos = photos_to_enrol_in(&path)?;
-                    anyhow::ensure!(
-                        !photos.is_empty(),
-                        "{} has no photographs: put {ACCEPTED} files there",
-                        path.display()
-                    );
-                    people.entry(file_name(&path)).or_default().extend(photos);
+            let reading = || format!("read the folder {source}");
+            let mut any = false;
+            for entry in std::fs::read_dir(source).with_context(reading)? {
+                let path = entry.with_context(reading)?.path();
+                if path.is_dir() && !is_hidden(&path) {
+                    any = true;
+                    add(&file_name(&path), photos_of_person(&path));
                 }
             }
             anyhow::ensure!(
-                people.len() > before,
+                any,
                 "{source} has no folders: make one for each person, named like the person"
             );
         } else if let Some((name, file)) = source.split_once('=') {
             let path = PathBuf::from(file);
             anyhow::ensure!(path.is_file(), "{file} is not there, to enrol as {name}");
-            people.entry(name.to_owned()).or_default().push(path);
+            add(name, Ok(vec![path]));
         } else {
             anyhow::bail!("{source} is neither a folder nor NAME=FILE");
         }
     }
     Ok(people)
+}
+
+/// The photographs in a person's folder, or why there are none.
+fn photos_of_person(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    match photos_to_enrol_in(folder) {
+        Ok(photos) if photos.is_empty() => Err(format!(
+            "{} has no photographs: put {ACCEPTED} files there",
+            folder.display()
+        )),
+        Ok(photos) => Ok(photos),
+        Err(error) => Err(ErrorChain(error.as_ref()).to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -388,6 +420,10 @@ mod tests {
             "Anna/notes.txt",
             "Ben/x.webp",
             "Ben/y.HEIC",
+            "Ben/._x.jpg",
+            "Ben/.thumbs/z.jpg",
+            ".trash/1.jpg",
+            "Zoe/notes.txt",
         ] {
             let path = folder.path().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -395,9 +431,11 @@ mod tests {
         }
         let pair = format!("Carl={}", folder.path().join("Ben/x.webp").display());
         let people = gather(&[folder.path().display().to_string(), pair]).unwrap();
-        let sizes: Vec<_> = people.iter().map(|(n, f)| (n.as_str(), f.len())).collect();
-        assert_eq!(sizes, [("Anna", 2), ("Ben", 2), ("Carl", 1)]);
-        assert!(people["Anna"][0].ends_with("1.png"));
+        let sizes: Vec<_> = people.values().map(|p| (&*p.name, p.files.len())).collect();
+        assert_eq!(sizes, [("Anna", 2), ("Ben", 2), ("Carl", 1), ("Zoe", 0)]);
+        assert!(people["anna"].files[0].ends_with("1.png"));
+        let trouble = people["zoe"].trouble.as_deref().unwrap();
+        assert!(trouble.contains("has no photographs"), "{trouble}");
         assert!(
             gather(&["nowhere".into()])
                 .unwrap_err()

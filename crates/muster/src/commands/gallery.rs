@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use muster_api::client::{Client, ServiceArgs};
 use muster_api::gallery::{ModelView, NextModel};
+use muster_base::output::OutputError;
+use muster_base::print_line;
 
 /// The path of the gallery's model.
 const MODEL: &str = "/v1/gallery/model";
@@ -87,11 +89,12 @@ pub async fn run(args: GalleryArgs) -> anyhow::Result<()> {
         GalleryCommand::ForgetModel { model, ask } => {
             let forgotten = ask.service.client()?.forget_model(&model).await?;
             match ask.json {
-                true => println!("{}", json!(forgotten)),
-                false => println!(
+                true => print_line!("{}", json!(forgotten))?,
+                false => print_line!(
                     "the embeddings of {} people by {} are gone",
-                    forgotten.people, forgotten.model
-                ),
+                    forgotten.people,
+                    forgotten.model
+                )?,
             }
             Ok(())
         }
@@ -102,12 +105,12 @@ pub async fn run(args: GalleryArgs) -> anyhow::Result<()> {
 fn print<T: DeserializeOwned>(
     answer: Value,
     as_json: bool,
-    show: impl Fn(T),
+    show: impl Fn(T) -> Result<(), OutputError>,
 ) -> anyhow::Result<()> {
     if as_json {
-        println!("{answer}");
+        print_line!("{answer}")?;
     } else {
-        show(serde_json::from_value(answer).context("read the service's answer")?);
+        show(serde_json::from_value(answer).context("read the service's answer")?)?;
     }
     Ok(())
 }
@@ -135,33 +138,40 @@ fn join(all: &mut Value, part: Value) -> Option<()> {
     Some(())
 }
 
-fn show_model(model: ModelView) {
-    println!("model    {}", model.model);
-    println!("kept     {}", model.kept.join(", "));
+fn show_model(model: ModelView) -> Result<(), OutputError> {
+    print_line!("model    {}", model.model)?;
+    print_line!("kept     {}", model.kept.join(", "))?;
     if let Some(change) = model.change {
-        println!(
+        print_line!(
             "change   to {}: {} faces embedded, {} left",
-            change.to, change.embedded, change.left
-        );
+            change.to,
+            change.embedded,
+            change.left
+        )?;
         if let Some(problem) = change.problem {
-            println!("         {problem}");
+            print_line!("         {problem}")?;
         }
     }
     for face in model.not_embedded {
-        println!(
+        print_line!(
             "without  person {}, face {}: {}",
-            face.person_id, face.id, face.reason
-        );
+            face.person_id,
+            face.id,
+            face.reason
+        )?;
     }
+    Ok(())
 }
 
-fn show_calibration(report: Report) {
-    println!(
+fn show_calibration(report: Report) -> Result<(), OutputError> {
+    print_line!(
         "{} people with {} faces, version {}",
-        report.people, report.faces, report.version
-    );
-    println!("target FPIR  {:.3} %", 100.0 * report.target_fpir);
-    println!(
+        report.people,
+        report.faces,
+        report.version
+    )?;
+    print_line!("target FPIR  {:.3} %", 100.0 * report.target_fpir)?;
+    print_line!(
         "cutoff       {:.3} (by {})",
         report.cutoff,
         match report.basis {
@@ -170,30 +180,31 @@ fn show_calibration(report: Report) {
             Basis::Blended => "what is shipped with the model and the gallery's own faces",
             Basis::Own => "the gallery's own faces",
         }
-    );
+    )?;
     for (name, rate) in [
         ("FPIR", report.fpir),
         ("FNIR", report.fnir),
         ("rank 1", report.rank1),
     ] {
-        println!("{name:<12} {}", with_interval(&rate));
+        print_line!("{name:<12} {}", with_interval(&rate))?;
     }
     for note in report.notes {
-        println!("note: {note}");
+        print_line!("note: {note}")?;
     }
-    println!("cutoff      FPIR %    FNIR %");
+    print_line!("cutoff      FPIR %    FNIR %")?;
     for at in report.table {
         let share = |rate: &Rate| match rate.estimate {
             Some(share) => format!("{:8.3}", 100.0 * share),
             None => format!("{:>8}", "-"),
         };
-        println!(
+        print_line!(
             "  {:.3}   {}  {}",
             at.cutoff,
             share(&at.fpir),
             share(&at.fnir)
-        );
+        )?;
     }
+    Ok(())
 }
 
 fn with_interval(rate: &Rate) -> String {
@@ -210,45 +221,52 @@ fn with_interval(rate: &Rate) -> String {
     }
 }
 
-fn show_health(health: Health) {
-    println!(
+fn show_health(health: Health) -> Result<(), OutputError> {
+    print_line!(
         "{} people with {} faces, {} of them examined",
-        health.people, health.faces, health.examined
-    );
-    println!(
-        "\nlikely under the wrong name: {}",
-        health.mislabelled.len()
-    );
+        health.people,
+        health.faces,
+        health.examined
+    )?;
+    print_line!("")?;
+    print_line!("likely under the wrong name: {}", health.mislabelled.len())?;
     for found in &health.mislabelled {
-        println!(
+        print_line!(
             "  {} looks like {}: {:.3} to their faces, {:.3} to the others of its own",
             face(&found.file, &found.person, found.face),
             found.looks_like.name,
             found.to_other,
             found.to_own
-        );
+        )?;
     }
-    println!("\nlikely one person: {}", health.duplicates.len());
-    health.duplicates.iter().for_each(show_pair);
-    println!("\nmost alike of the others:");
-    health.confusable.iter().for_each(show_pair);
-    println!("\nweak faces: {}", health.weak.len());
+    print_line!("")?;
+    print_line!("likely one person: {}", health.duplicates.len())?;
+    health.duplicates.iter().try_for_each(show_pair)?;
+    print_line!("")?;
+    print_line!("most alike of the others:")?;
+    health.confusable.iter().try_for_each(show_pair)?;
+    print_line!("")?;
+    print_line!("weak faces: {}", health.weak.len())?;
     for weak in &health.weak {
         for reason in &weak.reasons {
-            println!("  {}: {reason}", face(&weak.file, &weak.person, weak.face));
+            print_line!("  {}: {reason}", face(&weak.file, &weak.person, weak.face))?;
         }
     }
+    Ok(())
 }
 
 fn face(file: &str, person: &Named, id: FaceId) -> String {
     format!("{file} of {} (face {id})", person.name)
 }
 
-fn show_pair(pair: &Pair) {
-    println!(
+fn show_pair(pair: &Pair) -> Result<(), OutputError> {
+    print_line!(
         "  {} and {}: {:.3} on average, {:.3} at most",
-        pair.first.name, pair.second.name, pair.score, pair.nearest
-    );
+        pair.first.name,
+        pair.second.name,
+        pair.score,
+        pair.nearest
+    )
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use muster_base::api_keys::{ApiKey, KeyId, KeyStore, Scope, Token};
 use muster_base::audit::{Action, AuditLog, Entry, Who};
 use muster_base::backend;
 use muster_base::settings::Settings;
+use muster_base::{print_error_line, print_line};
 
 use crate::flags::Overrides;
 
@@ -155,13 +156,13 @@ async fn create(
     if as_json {
         let mut created = without_hash(&key);
         created["key"] = token.reveal().into();
-        println!("{created}");
+        print_line!("{created}")?;
     } else {
-        eprintln!(
+        print_error_line!(
             "The key of {}, shown this once: send it as Authorization: Bearer …",
             key.name
         );
-        println!("{}", token.reveal());
+        print_line!("{}", token.reveal())?;
     }
     Ok(())
 }
@@ -170,14 +171,14 @@ async fn list(keys: &KeyStore, as_json: bool) -> anyhow::Result<()> {
     let keys = keys.list().await?;
     if as_json {
         let keys: Vec<_> = keys.iter().map(without_hash).collect();
-        println!("{}", json!({ "keys": keys }));
+        print_line!("{}", json!({ "keys": keys }))?;
         return Ok(());
     }
     if keys.is_empty() {
-        println!("no keys: make one with `muster keys create --name NAME --scope SCOPE`");
+        print_line!("no keys: make one with `muster keys create --name NAME --scope SCOPE`")?;
     }
     for key in &keys {
-        println!("{}", line(key));
+        print_line!("{}", line(key))?;
     }
     Ok(())
 }
@@ -188,9 +189,9 @@ async fn revoke(id: &KeyId, keys: &KeyStore, log: &AuditLog, as_json: bool) -> a
     }
     audit(log, Action::KeyRevoked, id).await?;
     if as_json {
-        println!("{}", json!({ "revoked": id }));
+        print_line!("{}", json!({ "revoked": id }))?;
     } else {
-        println!("revoked {id}: within a few seconds no replica takes it any more");
+        print_line!("revoked {id}: within a few seconds no replica takes it any more")?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use muster_recognize::recognizer::{Options, Recognizer};
 
 use muster_api::progress;
 use muster_base::settings::ModelSettings;
+use muster_base::{print_error_line, print_line};
 
 /// Arguments of `muster models`.
 #[derive(Debug, Args)]
@@ -62,9 +63,9 @@ pub fn run(args: ModelsArgs, settings: &ModelSettings) -> anyhow::Result<ExitCod
             bar.finish_and_clear();
             let folder = installed.installation.folder().display();
             if installed.fresh {
-                println!("installed and verified in {folder}");
+                print_line!("installed and verified in {folder}")?;
             } else {
-                println!("already installed in {folder}, verified");
+                print_line!("already installed in {folder}, verified")?;
             }
         }
         ModelsCommand::List { json } => {
@@ -72,16 +73,16 @@ pub fn run(args: ModelsArgs, settings: &ModelSettings) -> anyhow::Result<ExitCod
         }
         ModelsCommand::Verify => {
             settings.installation()?.verify()?;
-            println!("every installed file is as the manifest has it");
+            print_line!("every installed file is as the manifest has it")?;
         }
         ModelsCommand::Samples => {
             let samples = Installation::open(&root)?.samples();
             for (name, files) in samples.people {
                 for file in files {
-                    println!("{name}\t{}", file.display());
+                    print_line!("{name}\t{}", file.display())?;
                 }
             }
-            println!("-\t{}", samples.group.display());
+            print_line!("-\t{}", samples.group.display())?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -102,10 +103,10 @@ fn compile(installation: &Installation, bar: &ProgressBar) -> anyhow::Result<()>
 
 fn list(rows: &[models::Listed], json: bool) -> anyhow::Result<ExitCode> {
     if json {
-        println!("{}", serde_json::to_string(rows).context("write the list")?);
+        print_line!("{}", serde_json::to_string(rows).context("write the list")?)?;
     } else {
         for row in rows {
-            println!(
+            print_line!(
                 "{:<30} {:<10} {:<12} {:>6.1} MB  {:<8} {:<13} {}",
                 row.name,
                 format!("{:?}", row.role).to_lowercase(),
@@ -114,7 +115,7 @@ fn list(rows: &[models::Listed], json: bool) -> anyhow::Result<ExitCode> {
                 row.profile.as_deref().unwrap_or("all"),
                 row.state,
                 row.package,
-            );
+            )?;
         }
     }
     let well = [FileState::Intact, FileState::NotInstalled];
@@ -150,7 +151,7 @@ fn show(bar: &ProgressBar, step: Progress<'_>) {
 
 fn say(bar: &ProgressBar, message: String) {
     if bar.is_hidden() && bar.message() != message {
-        eprintln!("{message}");
+        print_error_line!("{message}");
     }
     bar.set_message(message);
     bar.tick();

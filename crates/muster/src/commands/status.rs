@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use muster_api::client::ServiceArgs;
 use muster_api::status::StatusView;
+use muster_base::output::OutputError;
+use muster_base::print_line;
 
 /// Arguments of `muster status`.
 #[derive(Debug, Args)]
@@ -31,41 +33,53 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     }
     let client = args.service.client()?;
     if args.json {
-        println!("{}", client.get::<Value>("/v1/status").await?);
+        print_line!("{}", client.get::<Value>("/v1/status").await?)?;
     } else {
-        print(&client.get("/v1/status").await?);
+        print(&client.get("/v1/status").await?)?;
     }
     Ok(())
 }
 
-fn print(status: &StatusView) {
-    println!(
+fn print(status: &StatusView) -> Result<(), OutputError> {
+    print_line!(
         "muster    {} up {:.0} s, model {}",
-        status.version, status.uptime_s, status.model
-    );
+        status.version,
+        status.uptime_s,
+        status.model
+    )?;
     let queue = &status.queue;
-    println!(
+    print_line!(
         "queue     {} visible, {} in flight, {} dead letters",
-        queue.visible, queue.in_flight, queue.dead_letter
-    );
+        queue.visible,
+        queue.in_flight,
+        queue.dead_letter
+    )?;
     let fleet = &status.fleet;
-    println!(
+    print_line!(
         "fleet     {} running, {} pending, {} draining (at most {})",
-        fleet.running, fleet.pending, fleet.draining, fleet.max
-    );
-    println!("          {}", fleet.reason);
+        fleet.running,
+        fleet.pending,
+        fleet.draining,
+        fleet.max
+    )?;
+    print_line!("          {}", fleet.reason)?;
     let requests = &status.requests;
-    println!(
+    print_line!(
         "requests  {} accepted, {} answered, {} failed, {} waiting",
-        requests.accepted, requests.answered, requests.failed, requests.waiting
-    );
+        requests.accepted,
+        requests.answered,
+        requests.failed,
+        requests.waiting
+    )?;
     match (status.latency_ms.p50, status.latency_ms.p99) {
-        (Some(p50), Some(p99)) => println!("latency   p50 {p50:.0} ms, p99 {p99:.0} ms"),
-        _ => println!("latency   nothing answered yet"),
+        (Some(p50), Some(p99)) => print_line!("latency   p50 {p50:.0} ms, p99 {p99:.0} ms")?,
+        _ => print_line!("latency   nothing answered yet")?,
     }
     let gallery = &status.gallery;
-    println!(
+    print_line!(
         "gallery   {} people with {} faces, version {}",
-        gallery.people, gallery.faces, gallery.version
-    );
+        gallery.people,
+        gallery.faces,
+        gallery.version
+    )
 }

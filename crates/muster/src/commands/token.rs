@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use muster_base::local_token;
+use muster_base::{local_token, print_line};
 use reqwest::Url;
 
 /// Arguments of `muster token`.
@@ -46,6 +46,6 @@ pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
             found.token
         }
     };
-    println!("{token}");
+    print_line!("{token}")?;
     Ok(())
 }

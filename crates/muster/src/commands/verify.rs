@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
@@ -11,6 +10,9 @@ use serde_json::json;
 use muster_api::client::{ClientError, ServiceArgs};
 use muster_api::files::file_name;
 use muster_api::recognition::Verification;
+use muster_base::{output, print_error_line, print_line};
+
+use crate::exit;
 
 /// Arguments of `muster verify`.
 #[derive(Debug, Args)]
@@ -25,39 +27,55 @@ pub struct VerifyArgs {
     json: bool,
 }
 
-/// Compares two photographs; the exit code says whether they show the same person.
+/// Compares two photographs; the exit code says whether they show the same person, or why that is
+/// not known.
 ///
 /// # Errors
-/// When a photograph can not be read or the service can not be reached.
+/// Never for what it finds or for what keeps it from that: 1 is an answer.
 pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let compared = compare(args).await;
+    Ok(compared.unwrap_or_else(|error| exit::failed_or(&error, exit::SOFTWARE)))
+}
+
+async fn compare(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let client = args.service.client()?;
-    let read = |file: &PathBuf| {
-        let bytes = std::fs::read(file)
-            .with_context(|| format!("read the photograph {}", file.display()))?;
-        anyhow::Ok((file_name(file), Bytes::from(bytes)))
-    };
-    let [first, second] = &args.files[..] else {
-        anyhow::bail!("two photographs are compared: name two files");
-    };
-    let answer = client.verify([read(first)?, read(second)?]).await;
-    let same = matches!(&answer, Ok(verified) if verified.same);
-    match answer {
-        Ok(verified) if args.json => println!("{}", json!(verified)),
-        Ok(verified) => println!("{}", sentence(&verified)),
-        Err(ClientError::Problem { problem, .. }) if args.json => {
-            println!(
-                "{}",
-                json!({ "code": problem.code, "detail": problem.detail })
-            );
+    let mut photos = Vec::new();
+    for file in &args.files {
+        match std::fs::read(file) {
+            Ok(bytes) => photos.push((file_name(file), Bytes::from(bytes))),
+            Err(error) => {
+                let path = file.display();
+                print_error_line!("muster: the photograph {path} can not be read: {error}");
+                return Ok(ExitCode::from(exit::NO_INPUT));
+            }
         }
-        Err(ClientError::Problem { problem, .. }) => println!("refused: {}", problem.detail),
-        Err(error) => return Err(error.into()),
     }
-    Ok(if same {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let photos: Result<[_; 2], _> = photos.try_into();
+    let photos = photos.map_err(|_| anyhow::anyhow!("two photographs are compared: name two"))?;
+    let answer = client.verify(photos).await;
+    let (code, printed) = match &answer {
+        Ok(verified) => (
+            u8::from(!verified.same),
+            match args.json {
+                true => print_line!("{}", json!(verified)),
+                false => print_line!("{}", sentence(verified)),
+            },
+        ),
+        Err(error @ ClientError::Problem { problem, .. }) => (
+            exit::of_service(error),
+            match args.json {
+                true => print_line!(
+                    "{}",
+                    json!({ "code": problem.code, "detail": problem.detail })
+                ),
+                false => print_line!("refused: {}", problem.detail),
+            },
+        ),
+        Err(_) => return Err(answer.map(|_| ()).unwrap_err().into()),
+    };
+    // The code is an answer by itself.
+    output::even_if_closed(printed)?;
+    Ok(ExitCode::from(code))
 }
 
 fn sentence(verified: &Verification) -> String {

@@ -22,4 +22,5 @@ mod proxies;
 mod several;
 mod support;
 mod taken_over;
+mod terminal;
 mod traces;

@@ -5,6 +5,8 @@ use std::fmt::Display;
 
 use muster_base::ErrorChain;
 use muster_base::aws::Trouble;
+use muster_base::output::OutputError;
+use muster_base::print_line;
 use serde::Serialize;
 
 /// The outcome of one check.
@@ -93,7 +95,7 @@ impl Findings {
     }
 
     /// Prints a line for each finding, and one for its remedy.
-    pub(super) fn print(&self) {
+    pub(super) fn print(&self) -> Result<(), OutputError> {
         let names = self.0.iter().map(|finding| finding.name.len());
         let width = names.max().unwrap_or_default();
         for finding in &self.0 {
@@ -102,10 +104,11 @@ impl Findings {
                 Finding { skipped: true, .. } => "skipped",
                 _ => "MISSING",
             };
-            println!("{mark}  {:<width$} {}", finding.name, finding.detail);
+            print_line!("{mark}  {:<width$} {}", finding.name, finding.detail)?;
             if let Some(remedy) = &finding.remedy {
-                println!("         {:<width$} {remedy}", "");
+                print_line!("         {:<width$} {remedy}", "")?;
             }
         }
+        Ok(())
     }
 }

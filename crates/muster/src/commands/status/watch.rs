@@ -3,7 +3,7 @@
 mod frame;
 mod last_minute;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use anyhow::Context;
 use console::Term;
@@ -14,7 +14,8 @@ use frame::{clock, frame, line};
 use last_minute::{LastMinute, Point, points};
 use muster_api::client::{Event, EventStream, ServiceArgs};
 use muster_api::events::{History, Sample, Trouble};
-use muster_base::{ErrorChain, backoff};
+use muster_base::{ErrorChain, backoff, print_error_line, print_line};
+use muster_jobs::Printable;
 
 /// Rows of the frame besides the workers.
 const ROWS: usize = 7;
@@ -41,8 +42,8 @@ impl Screen {
                 lines.extend(frame(&sample, minute, room));
                 redraw(term, drawn, &lines, usize::from(columns))?;
             }
-            Self::Lines { json: true } => print(data)?,
-            Self::Lines { json: false } => print(&line(&sample))?,
+            Self::Lines { json: true } => print_line!("{data}")?,
+            Self::Lines { json: false } => print_line!("{}", line(&sample))?,
         }
         Ok(())
     }
@@ -53,7 +54,7 @@ impl Screen {
                 let columns = usize::from(term.size().1);
                 redraw(term, drawn, &[format!("{head}  {what}")], columns)?;
             }
-            Self::Lines { .. } => eprintln!("{what}"),
+            Self::Lines { .. } => print_error_line!("{what}"),
         }
         Ok(())
     }
@@ -65,16 +66,10 @@ const UNKNOWN: &str = "read what the service tells: it is another version of Mus
 fn redraw(term: &Term, drawn: &mut usize, lines: &[String], columns: usize) -> anyhow::Result<()> {
     term.clear_last_lines(*drawn)?;
     for line in lines {
-        term.write_line(&console::truncate_str(line, columns, "…"))?;
+        let line = Printable(line).to_string();
+        term.write_line(&console::truncate_str(&line, columns, "…"))?;
     }
     *drawn = lines.len();
-    Ok(())
-}
-
-fn print(what: &impl std::fmt::Display) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{what}")?;
-    out.flush()?;
     Ok(())
 }
 
