@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound;
 
-use muster_jobs::Embedding;
+use muster_jobs::{Embedding, name_key};
 
 use crate::compaction;
 use crate::index::{self, EXACT_UP_TO, FlatIndex, Place};
@@ -46,7 +46,8 @@ pub struct Gallery {
     snapshot: Snapshot,
     /// Those who changed since; nobody of them is alive in a part.
     recent: BTreeMap<PersonId, Person>,
-    names: HashMap<String, PersonId>,
+    /// Ids by the key of the name: people of before may be several of one name.
+    names: HashMap<String, BTreeSet<PersonId>>,
     external_ids: HashMap<String, PersonId>,
     flat: FlatIndex,
 }
@@ -129,7 +130,13 @@ impl Gallery {
         let Some(person) = self.recent.remove(&id) else {
             return false;
         };
-        self.names.remove(&person.name);
+        let key = name_key(&person.name);
+        if let Some(namesakes) = self.names.get_mut(&key) {
+            namesakes.remove(&id);
+            if namesakes.is_empty() {
+                self.names.remove(&key);
+            }
+        }
         if let Some(external_id) = &person.external_id {
             self.external_ids.remove(external_id);
         }
@@ -137,7 +144,8 @@ impl Gallery {
     }
 
     fn index_names(&mut self, person: &Person) {
-        self.names.insert(person.name.clone(), person.id);
+        let namesakes = self.names.entry(name_key(&person.name)).or_default();
+        namesakes.insert(person.id);
         if let Some(external_id) = &person.external_id {
             self.external_ids.insert(external_id.clone(), person.id);
         }
@@ -302,20 +310,20 @@ impl Gallery {
         segments.find_map(|live| Some(live.segment.person(live.live_position(id)?)))
     }
 
-    /// The person of that name.
-    pub fn named(&self, name: &str) -> Option<Cow<'_, Person>> {
-        if let Some(id) = self.names.get(name) {
-            return self.person(*id);
-        }
-        self.snapshot.segments.iter().find_map(|stored| {
-            let found = stored.segment.named(name);
-            let mut live = found.filter(|at| stored.is_live(*at));
-            let person = live.find_map(|at| {
-                let person = stored.segment.person(at);
-                (person.name == name).then_some(person)
-            });
-            person.map(Cow::Owned)
-        })
+    /// The people of that name, as names are compared ([`name_key`]).
+    pub fn named(&self, name: &str) -> impl Iterator<Item = Cow<'_, Person>> {
+        let key = name_key(name);
+        let recent = self.names.get(&key).into_iter().flatten();
+        let recent = recent.map(|id| Cow::Borrowed(&self.recent[id]));
+        let stored = self.snapshot.segments.iter().flat_map(move |stored| {
+            let found = stored.segment.named(&key).filter(|at| stored.is_live(*at));
+            let people = found.map(|at| stored.segment.person(at));
+            let namesakes: Vec<_> = people
+                .filter(|person| name_key(&person.name) == key)
+                .collect();
+            namesakes.into_iter().map(Cow::Owned)
+        });
+        recent.chain(stored)
     }
 
     /// The person whom the operator gave that id.

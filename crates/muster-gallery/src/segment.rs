@@ -1,7 +1,7 @@
 //! A segment: some people of a gallery in one immutable piece of bytes, used where it stands.
 //!
 //! A header, then these sections, each at a multiple of 64 bytes: the model's name; one entry a
-//! person, ascending by id; the people by the hash of their name and of their external id; which
+//! person, ascending by id; the people by the hash of their name's key and of their external id; which
 //! vector each row is, and whose; the rows' codes; the vectors as little-endian `f32`; and what
 //! else is known of each person, as JSON. A row is a vector that probes are compared with.
 //!
@@ -12,13 +12,15 @@ mod layout;
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::OnceLock;
 
-use muster_jobs::Embedding;
+use muster_jobs::{Embedding, name_key};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::layout::{
-    CHECKED, Counts, ENTRY, Entry, HEADER, KEY, LAYOUT, MAGIC, Sections, u32_at, u64_at,
+    CHECKED, Counts, ENTRY, EXACT_NAMES, Entry, HEADER, KEY, LAYOUT, MAGIC, Sections, u32_at,
+    u64_at,
 };
 use super::person::{Person, PersonId};
 
@@ -68,6 +70,9 @@ impl Bytes {
 pub(super) struct Segment {
     bytes: Bytes,
     sections: Sections,
+    /// The people by the hash of their name's key, where the segment has another section for that:
+    /// read from the records when somebody is first looked up by name.
+    read_names: Option<OnceLock<Vec<u8>>>,
 }
 
 impl Segment {
@@ -82,7 +87,7 @@ impl Segment {
             return Err(SegmentError::Damaged);
         }
         let layout = u32_at(header, 8);
-        if layout != LAYOUT {
+        if !matches!(layout, EXACT_NAMES | LAYOUT) {
             return Err(SegmentError::Layout { found: layout });
         }
         if header[CHECKED..][..8] != Sha256::digest(&header[..CHECKED])[..8] {
@@ -103,7 +108,11 @@ impl Segment {
         if length != slice.len() {
             return Err(SegmentError::Damaged);
         }
-        Ok(Self { bytes, sections })
+        Ok(Self {
+            bytes,
+            sections,
+            read_names: (layout == EXACT_NAMES).then(OnceLock::new),
+        })
     }
 
     /// Checks every byte, as they come from the object store.
@@ -203,9 +212,31 @@ impl Segment {
         (low, false)
     }
 
-    /// The positions of people who may have that name.
-    pub fn named(&self, name: &str) -> impl Iterator<Item = u32> {
-        find(self.section(&self.sections.names), hash(name))
+    /// The positions of people whose name may have that key ([`name_key`]).
+    pub fn named(&self, key: &str) -> impl Iterator<Item = u32> {
+        let names = match &self.read_names {
+            None => self.section(&self.sections.names),
+            Some(names) => names.get_or_init(|| self.read_names()),
+        };
+        find(names, hash(key))
+    }
+
+    fn read_names(&self) -> Vec<u8> {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            person: Name<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Name<'a> {
+            #[serde(borrow)]
+            name: Cow<'a, str>,
+        }
+        let key = |position: u32| {
+            let Named { person } = self.record(position);
+            (hash(&name_key(&person.name)), position)
+        };
+        layout::keys((0..self.people() as u32).map(key).collect())
     }
 
     /// The positions of people who may have that external id.
@@ -215,11 +246,7 @@ impl Segment {
 
     /// Everything about the person at a position.
     pub fn person(&self, position: u32) -> Person {
-        let entry = self.entry(position);
-        let records = self.section(&self.sections.records);
-        let record = &records[entry.record_at as usize..][..entry.record_length as usize];
-        let record: Record =
-            serde_json::from_slice(record).expect("every byte was verified when it was fetched");
+        let record: Record = self.record(position);
         let mut person = record.person.into_owned();
         let mut made = self.embeddings(position);
         for (face, enrolled) in (0..).zip(&mut person.faces) {
@@ -230,6 +257,13 @@ impl Segment {
             }
         }
         person
+    }
+
+    fn record<'a, R: Deserialize<'a>>(&'a self, position: u32) -> R {
+        let entry = self.entry(position);
+        let records = self.section(&self.sections.records);
+        let record = &records[entry.record_at as usize..][..entry.record_length as usize];
+        serde_json::from_slice(record).expect("every byte was verified when it was fetched")
     }
 
     /// What the segment's model made of the faces of the person at a position, in the order of

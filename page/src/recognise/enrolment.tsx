@@ -1,6 +1,6 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 
-import { type Face, type PersonRef, addFaces, deny, enrol, named, people, reason } from "../api";
+import { type Face, type PersonRef, deny, enrolAs, people, reason } from "../api";
 import { type Shot, again } from "./shots";
 
 /** What can be done about the answer for one face. */
@@ -35,8 +35,7 @@ export function Actions({ shot, face, n }: { shot: Shot; face: Face; n: number }
     });
   const name = (given: string) =>
     act(async () => {
-      const known = await named(given);
-      await (known ? addFaces(known.id, seen) : enrol(given, seen));
+      await enrolAs(given, seen);
       setDenied("");
     });
   const doubted = face.person ? [face.person] : face.decision === "ambiguous" ? face.candidates.slice(0, 2).map((c) => c.person) : [];

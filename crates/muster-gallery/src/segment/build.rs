@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use muster_jobs::Embedding;
+use muster_jobs::{Embedding, name_key};
 use sha2::{Digest, Sha256};
 
-use super::layout::{self, Counts, ENTRY, Entry, HEADER, Sections, little_endian};
+use super::layout::{self, Counts, ENTRY, Entry, HEADER, Sections, keys, little_endian};
 use super::{Bytes, Record, Segment, hash};
 use crate::codes::Quantizer;
 use crate::person::Person;
@@ -37,7 +37,7 @@ impl Segment {
         let mut records = Vec::new();
         for (position, person) in people.into_iter().enumerate() {
             let position = position as u32;
-            names.push((hash(&person.name), position));
+            names.push((hash(&name_key(&person.name)), position));
             if let Some(external_id) = &person.external_id {
                 external_ids.push((hash(external_id), position));
             }
@@ -120,15 +120,10 @@ impl Segment {
         let header = layout::header(&counts, length, &digest);
         bytes[..HEADER].copy_from_slice(&header);
         let bytes = Bytes::Held(bytes);
-        Self { bytes, sections }
+        Self {
+            bytes,
+            sections,
+            read_names: None,
+        }
     }
-}
-
-/// Keys ascending by their hash.
-fn keys(mut keys: Vec<(u64, u32)>) -> Vec<u8> {
-    keys.sort_unstable();
-    let bytes = keys
-        .iter()
-        .flat_map(|(hash, position)| hash.to_le_bytes().into_iter().chain(position.to_le_bytes()));
-    bytes.collect()
 }

@@ -8,8 +8,10 @@ use crate::codes::{BLOCK, Quantizer};
 use crate::person::PersonId;
 
 pub(super) const MAGIC: [u8; 8] = *b"MUSTERSG";
-/// The layout that this build writes, and the only one it reads.
-pub(super) const LAYOUT: u32 = 1;
+/// The layout that this build writes.
+pub(super) const LAYOUT: u32 = 2;
+/// The layout of before, which differs in the names' keys: hashes of the names as they are written.
+pub(super) const EXACT_NAMES: u32 = 1;
 pub(super) const HEADER: usize = 128;
 const ALIGNMENT: usize = 64;
 /// Of the header, what its own check covers.
@@ -153,6 +155,15 @@ impl Entry {
             faces: place(5),
         }
     }
+}
+
+/// Keys ascending by their hash.
+pub(super) fn keys(mut keys: Vec<(u64, u32)>) -> Vec<u8> {
+    keys.sort_unstable();
+    let bytes = keys
+        .iter()
+        .flat_map(|(hash, position)| hash.to_le_bytes().into_iter().chain(position.to_le_bytes()));
+    bytes.collect()
 }
 
 pub(super) fn little_endian(values: &[u32]) -> Vec<u8> {

@@ -49,7 +49,7 @@ fn people_come_back_as_they_were() {
         for (at, person) in people.iter().enumerate() {
             assert_eq!(read.person(at as u32), *person, "{model:?}");
             assert_eq!(read.position(person.id), (at as u32, true));
-            assert!(read.named(&person.name).eq([at as u32]));
+            assert!(read.named(&name_key(&person.name)).eq([at as u32]));
         }
         assert!(read.external("a-1").eq([0]));
         assert_eq!(read.external("Anna").count() + read.named("a-1").count(), 0);
@@ -64,6 +64,30 @@ fn people_come_back_as_they_were() {
     assert_eq!(rows("sface"), [2, 0, 1]);
     assert_eq!(rows("other"), [2, 0, 1]);
     assert_eq!(rows("third"), [0, 0, 0]);
+}
+
+/// A segment as builds before layout 2 wrote it.
+fn with_exact_names(segment: &Segment, people: &[Person]) -> Vec<u8> {
+    let mut bytes = segment.as_slice().to_vec();
+    let names = people.iter().map(|person| hash(&person.name)).zip(0..);
+    bytes[segment.sections.names.clone()].copy_from_slice(&layout::keys(names.collect()));
+    bytes[8..12].copy_from_slice(&EXACT_NAMES.to_le_bytes());
+    let digest = Sha256::digest(&bytes[HEADER..]);
+    bytes[48..CHECKED].copy_from_slice(&digest);
+    let check = Sha256::digest(&bytes[..CHECKED]);
+    bytes[CHECKED..CHECKED + 8].copy_from_slice(&check[..8]);
+    bytes
+}
+
+#[test]
+fn names_are_found_in_a_segment_of_before_too() {
+    let bytes = with_exact_names(&build(Some("sface")), &people());
+    let read = Segment::open(Bytes::Held(bytes)).unwrap();
+    assert_eq!(read.verify(), Ok(()));
+    for (position, name) in [(0, "ANNA"), (1, "No  Face"), (2, "ben")] {
+        assert!(read.named(&name_key(name)).eq([position]), "{name}");
+    }
+    assert_eq!(read.named("nobody").count(), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use muster_api::problem::{Code, Problem, ProblemMembers};
-use muster_jobs::Failure;
+use muster_jobs::{Failure, Printable};
 
 use crate::exchange;
 
@@ -19,35 +19,36 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error with one sentence that names the thing and the remedy.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    /// An error with one sentence that names the thing and the remedy. What it quotes of a client
+    /// is made printable.
+    pub fn new(code: Code, detail: impl AsRef<str>) -> Self {
         Self {
             code,
-            detail: detail.into(),
+            detail: Printable(detail.as_ref()).to_string(),
             retry_after_s: None,
             members: Box::default(),
         }
     }
 
     /// 400 for a request that is not in the expected form.
-    pub fn bad_request(detail: impl Into<String>) -> Self {
+    pub fn bad_request(detail: impl AsRef<str>) -> Self {
         Self::new(Code::RequestInvalid, detail)
     }
 
     /// 404 for what is not there.
-    pub fn not_found(detail: impl Into<String>) -> Self {
+    pub fn not_found(detail: impl AsRef<str>) -> Self {
         Self::new(Code::NotFound, detail)
     }
 
     /// 429 with the time after which to try again.
-    pub fn overloaded(detail: impl Into<String>, wait: Duration) -> Self {
+    pub fn overloaded(detail: impl AsRef<str>, wait: Duration) -> Self {
         let mut error = Self::new(Code::Overloaded, detail);
         error.retry_after_s = Some(whole_seconds(wait));
         error
     }
 
     /// 429 for a key that asks too often.
-    pub fn rate_limited(detail: impl Into<String>, wait: Duration) -> Self {
+    pub fn rate_limited(detail: impl AsRef<str>, wait: Duration) -> Self {
         let mut error = Self::new(Code::RateLimited, detail);
         error.retry_after_s = Some(whole_seconds(wait));
         error
@@ -104,15 +105,10 @@ impl ApiError {
 
     /// The answer of `POST /`: one plain line with the status of the code.
     pub fn into_plain(self) -> Response {
-        let line: String = self
-            .detail
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
         let mut response = (
             self.status(),
             [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
-            format!("{line}\n"),
+            format!("{}\n", self.detail),
         )
             .into_response();
         self.add_headers(&mut response);
@@ -168,6 +164,15 @@ fn whole_seconds(wait: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_sentence_quotes_can_not_act_on_a_terminal() {
+        let error = ApiError::bad_request("there is no \u{1b}]0;x\u{7}\n\u{9b}2J\u{202e}");
+        assert_eq!(
+            error.detail(),
+            r"there is no \u001b]0;x\u0007\u000a\u009b2J\u202e"
+        );
+    }
 
     #[test]
     fn a_wait_is_rounded_up_to_whole_seconds() {

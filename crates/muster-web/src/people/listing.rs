@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use muster_api::people::{People, PersonView};
 use muster_gallery::{Gallery, Person, PersonId};
+use muster_jobs::name_key;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -31,7 +32,7 @@ pub struct Listing {
     /// The last person of the page before, as its `next` named it.
     #[param(value_type = Option<uuid::Uuid>)]
     after: Option<PersonId>,
-    /// Only people whose name contains this, in any case.
+    /// Only people whose name contains this, as names are compared.
     name: Option<String>,
     /// Only the person with this external id.
     external_id: Option<String>,
@@ -74,10 +75,10 @@ pub async fn list(
 }
 
 fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
-    let wanted = listing.name.as_deref().map(str::to_lowercase);
+    let wanted = listing.name.as_deref().map(name_key);
     let fits = |person: &Person| {
         let name = wanted.as_deref();
-        name.is_none_or(|name| person.name.to_lowercase().contains(name))
+        name.is_none_or(|name| name_key(&person.name).contains(name))
             && (listing.external_id.is_none() || person.external_id == listing.external_id)
     };
     let mut people = Vec::new();

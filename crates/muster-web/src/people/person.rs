@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use muster_api::people::{Deleted, Deletion, Merge, Patch, PersonView};
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
-use muster_gallery::{Change, Person, PersonId};
+use muster_gallery::{Change, Gallery, Person, PersonId};
 use muster_jobs::now_ms;
 use utoipa::ToSchema;
 
@@ -27,7 +27,7 @@ use crate::people::enrolment::Enroller;
 use crate::people::receipt::receipt;
 use crate::people::rules::{
     EnrollProblems, NameTaken, PersonFull, check_denials, check_faces, check_line, check_metadata,
-    no_such_person, not_taken, person_id,
+    check_name, external_id_not_taken, name_not_taken, no_such_person, person_id,
 };
 use crate::people::views;
 use crate::retention::Retention;
@@ -36,7 +36,8 @@ use muster_api::problem::Code;
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it documents what `create` reads")]
 pub struct PersonForm {
-    /// The name, of no more than 200 characters on one line; unique in the gallery.
+    /// The name, of no more than 200 characters on one line; unique in the gallery, where names are
+    /// compared without regard to case and to how blanks and accents are encoded.
     #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// The operator's own key of the person, of no more than 200 characters; unique in the gallery.
@@ -119,7 +120,7 @@ pub async fn create(
     let name = form.text("name").ok_or_else(|| {
         ApiError::bad_request("the form has no field name: put the person's name there")
     })?;
-    let name = check_line("name", &name)?;
+    let name = check_name(&name)?;
     let external_id = form
         .text("external_id")
         .map(|id| check_line("external_id", &id))
@@ -134,8 +135,12 @@ pub async fn create(
     };
     check_metadata(&metadata)?;
     let id = PersonId::new();
+    let not_taken = |gallery: &Gallery, name: &str, external_id: Option<&str>| {
+        name_not_taken(gallery, id, name)?;
+        external_id.map_or(Ok(()), |key| external_id_not_taken(gallery, id, key))
+    };
     gallery::read(&live, |gallery| {
-        not_taken(gallery, id, &name, external_id.as_deref())
+        not_taken(gallery, &name, external_id.as_deref())
     })
     .await??;
     let enrolment = enroller.enrolment(form, trace).await?;
@@ -152,7 +157,7 @@ pub async fn create(
     };
     enroller
         .append(enrolment, |gallery| {
-            not_taken(gallery, id, &person.name, person.external_id.as_deref())?;
+            not_taken(gallery, &person.name, person.external_id.as_deref())?;
             Ok(Change::Put(person.clone()))
         })
         .await?;
@@ -184,16 +189,23 @@ pub async fn change(
 ) -> Result<Json<PersonView>, ApiError> {
     let mut patch: Patch = uploads.json(request).await?;
     if let Some(name) = &mut patch.name {
-        *name = check_line("name", name)?;
+        *name = check_name(name)?;
     }
     if let Some(Some(external_id)) = &mut patch.external_id {
         *external_id = check_line("external_id", external_id)?;
     }
     let person = edit(&live, &id, |gallery, person| {
-        if let Some(name) = &patch.name {
+        // People of before may have one name: what is left as it is needs no other.
+        if let Some(name) = &patch.name
+            && *name != person.name
+        {
+            name_not_taken(gallery, person.id, name)?;
             person.name.clone_from(name);
         }
         if let Some(external_id) = &patch.external_id {
+            if let Some(key) = external_id {
+                external_id_not_taken(gallery, person.id, key)?;
+            }
             person.external_id.clone_from(external_id);
         }
         match &patch.metadata {
@@ -211,12 +223,7 @@ pub async fn change(
         if patch.metadata.is_some() {
             check_metadata(&person.metadata)?;
         }
-        not_taken(
-            gallery,
-            person.id,
-            &person.name,
-            person.external_id.as_deref(),
-        )
+        Ok(())
     })
     .await?;
     Ok(Json(views::person(&person)))

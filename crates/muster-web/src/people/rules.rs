@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_gallery::{Gallery, Person, PersonId};
+use muster_jobs::{UNKNOWN, name_key, unprintable};
 
 use crate::api::openapi::problem_responses;
 use crate::api::problem::ApiError;
@@ -47,7 +48,7 @@ pub fn no_such_person(id: &str) -> ApiError {
 /// A text of one line, without the space around it.
 pub fn check_line(field: &str, text: &str) -> Result<String, ApiError> {
     let text = text.trim();
-    if text.is_empty() {
+    if name_key(text).is_empty() {
         return Err(ApiError::bad_request(format!(
             "the {field} is empty: send the person's {field}"
         )));
@@ -57,15 +58,25 @@ pub fn check_line(field: &str, text: &str) -> Result<String, ApiError> {
             "the {field} has more than {MAX_NAME_CHARS} characters: send a shorter one"
         )));
     }
-    if text
-        .chars()
-        .any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
-    {
+    if let Some((_, c)) = unprintable(text).next() {
         return Err(ApiError::bad_request(format!(
-            "the {field} has line breaks or control characters: send it without"
+            "the {field} has a line break, a control character or an invisible one (U+{:04X}): send \
+             it without",
+            u32::from(c)
         )));
     }
     Ok(text.to_owned())
+}
+
+/// A person's name, which can not be what a stranger is called.
+pub fn check_name(name: &str) -> Result<String, ApiError> {
+    let name = check_line("name", name)?;
+    if name_key(&name) == UNKNOWN {
+        return Err(ApiError::bad_request(format!(
+            "the name {name} is what a stranger is answered with: choose another"
+        )));
+    }
+    Ok(name)
 }
 
 /// Refuses metadata that is too much.
@@ -116,33 +127,38 @@ pub fn check_denials(count: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses a name or an external id that another person has.
-pub fn not_taken(
+/// Refuses a name that another person has, as names are compared.
+pub fn name_not_taken(gallery: &Gallery, id: PersonId, name: &str) -> Result<(), ApiError> {
+    let mut namesakes = gallery.named(name);
+    match namesakes.find(|person| person.id != id) {
+        Some(person) => Err(taken(&person.name, &person)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an external id that another person has.
+pub fn external_id_not_taken(
     gallery: &Gallery,
     id: PersonId,
-    name: &str,
-    external_id: Option<&str>,
+    external_id: &str,
 ) -> Result<(), ApiError> {
-    let taken = |what: String, person: &Person| {
-        ApiError::new(
-            Code::PersonExists,
-            format!(
-                "{what} is enrolled already: add photographs at /v1/people/{}/faces, or choose \
-                 another",
-                person.id
-            ),
-        )
-        .with(|members| members.person_id = Some(person.id.to_string()))
-    };
-    if let Some(person) = gallery.named(name).filter(|person| person.id != id) {
-        return Err(taken(name.to_owned(), &person));
-    }
-    let same = external_id.and_then(|key| gallery.external(key));
+    let same = gallery.external(external_id);
     match same.filter(|person| person.id != id) {
         Some(person) => Err(taken(
-            format!("the external id of {}", person.name),
+            &format!("the external id of {}", person.name),
             &person,
         )),
         None => Ok(()),
     }
+}
+
+fn taken(what: &str, person: &Person) -> ApiError {
+    ApiError::new(
+        Code::PersonExists,
+        format!(
+            "{what} is enrolled already: add photographs at /v1/people/{}/faces, or choose another",
+            person.id
+        ),
+    )
+    .with(|members| members.person_id = Some(person.id.to_string()))
 }

@@ -1,7 +1,6 @@
 //! `muster audit`: reads the log, directly from the state store.
 
 use std::collections::HashMap;
-use std::io::Write;
 
 use anyhow::Context;
 use clap::Args;
@@ -13,6 +12,7 @@ use muster_jobs::keys::GALLERY_PREFIX;
 use muster_base::api_keys::KeyId;
 use muster_base::audit::{Action, AuditLog, Entry, Who};
 use muster_base::backend;
+use muster_base::print_line;
 use muster_base::settings::Settings;
 
 use crate::flags::Overrides;
@@ -69,38 +69,40 @@ pub async fn run(args: AuditArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut gallery = Gallery::default();
     let store = GalleryStore::new(state.clone(), GALLERY_PREFIX);
     store.sync(&mut gallery).await.context("read the gallery")?;
-    let person = args.person.as_deref().map(|person| {
-        let named = gallery.named(person).map(|person| person.id);
-        named.or_else(|| person.parse().ok()).with_context(|| {
-            format!(
-                "nobody who is enrolled is called {person}: give the id of somebody who was deleted"
-            )
-        })
+    let people = args.person.as_deref().map(|person| {
+        let mut people: Vec<PersonId> = gallery.named(person).map(|person| person.id).collect();
+        people.extend(person.parse::<PersonId>().ok());
+        anyhow::ensure!(
+            !people.is_empty(),
+            "nobody who is enrolled is called {person}: give the id of somebody who was deleted"
+        );
+        Ok(people)
     });
-    let person = person.transpose()?;
+    let people = people.transpose()?;
     let ms = |at: Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
     let until = args.until.map_or(u64::MAX, ms);
     let entries = AuditLog::new(state).read(ms(args.since), until).await?;
     let of_key =
         |entry: &Entry, key: &KeyId| matches!(&entry.who, Who::Key { id, .. } if id == key);
     let wanted = entries.iter().filter(|entry| {
-        person.is_none_or(|person| entry.people.contains(&person))
+        people
+            .as_ref()
+            .is_none_or(|people| entry.people.iter().any(|id| people.contains(id)))
             && args.key.as_ref().is_none_or(|key| of_key(entry, key))
             && (args.actions.is_empty() || args.actions.contains(&entry.action))
     });
-    let mut out = std::io::stdout().lock();
     let mut names = HashMap::new();
     for entry in wanted {
         if args.json {
             let line = serde_json::to_string(entry).context("write an entry")?;
-            writeln!(out, "{line}")?;
+            print_line!("{line}")?;
         } else {
             for id in &entry.people {
                 if let Some(person) = gallery.person(*id) {
                     names.entry(*id).or_insert_with(|| person.name.clone());
                 }
             }
-            writeln!(out, "{}", line(entry, &names))?;
+            print_line!("{}", line(entry, &names))?;
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ mod logs;
 mod main_job;
 mod metrics;
 mod model_change;
+mod names;
 mod own_model;
 mod people;
 mod proxies;
