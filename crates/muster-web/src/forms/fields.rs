@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 
 use crate::api::problem::ApiError;
+use crate::forms::disposition;
 use muster_api::problem::Code;
 
 /// What the parser is given at a time, in bytes.
@@ -125,8 +126,8 @@ impl FormField<'_> {
     }
 
     /// The name of the file that it is.
-    pub fn file_name(&self) -> Option<&str> {
-        self.field.file_name()
+    pub fn file_name(&self) -> Option<String> {
+        disposition::file_name(self.field.headers())
     }
 
     /// Some more of its contents; `None` at its end.

@@ -111,7 +111,7 @@ async fn read_fields(
             texts: BTreeMap::new(),
         },
         bytes: 0,
-        unknown: 0,
+        ignored: Vec::new(),
     };
     while let Some(mut field) = fields.next().await? {
         if let Err(refusal) = reading.read(&mut field, &rules, memory).await {
@@ -124,7 +124,12 @@ async fn read_fields(
     if count < rules.min_photos {
         let field = rules.photo_fields[0];
         return Err(ApiError::bad_request(match rules.min_photos {
-            1 => format!("the form has no field {field}: put the photograph there"),
+            1 => match reading.ignored.first() {
+                Some(other) => format!(
+                    "the form has a field {other} and no field {field}: put the photograph in {field}"
+                ),
+                None => format!("the form has no field {field}: put the photograph there"),
+            },
             least => format!(
                 "the form has {count} photographs in fields {field}, and {least} are needed: send \
                  them in one form"
@@ -148,8 +153,8 @@ struct Reading {
     form: Form,
     /// Of the photographs together.
     bytes: usize,
-    /// Fields besides those that are known.
-    unknown: usize,
+    /// The names of the fields that are not known.
+    ignored: Vec<String>,
 }
 
 impl Reading {
@@ -178,7 +183,7 @@ impl Reading {
                     ),
                 });
             }
-            let file = FileName::from_client(field.file_name().unwrap_or("photo"));
+            let file = FileName::from_client(field.file_name().as_deref().unwrap_or("photo"));
             let mut reserved = memory.reserve();
             let room = memory.limit - self.bytes;
             match read_photo(field, &file, rules.limits, &mut reserved, room).await? {
@@ -207,13 +212,25 @@ impl Reading {
                 )));
             }
         } else {
-            self.unknown += 1;
-            if self.unknown > MAX_OTHER_FIELDS {
+            if self.ignored.len() == MAX_OTHER_FIELDS {
                 return Err(ApiError::bad_request(format!(
                     "the form has more than {MAX_OTHER_FIELDS} fields that Muster does not know"
                 )));
             }
-            read_text(field, MAX_TEXT_BYTES).await?;
+            // A field that nobody asked for may be text; what is longer is a photograph in the
+            // wrong place.
+            let mut bytes = 0;
+            while let Some(chunk) = field.chunk().await? {
+                bytes += chunk.len();
+                if bytes > MAX_TEXT_BYTES {
+                    return Err(ApiError::bad_request(format!(
+                        "Muster does not know the form's field {}: put the photograph in the field {}",
+                        printable(&field_name),
+                        rules.photo_fields[0]
+                    )));
+                }
+            }
+            self.ignored.push(printable(&field_name));
         }
         Ok(())
     }
@@ -357,6 +374,36 @@ mod tests {
         other.add(1).unwrap();
         assert_eq!(refused(10_000).await, Code::Overloaded);
         assert_eq!(refused(10_001).await, Code::ImageTooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_photograph_in_a_wrong_field_of_any_size_is_told_the_right_one() {
+        let limits = DecodeLimits::default();
+        let rules = FormRules {
+            photo_fields: &["image"],
+            min_photos: 1,
+            max_photos: 1,
+            text_fields: &[("name", MAX_TEXT_BYTES)],
+            limits: &limits,
+            apart: false,
+        };
+        for bytes in [0, 100, MAX_TEXT_BYTES, MAX_TEXT_BYTES + 1, 3_000_000] {
+            let head = "--x\r\nContent-Disposition: form-data; name=\"photo\"\r\n\r\n";
+            let body = format!("{head}{}\r\n--x--\r\n", "a".repeat(bytes));
+            let request = Request::builder()
+                .header(header::CONTENT_TYPE, "multipart/form-data; boundary=x")
+                .body(Body::from(body))
+                .unwrap();
+            let refused = read_form(request, rules, &UploadMemory::new(9_000_000)).await;
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.code(), Code::RequestInvalid, "{bytes}");
+            let detail = refused.detail();
+            assert!(
+                detail.contains("field photo") && detail.contains("in the field image")
+                    || detail.contains("photograph in image"),
+                "{bytes}: {detail}"
+            );
+        }
     }
 
     #[tokio::test]

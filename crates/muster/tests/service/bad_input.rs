@@ -207,6 +207,12 @@ async fn file_names_are_data() {
         (b"\xff\xfe\x80.jpg".to_vec(), None),
         ("zażółć 漢字.jpg".as_bytes().to_vec(), Some("zażółć 漢字")),
         (b"".to_vec(), None),
+        // As .NET writes a name, in two ways.
+        (b"=?utf-8?B?xbzDs8WCdy5qcGc=?=".to_vec(), Some("żółw")),
+        (
+            b"x\"; filename*=utf-8''na%C3%AFve.jpg; y=\"".to_vec(),
+            Some("naïve"),
+        ),
     ] {
         let answer = raw_post(&service.url, &sent, &photo).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
