@@ -4,6 +4,8 @@ import { defineConfig } from "vite";
 const muster = process.env["MUSTER_URL"] ?? "http://127.0.0.1:8000";
 
 export default defineConfig({
+  // Wherever a proxy publishes Muster.
+  base: "./",
   build: {
     outDir: "dist/files",
     target: "es2022",

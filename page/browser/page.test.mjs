@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
+import { createServer, request } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -379,6 +380,41 @@ step("without the local token it recognises and asks for a key; a link with it o
   assert.ok(!(await asks.isVisible()));
   assert.ok(!other.url().includes(service.token));
   await other.close();
+});
+
+step("it works below a path that a proxy publishes it under", async () => {
+  const below = await start('max_instances = 2\nbase_path = "/faces"\n');
+  // It takes the path off, as nginx does with `location /faces/ { proxy_pass http://…/; }`.
+  const proxy = createServer((asked, answer) => {
+    const path = asked.url.replace(/^\/faces(?=\/)/, "");
+    if (path === asked.url) return answer.writeHead(404).end();
+    const to = request(below.url + path, { method: asked.method, headers: asked.headers }, (from) => {
+      answer.writeHead(from.statusCode, from.headers);
+      from.pipe(answer);
+    });
+    to.once("error", () => answer.destroy());
+    answer.once("close", () => to.destroy());
+    asked.pipe(to);
+  });
+  const other = await context.newPage();
+  try {
+    await new Promise((listening) => proxy.listen(0, "127.0.0.1", listening));
+    const url = `http://127.0.0.1:${proxy.address().port}/faces/`;
+    const missed = [];
+    other.on("response", (response) => response.status() >= 400 && missed.push(response.url()));
+    await other.goto(url);
+    await other.getByAltText("A group of people").click();
+    await other.getByText("6 faces").first().waitFor();
+    await other.getByRole("link", { name: "The API behind this page" }).click();
+    await other.getByText("/v1/recognize").first().waitFor();
+    assert.equal(other.url(), `${url}docs`);
+    assert.deepEqual(missed, []);
+  } finally {
+    await other.close();
+    proxy.close();
+    proxy.closeAllConnections();
+    assert.equal(await below.stop(), 0);
+  }
 });
 
 step("the keyboard reaches everything, and the theme is kept", async () => {

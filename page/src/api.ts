@@ -18,11 +18,14 @@ export type Problem = Schemas["Problem"];
 export class Refusal extends Error {
   readonly status: number;
   readonly code: string;
+  /** Who has the name already, where that is the reason. */
+  readonly person: string | undefined;
 
-  constructor(status: number, code: string, detail: string) {
+  constructor(status: number, code: string, detail: string, person?: string) {
     super(detail);
     this.status = status;
     this.code = code;
+    this.person = person;
   }
 }
 
@@ -106,6 +109,7 @@ async function refusal(response: Response): Promise<Refusal> {
     response.status,
     problem.code ?? "unknown",
     sentence(detail ?? `the answer was ${response.status}, and no more was said: try again.`),
+    problem.person_id ?? undefined,
   );
 }
 
@@ -138,31 +142,41 @@ function form(fields: Record<string, string>, photos: Blob[] = []): FormData {
 export type Seen = Required<Schemas["WrongAnswer"]>;
 
 const seen = (face: Seen) => ({ request_id: face.request_id, face: String(face.face) });
-const person = (id: string) => `/v1/people/${encodeURIComponent(id)}`;
+const person = (id: string) => `v1/people/${encodeURIComponent(id)}`;
 
 export const recognise = (photo: Blob, signal?: AbortSignal) =>
-  json<Recognition>("/v1/recognize", { method: "POST", body: form({}, [photo]), ...(signal ? { signal } : {}) });
+  json<Recognition>("v1/recognize", { method: "POST", body: form({}, [photo]), ...(signal ? { signal } : {}) });
 
 /** What came of one of several photographs. */
 export type Outcome = Schemas["PhotoResult"];
 
 /** Several photographs in one request: a browser opens few connections. */
 export const recogniseAll = async (photos: Blob[], signal: AbortSignal) =>
-  (await json<Schemas["Recognitions"]>("/v1/recognize", { method: "POST", body: form({}, photos), signal })).results;
+  (await json<Schemas["Recognitions"]>("v1/recognize", { method: "POST", body: form({}, photos), signal })).results;
 
 export function people(query: { name?: string; after?: string; limit?: number }): Promise<PeoplePage> {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) if (value) search.set(name, String(value));
-  return json<PeoplePage>(`/v1/people?${search}`);
+  return json<PeoplePage>(`v1/people?${search}`);
 }
 
 export const show = (id: string) => json<Person>(person(id));
 
 export const enrol = (name: string, what: Blob[] | Seen) =>
-  json<Person>("/v1/people", {
+  json<Person>("v1/people", {
     method: "POST",
     body: Array.isArray(what) ? form({ name }, what) : form({ name, ...seen(what) }),
   });
+
+/** Enrols a face by a name, as one more face of whoever has it already. */
+export async function enrolAs(name: string, face: Seen): Promise<Person> {
+  try {
+    return await enrol(name, face);
+  } catch (error) {
+    if (error instanceof Refusal && error.person !== undefined) return addFaces(error.person, face);
+    throw error;
+  }
+}
 
 export const addFaces = (id: string, what: Blob[] | Seen) =>
   json<Person>(`${person(id)}/faces`, {
@@ -185,31 +199,19 @@ export const deny = (id: string, face: Seen) =>
 
 export const photoPath = (id: string, face: string) => `${person(id)}/faces/${encodeURIComponent(face)}/photo`;
 
-export const samples = async () => (await json<Schemas["SamplePhotographs"]>("/samples")).samples;
+export const samples = async () => (await json<Schemas["SamplePhotographs"]>("samples")).samples;
 
 export async function sampleFile(sample: Sample): Promise<File> {
-  const found = await ask(`/samples/${encodeURIComponent(sample.file)}`);
+  const found = await ask(`samples/${encodeURIComponent(sample.file)}`);
   return new File([await found.blob()], sample.file, { type: "image/jpeg" });
 }
 
 /** What the gallery's own examination found; nothing where this Muster has none. */
 export async function health(): Promise<Health | undefined> {
   try {
-    return await json<Health>("/v1/gallery/health");
+    return await json<Health>("v1/gallery/health");
   } catch (error) {
     if (error instanceof Refusal && error.status === 404) return undefined;
     throw error;
-  }
-}
-
-/** The person of exactly that name. */
-export async function named(name: string): Promise<Person | undefined> {
-  const wanted = name.trim();
-  let after: string | undefined;
-  for (;;) {
-    const page = await people({ name: wanted, limit: 1000, ...(after ? { after } : {}) });
-    const found = page.people.find((one) => one.name === wanted);
-    if (found || !page.next) return found;
-    after = page.next;
   }
 }

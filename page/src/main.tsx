@@ -69,7 +69,7 @@ function Page() {
         {view.path === "fleet" && <Fleet />}
       </main>
       <footer>
-        <a href="/docs">The API behind this page</a>
+        <a href="docs">The API behind this page</a>
       </footer>
       <KeyWanted />
     </>

@@ -274,7 +274,7 @@ export interface components {
         /**
          * @description A client's file name, made safe to echo on one line and to use as one component of a key.
          *
-         *     Folders are cut off (`../../etc/passwd` is `passwd`), control characters become `_`, and an
+         *     Folders are cut off (`../../etc/passwd` is `passwd`), unprintable characters become `_`, and an
          *     over-long name is shortened before its extension. The result is never empty, `.` or `..`.
          */
         FileName: string;
@@ -677,7 +677,10 @@ export interface components {
              *     characters.
              */
             metadata?: string;
-            /** @description The name, of no more than 200 characters on one line; unique in the gallery. */
+            /**
+             * @description The name, of no more than 200 characters on one line; unique in the gallery, where names are
+             *     compared without regard to case and to how blanks and accents are encoded.
+             */
             name: string;
             /** @description In place of photographs: the `request_id` of an earlier answer. */
             request_id?: string;
@@ -880,8 +883,11 @@ export interface components {
         RecognitionAnswer: components["schemas"]["Recognition"] | components["schemas"]["Recognitions"];
         /** @description The answer to several photographs. */
         Recognitions: {
-            /** @description The answer's own id. */
-            request_id: components["schemas"]["RequestId"];
+            /**
+             * @description The id of the exchange, as in the logs and in `X-Request-Id`; each photograph has one of its
+             *     own in its result.
+             */
+            request_id: string;
             /** @description One for each photograph, in their order. */
             results: components["schemas"]["PhotoResult"][];
         };
@@ -1107,8 +1113,8 @@ export interface components {
             faces: components["schemas"]["VerifiedFace"][];
             /** @description The embedder's name. */
             model: string;
-            /** @description The answer's own id. */
-            request_id: components["schemas"]["RequestId"];
+            /** @description The id of the exchange, as in the logs and in `X-Request-Id`. */
+            request_id: string;
             /** @description Whether the similarity reaches the cutoff. */
             same: boolean;
             /**

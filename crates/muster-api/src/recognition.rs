@@ -1,6 +1,6 @@
 //! The answers of recognition and verification.
 
-use muster_jobs::{FaceBox, FileName, Recognition, RequestId};
+use muster_jobs::{FaceBox, FileName, Recognition};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -9,8 +9,9 @@ use crate::problem::Problem;
 /// The answer to several photographs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recognitions {
-    /// The answer's own id.
-    pub request_id: RequestId,
+    /// The id of the exchange, as in the logs and in `X-Request-Id`; each photograph has one of its
+    /// own in its result.
+    pub request_id: String,
     /// One for each photograph, in their order.
     pub results: Vec<PhotoResult>,
 }
@@ -63,8 +64,8 @@ pub struct VerifiedFace {
 /// Whether two photographs show the same person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Verification {
-    /// The answer's own id.
-    pub request_id: RequestId,
+    /// The id of the exchange, as in the logs and in `X-Request-Id`.
+    pub request_id: String,
     /// Whether the similarity reaches the cutoff.
     pub same: bool,
     /// Cosine similarity of the two faces, -1 to 1.

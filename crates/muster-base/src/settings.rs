@@ -3,8 +3,10 @@
 //! A struct for each concern has its keys, their defaults and their checks. They are read once, here,
 //! and each role is handed those that it uses. Unknown keys are errors.
 
+mod base_path;
 mod decisions;
 mod fleet;
+mod listen;
 mod models;
 mod origin;
 mod photographs;
@@ -24,8 +26,10 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 use serde::Serialize;
 
+pub use base_path::{BasePath, NoBasePath};
 pub use decisions::DecisionSettings;
 pub use fleet::{EXPECTED_SERVICE, Ec2Settings, FleetKind, FleetSettings, KeepAliveMode};
+pub use listen::{NoAddress, listen_address};
 pub use models::ModelSettings;
 pub use origin::Origin;
 pub use photographs::PhotographSettings;

@@ -9,7 +9,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{ContentBuilder, OpenApi, RefOr};
+use utoipa::openapi::{ContentBuilder, OpenApi, RefOr, Server};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::openapi::{BEARER, HEADER, PLAIN_PATH, PROBLEM_JSON, operations, text};
@@ -71,6 +71,9 @@ where
 pub fn finish(document: &mut OpenApi, web: &WebSettings, photographs: &PhotographSettings) {
     let description = document.info.description.get_or_insert_default();
     description.push_str(&limits(web, photographs));
+    if !web.base_path.as_str().is_empty() {
+        document.servers = Some(vec![Server::new(web.base_path.as_str())]);
+    }
     let rule = web.key_rule();
     let no_key = SecurityRequirement::default();
     for (path, _, operation) in operations(document) {

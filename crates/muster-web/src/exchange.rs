@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use muster_jobs::{TRACEPARENT, TraceParent};
@@ -27,6 +27,16 @@ tokio::task_local! {
 /// The id of the exchange that this task serves; `None` outside of one.
 pub fn current() -> Option<Arc<str>> {
     CURRENT.try_with(Arc::clone).ok()
+}
+
+/// The id of the exchange that a handler answers.
+///
+/// # Panics
+/// Outside of one: every route is within [`identify`].
+pub fn current_id() -> String {
+    current()
+        .expect("a handler runs within an exchange")
+        .to_string()
 }
 
 /// Gives every exchange its id and its trace: within, [`current`] has the id and the request's
@@ -61,7 +71,13 @@ pub async fn identify(State(traces): State<Traces>, mut request: Request, next: 
     if status.is_server_error() {
         served.fail(status.as_str().to_owned());
     }
-    response.headers_mut().insert(REQUEST_ID, answer);
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, answer);
+    // Answers are about people. What anybody may keep says so itself.
+    let keep = headers.entry(header::CACHE_CONTROL);
+    keep.or_insert(HeaderValue::from_static("no-store"));
+    let sniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, sniff);
     response
 }
 

@@ -13,6 +13,7 @@ mod metrics;
 mod observe;
 mod page;
 mod people;
+mod proxy;
 mod recognize;
 mod replica;
 mod retention;

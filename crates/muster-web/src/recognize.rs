@@ -6,14 +6,14 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use muster_api::recognition::{PhotoResult, RecognitionAnswer, Recognitions};
-use muster_jobs::{FileName, Outcome, Purpose, Recognition, RequestId, TraceParent};
+use muster_jobs::{FileName, Outcome, Printable, Purpose, Recognition, TraceParent};
 use utoipa::ToSchema;
 
 use crate::api::openapi::{FormProblems, WorkProblems};
 use crate::api::problem::ApiError;
 use crate::dispatch::answer::{mismatched, no_face};
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::exchange::trace;
+use crate::exchange::{self, trace};
 use crate::forms::upload::{Form, Photo};
 use crate::forms::uploads::{PhotosForm, Uploads};
 
@@ -51,7 +51,7 @@ pub async fn plain(
     match one(&uploads, &dispatcher, request).await {
         Ok((file, recognition)) => (
             [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
-            format!("{}:{}", file.stem(), recognition.headline()),
+            format!("{}:{}", file.stem(), Printable(recognition.headline())),
         )
             .into_response(),
         Err(error) => error.into_plain(),
@@ -135,7 +135,7 @@ pub async fn json(
         results.insert(place, PhotoResult::Refused { file, problem });
     }
     Ok(Json(RecognitionAnswer::Several(Recognitions {
-        request_id: RequestId::new(),
+        request_id: exchange::current_id(),
         results,
     })))
 }

@@ -193,7 +193,7 @@ async fn serve_until(
         header_timeout: settings.web.header_timeout,
         header_bytes: settings.web.max_header_bytes,
     };
-    let router = router(routes, app, traces.clone(), &settings.web.cors_origins);
+    let router = router(routes, app, traces.clone(), &settings.web);
     let serve = serve(listener, router, limits, shutdown.clone());
     let overdue = async {
         shutdown.cancelled().await;

@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::document::{self, Document};
 use crate::forms::printable::printable;
 use crate::observe::audit::{Auditor, audited};
-use crate::{exchange, gallery, jobs, metrics, observe, page, people, recognize, verify};
+use crate::{exchange, gallery, jobs, metrics, observe, page, people, proxy, recognize, verify};
 use muster_api::problem::Code;
 
 /// How long a browser may keep what it was told of another origin's calls.
@@ -118,11 +118,11 @@ pub fn table(
 }
 
 /// The router of these routes, with everything around them.
-pub fn router(routes: Router<App>, app: App, traces: Traces, origins: &[Origin]) -> Router {
+pub fn router(routes: Router<App>, app: App, traces: Traces, web: &WebSettings) -> Router {
     let router = routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method);
-    let router = match origins {
+    let router = match &web.cors_origins[..] {
         [] => router,
         origins => router.layer(cors(origins)),
     };
@@ -130,6 +130,10 @@ pub fn router(routes: Router<App>, app: App, traces: Traces, origins: &[Origin])
         .layer(middleware::from_fn_with_state(
             app.metrics.clone(),
             metrics::count,
+        ))
+        .layer(middleware::from_fn_with_state(
+            web.base_path.clone(),
+            proxy::behind,
         ))
         .layer(middleware::from_fn_with_state(traces, exchange::identify))
         .with_state(app)

@@ -5,14 +5,14 @@ use axum::Json;
 use axum::extract::{Request, State};
 use futures::future::join_all;
 use muster_api::recognition::{Verification, VerifiedFace};
-use muster_jobs::{Embedded, Embedding, FileName, Outcome, Purpose, RequestId};
+use muster_jobs::{Embedded, Embedding, FileName, Outcome, Purpose};
 use utoipa::ToSchema;
 
 use crate::api::openapi::{FormProblems, WorkProblems};
 use crate::api::problem::ApiError;
 use crate::dispatch::answer::{embedding, mismatched, no_face};
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::exchange::trace;
+use crate::exchange::{self, trace};
 use crate::forms::uploads::Uploads;
 use muster_base::catalogue::Catalogue;
 
@@ -79,7 +79,7 @@ pub async fn verify(
     let similarity = one.embedding.cosine(&other.embedding);
     let cutoff = cutoff.of(&one.model)?;
     Ok(Json(Verification {
-        request_id: RequestId::new(),
+        request_id: exchange::current_id(),
         same: similarity >= cutoff,
         similarity,
         cutoff,

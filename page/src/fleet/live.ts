@@ -47,7 +47,7 @@ export const live = new Store<Live>({ now: undefined, history: empty(), reasons:
 export async function listen(signal: AbortSignal): Promise<void> {
   for (let broken = 0; !signal.aborted; broken += 1) {
     try {
-      const response = await ask("/v1/events", { signal, headers: { accept: "text/event-stream" } });
+      const response = await ask("v1/events", { signal, headers: { accept: "text/event-stream" } });
       await read(response, () => {
         broken = 0;
       });

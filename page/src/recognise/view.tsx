@@ -144,7 +144,7 @@ function Samples() {
                 )
               }
             >
-              <img src={`/samples/${encodeURIComponent(sample.file)}`} alt={sample.person ?? "A group of people"} />
+              <img src={`samples/${encodeURIComponent(sample.file)}`} alt={sample.person ?? "A group of people"} />
             </button>
           </li>
         ))}

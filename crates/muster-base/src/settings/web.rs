@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::base_path::BasePath;
+use super::listen;
 use super::origin::Origin;
 use super::seconds;
 
@@ -25,7 +27,10 @@ pub enum KeyRule {
 #[serde(default)]
 pub struct WebSettings {
     /// Address that the web tier listens on.
+    #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
+    /// The path below which a proxy publishes the web tier; empty where it has a host of its own.
+    pub base_path: BasePath,
     /// Whether every call wants an API key, or none does; unset, see [`KeyRule`].
     pub require_keys: Option<bool>,
     /// Origins, as `https://app.example.org`, whose pages may call the web tier; none by default.
@@ -53,6 +58,7 @@ impl Default for WebSettings {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 8000).into(),
+            base_path: BasePath::default(),
             require_keys: None,
             cors_origins: Vec::new(),
             request_timeout: Duration::from_secs(60),

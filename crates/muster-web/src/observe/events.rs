@@ -319,7 +319,6 @@ pub async fn events(
     };
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
         // A proxy in between must not wait for more.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];

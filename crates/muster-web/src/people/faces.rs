@@ -229,11 +229,7 @@ pub async fn photo(
     let kind = probe(&bytes, &limits).map_or("application/octet-stream", |header| {
         header.format.media_type()
     });
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
+    let headers = [(header::CONTENT_TYPE, kind)];
     Ok((headers, bytes).into_response())
 }
 

@@ -10,6 +10,7 @@ mod decisions;
 mod described;
 mod enrolment;
 mod events;
+mod exchange;
 mod jobs;
 mod keys;
 mod logs;
