@@ -4,4 +4,4 @@ mod entry;
 mod store;
 
 pub use entry::{Action, End, Entry, Who};
-pub use store::AuditLog;
+pub use store::{AuditLog, Part};

@@ -111,6 +111,8 @@ async fn serve_until(
     let access = access(&settings.web, address, token.as_ref(), &backend).await?;
     let auditor = Auditor::start(
         AuditLog::new(Arc::clone(&backend.state)),
+        // In a bucket the log is append-only: no role may delete any of it.
+        settings.storage.state_store.is_none(),
         &tasks,
         stop.clone(),
     );

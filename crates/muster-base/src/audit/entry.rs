@@ -1,7 +1,7 @@
 //! The audit log: who enrolled, changed, deleted or looked at whom, and when.
 //!
-//! It is kept in the state store as objects that are only ever created: no code here writes one
-//! again or deletes one. An entry names people by their id, never by name, so that the log does not
+//! It is kept in the state store: a change as an object of its own, looks in objects that grow. No
+//! code here changes an entry or loses one. An entry names people by their id, never by name, so that the log does not
 //! keep what a deletion deletes.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::api_keys::{ApiKey, KeyId};
 
 /// Who did something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
     /// The holder of an API key.
@@ -62,7 +62,7 @@ impl fmt::Display for Who {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Action {
@@ -119,7 +119,7 @@ impl fmt::Display for Action {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// It was done.
@@ -137,7 +137,7 @@ impl End {
 }
 
 /// One line of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,

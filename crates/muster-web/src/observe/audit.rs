@@ -1,6 +1,7 @@
 //! The audit log: what callers do to people, and which of them they read.
 //!
-//! A change is in the log before it is answered. Reads are written together, within a second.
+//! A change is in the log before it is answered. Reads are written together, within a second. Where
+//! the log is on this machine, past days are joined.
 
 use std::time::Duration;
 
@@ -19,11 +20,13 @@ use crate::api::affected::AffectedPeople;
 use crate::api::problem::ApiError;
 use crate::exchange;
 use muster_api::problem::Code;
-use muster_base::audit::{Action, AuditLog, End, Entry, Who};
+use muster_base::audit::{Action, AuditLog, End, Entry, Part, Who};
 use muster_base::backoff;
 
 /// Reads are written together when the first is this old.
 const WRITE_DELAY: Duration = Duration::from_secs(1);
+/// How often it is looked for days that are over.
+const JOIN_INTERVAL: Duration = Duration::from_secs(3600);
 /// Reads that may wait to be written; a further call waits too.
 const MAX_WAITING: usize = 4096;
 /// How often a change is tried to be written.
@@ -37,9 +40,13 @@ pub struct Auditor {
 }
 
 impl Auditor {
-    /// Starts writing on `tasks`; what waits at `stop` is still written.
-    pub fn start(log: AuditLog, tasks: &TaskTracker, stop: CancellationToken) -> Self {
+    /// Starts writing on `tasks`; what waits at `stop` is still written. With `join` past days are
+    /// joined, which wants leave to delete.
+    pub fn start(log: AuditLog, join: bool, tasks: &TaskTracker, stop: CancellationToken) -> Self {
         let (reads, waiting) = mpsc::channel(MAX_WAITING);
+        if join {
+            tasks.spawn(join_past_days(log.clone(), stop.clone()));
+        }
         tasks.spawn(write_reads(log.clone(), waiting, stop));
         Self { log, reads }
     }
@@ -72,9 +79,26 @@ impl Auditor {
     }
 }
 
+/// Joins the days that are over, now and from time to time.
+async fn join_past_days(log: AuditLog, stop: CancellationToken) {
+    loop {
+        if let Err(error) = log.join_past_days().await {
+            tracing::warn!(
+                error = %muster_base::ErrorChain(error.as_ref()),
+                "past days of the audit log were not joined"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(JOIN_INTERVAL) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 /// Writes the entries of reads, some at a time. What can not be written is tried until it can.
 async fn write_reads(log: AuditLog, mut waiting: mpsc::Receiver<Entry>, stop: CancellationToken) {
     let mut entries = Vec::new();
+    let mut part = Part::new();
     let mut failures = 0;
     loop {
         if entries.is_empty() {
@@ -97,7 +121,7 @@ async fn write_reads(log: AuditLog, mut waiting: mpsc::Receiver<Entry>, stop: Ca
         if entries.is_empty() {
             return;
         }
-        match log.append(&entries).await {
+        match log.extend(&mut part, &entries).await {
             Ok(()) => {
                 entries.clear();
                 failures = 0;
