@@ -61,6 +61,11 @@ impl SegmentCache {
         Segment::open(Bytes::Mapped(map(&file)?)).map_err(io::Error::other)
     }
 
+    /// Removes every segment.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.retain(&HashSet::new(), u64::MAX)
+    }
+
     /// Removes the segments up to that manifest's number that it does not name, and what killed
     /// processes left. Whoever still has one mapped keeps it until they let go.
     pub(super) fn retain(&self, named: &HashSet<&SegmentId>, sequence: u64) -> io::Result<()> {

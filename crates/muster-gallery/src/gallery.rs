@@ -160,6 +160,15 @@ impl Gallery {
         }
     }
 
+    /// Whether the gallery is as that change makes it.
+    pub(super) fn reflects(&self, change: &Change) -> bool {
+        match change {
+            Change::Put(person) => self.person(person.id).as_deref() == Some(person),
+            Change::Remove(id) => self.person(*id).is_none(),
+            Change::UseModel(model) => self.model() == Some(model),
+        }
+    }
+
     /// Whether after the change something must be gone that older objects of the log still hold.
     pub(super) fn must_erase(&self, change: &Change) -> bool {
         match change {
@@ -170,6 +179,19 @@ impl Gallery {
                 before.any(|made| !person.kept().any(|kept| kept == made))
             }),
         }
+    }
+
+    /// Whether it is of a later version, or of the same one with later segments.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        let age = |gallery: &Self| (gallery.version, gallery.snapshot.sequence);
+        age(self) > age(other)
+    }
+
+    /// Those who may have changed since a copy of before; `None` where segments were written since,
+    /// which everybody may be in.
+    pub fn changed_since(&self, before: &Self) -> Option<impl Iterator<Item = &Person>> {
+        let same = self.snapshot.sequence == before.snapshot.sequence;
+        same.then(|| self.recent.values())
     }
 
     pub(super) fn snapshot(&self) -> &Snapshot {

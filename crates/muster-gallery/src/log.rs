@@ -263,6 +263,17 @@ impl GalleryStore {
         removed.map_err(|source| failed(cache, source))
     }
 
+    /// Removes the segments from this machine, which others may have a while longer in use.
+    ///
+    /// # Errors
+    /// [`GalleryError::Cache`].
+    pub fn leave_machine(&self) -> Result<(), GalleryError> {
+        match &self.cache {
+            Some(cache) => cache.clear().map_err(|source| failed(cache, source)),
+            None => Ok(()),
+        }
+    }
+
     /// Makes one change durable and applies it to `gallery`, and says whether
     /// [`GalleryStore::compact`] is due.
     ///
@@ -281,7 +292,9 @@ impl GalleryStore {
             self.sync(gallery).await?;
             let change = decide(gallery).map_err(WriteError::Refused)?;
             let version = gallery.version() + 1;
-            if self.objects.create_change(version, &change).await? {
+            if self.objects.create_change(version, &change).await?
+                && self.counts(gallery, version, &change).await?
+            {
                 let at_once = gallery.must_erase(&change) || matches!(change, Change::UseModel(_));
                 gallery.apply(version, change);
                 if at_once || version.is_multiple_of(CHANGES_PER_MANIFEST) {
@@ -292,6 +305,30 @@ impl GalleryStore {
             back_off(attempt).await;
         }
         Err(GalleryError::Contended.into())
+    }
+
+    /// Whether a change that was just created is one that readers look at.
+    ///
+    /// A create that took long, as when a call is repeated, may come after newer versions were
+    /// compacted and their changes deleted: it succeeds on a key that a manifest covers already. A
+    /// manifest that was made since may cover it too, and then the people are as it says.
+    async fn counts(
+        &self,
+        gallery: &Gallery,
+        version: u64,
+        change: &Change,
+    ) -> Result<bool, GalleryError> {
+        if !self.objects.is_covered(version).await? {
+            return Ok(true);
+        }
+        let mut newest = gallery.clone();
+        self.sync(&mut newest).await?;
+        if newest.reflects(change) {
+            return Ok(true);
+        }
+        // What nobody looks at is not left lying there.
+        self.objects.clean_up().await?;
+        Ok(false)
     }
 
     /// Writes what changed into segments and deletes everything that they make superfluous. The

@@ -20,7 +20,7 @@ use crate::segment::{Bytes, Segment};
 
 /// So many of the changes that a manifest covers keep their place, emptied, so that a writer who
 /// has not seen them yet collides with them instead of writing one that nobody reads.
-const CHANGES_KEPT_EMPTY: u64 = 32;
+pub(super) const CHANGES_KEPT_EMPTY: u64 = 32;
 /// Objects that are fetched or deleted at one time.
 pub(super) const CALLS_IN_FLIGHT: usize = 8;
 
@@ -111,6 +111,14 @@ impl Objects {
     /// `false` where another change has that version.
     pub async fn create_change(&self, version: u64, change: &Change) -> Result<bool, GalleryError> {
         self.create(&self.change_key(version), change).await
+    }
+
+    /// Whether an announced manifest covers a version, so that nobody looks at its change any more.
+    pub async fn is_covered(&self, version: u64) -> Result<bool, GalleryError> {
+        let listed = self.newer_than(version.saturating_sub(1)).await?;
+        Ok(listed
+            .iter()
+            .any(|(_, entry)| matches!(entry, LogEntry::Snapshot(_))))
     }
 
     /// `false` where another manifest has that number.

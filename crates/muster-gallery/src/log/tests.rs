@@ -8,6 +8,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutPayload};
 
+use super::objects::CHANGES_KEPT_EMPTY;
 use super::*;
 use crate::{Denial, DenialId, Embeddings, EnrolledFace, Person, PersonId};
 
@@ -283,6 +284,41 @@ async fn a_writer_who_looked_away_meanwhile_does_not_write_into_the_past() {
     assert!(!created, "change {} is covered by a manifest", behind + 1);
 }
 
+/// Whoever sent a create that took so long that its key was free again.
+#[tokio::test]
+async fn a_change_that_comes_after_its_version_was_compacted_away_is_written_again() {
+    let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store = GalleryStore::new(objects, "gallery");
+    let mut gallery = Gallery::default();
+    put(&store, &mut gallery, person("first", 0)).await;
+    let late = person("late", 1);
+    let mut meanwhile = Some(store.clone());
+    let decide = |_: &Gallery| {
+        if let Some(store) = meanwhile.take() {
+            // Others go on while this one thinks its change over.
+            let others = std::thread::spawn(move || {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = runtime.enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let mut gallery = Gallery::default();
+                    for n in 0..CHANGES_KEPT_EMPTY as usize + 8 {
+                        put(&store, &mut gallery, person(&format!("p{n}"), n)).await;
+                    }
+                    store.compact(&gallery).await.unwrap();
+                });
+            });
+            others.join().unwrap();
+        }
+        Ok::<_, ()>(Change::Put(late.clone()))
+    };
+    let written = store.write(&mut gallery, decide).await.unwrap();
+    assert_eq!(written, Written::Settled);
+    let names = names(&store).await;
+    assert_eq!(names.len(), CHANGES_KEPT_EMPTY as usize + 10, "{names:?}");
+    assert!(names.contains(&"late".to_owned()));
+    assert_eq!(gallery.people_count(), names.len());
+}
+
 #[tokio::test]
 async fn updates_removals_and_compactions_in_any_order_answer_like_a_gallery_in_memory() {
     let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery");
@@ -396,6 +432,13 @@ async fn the_folder_of_a_machine_holds_what_the_gallery_needs_and_nothing_else()
     );
     store.sync(&mut reader).await.unwrap();
     assert_eq!(reader, gallery);
+
+    // A machine that is left alone keeps nothing, and whoever is on it still can look.
+    store.leave_machine().unwrap();
+    assert!(files().is_empty());
+    assert_eq!(reader.people_count(), 5);
+    assert_eq!(names(&store).await.len(), 5);
+    assert_eq!(files().len(), 1);
 
     // What was damaged on this machine is fetched again; what is damaged in the store is named.
     let file = std::fs::read_dir(folder.path())
