@@ -112,4 +112,10 @@ pub trait Queues: fmt::Debug + Send + Sync + 'static {
 
     /// Lists the names of the queues that begin with `prefix`, sorted (late on SQS).
     async fn names(&self, prefix: &str) -> Result<Vec<String>, QueueError>;
+
+    /// Overwrites the messages that were deleted, where the service keeps them in a file of this
+    /// machine. SQS has no such file.
+    async fn erase_deleted(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
 }

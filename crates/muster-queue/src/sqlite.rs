@@ -175,6 +175,12 @@ impl Queues for SqliteQueues {
     async fn names(&self, prefix: &str) -> Result<Vec<String>, QueueError> {
         self.names(prefix).await
     }
+
+    async fn erase_deleted(&self) -> Result<(), QueueError> {
+        let erase = |db: &Connection| schema::truncate_log(db).map(Some);
+        let nothing = |_: &Connection| Ok(Done::without_effects(()));
+        self.0.writer.read_or_write(erase, nothing).await
+    }
 }
 
 /// One queue of a SQLite file.

@@ -82,10 +82,24 @@ fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     db.busy_handler(Some(wait_for_lock))?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+    // Messages name people and carry embeddings: what is deleted is overwritten.
+    db.pragma_update(None, "secure_delete", "ON")?;
     // Else every statement is planned again for every new time that is bound to it.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
+}
+
+/// Moves the write-ahead log into the file and empties it, so that no message stays in it that is
+/// deleted, and overwritten, in the file.
+pub(super) fn truncate_log(db: &Connection) -> rusqlite::Result<()> {
+    let busy: bool = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        let why = "another process is in the middle of reading it";
+        return Err(rusqlite::Error::SqliteFailure(code, Some(why.to_owned())));
+    }
+    Ok(())
 }
 
 /// Waits for another process's transaction, which takes tens of microseconds.

@@ -379,3 +379,41 @@ async fn a_file_without_attributes_is_taken_over_with_its_messages() {
     let again = SqliteQueues::open(&path).expect("open the file again");
     assert_eq!(again.names("").await.expect("list"), ["dead", "work"]);
 }
+
+/// Messages of every length, among others that stay, so that rows move from page to page.
+#[tokio::test]
+async fn nothing_of_a_deleted_message_stays_in_the_files() {
+    let (queues, folder) = open();
+    let [gone, stays] = [queue(&queues, LONG).await, queue(&queues, LONG).await];
+    let body = |who: &str, n: usize| format!("{n} {}", who.repeat(1 + n * 37 % 900));
+    for n in 0..120 {
+        send(&gone, &[&body("Anna Secret", n)]).await;
+        send(&stays, &[&body("Ben Stays", n)]).await;
+        if n % 3 == 0 {
+            let received = receive(&gone, 1).await;
+            delete(&gone, &received).await;
+        }
+    }
+    let held = |what: &str| {
+        let files = fs::read_dir(folder.path()).expect("list the folder");
+        let files = files.map(|file| file.expect("list the folder").path());
+        let bytes = files
+            .filter(|path| path.is_file())
+            .map(|path| fs::read(path).expect("read"));
+        let bytes: Vec<u8> = bytes.flatten().collect();
+        bytes
+            .windows(what.len())
+            .any(|part| part == what.as_bytes())
+    };
+    assert!(held("Anna Secret"));
+    while gone.counts().await.expect("count").visible > 0 {
+        let received = receive(&gone, 1).await;
+        delete(&gone, &received).await;
+    }
+    queues
+        .erase_deleted()
+        .await
+        .expect("erase what was deleted");
+    assert!(!held("Anna Secret"));
+    assert!(held("Ben Stays"));
+}
