@@ -102,15 +102,13 @@ export interface components {
         };
         /** @description What a deletion answers. */
         Deletion: {
-            /** @description What was deleted. */
-            deleted: components["schemas"]["Deleted"];
+            deleted?: components["schemas"]["Deleted"] | null;
             /** @description The receipt. */
             receipt: components["schemas"]["Receipt"];
         };
         /** @description What the deletion of a denial answers. */
         DenialDeletion: {
-            /** @description What was deleted. */
-            deleted: components["schemas"]["DenialView"];
+            deleted?: components["schemas"]["DenialView"] | null;
             /** @description The receipt. */
             receipt: components["schemas"]["Receipt"];
         };
@@ -164,8 +162,7 @@ export interface components {
         };
         /** @description What the deletion of a face answers. */
         FaceDeletion: {
-            /** @description What was deleted. */
-            deleted: components["schemas"]["FaceView"];
+            deleted?: components["schemas"]["FaceView"] | null;
             /** @description The receipt. */
             receipt: components["schemas"]["Receipt"];
         };
@@ -859,6 +856,12 @@ export interface components {
             photographs: number;
             /** @description Kept photographs that the store did not delete when asked; the sweep deletes them. */
             photographs_pending: number;
+            /**
+             * @description Stored results that the person was taken out of. `null` where no person was deleted, or where
+             *     results are in a bucket or known by file name: those may name the person until they are
+             *     deleted for their age.
+             */
+            results?: number | null;
             /**
              * Format: int64
              * @description Photographs that were sent for recognition are deleted when they are this old, whoever they

@@ -108,8 +108,9 @@ pub struct Deleted {
 /// What a deletion answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Deletion {
-    /// What was deleted.
-    pub deleted: Deleted,
+    /// What was deleted; not said again where the deletion was made before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Deleted>,
     /// The receipt.
     pub receipt: Receipt,
 }
@@ -133,6 +134,10 @@ pub struct Receipt {
     pub photographs: usize,
     /// Kept photographs that the store did not delete when asked; the sweep deletes them.
     pub photographs_pending: usize,
+    /// Stored results that the person was taken out of. `null` where no person was deleted, or where
+    /// results are in a bucket or known by file name: those may name the person until they are
+    /// deleted for their age.
+    pub results: Option<usize>,
     /// Within this time other machines with a running web tier or worker delete their copies of the
     /// segments that had them.
     pub other_machines_within_s: u64,
@@ -151,8 +156,9 @@ pub struct Faces {
 /// What the deletion of a face answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceDeletion {
-    /// What was deleted.
-    pub deleted: FaceView,
+    /// What was deleted; not said again where the deletion was made before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<FaceView>,
     /// The receipt.
     pub receipt: Receipt,
 }
@@ -191,8 +197,9 @@ pub struct WrongAnswer {
 /// What the deletion of a denial answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DenialDeletion {
-    /// What was deleted.
-    pub deleted: DenialView,
+    /// What was deleted; not said again where the deletion was made before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<DenialView>,
     /// The receipt.
     pub receipt: Receipt,
 }

@@ -1,7 +1,7 @@
 //! A role's own copy of the gallery, brought up to date when a request needs it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard};
 use std::time::Duration;
 
 use muster_gallery::{Change, Gallery, GalleryError, GalleryStore, WriteError, Written};
@@ -15,20 +15,42 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(25);
 const _: () = assert!(FOLLOW_INTERVAL.as_secs() < RELEASED_WITHIN.as_secs());
 
 /// The gallery in memory, and the store that it follows. Cheap to clone.
+///
+/// Changes and compactions work on copies of their own, so that nobody who looks waits for them.
 #[derive(Clone)]
 pub struct LiveGallery {
     store: GalleryStore,
     copy: Arc<Mutex<Held>>,
     /// Looks at the store begun so far.
     begun: Arc<AtomicU64>,
+    /// Held by the one of this process who makes a change: others would only take its version.
+    writing: Arc<Mutex<()>>,
+    due: Arc<Due>,
 }
 
 struct Held {
     gallery: Gallery,
     /// The number of the last look that ended well.
     seen: u64,
-    /// The version since which something waits to be gone from the segments.
-    due: Option<u64>,
+}
+
+impl Held {
+    /// Takes over a copy that went ahead.
+    fn adopt(&mut self, ahead: Gallery) {
+        if ahead.is_newer_than(&self.gallery) {
+            self.gallery = ahead;
+        }
+    }
+}
+
+/// The version since which something waits to be gone from the segments.
+#[derive(Default)]
+struct Due(StdMutex<Option<u64>>);
+
+impl Due {
+    fn version(&self) -> MutexGuard<'_, Option<u64>> {
+        self.0.lock().expect("no code panics while it holds this")
+    }
 }
 
 impl LiveGallery {
@@ -39,15 +61,12 @@ impl LiveGallery {
     pub async fn load(store: GalleryStore) -> Result<Self, GalleryError> {
         let mut gallery = Gallery::default();
         store.sync(&mut gallery).await?;
-        let copy = Held {
-            gallery,
-            seen: 0,
-            due: None,
-        };
         Ok(Self {
             store,
-            copy: Arc::new(Mutex::new(copy)),
+            copy: Arc::new(Mutex::new(Held { gallery, seen: 0 })),
             begun: Arc::default(),
+            writing: Arc::default(),
+            due: Arc::default(),
         })
     }
 
@@ -99,16 +118,23 @@ impl LiveGallery {
         self.newest(Gallery::clone).await
     }
 
-    /// Makes a change durable, and compacts where that is due. Others look and change meanwhile.
+    /// Makes a change durable, and compacts where that is due. A compaction that fails is logged and
+    /// left to [`Self::follow`]: the change is made all the same.
     ///
     /// # Errors
-    /// [`WriteError`]; what of the change was made durable by then, [`Self::follow`] completes.
+    /// [`WriteError`].
     pub async fn append<E>(
         &self,
         decide: impl FnMut(&Gallery) -> Result<Change, E>,
     ) -> Result<(), WriteError<E>> {
-        if self.write(decide).await? == Written::CompactionDue {
-            self.compact().await?;
+        if self.write(decide).await? == Written::CompactionDue
+            && let Err(error) = self.compact().await
+        {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(
+                error,
+                "the gallery was changed, but is not written into segments yet; it is tried again"
+            );
         }
         Ok(())
     }
@@ -121,26 +147,30 @@ impl LiveGallery {
         &self,
         mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
     ) -> Result<Written, WriteError<E>> {
-        let mut copy = self.copy.lock().await;
-        let Held { gallery, due, .. } = &mut *copy;
-        let before = *due;
+        let _one_at_a_time = self.writing.lock().await;
+        let mut gallery = self.held(Gallery::clone).await;
+        let before = *self.due.version();
         let decide = |gallery: &Gallery| {
             let change = decide(gallery)?;
             // Where this fails or is cut off from here on, it may have been written.
-            *due = Some(gallery.version() + 1);
+            let mut due = self.due.version();
+            *due = Some(due.unwrap_or(gallery.version() + 1));
             Ok(change)
         };
-        let written = self.store.write(gallery, decide).await;
+        let written = self.store.write(&mut gallery, decide).await;
+        self.copy.lock().await.adopt(gallery);
         if let Ok(Written::Settled) | Err(WriteError::Refused(_)) = written {
-            copy.due = before;
+            *self.due.version() = before;
         }
         written
     }
 
     /// Takes over the newest segments and releases those that were deleted.
     async fn release_deleted(&self) -> Result<(), GalleryError> {
-        let mut copy = self.copy.lock().await;
-        self.store.sync(&mut copy.gallery).await
+        let mut gallery = self.held(Gallery::clone).await;
+        self.store.sync(&mut gallery).await?;
+        self.copy.lock().await.adopt(gallery);
+        Ok(())
     }
 
     /// Follows the store until the stop, so that what was removed goes from this machine although
@@ -155,17 +185,28 @@ impl LiveGallery {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(interval) => {}
             }
-            let due = self.copy.lock().await.due.is_some();
-            let followed = if due {
-                self.compact().await
-            } else {
-                self.release_deleted().await
+            let followed = match self.settle().await {
+                Ok(true) => Ok(()),
+                Ok(false) => self.release_deleted().await,
+                Err(error) => Err(error),
             };
             if let Err(error) = followed {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "the gallery could not be brought up to date");
             }
         }
+    }
+
+    /// Compacts where a change of this process has left that to be done; tells whether it had.
+    ///
+    /// # Errors
+    /// [`GalleryError`].
+    pub async fn settle(&self) -> Result<bool, GalleryError> {
+        let due = self.due.version().is_some();
+        if due {
+            self.compact().await?;
+        }
+        Ok(due)
     }
 
     /// Writes what was changed into segments, so that what was removed is gone. It goes on where
@@ -176,13 +217,13 @@ impl LiveGallery {
     pub async fn compact(&self) -> Result<(), GalleryError> {
         let live = self.clone();
         let compacting = tokio::spawn(async move {
-            let written = live.copy.lock().await.gallery.clone();
+            let written = live.held(Gallery::clone).await;
             live.store.compact(&written).await?;
             let version = written.version();
             drop(written);
             live.release_deleted().await?;
-            let mut copy = live.copy.lock().await;
-            copy.due = copy.due.filter(|due| *due > version);
+            let mut due = live.due.version();
+            *due = due.filter(|due| *due > version);
             Ok(())
         });
         compacting.await.expect("it does not panic")
@@ -198,6 +239,9 @@ mod tests {
     use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
     use super::*;
+
+    /// Longer than anything that does not wait for it.
+    const LONG: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn a_process_that_nobody_asks_lets_go_of_what_was_removed() {
@@ -248,11 +292,11 @@ mod tests {
         let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
         let put = |_: &Gallery| Ok::<_, ()>(Change::Put(anna.clone()));
         assert_eq!(live.write(put).await.unwrap(), Written::Settled);
-        assert_eq!(live.copy.lock().await.due, None);
+        assert_eq!(*live.due.version(), None);
         let refuse = |_: &Gallery| Err(());
         let refused = live.write(refuse).await;
         assert!(matches!(refused, Err(WriteError::Refused(()))));
-        assert_eq!(live.copy.lock().await.due, None);
+        assert_eq!(*live.due.version(), None);
         let decided = tokio::sync::Notify::new();
         let remove = |_: &Gallery| {
             decided.notify_one();
@@ -263,7 +307,37 @@ mod tests {
             () = decided.notified() => {}
             written = live.write(remove) => panic!("it was not cut off: {written:?}"),
         }
-        assert_eq!(live.copy.lock().await.due, Some(2));
+        assert_eq!(*live.due.version(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn nobody_who_looks_waits_for_a_change() {
+        let slow = ThrottleConfig {
+            wait_put_per_call: LONG,
+            ..ThrottleConfig::default()
+        };
+        let slow = ThrottledStore::new(InMemory::new(), slow);
+        let store = GalleryStore::new(Arc::new(slow), "gallery");
+        let live = LiveGallery::load(store).await.unwrap();
+        let anna = Person::new("Anna".to_owned(), Vec::new(), 0);
+        let decided = tokio::sync::Notify::new();
+        let put = |_: &Gallery| {
+            decided.notify_one();
+            Ok::<_, ()>(Change::Put(anna.clone()))
+        };
+        let looking = async {
+            decided.notified().await;
+            for _ in 0..3 {
+                live.newest(Gallery::version).await.unwrap();
+                live.at_least(0, Gallery::version).await.unwrap();
+                live.held(Gallery::version).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = looking => {}
+            written = live.write(put) => panic!("somebody waited for it: {written:?}"),
+        }
     }
 
     #[tokio::test]
@@ -290,7 +364,8 @@ mod tests {
         std::fs::rename(&segments, &away).unwrap();
         std::fs::write(&segments, "no folder").unwrap();
         let remove = |_: &Gallery| Ok::<_, ()>(Change::Remove(anna.id));
-        live.append(remove).await.unwrap_err();
+        live.append(remove).await.unwrap();
+        live.settle().await.unwrap_err();
         assert_eq!(live.held(|gallery| gallery.people().count()).await, 0);
         std::fs::remove_file(&segments).unwrap();
         std::fs::rename(&away, &segments).unwrap();

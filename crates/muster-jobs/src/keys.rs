@@ -32,6 +32,8 @@ pub const ENROLLED_PREFIX: &str = "enrolled";
 pub const KEYS_PREFIX: &str = "keys";
 /// Where the audit log stands.
 pub const AUDIT_PREFIX: &str = "audit";
+/// Where deletions stand that are not complete, and receipts of those that are.
+pub const DELETIONS_PREFIX: &str = "deletions";
 /// Where the controller says how the fleet fares.
 pub const STATUS_PREFIX: &str = "status";
 
@@ -116,6 +118,11 @@ pub fn kept_photograph(face_id: Uuid) -> String {
 /// Names the note that the next model made no embedding of a face, in the state store.
 pub fn not_embedded(face_id: &str) -> String {
     format!("{NOT_EMBEDDED_PREFIX}/{face_id}")
+}
+
+/// Names a deletion of a person, a face or a denial, in the state store.
+pub fn deletion(id: Uuid) -> String {
+    format!("{DELETIONS_PREFIX}/{id}.json")
 }
 
 /// Names an API key, in the state store.

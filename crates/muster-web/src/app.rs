@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::observe::events::Events;
 use crate::observe::observer::Observer;
 use crate::page::Samples;
+use crate::people::deletion::Deletions;
 use crate::people::enrolment::Enroller;
 use crate::retention::Retention;
 use crate::verify::Cutoff;
@@ -48,6 +49,8 @@ app! {
     catalogue: Catalogue,
     /// The cutoff of a verification.
     cutoff: Cutoff,
+    /// The deletions of people, faces and denials.
+    deletions: Deletions,
     /// The way of a photograph to a worker and back.
     dispatcher: Dispatcher,
     /// `/openapi.json`.

@@ -1,5 +1,6 @@
 //! Enrolment: the people that recognition can name, their faces, and what was said not to be them.
 
+pub mod deletion;
 pub mod denials;
 mod edit;
 pub mod enrolment;
@@ -7,6 +8,5 @@ pub mod faces;
 pub mod listing;
 pub mod person;
 pub mod photographs;
-mod receipt;
 mod rules;
 mod views;

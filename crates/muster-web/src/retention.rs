@@ -33,16 +33,20 @@ pub struct Retention {
     pub deletes: bool,
     /// Whether photographs are in a bucket, which lists in the order of its keys.
     pub input_is_bucket: bool,
+    /// Whether results are in a bucket.
+    pub output_is_bucket: bool,
 }
 
 impl Retention {
     /// The retention by these settings.
     pub fn new(settings: &StorageSettings) -> Self {
         let input_is_bucket = settings.input_store.is_some();
+        let output_is_bucket = settings.output_store.is_some();
         Self {
             period: settings.retention,
-            deletes: !input_is_bucket && settings.output_store.is_none(),
+            deletes: !input_is_bucket && !output_is_bucket,
             input_is_bucket,
+            output_is_bucket,
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::observe::audit::Auditor;
 use crate::observe::events::Events;
 use crate::observe::observer::Observer;
 use crate::page::Samples;
+use crate::people::deletion::{self, Deletions};
 use crate::people::enrolment::Enroller;
 use crate::people::photographs;
 use crate::replica::{self, Replica};
@@ -101,6 +102,7 @@ async fn serve_until(
         gallery.clone(),
         stop.clone(),
     ));
+    tasks.spawn(deletion::sweep(Arc::clone(&backend.state), stop.clone()));
     let reporting = tokio::spawn(replica::run(
         Arc::clone(&backend.reports),
         identity.id,
@@ -149,6 +151,11 @@ async fn serve_until(
         cutoff: Cutoff {
             operator: settings.decisions.cutoff,
             catalogue: catalogue.clone(),
+        },
+        deletions: Deletions {
+            backend: backend.clone(),
+            gallery: gallery.clone(),
+            retention: retention.clone(),
         },
         document,
         enroller: Enroller {

@@ -147,6 +147,7 @@ async fn work_until(
         let busy = move || !tasks.is_empty();
         tokio::spawn(report::run(worker, busy, started_at_ms, ended.clone()))
     });
+    let owns_machine = instance.is_some();
     let interruption = instance.map(|instance| {
         let drain = drain.clone();
         tokio::spawn(async move {
@@ -223,11 +224,19 @@ async fn work_until(
     // The last handles: what was accepted is sent and deleted before the process ends.
     let worker = Arc::into_inner(worker).context("end the worker's tasks")?;
     let Worker {
-        replies, receipts, ..
+        backend,
+        replies,
+        receipts,
+        ..
     } = worker;
     drop(receipts);
     deleting.await.context("delete what was answered")?;
     replies.close().await;
+    if owns_machine {
+        // A stopped instance follows no deletion.
+        let left = backend.gallery.leave_machine();
+        left.context("remove the gallery from this instance")?;
+    }
     traces.stop().await;
     tracing::info!("the worker has drained");
     Ok(())

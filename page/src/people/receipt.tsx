@@ -23,6 +23,12 @@ export function ReceiptView({ receipt }: { receipt: Receipt }) {
           {receipt.photographs}
           {receipt.photographs_pending > 0 && `, ${receipt.photographs_pending} to follow within two hours`}
         </dd>
+        {receipt.results != null && (
+          <>
+            <dt>Results</dt>
+            <dd>{receipt.results} no longer name the person</dd>
+          </>
+        )}
         <dt>Person</dt>
         <dd class="code">{receipt.person_id}</dd>
         <dt>Gallery</dt>

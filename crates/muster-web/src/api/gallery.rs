@@ -1,7 +1,7 @@
 //! Reads and changes of the gallery, whose failures are the API's errors.
 
 use muster_base::live_gallery::LiveGallery;
-use muster_gallery::{Change, Gallery, WriteError};
+use muster_gallery::{Change, Gallery, GalleryError, WriteError};
 
 use crate::api::problem::ApiError;
 
@@ -29,8 +29,13 @@ pub async fn change(
 ) -> Result<(), ApiError> {
     gallery.append(decide).await.map_err(|error| match error {
         WriteError::Refused(refusal) => refusal,
-        WriteError::Failed(error) => ApiError::internal("the gallery could not be changed", &error),
+        WriteError::Failed(error) => failed(&error),
     })
+}
+
+/// The error where the gallery can not be changed.
+pub fn failed(error: &GalleryError) -> ApiError {
+    ApiError::internal("the gallery could not be changed", error)
 }
 
 /// Runs a long computation on a blocking thread.

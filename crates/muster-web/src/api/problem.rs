@@ -9,6 +9,9 @@ use muster_jobs::{Failure, Printable};
 
 use crate::exchange;
 
+/// After how many seconds to try again where something is away or full.
+const UNAVAILABLE_RETRY_S: u64 = 5;
+
 /// A refused or failed request.
 #[derive(Debug)]
 pub struct ApiError {
@@ -66,6 +69,19 @@ impl ApiError {
             Code::Internal,
             "Muster failed to serve this request; its log says why. Nothing was lost: try again.",
         )
+    }
+
+    /// 503 where something that Muster needs is away or full: logs the chain, counts the failure and
+    /// answers that sentence.
+    pub fn unavailable(
+        detail: impl Into<String>,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Self {
+        let detail = detail.into();
+        muster_base::aws::failed(&detail, error);
+        let mut unavailable = Self::new(Code::NotReady, detail);
+        unavailable.retry_after_s = Some(UNAVAILABLE_RETRY_S);
+        unavailable
     }
 
     /// Whether Muster is at fault, so that what the request did is not known.

@@ -109,6 +109,8 @@ pub(super) struct Inner {
     max_waiting: usize,
     pub(super) max_instances: u32,
     traces: Traces,
+    /// What goes on without its client.
+    tasks: TaskTracker,
 }
 
 /// Removes a request from the waiters however the wait ends, and counts it as failed where that is
@@ -236,6 +238,7 @@ impl Dispatcher {
             max_waiting: dependencies.max_waiting,
             max_instances: dependencies.max_instances,
             traces: dependencies.traces,
+            tasks: tasks.clone(),
         });
         // They end when nobody can send any more; a connection that was cut may hold on for longer.
         for batching in [sending.boxed(), deleting.boxed()] {
@@ -291,6 +294,9 @@ impl Dispatcher {
 
     /// Submits a photograph and waits for its outcome.
     ///
+    /// A face that is embedded is kept elsewhere or not at all, so its photograph is deleted however
+    /// that ends. It goes on without its client, whose hang-up must not leave the photograph behind.
+    ///
     /// # Errors
     /// 429 where too many wait already, 504 with the job's URL after the timeout, 500 where the
     /// store or the queue fails.
@@ -300,10 +306,40 @@ impl Dispatcher {
         purpose: Purpose,
         trace: TraceParent,
     ) -> Result<Outcome, ApiError> {
+        let id = RequestId::new();
+        let Purpose::Embed { .. } = purpose else {
+            return self.answered(id, photo, purpose, trace).await;
+        };
+        let this = self.clone();
+        let embedding = self.inner.tasks.spawn(async move {
+            let key = this.inner.backend.input_key(purpose, id, &photo.file);
+            let outcome = this.answered(id, photo, purpose, trace).await;
+            match this.inner.backend.input.delete(&key).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        request.id = %id,
+                        error = %muster_base::ErrorChain(&error),
+                        "a photograph is kept until it is old"
+                    );
+                }
+            }
+            outcome
+        });
+        embedding
+            .await
+            .map_err(|ended| ApiError::internal("the embedding of a photograph ended", &ended))?
+    }
+
+    async fn answered(
+        &self,
+        id: RequestId,
+        photo: Photo,
+        purpose: Purpose,
+        trace: TraceParent,
+    ) -> Result<Outcome, ApiError> {
         let inner = &*self.inner;
         let begun = Instant::now();
-        let id = RequestId::new();
-        let key = inner.backend.input_key(purpose, id, &photo.file);
         let (reply, replied) = oneshot::channel();
         {
             let mut waiting = inner.waiting();
@@ -333,17 +369,6 @@ impl Dispatcher {
             inner.metrics.worked(outcome);
         }
         drop(waiter);
-        if let (Ok(_), Purpose::Embed { .. }) = (&outcome, purpose) {
-            // A face that is enrolled is kept elsewhere, and one that is not must not stay.
-            let deleted = inner.backend.input.delete(&key).await;
-            if let Err(error) = deleted {
-                tracing::warn!(
-                    request.id = %id,
-                    error = %muster_base::ErrorChain(&error),
-                    "a photograph is kept until it is old"
-                );
-            }
-        }
         let mut outcome = outcome?;
         if let Outcome::Recognized(recognition) = &mut outcome {
             recognition.timing_ms.total = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;

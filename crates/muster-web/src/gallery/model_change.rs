@@ -20,9 +20,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use muster_api::gallery::{ChangeView, Forgotten, ModelView, NextModel, NotEmbedded};
-use muster_gallery::{
-    Change, Embeddings, Gallery, GalleryError, Person, PersonId, Source, WriteError,
-};
+use muster_gallery::{Change, Embeddings, Gallery, Person, PersonId, Source, WriteError};
 use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::Notify;
@@ -207,7 +205,7 @@ pub async fn forget(
     }
     let people = forget::everywhere(&changes.gallery, &model)
         .await
-        .map_err(gallery_failed)?
+        .map_err(|error| gallery::failed(&error))?
         .ok_or_else(in_use)?;
     if people == 0 {
         return Err(ApiError::not_found(format!(
@@ -232,23 +230,24 @@ fn known(changes: &ModelChanges, name: &str) -> Result<String, ApiError> {
 async fn view(changes: &ModelChanges) -> Result<ModelView, ApiError> {
     let begun = store::read(changes.state()).await?;
     let not_embedded = store::not_embedded(changes.state()).await?;
-    let without: HashSet<&str> = not_embedded.iter().map(|face| face.id.as_str()).collect();
-    let (model, kept, change) = changes
-        .read(|gallery| {
-            let change = begun.map(|begun| {
-                let (embedded, left) = counted(gallery, &begun.to, |id| without.contains(id));
-                ChangeView {
-                    to: begun.to,
-                    started_at_ms: begun.started_at_ms,
-                    embedded,
-                    left,
-                    problem: None,
-                }
-            });
-            let kept = gallery.kept_models().into_iter().collect();
-            (changes.catalogue.model_of(gallery), kept, change)
-        })
-        .await?;
+    let without: HashSet<String> = not_embedded.iter().map(|face| face.id.clone()).collect();
+    let copy = changes.read(Gallery::clone).await?;
+    let catalogue = changes.catalogue.clone();
+    let looked = gallery::compute(move || {
+        let change = begun.map(|begun| {
+            let (embedded, left) = counted(&copy, &begun.to, &without);
+            ChangeView {
+                to: begun.to,
+                started_at_ms: begun.started_at_ms,
+                embedded,
+                left,
+                problem: None,
+            }
+        });
+        let kept = copy.kept_models().into_iter().collect();
+        (catalogue.model_of(&copy), kept, change)
+    });
+    let (model, kept, change) = looked.await?;
     let problem = &changes.problem;
     let problem = || {
         problem
@@ -268,15 +267,21 @@ async fn view(changes: &ModelChanges) -> Result<ModelView, ApiError> {
 }
 
 /// Faces with an embedding by that model, and without one but for those of which it can not be made.
-fn counted(gallery: &Gallery, model: &str, without: impl Fn(&str) -> bool) -> (usize, usize) {
+fn counted(gallery: &Gallery, model: &str, without: &HashSet<String>) -> (usize, usize) {
     let (mut embedded, mut left) = (0, 0);
     for person in gallery.people() {
-        let lacking = person.lacking(model).collect::<Vec<_>>();
-        embedded += person.sources().count() - lacking.len();
-        let possible = |(source, _): &&(Source, u32)| !without(&name(*source));
-        left += lacking.iter().filter(possible).count();
+        embedded += person.sources().count() - person.lacking(model).count();
+        left += left_of(&person, model, without);
     }
     (embedded, left)
+}
+
+/// Faces of a person without an embedding by that model, but for those of which it can not be made.
+fn left_of(person: &Person, model: &str, without: &HashSet<String>) -> usize {
+    let lacking = person.lacking(model);
+    lacking
+        .filter(|(source, _)| !without.contains(&name(*source)))
+        .count()
 }
 
 fn name(source: Source) -> String {
@@ -462,7 +467,7 @@ async fn embed(
     });
     match appended.await {
         Ok(()) | Err(WriteError::Refused(())) => Ok(true),
-        Err(WriteError::Failed(error)) => Err(gallery_failed(error)),
+        Err(WriteError::Failed(error)) => Err(gallery::failed(&error)),
     }
 }
 
@@ -531,6 +536,8 @@ enum NotFinished {
     ByAnother,
     /// Faces are left without an embedding.
     FacesLeft,
+    /// Segments were written since the faces were counted.
+    Uncounted,
 }
 
 /// Changes the gallery's model if no face is left; tells whether it is changed.
@@ -539,22 +546,40 @@ async fn finish(
     begun: &Begun,
     without: &HashSet<String>,
 ) -> Result<bool, ApiError> {
-    let appended = changes.gallery.append(|gallery| {
-        if gallery.model() == Some(&begun.to) {
-            return Err(NotFinished::ByAnother);
-        }
-        let (embedded, left) = counted(gallery, &begun.to, |id| without.contains(id));
+    loop {
+        // All are counted in a copy; of the gallery itself only those who changed since.
+        let copy = changes.read(Gallery::clone).await?;
+        let (to, known) = (begun.to.clone(), without.clone());
+        let counting = gallery::compute(move || {
+            let counted = counted(&copy, &to, &known);
+            (copy, counted)
+        });
+        let (copy, (embedded, left)) = counting.await?;
         // A gallery of which most would be lost is no gallery.
-        if left > 0 || embedded < without.len() {
-            return Err(NotFinished::FacesLeft);
+        let ready = left == 0 && embedded >= without.len();
+        let appended = changes.gallery.append(|gallery| {
+            if gallery.model() == Some(&begun.to) {
+                return Err(NotFinished::ByAnother);
+            }
+            if !ready {
+                return Err(NotFinished::FacesLeft);
+            }
+            let mut changed = gallery.changed_since(&copy).ok_or(NotFinished::Uncounted)?;
+            if changed.any(|person| left_of(person, &begun.to, without) > 0) {
+                return Err(NotFinished::FacesLeft);
+            }
+            Ok(Change::UseModel(begun.to.clone()))
+        });
+        match appended.await {
+            Ok(()) => {
+                tracing::info!(model = begun.to, "the gallery is matched by another model");
+                break;
+            }
+            Err(WriteError::Refused(NotFinished::ByAnother)) => break,
+            Err(WriteError::Refused(NotFinished::FacesLeft)) => return Ok(false),
+            Err(WriteError::Refused(NotFinished::Uncounted)) => {}
+            Err(WriteError::Failed(error)) => return Err(gallery::failed(&error)),
         }
-        Ok(Change::UseModel(begun.to.clone()))
-    });
-    match appended.await {
-        Ok(()) => tracing::info!(model = begun.to, "the gallery is matched by another model"),
-        Err(WriteError::Refused(NotFinished::ByAnother)) => {}
-        Err(WriteError::Refused(NotFinished::FacesLeft)) => return Ok(false),
-        Err(WriteError::Failed(error)) => return Err(gallery_failed(error)),
     }
     end(changes, Some(begun)).await?;
     Ok(true)
@@ -571,8 +596,4 @@ async fn end(changes: &ModelChanges, only: Option<&Begun>) -> Result<(), ApiErro
     changes.catalogue.set_next(None);
     changes.set_problem(None);
     Ok(())
-}
-
-fn gallery_failed(error: GalleryError) -> ApiError {
-    ApiError::internal("the gallery could not be changed", &error)
 }

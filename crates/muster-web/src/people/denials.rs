@@ -17,13 +17,12 @@ use crate::api::problem::ApiError;
 use crate::dispatch::answer::{embeddings, mismatched};
 use crate::exchange::trace;
 use crate::forms::printable::printable;
+use crate::people::deletion::{Begun, Deletions};
 use crate::people::edit::edit;
 use crate::people::enrolment::{Enroller, expect_model};
 use crate::people::photographs;
-use crate::people::receipt::receipt;
 use crate::people::rules::{ModelChanged, PersonFull, check_denials, no_such_person, person_id};
 use crate::people::views;
-use crate::retention::Retention;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
 
@@ -136,7 +135,7 @@ pub async fn add(
         .is_ok_and(|_| view.id == Uuid::from(denial.id));
     let unknown = denied.as_ref().is_err_and(ApiError::is_internal);
     if !is_new && !unknown {
-        photographs::delete(&*enroller.backend.enrolled, [Source::Denial(denial.id)]).await;
+        photographs::delete(&*enroller.backend.enrolled, [key]).await;
     }
     denied?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -159,8 +158,7 @@ pub async fn add(
 )]
 pub async fn remove(
     State(live): State<LiveGallery>,
-    State(backend): State<Backend>,
-    State(retention): State<Retention>,
+    State(deletions): State<Deletions>,
     Path((id, denial)): Path<(String, String)>,
 ) -> Result<Json<DenialDeletion>, ApiError> {
     let unknown = || {
@@ -169,9 +167,23 @@ pub async fn remove(
             printable(&denial)
         ))
     };
+    let person = person_id(&id)?;
     let denial_id: DenialId = denial.parse().map_err(|_| unknown())?;
+    let found = gallery::read(&live, |gallery| {
+        let found = gallery.person(person)?;
+        let has = found.denials.iter().any(|known| known.id == denial_id);
+        has.then(|| Begun::of_sources(&found, [Source::Denial(denial_id)]))
+    });
+    let Some(begun) = found.await? else {
+        let receipt = deletions.again(denial_id.into(), unknown).await?;
+        return Ok(Json(DenialDeletion {
+            deleted: None,
+            receipt,
+        }));
+    };
+    deletions.begin(denial_id.into(), &begun).await?;
     let mut deleted = None;
-    let person = edit(&live, &id, |_, person| {
+    edit(&live, &id, |_, person| {
         let mut known = person.denials.iter();
         let place = known.position(|known| known.id == denial_id);
         let removed = person.denials.remove(place.ok_or_else(unknown)?);
@@ -179,16 +191,6 @@ pub async fn remove(
         Ok(())
     })
     .await?;
-    let receipt = receipt(
-        &backend,
-        &live,
-        &retention,
-        &person,
-        [Source::Denial(denial_id)],
-    )
-    .await?;
-    Ok(Json(DenialDeletion {
-        deleted: deleted.ok_or_else(unknown)?,
-        receipt,
-    }))
+    let receipt = deletions.complete(denial_id.into(), begun).await?;
+    Ok(Json(DenialDeletion { deleted, receipt }))
 }

@@ -160,11 +160,11 @@ impl Enroller {
         // Whether a change was made whose answer was lost is not known; the sweep will know.
         if let Err(refusal) = appended {
             if !refusal.is_internal() {
-                let sources = enrolment
+                let keys = enrolment
                     .faces
                     .iter()
-                    .map(|(face, _)| Source::Face(face.id));
-                photographs::delete(&*self.backend.enrolled, sources).await;
+                    .map(|(face, _)| Backend::kept(Source::Face(face.id)));
+                photographs::delete(&*self.backend.enrolled, keys).await;
             }
             return Err(refusal);
         }

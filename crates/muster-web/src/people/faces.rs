@@ -18,12 +18,11 @@ use crate::exchange::trace;
 use crate::forms::printable::printable;
 use crate::forms::upload::MAX_TEXT_BYTES;
 use crate::forms::uploads::Uploads;
+use crate::people::deletion::{Begun, Deletions};
 use crate::people::edit::edit;
 use crate::people::enrolment::Enroller;
-use crate::people::receipt::receipt;
 use crate::people::rules::{EnrollProblems, PersonFull, check_faces, no_such_person, person_id};
 use crate::people::views;
-use crate::retention::Retention;
 use muster_api::problem::Code;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
@@ -113,7 +112,11 @@ pub async fn add(
                 .person(person)
                 .ok_or_else(|| no_such_person(&id))?
                 .into_owned();
-            person.faces.extend(faces.iter().cloned());
+            for face in &faces {
+                if person.faces.iter().all(|known| known.id != face.id) {
+                    person.faces.push(face.clone());
+                }
+            }
             check_faces(person.faces.len())?;
             person.changed_at_ms = muster_jobs::now_ms();
             view = Some(views::person(&person));
@@ -148,13 +151,26 @@ problem_responses! {
 )]
 pub async fn remove(
     State(live): State<LiveGallery>,
-    State(backend): State<Backend>,
-    State(retention): State<Retention>,
+    State(deletions): State<Deletions>,
     Path((id, face)): Path<(String, String)>,
 ) -> Result<Json<FaceDeletion>, ApiError> {
-    let face_id = face_id(&face)?;
+    let (person, face_id) = (person_id(&id)?, face_id(&face)?);
+    let found = gallery::read(&live, |gallery| {
+        let found = gallery.person(person)?;
+        let has = found.faces.iter().any(|known| known.id == face_id);
+        has.then(|| Begun::of_sources(&found, [Source::Face(face_id)]))
+    });
+    let Some(begun) = found.await? else {
+        let unknown = || no_such_face(&face);
+        let receipt = deletions.again(face_id.into(), unknown).await?;
+        return Ok(Json(FaceDeletion {
+            deleted: None,
+            receipt,
+        }));
+    };
+    deletions.begin(face_id.into(), &begun).await?;
     let mut deleted = None;
-    let person = edit(&live, &id, |_, person| {
+    edit(&live, &id, |_, person| {
         let place = person.faces.iter().position(|known| known.id == face_id);
         let place = place.ok_or_else(|| no_such_face(&face))?;
         if person.faces.len() == 1 {
@@ -170,18 +186,8 @@ pub async fn remove(
         Ok(())
     })
     .await?;
-    let receipt = receipt(
-        &backend,
-        &live,
-        &retention,
-        &person,
-        [Source::Face(face_id)],
-    )
-    .await?;
-    Ok(Json(FaceDeletion {
-        deleted: deleted.ok_or_else(|| no_such_face(&face))?,
-        receipt,
-    }))
+    let receipt = deletions.complete(face_id.into(), begun).await?;
+    Ok(Json(FaceDeletion { deleted, receipt }))
 }
 
 /// Show the photograph that a face was enrolled from

@@ -62,14 +62,9 @@ pub async fn list(
             "limit is {limit}: ask for 1 to {MAX_PAGE} people a page"
         )));
     }
-    let page = if listing.name.is_none() {
-        let look = |gallery: &Gallery| page(gallery, &listing, limit);
-        gallery::read(&live, look).await?
-    } else {
-        // Everybody's name is looked at, while others go on.
-        let copy = gallery::read(&live, Gallery::clone).await?;
-        gallery::compute(move || page(&copy, &listing, limit)).await?
-    };
+    // In a copy, while others go on: a page has many records, and a search looks at everybody's.
+    let copy = gallery::read(&live, Gallery::clone).await?;
+    let page = gallery::compute(move || page(&copy, &listing, limit)).await?;
     let shown = page.people.iter().map(|person| person.id.into()).collect();
     Ok((Extension(AffectedPeople(shown)), Json(page)))
 }

@@ -7,9 +7,8 @@ use axum::extract::{Extension, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use muster_api::people::{Deleted, Deletion, Merge, Patch, PersonView};
-use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
-use muster_gallery::{Change, Gallery, Person, PersonId};
+use muster_gallery::{Change, Gallery, Person, PersonId, WriteError};
 use muster_jobs::now_ms;
 use utoipa::ToSchema;
 
@@ -22,16 +21,14 @@ use crate::exchange::trace;
 use crate::forms::json::MAX_JSON_BYTES;
 use crate::forms::upload::MAX_TEXT_BYTES;
 use crate::forms::uploads::Uploads;
+use crate::people::deletion::{Begun, Deletions};
 use crate::people::edit::edit;
 use crate::people::enrolment::Enroller;
-use crate::people::receipt::receipt;
 use crate::people::rules::{
     EnrollProblems, NameTaken, PersonFull, check_denials, check_faces, check_line, check_metadata,
     check_name, external_id_not_taken, name_not_taken, no_such_person, person_id,
 };
 use crate::people::views;
-use crate::retention::Retention;
-use muster_api::problem::Code;
 /// The form that enrols a person.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it documents what `create` reads")]
@@ -230,6 +227,8 @@ pub async fn change(
 }
 
 /// Delete a person, every embedding and every kept photograph of theirs
+///
+/// Asked again, it completes what was cut off and hands out the receipt.
 #[utoipa::path(
     delete,
     path = "/v1/people/{id}",
@@ -240,28 +239,48 @@ pub async fn change(
 )]
 pub async fn remove(
     State(live): State<LiveGallery>,
-    State(backend): State<Backend>,
-    State(retention): State<Retention>,
+    State(deletions): State<Deletions>,
     Path(id): Path<String>,
 ) -> Result<Json<Deletion>, ApiError> {
     let person = person_id(&id)?;
-    let mut removed = None;
-    gallery::change(&live, |gallery| {
-        let found = gallery.person(person).ok_or_else(|| no_such_person(&id))?;
-        removed = Some(found.into_owned());
-        Ok(Change::Remove(person))
-    })
-    .await?;
-    let removed = removed.ok_or_else(|| no_such_person(&id))?;
-    let receipt = receipt(&backend, &live, &retention, &removed, removed.sources()).await?;
-    Ok(Json(Deletion {
-        deleted: Deleted {
-            id: removed.id.into(),
-            name: removed.name,
-            faces: removed.faces.len(),
-        },
-        receipt,
-    }))
+    let unknown = || no_such_person(&id);
+    let look = |gallery: &Gallery| Some(gallery.person(person)?.into_owned());
+    let Some(mut found) = gallery::read(&live, look).await? else {
+        let receipt = deletions.again(person.into(), unknown).await?;
+        return Ok(Json(Deletion {
+            deleted: None,
+            receipt,
+        }));
+    };
+    loop {
+        let begun = Begun::of_person(&found);
+        deletions.begin(person.into(), &begun).await?;
+        let mut now = None;
+        let removed = live.append(|gallery| {
+            let there = look(gallery).ok_or(None)?;
+            // Only what was noted is deleted.
+            if Begun::of_person(&there) == begun {
+                now = Some(there);
+                Ok(Change::Remove(person))
+            } else {
+                Err(Some(there))
+            }
+        });
+        match removed.await {
+            Ok(()) => {
+                let receipt = deletions.complete(person.into(), begun).await?;
+                let deleted = now.map(|removed| Deleted {
+                    id: removed.id.into(),
+                    name: removed.name,
+                    faces: removed.faces.len(),
+                });
+                return Ok(Json(Deletion { deleted, receipt }));
+            }
+            Err(WriteError::Refused(Some(there))) => found = there,
+            Err(WriteError::Refused(None)) => return Err(unknown()),
+            Err(WriteError::Failed(error)) => return Err(gallery::failed(&error)),
+        }
+    }
 }
 
 /// Make one person of two entries
@@ -296,43 +315,76 @@ pub async fn merge(
             "from is this person: name another one to take over",
         ));
     }
-    let person = edit(&live, &id, |gallery, person| {
-        let other = gallery
-            .person(from)
-            .ok_or_else(|| no_such_person(&from.to_string()))?;
-        for face in &other.faces {
-            if person.faces.iter().all(|known| known.id != face.id) {
-                person.faces.push(face.clone());
-            }
+    let person = loop {
+        let person = edit(&live, &id, |gallery, person| {
+            take_over(gallery, person, from)
+        })
+        .await?;
+        if remove_merged(&live, into, from).await? {
+            break person;
         }
-        for denial in &other.denials {
-            if person.denials.iter().all(|known| known.id != denial.id) {
-                person.denials.push(denial.clone());
-            }
-        }
-        for (key, value) in &other.metadata {
-            let entry = person.metadata.entry(key.clone());
-            entry.or_insert_with(|| value.clone());
-        }
-        check_faces(person.faces.len())?;
-        check_denials(person.denials.len())?;
-        check_metadata(&person.metadata)
-    })
-    .await?;
-    let removed = gallery::change(&live, |gallery| {
-        gallery
-            .person(from)
-            .map(|_| Change::Remove(from))
-            .ok_or_else(|| no_such_person(&from.to_string()))
-    })
-    .await;
-    match removed {
-        // Somebody else had the other entry deleted meanwhile.
-        Err(refusal) if refusal.code() == Code::NotFound => {}
-        removed => removed?,
-    }
+    };
     Ok((
         Extension(AffectedPeople(vec![from])),
         Json(views::person(&person)),
     ))
+}
+
+/// Adds everything of another person to one.
+fn take_over(gallery: &Gallery, person: &mut Person, from: PersonId) -> Result<(), ApiError> {
+    let other = gallery
+        .person(from)
+        .ok_or_else(|| no_such_person(&from.to_string()))?;
+    for face in &other.faces {
+        if person.faces.iter().all(|known| known.id != face.id) {
+            person.faces.push(face.clone());
+        }
+    }
+    for denial in &other.denials {
+        if person.denials.iter().all(|known| known.id != denial.id) {
+            person.denials.push(denial.clone());
+        }
+    }
+    for (key, value) in &other.metadata {
+        let entry = person.metadata.entry(key.clone());
+        entry.or_insert_with(|| value.clone());
+    }
+    check_faces(person.faces.len())?;
+    check_denials(person.denials.len())?;
+    check_metadata(&person.metadata)
+}
+
+/// Why the entry that was taken over is not removed.
+enum NotRemoved {
+    /// It has a face or a denial that the other has not.
+    Grown,
+    /// Somebody had it deleted meanwhile.
+    Gone,
+    Failed(ApiError),
+}
+
+/// Removes the entry that was taken over; `false` where it has got something meanwhile that was not
+/// taken over.
+async fn remove_merged(
+    live: &LiveGallery,
+    into: PersonId,
+    from: PersonId,
+) -> Result<bool, ApiError> {
+    let removed = live.append(|gallery| {
+        let other = gallery.person(from).ok_or(NotRemoved::Gone)?;
+        let person = gallery.person(into);
+        let person = person.ok_or_else(|| NotRemoved::Failed(no_such_person(&into.to_string())))?;
+        let has = |source| person.sources().any(|known| known == source);
+        if other.sources().all(has) {
+            Ok(Change::Remove(from))
+        } else {
+            Err(NotRemoved::Grown)
+        }
+    });
+    match removed.await {
+        Ok(()) | Err(WriteError::Refused(NotRemoved::Gone)) => Ok(true),
+        Err(WriteError::Refused(NotRemoved::Grown)) => Ok(false),
+        Err(WriteError::Refused(NotRemoved::Failed(refusal))) => Err(refusal),
+        Err(WriteError::Failed(error)) => Err(gallery::failed(&error)),
+    }
 }

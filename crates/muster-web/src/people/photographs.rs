@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use futures::TryStreamExt;
 use futures::future::join_all;
-use muster_gallery::Source;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio_util::sync::CancellationToken;
@@ -23,20 +22,16 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Deletes kept photographs and says how many are gone now; those that could not be deleted are
 /// left to [`sweep`].
-pub async fn delete(
-    enrolled: &dyn ObjectStore,
-    sources: impl IntoIterator<Item = Source>,
-) -> usize {
-    let deletions = sources.into_iter().map(async |source| {
-        let key = Backend::kept(source);
-        match enrolled.delete(&key).await {
+pub async fn delete(enrolled: &dyn ObjectStore, keys: impl IntoIterator<Item = Path>) -> usize {
+    let deletions = keys
+        .into_iter()
+        .map(async |key| match enrolled.delete(&key).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => true,
             Err(error) => {
                 muster_base::aws::failed("a kept photograph could not be deleted", &error);
                 false
             }
-        }
-    });
+        });
     let gone = join_all(deletions).await;
     gone.into_iter().filter(|gone| *gone).count()
 }
@@ -107,7 +102,7 @@ async fn sweep_once(
 
 #[cfg(test)]
 mod tests {
-    use muster_gallery::{Change, Embeddings, EnrolledFace, FaceId, GalleryStore, Person};
+    use muster_gallery::{Change, Embeddings, EnrolledFace, FaceId, GalleryStore, Person, Source};
     use muster_jobs::Embedding;
     use object_store::PutPayload;
     use object_store::memory::InMemory;

@@ -162,7 +162,7 @@ async fn a_change_of_which_the_end_is_not_known_is_marked() {
     std::fs::write(service.data.join("objects/gallery-segments"), "in the way").unwrap();
     let path = service.at(&format!("/v1/people/{id}"));
     let answer = Answer::read(service.http.delete(&path).send().await.unwrap()).await;
-    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert_eq!(answer.status, 503, "{}", answer.text());
     assert_eq!(service.http.get(&path).send().await.unwrap().status(), 404);
     let deleted = audit(&service.data, &["--action", "deleted"]).await;
     assert_eq!(deleted.len(), 1);

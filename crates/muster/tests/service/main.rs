@@ -7,6 +7,7 @@ mod aws;
 mod bad_input;
 mod crash;
 mod decisions;
+mod deletion;
 mod described;
 mod enrolment;
 mod events;
