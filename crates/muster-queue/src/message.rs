@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, fmt};
 /// The data type of every attribute. SQS counts it in the size of the message.
 pub(crate) const ATTRIBUTE_TYPE: &str = "String";
 
+/// The attribute in which a copy that was handed back carries how often it had been received before.
+pub(crate) const RECEIVES_ATTRIBUTE: &str = "muster.receives";
+
 /// Names a message for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(pub(crate) String);

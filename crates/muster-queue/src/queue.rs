@@ -74,6 +74,13 @@ pub trait Queue: fmt::Debug + Send + Sync + 'static {
     /// as [`QueueError::ReceiptExpired`], whether somebody else has it yet or not.
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> BatchResult<()>;
 
+    /// Hands messages back that nobody has worked on, up to [`MAX_BATCH`](crate::MAX_BATCH): they
+    /// are visible at once, and their receive counts are as before.
+    ///
+    /// SQS knows no such call. There, a copy is sent that carries the count, and the original is
+    /// deleted; where that is cut off between the two, the message is there twice.
+    async fn hand_back(&self, messages: &[Received]) -> BatchResult<()>;
+
     /// Deletes every message that was in the queue when the call began.
     ///
     /// SQS takes up to a minute and refuses a second purge within it

@@ -227,7 +227,7 @@ impl Drop for Delivery {
         let deliveries: Vec<_> = self
             .messages
             .iter()
-            .filter_map(|message| DeliveryId::parse(&message.receipt))
+            .map(|message| DeliveryId::parse(&message.receipt))
             .collect();
         if deliveries.is_empty() {
             return;
@@ -404,6 +404,26 @@ impl Queue for SqliteQueue {
             })
         });
         Ok(Self::outcomes(self.found(extended.await?)?.held))
+    }
+
+    async fn hand_back(&self, messages: &[Received]) -> BatchResult<()> {
+        check_entries(messages.len())?;
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let notifier = Arc::clone(&self.notifier);
+        let deliveries: Vec<_> = messages
+            .iter()
+            .map(|message| DeliveryId::parse(&message.receipt))
+            .collect();
+        let handed = self.database.writer.write(move |db| {
+            let held = store::undo_receive(db, notifier.queue, &deliveries, now())?;
+            Ok(Done {
+                value: held,
+                effects: vec![Effect::Notify(Arc::clone(&notifier))],
+            })
+        });
+        Ok(Self::outcomes(self.found(handed.await?)?))
     }
 
     async fn purge(&self) -> Result<(), QueueError> {

@@ -194,6 +194,10 @@ impl Queue for ScriptedQueue {
         unreachable!("nobody extends")
     }
 
+    async fn hand_back(&self, _: &[Received]) -> BatchResult<()> {
+        unreachable!("nobody hands back")
+    }
+
     async fn purge(&self) -> Result<(), QueueError> {
         unreachable!("nobody purges")
     }

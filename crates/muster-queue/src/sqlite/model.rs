@@ -203,11 +203,13 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 receipts.truncate(receipts.len() - last.len());
                 let deliveries: Vec<_> = last
                     .iter()
-                    .filter_map(|message| DeliveryId::parse(&message.receipt))
+                    .map(|message| DeliveryId::parse(&message.receipt))
                     .collect();
-                store::undo_receive(&db, queue, &deliveries, now).expect("undo");
-                for message in last.drain(..) {
-                    if let Some(at) = model.held(&message) {
+                let held = store::undo_receive(&db, queue, &deliveries, now).expect("undo");
+                for (message, held) in last.drain(..).zip(held.expect("a queue")) {
+                    let at = model.held(&message);
+                    prop_assert_eq!(held, at.is_some());
+                    if let Some(at) = at {
                         model.live[at].receives -= 1;
                         model.live[at].visible_at = now;
                     }

@@ -284,21 +284,32 @@ pub(super) fn receive(
     Ok(Some(delivered))
 }
 
-/// Undoes deliveries that nobody has seen: their receive counts too are as before.
+/// Undoes deliveries whose messages nobody has worked on: their receive counts too are as before.
+/// Says for each whether it was held.
 pub(super) fn undo_receive(
     db: &Connection,
     queue: QueueId,
-    deliveries: &[DeliveryId],
+    deliveries: &[Option<DeliveryId>],
     now: Millis,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Option<Vec<bool>>> {
+    if !exists(db, queue)? {
+        return Ok(None);
+    }
     let mut restore = db.prepare_cached(
         "UPDATE messages SET visible_at = ?4, receive_count = receive_count - 1
          WHERE id = ?2 AND queue = ?1 AND receive_count = ?3",
     )?;
-    for delivery in deliveries {
-        restore.execute([queue, delivery.message, delivery.receive_count, now])?;
-    }
-    Ok(())
+    deliveries
+        .iter()
+        .map(|delivery| match delivery {
+            None => Ok(false),
+            Some(delivery) => {
+                let held = [queue, delivery.message, delivery.receive_count, now];
+                Ok(restore.execute(held)? == 1)
+            }
+        })
+        .collect::<rusqlite::Result<_>>()
+        .map(Some)
 }
 
 /// Says for each delivery whether it was held and its message is now deleted.

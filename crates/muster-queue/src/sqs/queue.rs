@@ -1,6 +1,6 @@
 //! One SQS queue: messages in batches, receives as long polls.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_sqs::{
@@ -26,7 +26,7 @@ use crate::{
     limits::{
         MAX_BATCH, MAX_BODY_BYTES, MAX_WAIT, check_entries, check_messages, check_visibility,
     },
-    message::{ATTRIBUTE_TYPE, MessageId, Outgoing, Receipt, Received},
+    message::{ATTRIBUTE_TYPE, MessageId, Outgoing, RECEIVES_ATTRIBUTE, Receipt, Received},
     queue::{Counts, Queue, Redrive},
 };
 
@@ -119,17 +119,21 @@ impl SqsQueue {
 }
 
 fn received(message: Message) -> Result<Received, QueueError> {
-    let attributes = message
+    let mut attributes: BTreeMap<_, _> = message
         .message_attributes
         .unwrap_or_default()
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.string_value?)))
         .collect();
+    // Of a copy that was handed back.
+    let before = attributes.remove(RECEIVES_ATTRIBUTE);
+    let before: u32 = before.and_then(|count| count.parse().ok()).unwrap_or(0);
     let receive_count = message
         .attributes
         .as_ref()
         .and_then(|found| found.get(&MessageSystemAttributeName::ApproximateReceiveCount))
-        .and_then(|count| count.parse().ok());
+        .and_then(|count| count.parse::<u32>().ok())
+        .map(|count| count.saturating_add(before));
     match (
         message.message_id,
         message.receipt_handle,
@@ -266,6 +270,31 @@ impl Queue for SqsQueue {
             .map(|entry| (entry.id, Ok(())));
         let failed = answer.failed.into_iter().map(entry_failure);
         Ok(outcomes(receipts.len(), extended.chain(failed)))
+    }
+
+    async fn hand_back(&self, messages: &[Received]) -> BatchResult<()> {
+        let copies: Vec<_> = messages
+            .iter()
+            .map(|message| {
+                let mut copy = Outgoing::from(message);
+                let before = message.receive_count.saturating_sub(1);
+                if before > 0 {
+                    let name = RECEIVES_ATTRIBUTE.to_owned();
+                    copy.attributes.insert(name, before.to_string());
+                }
+                copy
+            })
+            .collect();
+        let sent = self.send(&copies).await?;
+        let receipts: Vec<_> = sent
+            .iter()
+            .zip(messages)
+            .filter(|(sent, _)| sent.is_ok())
+            .map(|(_, message)| message.receipt.clone())
+            .collect();
+        let mut deleted = self.delete(&receipts).await?.into_iter();
+        let outcome = |sent: Result<_, _>| sent.and_then(|_| deleted.next().unwrap_or(Ok(())));
+        Ok(sent.into_iter().map(outcome).collect())
     }
 
     async fn purge(&self) -> Result<(), QueueError> {

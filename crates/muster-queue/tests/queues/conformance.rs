@@ -6,7 +6,7 @@ mod attributes;
 mod outbox;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -47,6 +47,7 @@ macro_rules! suite {
             a_message_comes_back_after_its_visibility_timeout
             extending_keeps_a_message_invisible
             a_message_handed_back_is_there_at_once
+            what_nobody_worked_on_is_handed_back_without_losing_a_receive
             a_message_received_too_often_goes_to_the_dead_letter_queue
             purging_empties_the_queue
             counts_tell_visible_from_in_flight
@@ -313,6 +314,34 @@ pub async fn a_message_handed_back_is_there_at_once(queues: &dyn Queues) {
         "{again:?}"
     );
     delete(&*queue, &again).await;
+}
+
+pub async fn what_nobody_worked_on_is_handed_back_without_losing_a_receive(queues: &dyn Queues) {
+    let queue = queue(queues, LONG).await;
+    let attributes = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    let sent = Outgoing {
+        body: "later".to_owned(),
+        attributes: attributes.clone(),
+    };
+    queue.send(&[sent]).await.expect("send");
+    for (count, unseen) in [(1, true), (1, true), (1, false), (2, true), (2, true)] {
+        let seen = receive(&*queue, 1).await;
+        assert_eq!(seen[0].receive_count, count);
+        assert_eq!(seen[0].body, "later");
+        assert_eq!(seen[0].attributes, attributes);
+        let handed = if unseen {
+            queue.hand_back(&seen).await
+        } else {
+            queue.extend(&receipts(&seen), Duration::ZERO).await
+        };
+        for back in handed.expect("hand back") {
+            back.expect("hand the message back");
+        }
+    }
+    let seen = receive(&*queue, 1).await;
+    assert_eq!(seen[0].receive_count, 2);
+    delete(&*queue, &seen).await;
+    assert_empty(&*queue, Duration::ZERO).await;
 }
 
 pub async fn a_message_received_too_often_goes_to_the_dead_letter_queue(queues: &dyn Queues) {
