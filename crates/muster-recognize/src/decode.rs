@@ -50,11 +50,26 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, ImageError> 
         });
     }
     let header = header::read(bytes)?;
-    if u64::from(header.width) * u64::from(header.height) > limits.max_pixels {
-        return Err(ImageError::TooManyPixels {
-            width: header.width,
-            height: header.height,
-            max: limits.max_pixels,
+    let Header { width, height, .. } = header;
+    let (shorter, longer) = (width.min(height), width.max(height));
+    if longer > limits.max_side {
+        let max = limits.max_side;
+        return Err(ImageError::TooLong { width, height, max });
+    }
+    if u64::from(longer) > u64::from(shorter) * u64::from(limits.max_ratio) {
+        let max = limits.max_ratio;
+        return Err(ImageError::TooNarrow { width, height, max });
+    }
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        let max = limits.max_pixels;
+        return Err(ImageError::TooManyPixels { width, height, max });
+    }
+    if header.decoded_bytes > limits.max_decoded_bytes {
+        return Err(ImageError::TooLargeDecoded {
+            width,
+            height,
+            got: header.decoded_bytes,
+            max: limits.max_decoded_bytes,
         });
     }
     Ok(header)

@@ -24,6 +24,7 @@ fn limits() -> DecodeLimits {
     DecodeLimits {
         max_bytes: 1 << 20,
         max_pixels: 1 << 20,
+        ..DecodeLimits::default()
     }
 }
 

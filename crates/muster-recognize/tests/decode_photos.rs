@@ -177,7 +177,7 @@ fn one_bit_and_sixteen_bits_become_eight() {
 
 #[test]
 fn grey_jpegs_and_odd_sizes_are_read() {
-    for (width, height) in [(1, 1), (7, 5), (15, 33), (17, 8), (64, 3), (333, 77)] {
+    for (width, height) in [(1, 1), (7, 5), (15, 33), (17, 8), (64, 5), (333, 77)] {
         let picture = scene(width, height);
         let photo = read(&jpeg(&picture));
         assert_eq!((photo.width, photo.height), (width, height));
@@ -354,13 +354,78 @@ fn other_kinds_are_named() {
     );
 }
 
+/// The first 33 bytes of a PNG of that size, depth and kind of colours.
+fn png_header(width: u32, height: u32, depth: u8, color: u8) -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
+    bytes.extend(width.to_be_bytes());
+    bytes.extend(height.to_be_bytes());
+    bytes.extend([depth, color, 0, 0, 0, 0, 0, 0, 0]);
+    bytes
+}
+
+#[test]
+fn extreme_sides_ratios_and_depths_are_refused_with_the_figures() {
+    for (bytes, figures) in [
+        (
+            png_header(1, 50_000_000, 8, 2),
+            "1x50000000 and at most 20000",
+        ),
+        (
+            png_header(50_000_000, 1, 8, 2),
+            "50000000x1 and at most 20000",
+        ),
+        (
+            png_header(10, 5_000_000, 8, 2),
+            "10x5000000 and at most 20000",
+        ),
+        (
+            png_header(20_001, 2000, 8, 2),
+            "20001x2000 and at most 20000",
+        ),
+        (png_header(1001, 20_000, 1, 0), ""),
+        (
+            png_header(999, 20_000, 8, 2),
+            "999x20000 and a side of at most 20 times",
+        ),
+        // 8 bytes of samples and 3 of RGB.
+        (
+            png_header(7000, 7000, 16, 6),
+            "(7000x7000) takes 539000000 bytes and at most 536870912",
+        ),
+        (png_header(7000, 7000, 8, 6), ""),
+        (png_header(12_000, 2000, 8, 2), ""),
+    ] {
+        match probe(&bytes, &limits()) {
+            Ok(_) => assert_eq!(figures, "", "taken"),
+            Err(refused) => {
+                assert_eq!(refused.code(), FailureCode::ImageTooLarge);
+                let said = refused.to_string();
+                assert!(!figures.is_empty() && said.contains(figures), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_header_tells_what_a_pixel_takes() {
+    let (_, progressive) = fixture!("quarters_progressive.jpg");
+    let sizes = |bytes: &[u8]| {
+        let header = probe(bytes, &limits()).unwrap();
+        header.decoded_bytes / (u64::from(header.width) * u64::from(header.height))
+    };
+    assert_eq!(sizes(&jpeg(&scene(64, 64))), 6, "and turned");
+    assert_eq!(sizes(progressive), 9);
+    assert_eq!(sizes(&png_header(8, 8, 8, 0)), 6);
+    assert_eq!(sizes(&png_header(8, 8, 16, 2)), 11);
+}
+
 #[test]
 fn a_huge_header_is_refused_before_any_pixel() {
     let mut bomb = png(1, 1, &[0], ExtendedColorType::L8, None);
-    bomb[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+    bomb[16..24].copy_from_slice(&[0, 0, 0x4A, 0x38, 0, 0, 0x4A, 0x38]);
     let refused = ImageError::TooManyPixels {
-        width: 30_000,
-        height: 30_000,
+        width: 19_000,
+        height: 19_000,
         max: 50_000_000,
     };
     assert_eq!(probe(&bomb, &limits()), Err(refused.clone()));
@@ -392,7 +457,7 @@ fn a_huge_header_is_refused_before_any_pixel() {
 
     let small = DecodeLimits {
         max_bytes: 100,
-        max_pixels: 100,
+        ..limits()
     };
     let bytes = jpeg(&scene(16, 16));
     assert_eq!(
@@ -413,6 +478,9 @@ fn a_huge_header_is_refused_before_any_pixel() {
     let enough = DecodeLimits {
         max_bytes: bytes.len(),
         max_pixels: 16 * 16,
+        max_side: 16,
+        max_ratio: 1,
+        max_decoded_bytes: 16 * 16 * 6,
     };
     assert_eq!(probe(&bytes, &enough).unwrap().format, Format::Jpeg);
 }
@@ -422,6 +490,7 @@ fn answers(bytes: &[u8]) -> Result<(), TestCaseError> {
     let limits = DecodeLimits {
         max_bytes: 1 << 20,
         max_pixels: 1 << 20,
+        ..limits()
     };
     match decode(bytes, &limits) {
         Ok(photo) => {

@@ -13,6 +13,15 @@ pub struct PhotographSettings {
     /// Most pixels taken, width times height.
     #[serde(rename = "max_image_pixels")]
     pub max_pixels: u64,
+    /// Longest side taken, in pixels.
+    #[serde(rename = "max_image_side")]
+    pub max_side: u32,
+    /// How many times longer than the shorter side the longer one may be.
+    #[serde(rename = "max_image_ratio")]
+    pub max_ratio: u32,
+    /// Memory that decoding one photograph may take; a worker decodes one at a time.
+    #[serde(rename = "max_decoded_bytes")]
+    pub max_decoded_bytes: u64,
     /// Most photographs taken in one request.
     #[serde(rename = "max_images")]
     pub max_in_request: usize,
@@ -24,6 +33,9 @@ impl Default for PhotographSettings {
         Self {
             max_bytes: limits.max_bytes,
             max_pixels: limits.max_pixels,
+            max_side: limits.max_side,
+            max_ratio: limits.max_ratio,
+            max_decoded_bytes: limits.max_decoded_bytes,
             max_in_request: 50,
         }
     }
@@ -32,8 +44,12 @@ impl Default for PhotographSettings {
 impl PhotographSettings {
     pub(super) fn check(&self) -> anyhow::Result<()> {
         for (name, value) in [
-            ("max_images", self.max_in_request),
-            ("max_image_bytes", self.max_bytes),
+            ("max_images", self.max_in_request as u64),
+            ("max_image_bytes", self.max_bytes as u64),
+            ("max_image_pixels", self.max_pixels),
+            ("max_image_side", self.max_side.into()),
+            ("max_image_ratio", self.max_ratio.into()),
+            ("max_decoded_bytes", self.max_decoded_bytes),
         ] {
             anyhow::ensure!(value >= 1, "{name} is 0: it must be at least 1");
         }
@@ -45,6 +61,9 @@ impl PhotographSettings {
         DecodeLimits {
             max_bytes: self.max_bytes,
             max_pixels: self.max_pixels,
+            max_side: self.max_side,
+            max_ratio: self.max_ratio,
+            max_decoded_bytes: self.max_decoded_bytes,
         }
     }
 }

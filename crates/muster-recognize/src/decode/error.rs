@@ -56,6 +56,45 @@ pub enum ImageError {
         /// Pixels that are taken.
         max: u64,
     },
+    /// A side is over [`DecodeLimits::max_side`](super::limits::DecodeLimits::max_side).
+    #[error(
+        "the picture is {width}x{height} and at most {max} pixels on a side are taken: send a smaller picture"
+    )]
+    TooLong {
+        /// Width that the header announces.
+        width: u32,
+        /// Height that the header announces.
+        height: u32,
+        /// Pixels on a side that are taken.
+        max: u32,
+    },
+    /// The sides differ by more than [`DecodeLimits::max_ratio`](super::limits::DecodeLimits::max_ratio).
+    #[error(
+        "the picture is {width}x{height} and a side of at most {max} times the other is taken: cut out the part with the faces and send that"
+    )]
+    TooNarrow {
+        /// Width that the header announces.
+        width: u32,
+        /// Height that the header announces.
+        height: u32,
+        /// What is taken.
+        max: u32,
+    },
+    /// Decoding would take more than
+    /// [`DecodeLimits::max_decoded_bytes`](super::limits::DecodeLimits::max_decoded_bytes).
+    #[error(
+        "decoding the picture ({width}x{height}) takes {got} bytes and at most {max} are taken: save it with fewer pixels, or as an ordinary JPEG, and send that"
+    )]
+    TooLargeDecoded {
+        /// Width that the header announces.
+        width: u32,
+        /// Height that the header announces.
+        height: u32,
+        /// Bytes that it takes.
+        got: u64,
+        /// Bytes that are taken.
+        max: u64,
+    },
 }
 
 impl ImageError {
@@ -64,7 +103,11 @@ impl ImageError {
         match self {
             Self::Empty | Self::Unreadable { .. } => FailureCode::ImageUnreadable,
             Self::Unsupported { .. } => FailureCode::ImageUnsupported,
-            Self::TooLargeBytes { .. } | Self::TooManyPixels { .. } => FailureCode::ImageTooLarge,
+            Self::TooLargeBytes { .. }
+            | Self::TooManyPixels { .. }
+            | Self::TooLong { .. }
+            | Self::TooNarrow { .. }
+            | Self::TooLargeDecoded { .. } => FailureCode::ImageTooLarge,
         }
     }
 

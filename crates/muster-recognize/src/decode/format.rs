@@ -59,4 +59,7 @@ pub struct Header {
     pub width: u32,
     /// Height in pixels as stored, before any EXIF rotation.
     pub height: u32,
+    /// Memory that decoding takes at its peak, in bytes, as estimated from the kind of picture: its
+    /// samples, what they are turned into, and what lies between.
+    pub decoded_bytes: u64,
 }

@@ -7,20 +7,35 @@ use super::tiff;
 
 const PNG_MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Tells the format and the stored size.
+/// Bytes of a pixel as RGB.
+const RGB: u64 = 3;
+/// A quarter turn has the picture twice.
+const TURNED: u64 = 2 * RGB;
+/// WebP: the decoder's own canvas and its copy, both with alpha, or one of them and RGB; lossy
+/// pictures take less.
+const WEBP: u64 = 8;
+/// GIF: the canvas and the frame that is laid on it, both with alpha.
+const GIF: u64 = 8;
+/// BMP: samples with alpha, and RGB.
+const BMP: u64 = 4 + RGB;
+
+/// Tells the format, the stored size, and what decoding takes.
 pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
-    let (format, size) = if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-        (Format::Jpeg, jpeg_size(bytes)?)
+    let (format, size, pixel_bytes) = if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+        let (size, pixel_bytes) = jpeg_size(bytes)?.unzip();
+        (Format::Jpeg, size, pixel_bytes.unwrap_or(RGB))
     } else if bytes.starts_with(PNG_MAGIC) {
-        (Format::Png, png_size(bytes))
+        let (size, pixel_bytes) = png_size(bytes).unzip();
+        (Format::Png, size, pixel_bytes.unwrap_or(RGB))
     } else if is_webp(bytes) {
-        (Format::WebP, webp_size(bytes)?)
+        (Format::WebP, webp_size(bytes)?, WEBP)
     } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
-        (Format::Gif, gif_size(bytes)?)
+        (Format::Gif, gif_size(bytes)?, GIF)
     } else if is_bmp(bytes) {
-        (Format::Bmp, bmp_size(bytes)?)
+        (Format::Bmp, bmp_size(bytes)?, BMP)
     } else if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
-        (Format::Tiff, tiff::size(bytes)?)
+        let (size, sample_bytes) = tiff::size(bytes)?.unzip();
+        (Format::Tiff, size, sample_bytes.unwrap_or(0) + RGB)
     } else {
         let (found, remedy) = kind_of(bytes);
         return Err(ImageError::Unsupported { found, remedy });
@@ -30,6 +45,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
             format,
             width,
             height,
+            decoded_bytes: u64::from(width) * u64::from(height) * pixel_bytes.max(TURNED),
         }),
         Some(_) => Err(ImageError::unreadable(
             format,
@@ -39,13 +55,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     }
 }
 
-fn jpeg_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
+/// Reads the size, and the bytes of a pixel: a progressive picture has all its coefficients in memory,
+/// and one of four inks has them beside what they become.
+fn jpeg_size(bytes: &[u8]) -> Result<Option<((u32, u32), u64)>, ImageError> {
     let mut at = 2;
     while let Some(segment) = next_segment(bytes, at) {
         at = segment.end;
         match segment.marker {
             0xC0..=0xC2 => {
-                let &[precision, h1, h0, w1, w0, ..] = segment.payload else {
+                let &[precision, h1, h0, w1, w0, components, ..] = segment.payload else {
                     return Ok(None);
                 };
                 if precision != 8 {
@@ -55,7 +73,19 @@ fn jpeg_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
                     });
                 }
                 let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
-                return Ok(Some((width.into(), height.into())));
+                let components = u64::from(components);
+                let samples = if components > 3 {
+                    components + RGB
+                } else {
+                    RGB
+                };
+                let coefficients = if segment.marker == 0xC2 {
+                    2 * components
+                } else {
+                    0
+                };
+                let size = (width.into(), height.into());
+                return Ok(Some((size, samples + coefficients)));
             }
             0xC4 | 0xC8 | 0xCC => {}
             0xC3..=0xCF => {
@@ -71,17 +101,23 @@ fn jpeg_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
     Ok(None)
 }
 
-fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
-    let chunk = bytes.get(PNG_MAGIC.len()..PNG_MAGIC.len() + 16)?;
-    let (kind, size) = chunk.split_at(8);
+/// Reads the size, and the bytes of a pixel: its samples, perhaps with alpha by another chunk, and RGB.
+fn png_size(bytes: &[u8]) -> Option<((u32, u32), u64)> {
+    let chunk = bytes.get(PNG_MAGIC.len()..PNG_MAGIC.len() + 18)?;
+    let (kind, rest) = chunk.split_at(8);
     if kind != b"\0\0\0\x0dIHDR" {
         return None;
     }
-    let (width, height) = size.split_at(4);
-    Some((
+    let (width, rest) = rest.split_at(4);
+    let (height, rest) = rest.split_at(4);
+    let &[depth, color] = rest else { return None };
+    let samples = if matches!(color, 0 | 4) { 2 } else { 4 };
+    let sample_bytes = if depth == 16 { 2 } else { 1 };
+    let size = (
         u32::from_be_bytes(width.try_into().ok()?),
         u32::from_be_bytes(height.try_into().ok()?),
-    ))
+    );
+    Some((size, samples * sample_bytes + RGB))
 }
 
 fn is_webp(bytes: &[u8]) -> bool {

@@ -69,18 +69,14 @@ fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, Ima
         }),
         ColorType::L16 => eight_bits(&samples).flat_map(|grey| [grey; 3]).collect(),
         ColorType::Rgb16 => eight_bits(&samples).collect(),
-        ColorType::La16 => {
-            let eight: Vec<u8> = eight_bits(&samples).collect();
-            all_over_white(eight.as_chunks::<2>().0, |&[grey, alpha]| {
-                ([grey; 3], alpha)
-            })
-        }
-        ColorType::Rgba16 => {
-            let eight: Vec<u8> = eight_bits(&samples).collect();
-            all_over_white(eight.as_chunks::<4>().0, |&[r, g, b, alpha]| {
-                ([r, g, b], alpha)
-            })
-        }
+        ColorType::La16 => all_over_white(samples.as_chunks::<4>().0, |pixel| {
+            let [grey, alpha] = eight_bits_of(pixel);
+            ([grey; 3], alpha)
+        }),
+        ColorType::Rgba16 => all_over_white(samples.as_chunks::<8>().0, |pixel| {
+            let [r, g, b, alpha] = eight_bits_of(pixel);
+            ([r, g, b], alpha)
+        }),
         _ => {
             return Err(ImageError::unreadable(
                 header.format,
@@ -127,6 +123,12 @@ fn eight_bits(samples: &[u8]) -> impl Iterator<Item = u8> {
         .0
         .iter()
         .map(|&sample| rounded(u16::from_ne_bytes(sample)))
+}
+
+/// Rounds the 16-bit samples of one pixel.
+fn eight_bits_of<const N: usize>(pixel: &[u8]) -> [u8; N] {
+    let samples = pixel.as_chunks::<2>().0;
+    std::array::from_fn(|at| rounded(u16::from_ne_bytes(samples[at])))
 }
 
 /// Rounds a 16-bit sample to 8 bits.

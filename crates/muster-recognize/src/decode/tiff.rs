@@ -147,13 +147,16 @@ struct Layout {
     width: u32,
     height: u32,
     bits: u32,
+    samples: u32,
+    planar: bool,
     colors: Colors,
     /// The colours are already multiplied with the alpha.
     premultiplied: bool,
 }
 
-/// Reads the size, having refused what is not taken and what costs more than its size tells.
-pub(super) fn size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
+/// Reads the size and the bytes of a pixel's samples, having refused what is not taken and what costs
+/// more than its size tells.
+pub(super) fn size(bytes: &[u8]) -> Result<Option<((u32, u32), u64)>, ImageError> {
     let Some(directory) = Directory::first(bytes) else {
         return Ok(None);
     };
@@ -164,7 +167,15 @@ pub(super) fn size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
     if layout.width > 0 && layout.height > 0 {
         check_pieces(&directory, &layout)?;
     }
-    Ok(Some(size))
+    let samples = u64::from(layout.samples);
+    let sample_bytes = u64::from(layout.bits.div_ceil(8));
+    // Planes are put one behind the other in a copy, 16 bits become 8 in another.
+    let copies = match (layout.planar, sample_bytes) {
+        (true, _) => samples * sample_bytes,
+        (false, 2) => samples,
+        (false, _) => 0,
+    };
+    Ok(Some((size, samples * sample_bytes + copies)))
 }
 
 fn layout(directory: &Directory<'_>) -> Result<Option<Layout>, ImageError> {
@@ -224,6 +235,8 @@ fn layout(directory: &Directory<'_>) -> Result<Option<Layout>, ImageError> {
             width,
             height,
             bits,
+            samples,
+            planar,
             colors,
             premultiplied,
         })),

@@ -130,6 +130,10 @@ async fn every_bad_input_gets_its_status_and_the_service_lives_on() {
         "image.too_large",
     )
     .await;
+    for (width, height) in [(1, 50_000_000), (50_000_000, 1), (10, 5_000_000)] {
+        let png = png_header(width, height);
+        both(&service, "thin.png", &png, 413, "image.too_large").await;
+    }
     both(
         &service,
         "big.jpg",
