@@ -65,10 +65,13 @@ pub async fn control<F: Fleet>(
             }
         }
     };
+    // Local workers tell it to their parent.
+    let on_ec2 = settings.fleet.kind == FleetKind::Ec2;
+    let hung_timeout = on_ec2.then(|| settings.fleet.hung_timeout());
     let listen = async {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = reports::listen(backend, totals, handlers) => {}
+            () = reports::listen(backend, hung_timeout, totals, handlers) => {}
             () = totals.follow() => {}
             () = reports::sweep(backend, totals), if sweeps => {}
         }

@@ -186,6 +186,7 @@ pub fn ec2_options(settings: &FleetSettings) -> Ec2FleetOptions {
         capacity: ec2.capacity,
         stopped_instances: ec2.stopped_instances,
         boot_timeout: ec2.boot_timeout,
+        hung_timeout: ec2.hung_timeout,
         max_instances: settings.max_instances(),
     }
 }
@@ -199,6 +200,7 @@ fn heartbeat(report: WorkerReport) -> Heartbeat {
         },
         busy: report.busy,
         started_at_ms: report.started_at_ms,
+        every: Duration::from_millis(report.every_ms),
     }
 }
 

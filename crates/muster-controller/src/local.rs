@@ -62,6 +62,7 @@ pub async fn control_until(
         program: std::env::current_exe().context("find muster's own program")?,
         args: worker_args(settings, config),
         drain_timeout: settings.fleet.drain_timeout,
+        hung_timeout: settings.fleet.hung_timeout(),
     }));
     let totals = ReplicaTotals::new(own.as_ref());
     let handlers = ReportHandlers {

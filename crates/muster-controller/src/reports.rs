@@ -14,7 +14,7 @@ use muster_base::aws;
 use muster_base::backend::Backend;
 use muster_base::backoff;
 
-/// One long poll for reports.
+/// The longest poll for reports.
 const POLL: Duration = Duration::from_secs(20);
 /// How often reply queues are looked at.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -29,15 +29,18 @@ pub struct ReportHandlers<W, L> {
     pub listening: L,
 }
 
-/// Receives reports for as long as it is polled.
+/// Receives reports for as long as it is polled. Where workers' silence counts as hung after a time,
+/// each poll is shorter than that: who is silent is known only when it has ended.
 pub async fn listen(
     backend: &Backend,
+    hung_timeout: Option<Duration>,
     totals: &ReplicaTotals,
     handlers: ReportHandlers<impl Fn(WorkerReport), impl Fn()>,
 ) {
     let mut failures = 0;
+    let poll = hung_timeout.map_or(POLL, |timeout| POLL.min(timeout / 4));
     loop {
-        let received = match backend.reports.receive(MAX_BATCH, POLL).await {
+        let received = match backend.reports.receive(MAX_BATCH, poll).await {
             Ok(received) => received,
             Err(error) => {
                 totals.listening(false);

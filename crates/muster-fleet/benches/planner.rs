@@ -41,6 +41,7 @@ fn observation(instances: usize, backlog: u64) -> Observation {
             100 + n as u64
         }),
         busy: Some(n.is_multiple_of(2)),
+        overdue: false,
     };
     Observation {
         now: Duration::from_secs(1_000_000),

@@ -149,6 +149,7 @@ mod tests {
             state,
             age: Duration::from_secs(age_s),
             busy: None,
+            overdue: false,
         }
     }
 

@@ -93,6 +93,7 @@ mod tests {
             state: InstanceState::Running,
             age: Duration::ZERO,
             busy: None,
+            overdue: false,
         };
         running.iter().map(instance).collect()
     }

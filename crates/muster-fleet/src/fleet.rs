@@ -42,6 +42,9 @@ pub struct Instance {
     /// Whether it works on a request, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<bool>,
+    /// Whether it takes work and its sign of life is late: where one has to go, it goes first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overdue: bool,
 }
 
 mod seconds {

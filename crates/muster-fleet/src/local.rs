@@ -3,6 +3,10 @@
 //! Invariant: no child outlives its parent. Every child's standard input is a pipe whose only
 //! writing end the parent holds; the kernel closes it however the parent dies, and a worker drains
 //! when its input ends (`muster worker --exit-with-stdin`).
+//!
+//! A child that is there is not yet one that works: once ready, it prints a line for as long as its
+//! work gets on. One that falls silent (stopped, deadlocked, waiting for a disk) is drained, which
+//! makes room for another, and killed if it does not end by itself.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,13 +20,22 @@ use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
 
 /// The line that a worker prints on its standard output once it takes work.
 pub const READY_LINE: &str = "ready";
+/// The line that a worker prints while its work gets on: several within
+/// [`LocalFleetOptions::hung_timeout`].
+pub const ALIVE_LINE: &str = "alive";
+
+/// How often within the time of its silence a worker is looked at. These looks are counted, not
+/// the time: where this process itself was stopped, its workers are not to blame.
+const LOOKS: u32 = 4;
+/// Looks without a line after which a worker is the first to go.
+const OVERDUE_LOOKS: u32 = 3;
 
 /// Bounds what glibc's allocator keeps for threads that allocate by turns: a worker's peak after
 /// 2,500 photographs fell from 223 MiB to 211 MiB, at no cost in speed. An operator's own value
@@ -38,6 +51,9 @@ pub struct LocalFleetOptions {
     pub args: Vec<OsString>,
     /// How long a draining worker may take before it is killed.
     pub drain_timeout: Duration,
+    /// How long a worker that is ready may print nothing before it counts as hung. It then has as
+    /// long, or `drain_timeout` if that is less, until it is killed.
+    pub hung_timeout: Duration,
 }
 
 /// Workers as child processes of this one.
@@ -63,6 +79,7 @@ struct Member {
     state: InstanceState,
     launched: Instant,
     drain: Arc<Notify>,
+    overdue: bool,
 }
 
 impl Shared {
@@ -112,6 +129,7 @@ impl LocalFleet {
             state: InstanceState::Pending,
             launched: Instant::now(),
             drain: Arc::clone(&drain),
+            overdue: false,
         };
         self.shared.members().insert(number, member);
         self.supervisors.spawn(supervise(
@@ -119,7 +137,7 @@ impl LocalFleet {
             number,
             child,
             drain,
-            self.options.drain_timeout,
+            (self.options.drain_timeout, self.options.hung_timeout),
         ));
         Ok(())
     }
@@ -153,6 +171,7 @@ impl Fleet for LocalFleet {
                 state: member.state,
                 age: member.launched.elapsed(),
                 busy: None,
+                overdue: member.overdue && member.state == InstanceState::Running,
             })
             .collect())
     }
@@ -187,18 +206,23 @@ async fn supervise(
     number: u64,
     mut child: Child,
     drain: Arc<Notify>,
-    drain_timeout: Duration,
+    (drain_timeout, hung_timeout): (Duration, Duration),
 ) {
     let stdin = child.stdin.take();
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let mut reading = true;
     let mut asked = false;
     let mut ready = false;
+    let mut looks = tokio::time::interval(hung_timeout / LOOKS);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silent_looks = 0;
     let status = loop {
         tokio::select! {
+            // What was printed is read before anybody is found silent.
+            biased;
             line = lines.next_line(), if reading => match line {
                 Ok(Some(line)) if line == READY_LINE => {
-                    ready = true;
+                    (ready, silent_looks) = (true, 0);
                     if let Some(member) = shared.members().get_mut(&number)
                         && member.state == InstanceState::Pending
                     {
@@ -211,7 +235,14 @@ async fn supervise(
                     }
                     shared.changed.notify_one();
                 }
-                Ok(Some(_)) => {}
+                Ok(Some(_)) => {
+                    if silent_looks >= OVERDUE_LOOKS
+                        && let Some(member) = shared.members().get_mut(&number)
+                    {
+                        member.overdue = false;
+                    }
+                    silent_looks = 0;
+                }
                 Ok(None) | Err(_) => reading = false,
             },
             () = drain.notified() => {
@@ -219,6 +250,29 @@ async fn supervise(
                 break stop(&mut child, drain_timeout).await;
             }
             status = child.wait() => break status,
+            _ = looks.tick(), if ready => {
+                silent_looks += 1;
+                if silent_looks < OVERDUE_LOOKS {
+                    continue;
+                }
+                if let Some(member) = shared.members().get_mut(&number) {
+                    member.overdue = true;
+                    if silent_looks > LOOKS {
+                        tracing::warn!(
+                            instance.id = %member.id,
+                            pid = child.id(),
+                            ?hung_timeout,
+                            "a worker shows no progress: another takes its place, and it is stopped"
+                        );
+                        member.state = InstanceState::Draining;
+                    }
+                }
+                if silent_looks > LOOKS {
+                    shared.changed.notify_one();
+                    asked = true;
+                    break stop(&mut child, drain_timeout.min(hung_timeout)).await;
+                }
+            }
         }
     };
     drop(stdin);
@@ -243,7 +297,8 @@ async fn supervise(
     shared.changed.notify_one();
 }
 
-/// SIGTERM, then SIGKILL at the deadline; returns once the child is reaped.
+/// SIGTERM, and SIGCONT so that one that is stopped can act on it; SIGKILL at the deadline. Returns
+/// once the child is reaped.
 async fn stop(
     child: &mut Child,
     drain_timeout: Duration,
@@ -251,10 +306,12 @@ async fn stop(
     let pid = child
         .id()
         .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-    if let Some(pid) = pid
-        && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-    {
-        tracing::warn!(%error, "could not tell a worker to drain");
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::CONT] {
+        if let Some(pid) = pid
+            && let Err(error) = rustix::process::kill_process(pid, signal)
+        {
+            tracing::warn!(%error, "could not tell a worker to drain");
+        }
     }
     if let Ok(status) = timeout(drain_timeout, child.wait()).await {
         return status;
@@ -276,7 +333,13 @@ mod tests {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             drain_timeout,
+            hung_timeout: Duration::from_secs(20),
         })
+    }
+
+    fn signal(pid: u32, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits until the fleet's states are as wanted.
@@ -335,6 +398,49 @@ mod tests {
         until(&fleet, &[]).await;
     }
 
+    /// It is not waited for as long as one that drains would be.
+    #[tokio::test]
+    async fn a_worker_that_is_stopped_makes_room_and_one_that_says_it_lives_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        // The second ignores SIGTERM too, as a deadlocked process does.
+        let script = format!(
+            "echo $$ > {}/$2; [ $2 = worker-1 ] || trap '' TERM; echo ready; \
+             while :; do echo alive; sleep 0.05; done",
+            folder.path().display()
+        );
+        let fleet = LocalFleet::new(LocalFleetOptions {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into(), "sh".into()],
+            drain_timeout: Duration::from_secs(20),
+            hung_timeout: Duration::from_millis(500),
+        });
+        let begun = Instant::now();
+        fleet.launch(3).await.unwrap();
+        until(&fleet, &[InstanceState::Running; 3]).await;
+        let pid = |n: u32| {
+            let file = folder.path().join(format!("worker-{n}"));
+            std::fs::read_to_string(file)
+                .unwrap()
+                .trim()
+                .parse()
+                .unwrap()
+        };
+        for n in [1, 2] {
+            signal(pid(n), rustix::process::Signal::STOP);
+        }
+        let overdue = async {
+            while !fleet.instances().await.unwrap()[0].overdue {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), overdue).await.unwrap();
+        until(&fleet, &[InstanceState::Running]).await;
+        assert_eq!(ids(&fleet).await, [InstanceId("worker-3".to_owned())]);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(!fleet.instances().await.unwrap()[0].overdue);
+        assert_eq!(fleet.failed_starts(), 0);
+    }
+
     #[tokio::test]
     async fn a_worker_that_dies_before_it_is_ready_is_a_failed_start() {
         let fleet = shell("exit 3", Duration::from_secs(20));
@@ -349,6 +455,7 @@ mod tests {
             program: "/no/such/muster".into(),
             args: vec![],
             drain_timeout: Duration::ZERO,
+            hung_timeout: Duration::from_secs(20),
         });
         let error = fleet.launch(1).await.unwrap_err();
         assert!(error.to_string().contains("/no/such/muster"), "{error}");

@@ -154,8 +154,8 @@ fn needed_for_backlog(
 }
 
 /// Chooses instances to drain: those whose boot is given up, then `surplus` others, none of them
-/// within the time that is billed anyway: idle ones first, then booting, then busy ones, the
-/// youngest of each first.
+/// within the time that is billed anyway: first those whose sign of life is late, then idle ones,
+/// then booting, then busy ones, the youngest of each first.
 fn instances_to_drain(
     observed: &Observation,
     policy: &Policy,
@@ -166,9 +166,10 @@ fn instances_to_drain(
         is_hung(i, hung_s) && i.age > MIN_BOOT_TIMEOUT && i.age.as_secs_f64() > 2.0 * hung_s
     });
     let order = |i: &Instance| match (i.state, i.busy) {
-        (InstanceState::Running, Some(false)) => 0,
-        (InstanceState::Pending, _) => 1,
-        _ => 2,
+        _ if i.overdue => 0,
+        (InstanceState::Running, Some(false)) => 1,
+        (InstanceState::Pending, _) => 2,
+        _ => 3,
     };
     let mut candidates: Vec<_> = if surplus == 0 {
         Vec::new()
@@ -217,6 +218,7 @@ mod tests {
             state,
             age: Duration::from_secs_f64(age_s),
             busy: Some(false),
+            overdue: false,
         }
     }
 
@@ -348,6 +350,18 @@ mod tests {
         // First the one that will never boot; then the youngest idle one that is paid up, the
         // other, the busy one; the fifth has half a minute left that is paid for.
         assert_eq!(drained, ["3", "1", "0", "2"], "{}", made.reason);
+    }
+
+    #[test]
+    fn one_whose_sign_of_life_is_late_goes_first_although_it_holds_requests() {
+        let policy = Policy {
+            keep_alive: KeepAlive::Fixed(Duration::ZERO),
+            ..POLICY
+        };
+        let mut instances = members(&[(Running, 300.0), (Running, 200.0), (Running, 100.0)]);
+        (instances[0].overdue, instances[0].busy) = (true, Some(true));
+        let made = first_plan(&observed(0, instances), &policy);
+        assert_eq!(made.drain[0].0, "0", "{}", made.reason);
     }
 
     proptest! {

@@ -34,6 +34,8 @@ fn local(script: &str) -> Arc<LocalFleet> {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), script.into()],
         drain_timeout: LIMIT,
+        // These workers say that they are ready, and nothing more.
+        hung_timeout: LIMIT,
     }))
 }
 

@@ -133,6 +133,7 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
                     state: member.state,
                     age: Duration::from_secs(u64::from(now - member.launched)),
                     busy: None,
+                    overdue: false,
                 })
                 .collect(),
             launch_limit: None,

@@ -39,6 +39,9 @@ pub struct WorkerReport {
     pub started_at_ms: u64,
     /// Requests answered since then.
     pub answered: u64,
+    /// How often it reports at least; 0 where that is not said.
+    #[serde(default)]
+    pub every_ms: u64,
 }
 
 /// Whether a worker takes requests.
@@ -105,6 +108,7 @@ mod tests {
                 busy: true,
                 started_at_ms: 1,
                 answered: 2,
+                every_ms: 3,
             }),
             ReportContent::Web(WebReport {
                 replica: "a".into(),

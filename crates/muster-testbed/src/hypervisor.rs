@@ -150,6 +150,16 @@ impl Hypervisor {
         })
     }
 
+    /// Stops an instance's processes, which stay as they are; returns whether there were any.
+    pub fn freeze(&self, instance_id: &str) -> bool {
+        let mut machines = self.lock();
+        let machine = machines.all.get_mut(instance_id);
+        machine.is_some_and(|machine| {
+            machine.signal(Signal::STOP);
+            machine.is_alive()
+        })
+    }
+
     /// Gives an instance notice that Spot takes it back; returns whether it has booted.
     pub fn interrupt(&self, instance_id: &str) -> bool {
         let machines = self.lock();
@@ -382,6 +392,8 @@ impl Machine {
             None => {
                 self.stopping_until = Some(Instant::now() + timeout);
                 self.signal(Signal::TERM);
+                // As systemd does, so that what is stopped can act on it.
+                self.signal(Signal::CONT);
             }
             Some(until) if until <= Instant::now() => self.signal(Signal::KILL),
             Some(_) => {}

@@ -10,9 +10,11 @@ use muster_jobs::{
     Outcome, Purpose, Recognition, Request, TimingMs, now_ms,
 };
 use muster_queue::{Outgoing, Received};
+use muster_recognize::decode::ImageError;
 use object_store::GetOptions;
 
 use super::inference::Analyzed;
+use super::place::Place;
 use super::worker::{HandleError, Worker, millis, one};
 use muster_base::backoff;
 
@@ -37,6 +39,7 @@ impl Worker {
         &self,
         request: &Request,
         message: &Received,
+        place: &mut Place,
     ) -> Result<&'static str, HandleError> {
         let mut failures = 0;
         loop {
@@ -45,6 +48,7 @@ impl Worker {
                 outcome => return outcome,
             };
             failures += 1;
+            place.let_others_in();
             self.failures.fetch_add(1, Ordering::Relaxed);
             if failures == 1 {
                 tracing::error!(
@@ -79,11 +83,12 @@ impl Worker {
                     self.max_receives
                 ),
             };
-            let how = self.deliver(request, Outcome::Failed(failure)).await?;
+            let outcome = Outcome::Failed(failure);
+            let how = self.steps.during(self.deliver(request, outcome)).await?;
+            let dead = [Outgoing::from(message)];
             one(self
-                .backend
-                .dead_letters
-                .send(&[Outgoing::from(message)])
+                .steps
+                .during(self.backend.dead_letters.send(&dead))
                 .await)?;
             return Ok(how);
         }
@@ -92,10 +97,11 @@ impl Worker {
             ..TimingMs::default()
         };
         let begun = Instant::now();
-        let photo = match self.fetch(request).await? {
+        let photo = match self.steps.during(self.fetch(request)).await? {
             Fetched::Photo(photo) => photo,
             Fetched::Gone(failure) => {
-                return self.deliver(request, Outcome::Failed(failure)).await;
+                let outcome = Outcome::Failed(failure);
+                return self.steps.during(self.deliver(request, outcome)).await;
             }
         };
         let fetched = begun.elapsed();
@@ -112,7 +118,7 @@ impl Worker {
         let outcome = loop {
             let analysis = self
                 .inference
-                .analyze(photo.clone(), &models, self.processing_timeout)
+                .analyze(photo.clone(), &models, self.processing_timeout, &self.steps)
                 .await;
             let analyzed = match analysis {
                 Ok(analyzed) => analyzed,
@@ -133,14 +139,17 @@ impl Worker {
             timing.embed = millis(spent.embed);
             match request.purpose {
                 Purpose::Embed { face } => break Outcome::Embedded(embedded(&analyzed, face)),
-                Purpose::Recognize => match self.recognize(request, &analyzed, timing).await? {
-                    Matched::Decided(outcome) => break outcome,
-                    // It was changed meanwhile.
-                    Matched::ByOtherModel(model) => models = vec![model],
-                },
+                Purpose::Recognize => {
+                    let recognized = self.recognize(request, &analyzed, timing);
+                    match self.steps.during(recognized).await? {
+                        Matched::Decided(outcome) => break outcome,
+                        // It was changed meanwhile.
+                        Matched::ByOtherModel(model) => models = vec![model],
+                    }
+                }
             }
         };
-        self.deliver(request, outcome).await
+        self.steps.during(self.deliver(request, outcome)).await
     }
 
     /// Reads the photograph.
@@ -153,6 +162,13 @@ impl Worker {
             ..GetOptions::default()
         };
         let failure = match self.backend.input.get_opts(&key, options).await {
+            // What is stored there may be another's.
+            Ok(found) if found.meta.size > self.limits.max_bytes as u64 => {
+                Failure::from(&ImageError::TooLargeBytes {
+                    got: usize::try_from(found.meta.size).unwrap_or(usize::MAX),
+                    max: self.limits.max_bytes,
+                })
+            }
             Ok(found) => return Ok(Fetched::Photo(found.bytes().await?)),
             Err(object_store::Error::Precondition { .. }) => Failure {
                 code: FailureCode::InputReplaced,

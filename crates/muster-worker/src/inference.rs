@@ -13,6 +13,7 @@ use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Analysis, Options, RecognizeError, Recognizer};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::steps::Steps;
 use muster_base::ErrorChain;
 use muster_base::cpu;
 
@@ -125,6 +126,7 @@ impl Inference {
         photo: Bytes,
         models: &[String],
         limit: Duration,
+        steps: &Steps,
     ) -> Result<Analyzed, Failure> {
         let turn = self.turn.lock().await;
         let jobs = turn.as_ref().expect("it is not dropped while it is used");
@@ -138,7 +140,7 @@ impl Inference {
         if jobs.send(job).await.is_err() {
             fatal("the inference thread is gone");
         }
-        let answer = match tokio::time::timeout(limit, answer).await {
+        let answer = match steps.during(tokio::time::timeout(limit, answer)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => fatal("the inference thread ended over a photograph"),
             Err(_) => fatal(&format!("a photograph took longer than {limit:?}")),

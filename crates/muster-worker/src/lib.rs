@@ -8,9 +8,12 @@
 mod answer;
 mod deliver;
 mod inference;
+mod lease;
+mod place;
 mod replies;
 mod report;
 mod role;
+mod steps;
 mod worker;
 
 pub use role::{WorkerOptions, run};

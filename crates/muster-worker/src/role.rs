@@ -24,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inference::Inference;
+use super::place::Place;
 use super::replies::Replies;
 use super::report;
+use super::steps::Steps;
 use super::worker::Worker;
 
 /// Requests in hand at one time: one at the models, the others being fetched or answered.
@@ -35,9 +37,9 @@ const IN_HAND: usize = 3;
 const IN_HAND_REMOTE: usize = 6;
 /// One long poll on this machine; a drain cuts it short.
 const POLL: Duration = Duration::from_secs(20);
-/// One long poll across a network, where a drain waits for its end: a service that does not notice that
-/// nobody listens any more gives the next request to a poll that was cut, and it is gone for the
-/// visibility timeout.
+/// One long poll across a network, where a drain waits for its end and hands back what it brings: a
+/// service that does not notice that nobody listens any more gives the next request to a poll that was
+/// cut, and it is gone for the visibility timeout.
 const POLL_REMOTE: Duration = Duration::from_secs(5);
 /// After its parent's end, a worker finishes what it has for at most this long.
 const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
@@ -51,9 +53,7 @@ pub struct WorkerOptions {
     pub exit_with_stdin: bool,
 }
 
-/// Runs until `drain`, then answers what was received. Handing it back would count as a receive
-/// more: of workers that drain one after the other, each may be the next to get it, until it is
-/// set aside.
+/// Runs until `drain`, then answers what was received before.
 ///
 /// # Errors
 /// When the models are missing or damaged, or the data folder can not be used.
@@ -77,6 +77,7 @@ async fn work_until(
     let started = Instant::now();
     let started_at_ms = now_ms();
     let on_ec2 = settings.fleet.kind == FleetKind::Ec2;
+    let hung_timeout = settings.fleet.hung_timeout();
     let instance = match &options.id {
         None if on_ec2 => Some(ThisInstance::find().await?),
         _ => None,
@@ -129,11 +130,15 @@ async fn work_until(
         catalogue,
         max_receives: settings.queues.max_receives,
         processing_timeout: settings.worker.processing_timeout,
+        limits: settings.photographs.limits(),
         visibility_timeout: settings.queues.visibility_timeout,
         drain: drain.clone(),
         traces: traces.clone(),
         answered: AtomicU64::new(0),
         failures: AtomicU32::new(0),
+        steps: Steps::default(),
+        // The models may take as long over a photograph.
+        longest_step: settings.worker.processing_timeout.max(hung_timeout),
     });
     tracing::info!(
         boot_ms = started.elapsed().as_millis() as u64,
@@ -145,7 +150,14 @@ async fn work_until(
     let reporting = on_ec2.then(|| {
         let (worker, tasks) = (Arc::clone(&worker), tasks.clone());
         let busy = move || !tasks.is_empty();
-        tokio::spawn(report::run(worker, busy, started_at_ms, ended.clone()))
+        let ended = ended.clone();
+        tokio::spawn(report::run(
+            worker,
+            busy,
+            started_at_ms,
+            hung_timeout,
+            ended,
+        ))
     });
     let owns_machine = instance.is_some();
     let interruption = instance.map(|instance| {
@@ -164,6 +176,10 @@ async fn work_until(
         tracing::warn!("nobody reads that the worker is ready: its parent is gone");
         drain.cancel();
     }
+    let printing = options.exit_with_stdin.then(|| {
+        let worker = Arc::clone(&worker);
+        tokio::spawn(report::print(worker, hung_timeout, ended.clone()))
+    });
 
     // Across a network a receive costs as much for one request as for several.
     let least = if remote { in_hand / 2 } else { 1 };
@@ -182,7 +198,6 @@ async fn work_until(
             }
         }
         let received = if remote {
-            // What it brings after a drain has begun is answered like all that is in hand.
             worker.backend.requests.receive(max, POLL_REMOTE).await
         } else {
             tokio::select! {
@@ -199,7 +214,15 @@ async fn work_until(
                 continue;
             }
         };
-        for message in received {
+        if drain.is_cancelled() {
+            // The poll across a network that was under way. Others are to have these.
+            worker.hand_back_unseen(&received).await;
+            break;
+        }
+        let (mut again, first): (Vec<_>, Vec<_>) = received
+            .into_iter()
+            .partition(|message| (2..=worker.max_receives).contains(&message.receive_count));
+        for message in first {
             let permit = match taken.split(1) {
                 Some(permit) => permit,
                 None => Arc::clone(&places)
@@ -207,7 +230,22 @@ async fn work_until(
                     .await
                     .context("take a place in hand")?,
             };
-            tasks.spawn(Arc::clone(&worker).handle(message, permit));
+            let place = Place::new(permit);
+            tasks.spawn(Arc::clone(&worker).handle(message, async { place }.boxed()));
+        }
+        drop(taken);
+        // One that was received before may be what ended the worker that had it. It is alone in hand,
+        // so that it takes nobody else's receives with it if it does so again.
+        if !again.is_empty() {
+            let alone = again.swap_remove(0);
+            if !again.is_empty() {
+                worker.hand_back_unseen(&again).await;
+            }
+            let others = CancellationToken::new();
+            let guard = others.clone().drop_guard();
+            let place = Place::alone(Arc::clone(&places), in_hand as u32, guard);
+            tasks.spawn(Arc::clone(&worker).handle(alone, place.boxed()));
+            others.cancelled().await;
         }
     }
     tasks.close();
@@ -216,6 +254,9 @@ async fn work_until(
     following.await.context("follow the gallery")?;
     if let Some(reporting) = reporting {
         reporting.await.context("report to the controller")?;
+    }
+    if let Some(printing) = printing {
+        printing.await.context("say that the worker is alive")?;
     }
     if let Some(interruption) = interruption {
         drain.cancel();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use muster_base::ErrorChain;
 use muster_base::backend::Backend;
 use muster_base::backoff;
@@ -14,12 +15,15 @@ use muster_base::traces::Traces;
 use muster_gallery::{GalleryError, Judge};
 use muster_jobs::{Request, now_ms};
 use muster_queue::{Deleter, Outgoing, QueueError, Receipt, Received};
-use tokio::sync::OwnedSemaphorePermit;
+use muster_recognize::decode::DecodeLimits;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::inference::Inference;
+use super::lease;
+use super::place::Place;
 use super::replies::Replies;
+use super::steps::Steps;
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -33,12 +37,16 @@ pub struct Worker {
     pub catalogue: Catalogue,
     pub max_receives: u32,
     pub processing_timeout: Duration,
+    pub limits: DecodeLimits,
     pub visibility_timeout: Duration,
     pub drain: CancellationToken,
     pub traces: Traces,
     pub answered: AtomicU64,
     /// Receives and requests that failed in a row, for no fault of a photograph.
     pub failures: AtomicU32,
+    pub steps: Steps,
+    /// How long a step may take before the worker counts as hung.
+    pub longest_step: Duration,
 }
 
 /// Why a request was not answered now; it comes back when its visibility timeout ends.
@@ -53,8 +61,13 @@ pub enum HandleError {
 }
 
 impl Worker {
-    /// Answers one message, whatever it is, and holds its place in hand until then.
-    pub async fn handle(self: Arc<Self>, message: Received, in_hand: OwnedSemaphorePermit) {
+    /// Says whether the work in hand gets on, or there is none.
+    pub fn gets_on(&self) -> bool {
+        self.steps.longest() <= self.longest_step
+    }
+
+    /// Answers one message, whatever it is, when it has its place in hand, and holds it until then.
+    pub async fn handle(self: Arc<Self>, message: Received, place: BoxFuture<'static, Place>) {
         match Request::from_message(&message.body, &message.attributes) {
             Ok(request) => {
                 let span = tracing::info_span!(
@@ -62,7 +75,7 @@ impl Worker {
                     request.id = %request.id,
                     trace_id = request.trace.trace_id(),
                 );
-                self.work(request, message, in_hand).instrument(span).await;
+                self.work(request, message, place).instrument(span).await;
             }
             Err(error) => {
                 tracing::error!(
@@ -75,7 +88,12 @@ impl Worker {
         }
     }
 
-    async fn work(&self, mut request: Request, message: Received, in_hand: OwnedSemaphorePermit) {
+    async fn work(
+        &self,
+        mut request: Request,
+        message: Received,
+        place: BoxFuture<'static, Place>,
+    ) {
         let receipt = message.receipt.clone();
         let queue = self.backend.requests.name();
         let mut span = self
@@ -84,13 +102,22 @@ impl Worker {
         request.trace = span.context();
         let waited_ms = now_ms().saturating_sub(request.sent_at_ms);
         span.set("muster.queue_ms", waited_ms as i64);
-        let outcome = {
-            let work = self.answer_or_persist(&request, &message);
-            let keep = self.keep_invisible(&receipt);
-            tokio::select! {
-                outcome = work => outcome,
-                () = keep => unreachable!("the extension never ends by itself"),
-            }
+        let work = async {
+            let mut place = place.await;
+            let outcome = self.answer_or_persist(&request, &message, &mut place).await;
+            (outcome, place)
+        };
+        let keep = async {
+            let visibility = self.visibility_timeout;
+            let receipts = std::slice::from_ref(&receipt);
+            let extend = || async { one(self.backend.requests.extend(receipts, visibility).await) };
+            lease::renew(extend, visibility, || self.gets_on()).await;
+            // Another may have it now; the answer that comes first counts.
+            std::future::pending::<()>().await;
+        };
+        let (outcome, place) = tokio::select! {
+            done = work => done,
+            () = keep => unreachable!("it never ends"),
         };
         match outcome {
             Ok(outcome) => {
@@ -100,7 +127,7 @@ impl Worker {
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 self.failures.store(0, Ordering::Relaxed);
                 // Another may take its place while the deletion waits for others.
-                drop(in_hand);
+                drop(place);
                 if let Err(error) = self.receipts.delete(receipt).await {
                     tracing::warn!(
                         error = %ErrorChain(&error),
@@ -132,18 +159,19 @@ impl Worker {
         }
     }
 
-    /// Extends the visibility for as long as it is polled.
-    async fn keep_invisible(&self, receipt: &Receipt) {
-        loop {
-            tokio::time::sleep(self.visibility_timeout / 3).await;
-            let receipts = std::slice::from_ref(receipt);
-            let extended = self
-                .backend
-                .requests
-                .extend(receipts, self.visibility_timeout)
-                .await;
-            if let Err(error) = one(extended) {
-                tracing::warn!(error = %ErrorChain(&error), "a visibility timeout was not extended");
+    /// Hands messages back that were not begun, as if they had never been received.
+    pub async fn hand_back_unseen(&self, messages: &[Received]) {
+        let handed = match self.backend.requests.hand_back(messages).await {
+            Ok(each) => each.into_iter().collect::<Result<(), _>>(),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = handed {
+            tracing::warn!(
+                error = %ErrorChain(&error),
+                "requests could not be handed back as they were, and are so as received once more"
+            );
+            for message in messages {
+                self.hand_back(&message.receipt, Duration::ZERO).await;
             }
         }
     }

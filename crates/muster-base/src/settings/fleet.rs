@@ -73,6 +73,9 @@ pub struct FleetSettings {
     /// How long a draining worker may take before it is killed.
     #[serde(rename = "drain_timeout_s", with = "seconds")]
     pub drain_timeout: Duration,
+    /// How long a worker of this machine may show no progress before another takes its place.
+    #[serde(rename = "hung_timeout_s", with = "seconds")]
+    pub hung_timeout: Duration,
     /// What an instance costs an hour, in US dollars; its cost is not told when unset.
     pub price_per_hour: Option<f64>,
 }
@@ -89,6 +92,7 @@ impl Default for FleetSettings {
             idle_grace: Duration::from_secs(1),
             keep_alive_max: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
+            hung_timeout: Duration::from_secs(5),
             price_per_hour: None,
         }
     }
@@ -97,6 +101,16 @@ impl Default for FleetSettings {
 impl FleetSettings {
     pub(super) fn check(&self) -> anyhow::Result<()> {
         self.ec2.check()?;
+        for (name, time) in [
+            ("hung_timeout_s", self.hung_timeout),
+            ("ec2.hung_timeout_s", self.ec2.hung_timeout),
+        ] {
+            anyhow::ensure!(
+                time >= Duration::from_secs(1),
+                "{name} is {}: workers that work would count as hung; set it to at least 1",
+                time.as_secs_f64()
+            );
+        }
         if let Some(price) = self.price_per_hour {
             anyhow::ensure!(
                 (0.0..=1e6).contains(&price),
@@ -122,6 +136,14 @@ impl FleetSettings {
             FleetKind::Local => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             FleetKind::Ec2 => EC2_INSTANCES,
         })
+    }
+
+    /// How long a worker may show no progress before it counts as hung.
+    pub fn hung_timeout(&self) -> Duration {
+        match self.kind {
+            FleetKind::Local => self.hung_timeout,
+            FleetKind::Ec2 => self.ec2.hung_timeout,
+        }
     }
 
     /// What the controller is to do, by the counts of these queues.
@@ -190,6 +212,9 @@ pub struct Ec2Settings {
     /// An instance that was not heard from for this long after its launch is given up.
     #[serde(rename = "boot_timeout_s", with = "seconds")]
     pub boot_timeout: Duration,
+    /// An instance that takes requests and shows no progress for this long is terminated.
+    #[serde(rename = "hung_timeout_s", with = "seconds")]
+    pub hung_timeout: Duration,
     /// How long a boot is expected to take, until boots were seen.
     #[serde(rename = "expected_boot_s", with = "seconds")]
     pub expected_boot: Duration,
@@ -210,6 +235,7 @@ impl Default for Ec2Settings {
             capacity: Capacity::OnDemand,
             stopped_instances: 0,
             boot_timeout: Duration::from_secs(300),
+            hung_timeout: Duration::from_secs(40),
             // m7i.large, cold: 25.8 s to the operating system (docs/AUTOSCALING.md), and the models.
             expected_boot: Duration::from_secs(30),
             // EC2 bills Linux by the second, 60 s at least.

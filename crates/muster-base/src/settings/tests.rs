@@ -44,6 +44,8 @@ fn unknown_keys_and_impossible_values_are_named() {
         ("listen = \"nowhere\"", "listen"),
         ("min_instances = 9\nmax_instances = 2", "min_instances"),
         ("processing_timeout_s = 0", "processing_timeout_s is 0"),
+        ("hung_timeout_s = 0.5", "hung_timeout_s is 0.5"),
+        ("[ec2]\nhung_timeout_s = 0", "ec2.hung_timeout_s is 0"),
         ("[ec2]\nboot_timeout_s = 0", "ec2.boot_timeout_s is 0"),
         ("[ec2]\nexpected_boot_s = 0", "ec2.expected_boot_s is 0"),
         ("max_receives = 998", "at most 997"),

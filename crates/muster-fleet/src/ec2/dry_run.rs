@@ -123,6 +123,7 @@ mod tests {
             capacity: Capacity::SpotFirst,
             stopped_instances: 0,
             boot_timeout: Duration::from_secs(300),
+            hung_timeout: Duration::from_secs(40),
             max_instances: 15,
         };
         let pools = Ec2DryRun::new(&config, options).pools();

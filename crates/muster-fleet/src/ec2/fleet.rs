@@ -87,7 +87,11 @@ impl Ec2Fleet {
         Ok(Self {
             calls: Calls::new(config, &options.deployment),
             lease,
-            members: Mutex::new(Members::new(options.max_instances, options.boot_timeout)),
+            members: Mutex::new(Members::new(
+                options.max_instances,
+                options.boot_timeout,
+                options.hung_timeout,
+            )),
             state: tokio::sync::Mutex::new(State {
                 record,
                 pools,
@@ -243,7 +247,7 @@ impl Ec2Fleet {
                     self.members().boot_failed(id);
                 }
                 Unresponsive::Silent => {
-                    tracing::warn!(instance.id = %id, "an instance has fallen silent and is ended");
+                    tracing::warn!(instance.id = %id, "an instance shows no progress: another takes its place, and it is ended");
                 }
             }
         }

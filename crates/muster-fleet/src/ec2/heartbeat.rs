@@ -1,5 +1,7 @@
 //! What an instance's worker says of itself.
 
+use std::time::Duration;
+
 use crate::fleet::InstanceId;
 
 /// Whether an instance takes work.
@@ -11,7 +13,8 @@ pub enum Phase {
     Draining,
 }
 
-/// What an instance reports: when it is ready, every 10 s, at changes and when it drains.
+/// What an instance reports: when it is ready, several times within the
+/// time after which its silence counts as hung, at changes and when it drains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// The instance.
@@ -23,4 +26,6 @@ pub struct Heartbeat {
     /// When its worker began, by its own clock, in milliseconds since the Unix epoch: tells the
     /// reports of one run from those of the one before.
     pub started_at_ms: u64,
+    /// How often it reports at least, by its own settings; zero where that is not known.
+    pub every: Duration,
 }

@@ -16,10 +16,8 @@ const LISTING_LAG: Duration = Duration::from_secs(60);
 const ENDED_LISTING_LAG: Duration = Duration::from_secs(5);
 /// An instance that was told to stop and still runs after this may be told again.
 const SHUTDOWN_REPEAT: Duration = Duration::from_secs(60);
-/// An instance reports every 10 s; one that is silent for this long is hung.
-const SILENCE: Duration = Duration::from_secs(90);
-/// Receives of heartbeats further apart than this are an interruption: a long poll takes up to 20 s.
-const RECEIVE_GAP: Duration = Duration::from_secs(30);
+/// Reports that one is sure to have missed when it counts as hung.
+const REPORTS: u32 = 4;
 /// An instance's clock may differ from EC2's by this much.
 const CLOCK_TOLERANCE_MS: u64 = 10 * 60 * 1000;
 /// Unlisted instances whose heartbeats are remembered until a listing shows them.
@@ -56,6 +54,7 @@ struct Run {
     last: Instant,
     draining: bool,
     busy: bool,
+    every: Duration,
 }
 
 impl Run {
@@ -65,6 +64,7 @@ impl Run {
             last: now,
             draining: report.phase == Phase::Draining,
             busy: report.busy,
+            every: report.every,
         }
     }
 }
@@ -182,6 +182,8 @@ pub(super) enum Unresponsive {
 pub(super) struct Members {
     max: u32,
     boot_timeout: Duration,
+    /// How long one that takes work may be silent.
+    hung_timeout: Duration,
     members: BTreeMap<InstanceId, Member>,
     /// Heartbeat from and not listed yet.
     unlisted: HashMap<InstanceId, Run>,
@@ -191,10 +193,11 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub fn new(max: u32, boot_timeout: Duration) -> Self {
+    pub fn new(max: u32, boot_timeout: Duration, hung_timeout: Duration) -> Self {
         Self {
             max,
             boot_timeout,
+            hung_timeout,
             members: BTreeMap::new(),
             unlisted: HashMap::new(),
             receiving: None,
@@ -224,7 +227,7 @@ impl Members {
         for listed in listing {
             self.apply(now, now_ms, listed);
         }
-        let recent = |run: &Run| now.duration_since(run.last) < SILENCE;
+        let recent = |run: &Run| now.duration_since(run.last) < self.hung_timeout;
         self.unlisted.retain(|_, run| recent(run));
         self.assign(now, open);
     }
@@ -392,9 +395,32 @@ impl Members {
     pub fn record_receive(&mut self, now: Instant) {
         let first = self
             .receiving
-            .filter(|(_, last)| now.duration_since(*last) < RECEIVE_GAP)
+            .filter(|(_, last)| now.duration_since(*last) < self.receive_gap())
             .map_or(now, |(first, _)| first);
         self.receiving = Some((first, now));
+    }
+
+    /// Receives of heartbeats further apart than this are an interruption.
+    fn receive_gap(&self) -> Duration {
+        self.hung_timeout * 3 / 4
+    }
+
+    /// How long nothing was heard since then, although it could have been. What the receive that is
+    /// under way will bring is not known.
+    fn silent_for(&self, since: Instant) -> Duration {
+        self.receiving.map_or(Duration::ZERO, |(first, last)| {
+            last.saturating_duration_since(since.max(first))
+        })
+    }
+
+    /// How long it may be silent. The settings of a worker may be others than those of its controller.
+    fn hung_timeout(&self, run: &Run) -> Duration {
+        self.hung_timeout.max(REPORTS * run.every)
+    }
+
+    fn is_overdue(&self, member: &Member) -> bool {
+        let overdue = |run: &Run| self.silent_for(run.last) >= self.hung_timeout(run) / 2;
+        member.run.as_ref().is_some_and(overdue)
     }
 
     pub fn instances(&self, now: Instant) -> Vec<Instance> {
@@ -402,11 +428,13 @@ impl Members {
             .members
             .iter()
             .filter_map(|(id, member)| {
+                let state = member.state(now)?;
                 Some(Instance {
                     id: id.clone(),
-                    state: member.state(now)?,
+                    state,
                     age: member.age(now),
                     busy: member.run.map(|run| run.busy),
+                    overdue: state == InstanceState::Running && self.is_overdue(member),
                 })
             })
             .collect();
@@ -414,11 +442,12 @@ impl Members {
         instances
     }
 
-    /// Whether something is about to change at EC2.
+    /// Whether something is about to change at EC2, or to be ended there.
     pub fn is_changing(&self, now: Instant) -> bool {
         self.members.values().any(|member| {
             let state = member.state(now);
             member.listed.is_none()
+                || self.is_overdue(member)
                 || matches!(
                     state,
                     Some(InstanceState::Pending | InstanceState::Draining)
@@ -450,21 +479,19 @@ impl Members {
     /// Instances that are to be ended. Nobody is while nothing is being received: the silence may
     /// be on this side.
     pub fn unresponsive(&self, now: Instant) -> Vec<(InstanceId, Unresponsive)> {
-        let Some((first, last)) = self.receiving else {
-            return Vec::new();
-        };
-        if now.duration_since(last) >= RECEIVE_GAP {
+        if self.receiving.is_none() || self.is_cut_off(now) {
             return Vec::new();
         }
-        let waited = |since: Instant| now.duration_since(since.max(first));
         let over = |(id, member): (&InstanceId, &Member)| {
             let up = matches!(member.power(now), PowerState::Pending | PowerState::Running);
             let why = match member.run {
                 _ if !up || member.shutdown_at.is_some() => None,
-                None if waited(member.begun) > self.boot_timeout => {
+                None if self.silent_for(member.begun) > self.boot_timeout => {
                     Some(Unresponsive::NeverReported)
                 }
-                Some(run) if waited(run.last) > SILENCE => Some(Unresponsive::Silent),
+                Some(run) if self.silent_for(run.last) > self.hung_timeout(&run) => {
+                    Some(Unresponsive::Silent)
+                }
                 _ => None,
             };
             why.map(|why| (id.clone(), why))
@@ -475,7 +502,7 @@ impl Members {
     /// Whether heartbeats were received once, and are not any more.
     fn is_cut_off(&self, now: Instant) -> bool {
         self.receiving
-            .is_some_and(|(_, last)| now.duration_since(last) >= RECEIVE_GAP)
+            .is_some_and(|(_, last)| now.duration_since(last) >= self.receive_gap())
     }
 
     /// A boot was given up.

@@ -38,6 +38,9 @@ pub struct Ec2FleetOptions {
     pub stopped_instances: u32,
     /// An instance that was not heard from for this long after its start is given up.
     pub boot_timeout: Duration,
+    /// One that takes work and was not heard from for this long, while others could have been, is
+    /// hung and terminated.
+    pub hung_timeout: Duration,
     /// Instances never exceeded: the number of slots.
     pub max_instances: u32,
 }

@@ -47,6 +47,7 @@ impl World {
             state,
             age: Duration::from_secs_f64(age_s),
             busy: None,
+            overdue: false,
         });
     }
 

@@ -375,6 +375,7 @@ impl<'a> Simulation<'a> {
                 state: InstanceState::Pending,
                 age: Duration::ZERO,
                 busy: None,
+                overdue: false,
             };
             self.observation.instances = self.machines.keys().copied().map(known).collect();
         }

@@ -79,6 +79,7 @@ impl Account {
                 capacity: Capacity::OnDemand,
                 stopped_instances: 0,
                 boot_timeout: Duration::from_secs(300),
+                hung_timeout: Duration::from_secs(40),
                 max_instances,
             },
             lease_time: LIMIT,
@@ -223,5 +224,6 @@ pub fn report(id: &str, started_at_ms: u64) -> Heartbeat {
         phase: Phase::Ready,
         busy: false,
         started_at_ms,
+        every: Duration::from_secs(10),
     }
 }

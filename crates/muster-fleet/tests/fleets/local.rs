@@ -11,6 +11,8 @@ fn fleet(script: &str) -> Arc<LocalFleet> {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), script.into()],
         drain_timeout: LIMIT,
+        // These workers say that they are ready, and nothing more.
+        hung_timeout: LIMIT,
     }))
 }
 

@@ -3,6 +3,7 @@
 
 mod doctor;
 mod end_to_end;
+mod hung;
 mod installation;
 mod late;
 mod replicas;

@@ -245,6 +245,79 @@ async fn a_request_that_keeps_killing_workers_is_set_aside() {
     .await;
 }
 
+/// A photograph that ends every worker takes one receive of those that were in hand with it, at most:
+/// here a second would set them aside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_keeps_killing_workers_takes_no_other_with_it() {
+    let Some(samples) = samples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let toml = "visibility_timeout_s = 1.0\nmax_receives = 2";
+    let web = Service::start("web", &data, toml).await;
+    let config = write_config(&data, "worker", toml);
+    let worker = |limit: Option<u64>| {
+        // Of any size, the memory of a decoded poison is not there: the process aborts.
+        let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+        let mut worker = tokio::process::Command::new("prlimit");
+        worker
+            .arg(format!("--as={limit}"))
+            .arg(env!("CARGO_BIN_EXE_muster"))
+            .args(["worker", "--data"])
+            .arg(&data)
+            .arg("--config")
+            .arg(&config)
+            .env("MUSTER_LOG", "warn")
+            .env("MALLOC_ARENA_MAX", "2")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        worker.spawn().unwrap()
+    };
+    let idle = {
+        let mut worker = worker(None);
+        let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+        let line = tokio::time::timeout(LIMIT, lines.next_line()).await;
+        assert_eq!(line.unwrap().unwrap().as_deref(), Some("ready"));
+        let status = format!("/proc/{}/status", worker.id().unwrap());
+        let status = std::fs::read_to_string(status).unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmPeak:"));
+        let peak = peak.unwrap().split_whitespace().nth(1).unwrap();
+        peak.parse::<u64>().unwrap() << 10
+    };
+    let mut poison = Vec::new();
+    image::GrayImage::new(7000, 7000)
+        .write_to(
+            &mut std::io::Cursor::new(&mut poison),
+            image::ImageFormat::Jpeg,
+        )
+        .unwrap();
+    let photo = read(&samples.people[0].1[0]);
+    let (poison, photo) = (&poison, &photo);
+    let innocent = futures::future::join_all((0..2).map(|_| web.recognize(photo)));
+    let mut answers = std::pin::pin!(async { tokio::join!(web.recognize(poison), innocent) });
+    // All are there before the first worker is.
+    let mut ended = 0;
+    let waiting = until("all three wait", async || {
+        web.status().await["queue"]["visible"] == 3
+    });
+    tokio::select! {
+        _ = &mut answers => panic!("answered by nobody"),
+        () = waiting => {}
+    }
+    let (poison, innocent) = loop {
+        let mut worker = worker(Some(idle + (100 << 20)));
+        tokio::select! {
+            answers = &mut answers => break answers,
+            _ = worker.wait() => ended += 1,
+        }
+    };
+    assert_eq!(poison.status, 500, "{}", poison.text());
+    assert_eq!(ended, 2, "by the poison, each time that it was received");
+    for answer in innocent {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
 #[tokio::test]
 async fn a_stored_result_is_not_replaced_by_a_failure() {
     let Some(samples) = samples() else { return };
@@ -293,26 +366,62 @@ async fn a_stored_result_is_not_replaced_by_a_failure() {
     assert_eq!(std::fs::read_to_string(file).unwrap(), body);
 }
 
-#[tokio::test]
-async fn the_requests_of_a_frozen_worker_are_answered_by_another() {
+/// The only worker that there may be is stopped while it holds requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_worker_is_replaced_and_its_requests_are_answered() {
     let Some(samples) = samples() else { return };
     let service = Service::up(
-        "max_instances = 2\nidle_grace_s = 60.0\nvisibility_timeout_s = 2.0\nmin_instances = 2",
+        "max_instances = 1\nmin_instances = 1\nvisibility_timeout_s = 1.0\nhung_timeout_s = 1.0",
     )
     .await;
-    until("two workers run", async || {
-        service.status().await["fleet"]["running"] == 2
+    let photo = read(&samples.people[0].1[0]);
+    assert_eq!(service.recognize(&photo).await.status, 200);
+    let stopped = service.workers();
+    let stop = async {
+        until("requests are in hand", async || {
+            let queue = &service.status().await["queue"];
+            queue["in_flight"].as_u64() > Some(0)
+        })
+        .await;
+        kill("-STOP", stopped[0]);
+    };
+    let answers = futures::future::join_all((0..40).map(|_| service.recognize(&photo)));
+    let answers = tokio::time::timeout(Duration::from_secs(20), answers);
+    let (answers, ()) = tokio::join!(answers, stop);
+    for answer in answers.expect("well within the time that a client waits") {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    until("another has its place", async || {
+        let workers = service.workers();
+        workers.len() == 1 && workers != stopped
     })
     .await;
-    let frozen = service.workers()[0];
-    kill("-STOP", frozen);
+}
+
+/// A worker that hangs without work in hand is the one to go, and not the one that works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fleet_shrinks_by_the_worker_that_hangs() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up(
+        "max_instances = 2\nmin_instances = 1\nidle_grace_s = 4.0\nvisibility_timeout_s = 1.0\n\
+         hung_timeout_s = 1.0",
+    )
+    .await;
     let photo = read(&samples.people[0].1[0]);
-    let answers = futures::future::join_all((0..6).map(|_| service.recognize(&photo)));
-    let answers = tokio::time::timeout(Duration::from_secs(30), answers)
-        .await
-        .unwrap();
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    kill("-CONT", frozen);
+    let load = futures::future::join_all((0..40).map(|_| service.recognize(&photo)));
+    let (_, ()) = tokio::join!(
+        load,
+        until("two workers run", async || {
+            service.status().await["fleet"]["running"] == 2
+        })
+    );
+    let workers = service.workers();
+    // The older: a fleet without a sign of it lets the younger go first.
+    let (hung, good) = (workers[0], workers[1]);
+    kill("-STOP", hung);
+    until("one is left", async || service.workers().len() == 1).await;
+    assert_eq!(service.workers(), [good]);
+    assert_eq!(service.recognize(&photo).await.status, 200);
 }
 
 /// A worker that is told to drain ends cleanly, whether its models are loaded, being loaded or not

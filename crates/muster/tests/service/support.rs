@@ -223,7 +223,7 @@ pub fn write_config(data: &Path, role: &str, toml: &str) -> PathBuf {
     config
 }
 
-/// Processes whose command line says that they are workers on that data folder.
+/// Processes whose command line says that they are workers on that data folder, the oldest first.
 pub fn workers_on(data: &Path) -> Vec<u32> {
     let data = data.to_str().unwrap().as_bytes();
     let mut found = Vec::new();
@@ -242,6 +242,7 @@ pub fn workers_on(data: &Path) -> Vec<u32> {
             found.push(pid);
         }
     }
+    found.sort_unstable();
     found
 }
 

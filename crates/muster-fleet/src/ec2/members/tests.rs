@@ -5,6 +5,7 @@ use InstanceState::{Draining, Pending, Running};
 use super::*;
 
 const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+const HUNG_TIMEOUT: Duration = Duration::from_secs(40);
 const NOW_MS: u64 = 1_800_000_000_000;
 
 /// Members under a clock of the test's own.
@@ -12,15 +13,17 @@ struct World {
     members: Members,
     begun: Instant,
     now_s: u64,
+    every: Duration,
     listing: Vec<ListedInstance>,
 }
 
 impl World {
     fn new(max: u32) -> Self {
         Self {
-            members: Members::new(max, BOOT_TIMEOUT),
+            members: Members::new(max, BOOT_TIMEOUT, HUNG_TIMEOUT),
             begun: Instant::now(),
             now_s: 0,
+            every: Duration::from_secs(10),
             listing: Vec::new(),
         }
     }
@@ -66,6 +69,7 @@ impl World {
             phase,
             busy: true,
             started_at_ms,
+            every: self.every,
         };
         self.members.record_heartbeat(self.now(), &report);
     }
@@ -73,6 +77,11 @@ impl World {
     fn states(&self) -> Vec<(String, InstanceState)> {
         let instances = self.members.instances(self.now()).into_iter();
         instances.map(|i| (i.id.0, i.state)).collect()
+    }
+
+    fn overdue(&self, id: &str) -> bool {
+        let mut instances = self.members.instances(self.now()).into_iter();
+        instances.any(|instance| instance.id.0 == id && instance.overdue)
     }
 
     fn unresponsive(&self) -> Vec<(String, Unresponsive)> {
@@ -93,7 +102,11 @@ fn who_is_not_heard_is_given_up_while_others_could_be() {
         world.states(),
         [("mute".to_owned(), Pending), ("silent".to_owned(), Running)]
     );
-    world.listen(90);
+    world.listen(19);
+    assert!(!world.overdue("silent"));
+    world.listen(1);
+    assert!(world.overdue("silent") && !world.overdue("mute"));
+    world.listen(20);
     assert_eq!(world.unresponsive(), []);
     world.listen(1);
     assert_eq!(
@@ -103,15 +116,31 @@ fn who_is_not_heard_is_given_up_while_others_could_be() {
     // The queue of reports fails for longer than anything may be silent.
     world.now_s += 600;
     assert_eq!(world.unresponsive(), []);
-    world.listen(90);
+    world.listen(40);
     assert_eq!(world.unresponsive(), [], "both have their time again");
     world.report("silent", Phase::Ready, NOW_MS);
-    world.listen(212);
+    assert!(!world.overdue("silent"));
+    world.listen(262);
     let silent = ("silent".to_owned(), Unresponsive::Silent);
     assert_eq!(
         world.unresponsive(),
         [("mute".to_owned(), Unresponsive::NeverReported), silent]
     );
+}
+
+#[test]
+fn one_that_reports_less_often_than_its_controller_expects_has_its_own_time() {
+    let mut world = World::new(5);
+    world.every = Duration::from_secs(15);
+    world.add("a", 0, Some(1));
+    world.list();
+    world.listen(1);
+    world.report("a", Phase::Ready, NOW_MS);
+    world.listen(60);
+    assert_eq!(world.unresponsive(), []);
+    world.listen(1);
+    let silent = ("a".to_owned(), Unresponsive::Silent);
+    assert_eq!(world.unresponsive(), [silent]);
 }
 
 #[test]

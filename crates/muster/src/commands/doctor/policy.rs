@@ -139,7 +139,7 @@ policies! {
     Worker ListStores Input: "s3:ListBucket";
     Worker ListStores State: "s3:ListBucket";
     Worker ReceiveRequests Requests: "sqs:GetQueueUrl" "sqs:GetQueueAttributes"
-        "sqs:ReceiveMessage" "sqs:DeleteMessage" "sqs:ChangeMessageVisibility";
+        "sqs:ReceiveMessage" "sqs:DeleteMessage" "sqs:ChangeMessageVisibility" "sqs:SendMessage";
     Worker SetRequestsAside DeadLetters: "sqs:GetQueueUrl" "sqs:GetQueueAttributes"
         "sqs:SendMessage";
     Worker SendReports Reports: "sqs:GetQueueUrl" "sqs:GetQueueAttributes" "sqs:SendMessage";

@@ -64,6 +64,15 @@ pub fn prerequisites() -> Option<(&'static moto::Server, SamplePhotographs)> {
 impl Installation {
     /// Creates the stack, whose instances and roles call AWS at `endpoint`.
     pub async fn create(server: &moto::Server, endpoint: &str) -> Self {
+        Self::create_with(server, endpoint, &[]).await
+    }
+
+    /// Creates it with more environment variables for the instances.
+    pub async fn create_with(
+        server: &moto::Server,
+        endpoint: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("m{}", &Uuid::now_v7().simple().to_string()[16..]);
         let bundle = bundle(folder.path());
@@ -78,10 +87,11 @@ impl Installation {
         assert!(made.status.success(), "create the stack: {said}");
         let hypervisor = Hypervisor::start(Settings {
             endpoint: endpoint.to_owned(),
-            environment: vec![
-                ("MUSTER_ROOT".to_owned(), ROOT.to_owned()),
-                ("MUSTER_LOG".to_owned(), "info".to_owned()),
-            ],
+            environment: [("MUSTER_ROOT", ROOT), ("MUSTER_LOG", "info")]
+                .iter()
+                .chain(environment)
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             shims: vec![
                 ("aws".to_owned(), AWS.to_owned()),
                 ("systemctl".to_owned(), SYSTEMCTL.to_owned()),
