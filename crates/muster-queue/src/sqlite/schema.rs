@@ -117,6 +117,17 @@ fn wait_for_lock(attempt: i32) -> bool {
     LONG * u32::try_from(attempt).unwrap_or(0) < BUSY_TIMEOUT
 }
 
+/// Moves the write-ahead log into the file and cuts it to nothing, unless others are in the midst of it
+/// for longer than `wait`; says whether that is done.
+pub(super) fn empty_log(db: &mut Connection, wait: Duration) -> rusqlite::Result<bool> {
+    db.busy_timeout(wait)?;
+    let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        row.get::<_, bool>(0)
+    });
+    db.busy_handler(Some(wait_for_lock))?;
+    Ok(!busy?)
+}
+
 /// Turns on the write-ahead log, which SQLite refuses while another process is doing the same.
 fn use_wal(db: &Connection) -> Result<(), QueueError> {
     let deadline = Instant::now() + BUSY_TIMEOUT;

@@ -3,9 +3,15 @@
 //! While a transaction runs, further jobs gather and become the next transaction together, so
 //! throughput grows with load and the async runtime never waits for the disk.
 //!
+//! A file that is locked by others is locked for all jobs: those that wait are told so together.
+//!
+//! SQLite begins its log anew only when no reader is in the midst of it, which readers that overlap
+//! without a pause may keep from ever happening. A log that has grown is therefore emptied here.
+//!
 //! Invariant: a caller is told of success, and listeners are notified, only after the commit.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +24,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    failure::is_busy,
     notification::Notifier,
+    schema,
     store::{self, Millis},
 };
 use crate::error::QueueError;
@@ -34,6 +42,15 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Messages deleted in one sweep.
 const SWEEP_LIMIT: u32 = 500;
+
+/// Bytes of the log beyond which it is emptied. SQLite's own checkpoints come after 4 MB.
+const MAX_LOG_BYTES: u64 = 16 << 20;
+
+/// How long readers are waited for to empty the log: all that write wait meanwhile.
+const LOG_WAIT: Duration = Duration::from_millis(100);
+
+/// How long the log is left alone after readers kept it from being emptied.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells the wall clock's time.
 pub(super) fn now() -> Millis {
@@ -215,6 +232,7 @@ impl WeakWriter {
 
 fn run(mut db: Connection, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
     let mut swept_at = Instant::now();
+    let mut log = Log::of(&db);
     while let Some(first) = inbox.blocking_recv() {
         let mut jobs = vec![first];
         while jobs.len() < MAX_JOBS
@@ -222,7 +240,19 @@ fn run(mut db: Connection, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
         {
             jobs.push(job);
         }
-        let wrote = serve(&mut db, jobs);
+        let wrote = match serve(&mut db, jobs) {
+            Ok(wrote) => wrote,
+            Err(error) => {
+                // Those that came meanwhile would find the same, each batch after as long again.
+                while let Ok(job) = inbox.try_recv() {
+                    job.settle(Some(error.clone()));
+                }
+                continue;
+            }
+        };
+        if wrote {
+            log.bound(&mut db);
+        }
         if wrote && swept_at.elapsed() >= SWEEP_INTERVAL {
             swept_at = Instant::now();
             if let Err(error) = store::sweep(&db, now(), SWEEP_LIMIT) {
@@ -232,8 +262,44 @@ fn run(mut db: Connection, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
     }
 }
 
-/// Does the jobs, and says whether there was anything to write.
-fn serve(db: &mut Connection, jobs: Vec<Box<dyn Job>>) -> bool {
+/// The write-ahead log beside the file.
+struct Log {
+    path: PathBuf,
+    leave_until: Instant,
+}
+
+impl Log {
+    fn of(db: &Connection) -> Self {
+        Self {
+            path: format!("{}-wal", db.path().unwrap_or_default()).into(),
+            leave_until: Instant::now(),
+        }
+    }
+
+    /// Empties the log if it is large.
+    fn bound(&mut self, db: &mut Connection) {
+        let bytes = self.path.metadata().map_or(0, |log| log.len());
+        if bytes <= MAX_LOG_BYTES || Instant::now() < self.leave_until {
+            return;
+        }
+        match schema::empty_log(db, LOG_WAIT) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.leave_until = Instant::now() + LOG_PAUSE;
+                if bytes > 4 * MAX_LOG_BYTES {
+                    tracing::warn!(bytes, "readers keep the queue's log from being emptied");
+                }
+            }
+            Err(error) => {
+                self.leave_until = Instant::now() + LOG_PAUSE;
+                tracing::warn!(%error, bytes, "the queue's log can not be emptied");
+            }
+        }
+    }
+}
+
+/// Does the jobs, and says whether there was anything to write; fails where the file is locked.
+fn serve(db: &mut Connection, jobs: Vec<Box<dyn Job>>) -> Result<bool, QueueError> {
     let mut writes = Vec::with_capacity(jobs.len());
     for mut job in jobs {
         if job.is_abandoned() {
@@ -245,36 +311,41 @@ fn serve(db: &mut Connection, jobs: Vec<Box<dyn Job>>) -> bool {
             Err(error) => job.settle(Some(error.into())),
         }
     }
-    if writes.is_empty() {
-        return false;
-    }
-    if commit(db, &mut writes).is_ok() {
-        conclude(writes);
-        return true;
-    }
-    // One of them is to blame: each gets a transaction and an answer of its own.
-    for job in writes {
-        let mut alone = vec![job];
-        match commit(db, &mut alone) {
-            Ok(()) => conclude(alone),
-            Err(error) => {
+    while !writes.is_empty() {
+        match commit(db, &mut writes) {
+            Ok(()) => {
+                conclude(writes);
+                return Ok(true);
+            }
+            Err((Some(to_blame), error)) if !is_busy(&error) => {
+                writes.remove(to_blame).settle(Some(error.into()));
+            }
+            Err((_, error)) => {
+                let locked = is_busy(&error);
                 let error = QueueError::from(error);
-                alone
-                    .into_iter()
-                    .zip([error])
-                    .for_each(|(job, error)| job.settle(Some(error)));
+                for job in writes {
+                    job.settle(Some(error.clone()));
+                }
+                return if locked { Err(error) } else { Ok(true) };
             }
         }
     }
-    true
+    Ok(false)
 }
 
-fn commit(db: &mut Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for job in jobs {
-        job.write(&tx)?;
+/// Does all jobs in one transaction, or none; a failure comes with the job that is to blame, if one is.
+fn commit(
+    db: &mut Connection,
+    jobs: &mut [Box<dyn Job>],
+) -> Result<(), (Option<usize>, rusqlite::Error)> {
+    let of_all = |error| (None, error);
+    let tx = db
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(of_all)?;
+    for (at, job) in jobs.iter_mut().enumerate() {
+        job.write(&tx).map_err(|error| (Some(at), error))?;
     }
-    tx.commit()
+    tx.commit().map_err(of_all)
 }
 
 /// Notifies first, so that receivers elsewhere are on their way, and then answers.
@@ -293,5 +364,135 @@ fn conclude(mut jobs: Vec<Box<dyn Job>>) {
     }
     for job in jobs {
         job.settle(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::{task::JoinSet, time::timeout};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    const BUSY: Duration = Duration::from_millis(500);
+
+    fn open(folder: &Path) -> (Writer, Connection) {
+        let path = folder.join("queues.db");
+        let db = schema::open_writer(&path).expect("make the file");
+        db.busy_timeout(BUSY).expect("wait for less long");
+        let other = Connection::open(&path).expect("open the file again");
+        (Writer::start(db).expect("start the thread"), other)
+    }
+
+    fn insert(db: &Connection) -> rusqlite::Result<Done<()>> {
+        let sql = "INSERT INTO queues (name, visibility_ms, retention_ms) VALUES (?1, 1, 1)";
+        let name = format!("{:x}", fastrand::u128(..));
+        db.execute(sql, [name]).map(|_| Done::without_effects(()))
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_locked_is_waited_for_once_by_all_together() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let (writer, other) = open(folder.path());
+        other.execute_batch("BEGIN IMMEDIATE").expect("lock");
+        let begun = Instant::now();
+        // More than one transaction takes, and fewer than may wait.
+        let mut calls = JoinSet::new();
+        for _ in 0..2 * MAX_JOBS {
+            let writer = writer.clone();
+            calls.spawn(async move { writer.write(insert).await });
+        }
+        let outcomes = timeout(LIMIT, calls.join_all()).await.expect("settled");
+        for outcome in outcomes {
+            assert!(
+                matches!(outcome, Err(QueueError::Unavailable { .. })),
+                "{outcome:?}"
+            );
+        }
+        assert!(begun.elapsed() < 4 * BUSY, "{:?}", begun.elapsed());
+        other.execute_batch("ROLLBACK").expect("unlock");
+        writer.write(insert).await.expect("go on");
+    }
+
+    #[tokio::test]
+    async fn only_the_job_that_is_to_blame_fails() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let (writer, other) = open(folder.path());
+        other.execute_batch("BEGIN IMMEDIATE").expect("lock");
+        let bad = |db: &Connection| {
+            db.execute("INSERT INTO nowhere VALUES (1)", [])
+                .map(|_| Done::without_effects(()))
+        };
+        let unlock = async {
+            tokio::time::sleep(BUSY / 5).await;
+            other.execute_batch("ROLLBACK").expect("unlock");
+        };
+        // The first waits for the lock, and the others become one transaction.
+        let (first, second, third, fourth, ()) = tokio::join!(
+            writer.write(insert),
+            writer.write(insert),
+            writer.write(bad),
+            writer.write(insert),
+            unlock
+        );
+        for good in [first, second, fourth] {
+            good.expect("written");
+        }
+        assert!(
+            matches!(third, Err(QueueError::Refused { .. })),
+            "{third:?}"
+        );
+    }
+
+    /// Two readers of which one is always in the midst of the log.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn readers_that_overlap_do_not_let_the_log_grow() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let (writer, other) = open(folder.path());
+        let done = Arc::new(AtomicBool::new(false));
+        let path = folder.path().join("queues.db");
+        let (turn, turns) = std::sync::mpsc::channel();
+        turn.send(()).expect("begin");
+        let reader = {
+            let done = Arc::clone(&done);
+            thread::spawn(move || {
+                let dbs = [0, 1].map(|_| Connection::open(&path).expect("open"));
+                let look = |db: &Connection| {
+                    db.query_row("SELECT count(*) FROM queues", [], |row| {
+                        row.get::<_, i64>(0)
+                    })
+                };
+                turns.recv().expect("begin");
+                dbs[0].execute_batch("BEGIN").expect("begin");
+                look(&dbs[0]).expect("read");
+                while !done.load(Ordering::Relaxed) {
+                    for (now, next) in [(0, 1), (1, 0)] {
+                        dbs[next].execute_batch("BEGIN").expect("begin");
+                        look(&dbs[next]).expect("read");
+                        thread::sleep(Duration::from_millis(2));
+                        dbs[now].execute_batch("COMMIT").expect("end");
+                    }
+                }
+            })
+        };
+        let write = |db: &Connection| {
+            let sql = "INSERT INTO messages (queue, visible_at, sent_at, receive_count, body)
+                       VALUES (1, 1, 1, 0, ?1)";
+            db.execute(sql, ["x".repeat(1 << 20)])?;
+            db.execute("DELETE FROM messages", [])
+                .map(|_| Done::without_effects(()))
+        };
+        let log = folder.path().join("queues.db-wal");
+        let mut largest = 0;
+        for _ in 0..150 {
+            writer.write(write).await.expect("write");
+            largest = largest.max(log.metadata().expect("look at the log").len());
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().expect("the readers end");
+        drop(other);
+        assert!(largest < 3 * MAX_LOG_BYTES, "{largest}");
     }
 }
