@@ -188,7 +188,10 @@ impl ReplicaTotals {
                 there = changed => if !there {
                     own = None;
                 },
-                _ = look.tick() => self.forget_silent(Instant::now()),
+                // Who could not be heard has not fallen silent.
+                _ = look.tick() => if self.listened_for() > SILENT {
+                    self.forget_silent(Instant::now());
+                },
             }
             self.sum();
         }

@@ -28,6 +28,8 @@ const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 const UNCHANGED_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a report is published whose reason alone has changed.
 const REASON_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a count of the backlog may take where the totals say as much.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often what was learned is published, to be stored.
 const LEARNED_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -52,7 +54,8 @@ pub struct Controller<F> {
 /// Runs the controller until `shutdown`. The fleet is left as it is: its owner drains it.
 ///
 /// A failure to observe is logged and retried; it changes nothing, since a fleet that cannot see
-/// its backlog must neither grow nor shrink on a guess. `reports` gets every report that differs
+/// its backlog must neither grow nor shrink on a guess. Where only the queue can not be counted, the
+/// web tiers' own totals are followed. `reports` gets every report that differs
 /// from the one before, and one now and then while nothing changes.
 pub async fn run<F: Fleet>(
     controller: Controller<F>,
@@ -152,6 +155,8 @@ struct ControlLoop<F> {
     recorder: ActivityRecorder,
     /// The last count of the backlog and when it was made; none once something was sent since.
     counted: Option<(Instant, Counts)>,
+    /// Counts that failed in a row, and when the next is due.
+    uncounted: Option<(u32, Instant)>,
 }
 
 impl<F: Fleet> ControlLoop<F> {
@@ -163,6 +168,7 @@ impl<F: Fleet> ControlLoop<F> {
             back_off: BackOff::default(),
             recorder: ActivityRecorder::default(),
             counted: None,
+            uncounted: None,
         }
     }
 
@@ -208,7 +214,8 @@ impl<F: Fleet> ControlLoop<F> {
         })
     }
 
-    /// Counts the backlog, unless that was done a moment ago.
+    /// Counts the backlog, unless that was done a moment ago. While that fails, nothing is known
+    /// beyond the totals, where there are some.
     async fn count(&mut self) -> Result<Counts, QueueError> {
         let interval = self.controller.count_interval;
         if let Some((at, counts)) = self.counted
@@ -218,9 +225,36 @@ impl<F: Fleet> ControlLoop<F> {
             return Ok(counts);
         }
         let at = Instant::now();
-        let counts = self.controller.requests.counts().await?;
-        self.counted = Some((at, counts));
-        Ok(counts)
+        let counts = self.controller.requests.counts();
+        if self.controller.totals.is_none() {
+            let counts = counts.await?;
+            self.counted = Some((at, counts));
+            return Ok(counts);
+        }
+        if self.uncounted.is_some_and(|(_, due)| at < due) {
+            return Ok(Counts::default());
+        }
+        let error = match tokio::time::timeout(COUNT_TIMEOUT, counts).await {
+            Ok(Ok(counts)) => {
+                if self.uncounted.take().is_some() {
+                    tracing::info!("the backlog is counted again");
+                }
+                self.counted = Some((at, counts));
+                return Ok(counts);
+            }
+            Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
+            Err(_) => format!("no answer within {COUNT_TIMEOUT:?}"),
+        };
+        let failures = self.uncounted.map_or(0, |(failures, _)| failures);
+        if failures == 0 {
+            tracing::error!(
+                error,
+                "the backlog can not be counted; the fleet follows the web tiers' own totals"
+            );
+        }
+        self.counted = None;
+        self.uncounted = Some((failures + 1, Instant::now() + doubled(failures)));
+        Ok(Counts::default())
     }
 
     /// Launches and drains; a launch that fails is held against the next ones and is no error.
@@ -315,20 +349,26 @@ impl<F: Fleet> ControlLoop<F> {
             ..
         } = &mut self.controller;
         let begun = Instant::now();
+        let uncounted = self.uncounted.is_some();
+        let sent = async {
+            let Err(error) = requests.wait_for_send(at_most).await else {
+                // SQS has no signal: there, waiting ends with its time.
+                return begun.elapsed() < at_most;
+            };
+            if !uncounted {
+                tracing::error!(
+                    error = format!("{:#}", anyhow::Error::new(error)),
+                    "could not wait for requests"
+                );
+            }
+            tokio::time::sleep(at_most).await;
+            false
+        };
         tokio::select! {
             () = fleet.changed() => {}
             () = requests_changed(totals.as_mut(), observed) => {}
-            result = requests.wait_for_send(at_most) => match result {
-                // SQS has no signal: there, waiting ends with its time.
-                Ok(()) if begun.elapsed() < at_most => self.counted = None,
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::error!(
-                        error = format!("{:#}", anyhow::Error::new(error)),
-                        "could not wait for requests"
-                    );
-                    tokio::time::sleep(at_most).await;
-                }
+            sent = sent => if sent {
+                self.counted = None;
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use muster_fleet::{
     Controller, Fleet, FleetError, FleetReport, Instance, InstanceId, KeepAlive, Learned,
-    LocalFleet, LocalFleetOptions, Policy,
+    LocalFleet, LocalFleetOptions, Policy, RequestTotals,
 };
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
@@ -41,7 +41,7 @@ fn local(script: &str) -> Arc<LocalFleet> {
 
 async fn start(script: &str, max_instances: u32, idle_grace: Duration) -> Running {
     let fleet = local(script);
-    control(Arc::clone(&fleet), fleet, max_instances, idle_grace).await
+    control(Arc::clone(&fleet), fleet, max_instances, idle_grace, None).await
 }
 
 /// Controls `controlled`, whose instances are those of `fleet`.
@@ -50,6 +50,7 @@ async fn control<F: Fleet>(
     fleet: Arc<LocalFleet>,
     max_instances: u32,
     idle_grace: Duration,
+    totals: Option<watch::Receiver<RequestTotals>>,
 ) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let queues = SqliteQueues::open(&folder.path().join("queue.db")).unwrap();
@@ -75,7 +76,7 @@ async fn control<F: Fleet>(
             expected_boot: Duration::from_secs(1),
             expected_service: Duration::from_secs(1),
         },
-        totals: None,
+        totals,
         count_interval: Duration::from_millis(50),
         learned: watch::Sender::new(Learned::default()),
     };
@@ -159,6 +160,32 @@ async fn the_fleet_grows_from_zero_with_the_backlog_and_returns_to_zero() {
     running.stop().await;
 }
 
+/// The queue is gone: it can be neither counted nor waited on.
+#[tokio::test]
+async fn a_queue_that_can_not_be_counted_leaves_the_totals_to_scale_by() {
+    let fleet = local(WORKER);
+    let (totals, known) = watch::channel(RequestTotals::default());
+    let grace = Duration::from_millis(300);
+    let mut running = control(Arc::clone(&fleet), fleet, 2, grace, Some(known)).await;
+    running
+        .until("an empty fleet is reported", |report| report.max == 2)
+        .await;
+    running.queue.remove().await.unwrap();
+    let begun = Instant::now();
+    totals.send_modify(|totals| totals.submitted = 20);
+    running
+        .until("the fleet grows", |report| report.running == 2)
+        .await;
+    totals.send_modify(|totals| totals.answered = 20);
+    running
+        .until("the fleet returns to zero", |report| {
+            report.pending + report.running + report.draining == 0
+        })
+        .await;
+    assert!(begun.elapsed() < LIMIT / 2, "at once, not after a back-off");
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn starts_that_fail_are_backed_off_from() {
     let mut running = start("exit 1", 2, Duration::from_millis(100)).await;
@@ -228,7 +255,7 @@ async fn the_stopped_are_started_while_launches_are_held_back() {
         fleet: Arc::clone(&fleet),
         stopped: AtomicU32::new(1),
     });
-    let mut running = control(Arc::clone(&shortage), fleet, 5, LIMIT).await;
+    let mut running = control(Arc::clone(&shortage), fleet, 5, LIMIT, None).await;
     running
         .queue
         .send(&vec!["a".to_owned().into(); 10])
