@@ -218,11 +218,12 @@ mod tests {
         for _ in 0..2 {
             failed("the controller ended", &error, &mut failures, &shutdown).await;
         }
-        assert!(begun.elapsed() >= backoff::after(1) + backoff::after(2));
+        // Half of a quarter and of half a second, at least.
+        assert!(begun.elapsed() >= Duration::from_millis(125 + 250));
         shutdown.cancel();
         failures = 100;
         let begun = Instant::now();
         failed("the controller ended", &error, &mut failures, &shutdown).await;
-        assert!(begun.elapsed() < backoff::after(failures));
+        assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }

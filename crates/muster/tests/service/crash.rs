@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use muster_queue::{Queue, SqliteQueues};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -316,6 +317,43 @@ async fn a_request_that_keeps_killing_workers_takes_no_other_with_it() {
     for answer in innocent {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
+}
+
+/// Somebody removes the reply queue of a web tier that runs, and puts on the request queue what is no
+/// request.
+#[tokio::test]
+async fn a_reply_queue_that_is_removed_is_made_anew_and_what_is_no_request_is_set_aside() {
+    let Some(samples) = samples() else { return };
+    let service =
+        Service::up("max_instances = 1\nmin_instances = 1\nrequest_timeout_s = 20.0").await;
+    let photo = read(&samples.people[0].1[0]);
+    assert_eq!(service.recognize(&photo).await.status, 200);
+    let queues = SqliteQueues::open(&service.data.join("queue.db")).unwrap();
+    let names = async || queues.names("resp-queue-").await.unwrap();
+    let before = names().await;
+    assert_eq!(before.len(), 1);
+    queues
+        .existing(&before[0])
+        .await
+        .unwrap()
+        .remove()
+        .await
+        .unwrap();
+    until("it is made anew", async || names().await == before).await;
+    // The worker knows the one that was removed.
+    assert_eq!(service.recognize(&photo).await.status, 200);
+
+    let requests = queues.existing("req-queue").await.unwrap();
+    requests
+        .send(&["no request".to_owned().into()])
+        .await
+        .unwrap();
+    until("it is set aside", async || {
+        let queue = &service.status().await["queue"];
+        queue["dead_letter"] == 1 && queue["visible"] == 0 && queue["in_flight"] == 0
+    })
+    .await;
+    assert_eq!(service.recognize(&photo).await.status, 200);
 }
 
 #[tokio::test]
