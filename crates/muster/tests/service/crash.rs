@@ -120,7 +120,7 @@ async fn no_worker_outlives_a_killed_parent_and_the_queue_survives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_workers_answer_what_they_have() {
     let Some(samples) = samples() else { return };
-    const REQUESTS: usize = 100;
+    const REQUESTS: usize = 40;
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let toml = "max_receives = 1\nvisibility_timeout_s = 30.0";
