@@ -90,6 +90,7 @@ impl LiveGallery {
             self.store.catch_up(&mut copy.gallery).await?;
             copy.seen = number;
         }
+        self.restore(&mut copy).await?;
         Ok(look(&copy.gallery))
     }
 
@@ -106,7 +107,29 @@ impl LiveGallery {
         if copy.gallery.version() < version {
             self.store.catch_up(&mut copy.gallery).await?;
         }
+        self.restore(&mut copy).await?;
         Ok(look(&copy.gallery))
+    }
+
+    /// Reads the gallery anew where something else than Muster has written to a file that it is mapped
+    /// from: nothing that was not verified is looked at.
+    async fn restore(&self, copy: &mut Held) -> Result<(), GalleryError> {
+        if !copy.gallery.is_intact() {
+            tracing::error!(
+                "something else than Muster wrote to the folder gallery-cache: the gallery is read anew"
+            );
+            let mut gallery = Gallery::default();
+            self.store.sync(&mut gallery).await?;
+            copy.gallery = gallery;
+        }
+        Ok(())
+    }
+
+    /// The gallery as it is held, to work on.
+    async fn own(&self) -> Result<Gallery, GalleryError> {
+        let mut copy = self.copy.lock().await;
+        self.restore(&mut copy).await?;
+        Ok(copy.gallery.clone())
     }
 
     /// A copy of its own that knows whatever was changed before this call, for looks that take
@@ -148,7 +171,7 @@ impl LiveGallery {
         mut decide: impl FnMut(&Gallery) -> Result<Change, E>,
     ) -> Result<Written, WriteError<E>> {
         let _one_at_a_time = self.writing.lock().await;
-        let mut gallery = self.held(Gallery::clone).await;
+        let mut gallery = self.own().await?;
         let before = *self.due.version();
         let decide = |gallery: &Gallery| {
             let change = decide(gallery)?;
@@ -167,7 +190,7 @@ impl LiveGallery {
 
     /// Takes over the newest segments and releases those that were deleted.
     async fn release_deleted(&self) -> Result<(), GalleryError> {
-        let mut gallery = self.held(Gallery::clone).await;
+        let mut gallery = self.own().await?;
         self.store.sync(&mut gallery).await?;
         self.copy.lock().await.adopt(gallery);
         Ok(())
@@ -217,7 +240,7 @@ impl LiveGallery {
     pub async fn compact(&self) -> Result<(), GalleryError> {
         let live = self.clone();
         let compacting = tokio::spawn(async move {
-            let written = live.held(Gallery::clone).await;
+            let written = live.own().await?;
             live.store.compact(&written).await?;
             let version = written.version();
             drop(written);

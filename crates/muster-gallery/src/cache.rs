@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use muster_jobs::keys::SegmentId;
 
-use crate::segment::{Bytes, Segment};
+use crate::segment::{Bytes, MappedFile, Segment};
 
 /// What the name of a file that is being written begins with.
 const UNFINISHED: &str = "unfinished-";
@@ -44,10 +44,21 @@ impl SegmentCache {
         self.folder.join(id.file_name())
     }
 
-    /// The segment of that name, where it is here and can be read.
+    /// The segment of that name, where it is here. Every byte is verified.
     pub(super) fn get(&self, id: &SegmentId) -> Option<Segment> {
-        let file = File::open(self.path(id)).ok()?;
-        Segment::open(Bytes::Mapped(map(&file).ok()?)).ok()
+        let path = self.path(id);
+        let file = File::open(&path).ok()?;
+        let verified = mapped(file).ok().and_then(|bytes| {
+            let segment = Segment::open(bytes).ok()?;
+            segment.verify().ok().map(|()| segment)
+        });
+        if verified.is_none() {
+            tracing::warn!(
+                "{} is damaged and is fetched again from the object store",
+                path.display()
+            );
+        }
+        verified
     }
 
     /// Keeps a verified segment, and gives it back mapped.
@@ -58,7 +69,7 @@ impl SegmentCache {
         unfinished.write_all(bytes)?;
         unfinished.as_file().sync_all()?;
         let file = unfinished.persist(self.path(id)).map_err(|e| e.error)?;
-        Segment::open(Bytes::Mapped(map(&file)?)).map_err(io::Error::other)
+        Segment::open(mapped(file)?).map_err(io::Error::other)
     }
 
     /// Removes every segment.
@@ -94,6 +105,11 @@ impl SegmentCache {
     }
 }
 
+fn mapped(file: File) -> io::Result<Bytes> {
+    let map = map(&file)?;
+    Ok(Bytes::Mapped(MappedFile::new(file, map)?))
+}
+
 #[expect(
     unsafe_code,
     reason = "the one way to use a gallery where it stands, instead of reading it all at each start"
@@ -101,7 +117,8 @@ impl SegmentCache {
 fn map(file: &File) -> io::Result<memmap2::Mmap> {
     // SAFETY: the map must not change while it is read. The file stands in a folder that is
     // Muster's own; it was written under another name, synced and renamed, and nothing opens it
-    // for writing again. Removing it leaves the mapped pages.
+    // for writing again. Removing it leaves the mapped pages. Who has written to it all the same is
+    // noticed before each look (`Segment::is_intact`).
     unsafe { memmap2::Mmap::map(file) }
 }
 
@@ -137,5 +154,16 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert!(cache.get(&ids[1]).is_none(), "cut off");
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, &flipped).unwrap();
+            let found = cache.get(&ids[1]);
+            // Between the sections nothing is read.
+            assert!(
+                found.is_none_or(|found| found.person(0) == anna),
+                "byte {at}"
+            );
+        }
     }
 }

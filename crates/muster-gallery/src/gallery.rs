@@ -187,6 +187,13 @@ impl Gallery {
         age(self) > age(other)
     }
 
+    /// Whether its segments are as they were verified. Of one of which they are not nothing may be
+    /// read but what changed since: it is read anew from the store.
+    pub fn is_intact(&self) -> bool {
+        let mut segments = self.snapshot.segments.iter();
+        segments.all(|live| live.segment.is_intact())
+    }
+
     /// Those who may have changed since a copy of before; `None` where segments were written since,
     /// which everybody may be in.
     pub fn changed_since(&self, before: &Self) -> Option<impl Iterator<Item = &Person>> {

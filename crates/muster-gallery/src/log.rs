@@ -30,6 +30,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use muster_jobs::keys::{LogEntry, SegmentId};
 use object_store::ObjectStore;
+use object_store::path::Path;
 
 use self::attempts::{MAX_ATTEMPTS, back_off};
 use self::blocking::blocking;
@@ -46,6 +47,13 @@ pub use self::error::{GalleryError, WriteError};
 /// Those who changed are written into segments after this many changes, which bounds what a reader
 /// lists and replays.
 const CHANGES_PER_MANIFEST: u64 = 64;
+
+/// How far a listing of the log could be applied.
+enum Replayed {
+    Whole,
+    /// That object was not there.
+    Without(Path),
+}
 
 /// A change that is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,23 +127,32 @@ impl GalleryStore {
         gallery: &mut Gallery,
         known: impl Fn(&Gallery) -> u64,
     ) -> Result<(), GalleryError> {
+        let mut missing: Option<Path> = None;
         for attempt in 0..MAX_ATTEMPTS {
             let newer = self.objects.newer_than(known(gallery)).await?;
-            if self.replay(gallery, &newer).await? {
-                return Ok(());
+            match self.replay(gallery, &newer).await? {
+                Replayed::Whole => return Ok(()),
+                // What others have deleted meanwhile is another object each time.
+                Replayed::Without(key) if attempt == 0 => missing = Some(key),
+                Replayed::Without(key) => missing = missing.filter(|before| *before == key),
             }
             back_off(attempt).await;
         }
-        Err(GalleryError::Contended)
+        Err(match missing {
+            Some(key) => GalleryError::Missing {
+                key: key.to_string(),
+            },
+            None => GalleryError::Contended,
+        })
     }
 
-    /// Applies what was listed; `false` where an object was deleted meanwhile or the listing has a
-    /// gap, since the listing is not atomic.
+    /// Applies what was listed, where all of it is there: an object may have been deleted meanwhile,
+    /// and the listing may have a gap, since it is not atomic.
     async fn replay(
         &self,
         gallery: &mut Gallery,
         newer: &[(u64, LogEntry)],
-    ) -> Result<bool, GalleryError> {
+    ) -> Result<Replayed, GalleryError> {
         let snapshots = newer.iter().filter_map(|(version, entry)| match entry {
             LogEntry::Snapshot(sequence) => Some((*sequence, *version)),
             _ => None,
@@ -144,20 +161,27 @@ impl GalleryStore {
         match announced {
             Some((sequence, version)) if sequence > gallery.snapshot().sequence => {
                 let Some(manifest) = self.objects.announced(version, sequence).await? else {
-                    return Ok(false);
+                    let key = self.objects.announcement_key(version, sequence);
+                    return Ok(Replayed::Without(key));
                 };
-                let Some(mut next) = self.open(manifest, gallery.snapshot()).await? else {
-                    return Ok(false);
+                let mut next = match self.open(manifest, gallery.snapshot()).await? {
+                    Ok(next) => next,
+                    Err(segment) => {
+                        let key = self.objects.segment_key(&segment);
+                        return Ok(Replayed::Without(key));
+                    }
                 };
-                if !self.replay_changes(&mut next, newer).await? {
-                    return Ok(false);
+                let replayed = self.replay_changes(&mut next, newer).await?;
+                if let Replayed::Without(_) = replayed {
+                    return Ok(replayed);
                 }
                 if next.version() < gallery.version() {
-                    return Ok(false);
+                    let key = self.objects.change_key(next.version() + 1);
+                    return Ok(Replayed::Without(key));
                 }
                 *gallery = next;
                 self.evict(gallery.snapshot())?;
-                Ok(true)
+                Ok(Replayed::Whole)
             }
             _ => self.replay_changes(gallery, newer).await,
         }
@@ -167,61 +191,64 @@ impl GalleryStore {
         &self,
         gallery: &mut Gallery,
         newer: &[(u64, LogEntry)],
-    ) -> Result<bool, GalleryError> {
+    ) -> Result<Replayed, GalleryError> {
         for (version, entry) in newer {
             if *entry != LogEntry::Change || *version <= gallery.version() {
                 continue;
             }
-            if *version != gallery.version() + 1 {
-                return Ok(false);
-            }
-            match self.objects.change(*version).await? {
-                Some(change) => gallery.apply(*version, change),
-                None => return Ok(false),
+            let next = gallery.version() + 1;
+            let change = match *version == next {
+                true => self.objects.change(next).await?,
+                false => None,
+            };
+            match change {
+                Some(change) => gallery.apply(next, change),
+                None => return Ok(Replayed::Without(self.objects.change_key(next))),
             }
         }
-        Ok(true)
+        Ok(Replayed::Whole)
     }
 
-    /// The gallery that a manifest names; `None` where a segment is gone, since a newer manifest
+    /// The gallery that a manifest names, or which of its segments is gone, as when a newer manifest
     /// has come.
     async fn open(
         &self,
         manifest: Manifest,
         before: &Snapshot,
-    ) -> Result<Option<Gallery>, GalleryError> {
+    ) -> Result<Result<Gallery, SegmentId>, GalleryError> {
         let mut opening: Vec<BoxFuture<'_, _>> = Vec::new();
         for segment in manifest.segments {
             opening.push(self.live_segment(segment, before).boxed());
         }
         let opening = futures::stream::iter(opening).buffered(CALLS_IN_FLIGHT);
-        let segments: Vec<Option<LiveSegment>> = opening.try_collect().await?;
-        let Some(segments) = segments.into_iter().collect() else {
-            return Ok(None);
+        let opened: Vec<Result<LiveSegment, SegmentId>> = opening.try_collect().await?;
+        let segments = match opened.into_iter().collect() {
+            Ok(segments) => segments,
+            Err(gone) => return Ok(Err(gone)),
         };
         let snapshot = Snapshot {
             sequence: manifest.sequence,
             version: manifest.version,
             segments,
         };
-        Ok(Some(Gallery::restore(manifest.model, snapshot)))
+        Ok(Ok(Gallery::restore(manifest.model, snapshot)))
     }
 
     async fn live_segment(
         &self,
         ManifestSegment { id, tombstones }: ManifestSegment,
         before: &Snapshot,
-    ) -> Result<Option<LiveSegment>, GalleryError> {
+    ) -> Result<Result<LiveSegment, SegmentId>, GalleryError> {
         let mut known = before.segments.iter();
-        let known = known.find(|live| live.id.as_ref() == Some(&id));
+        let known = known.find(|live| live.id.as_ref() == Some(&id) && live.segment.is_intact());
         let segment = match known {
             Some(live) => Arc::clone(&live.segment),
             None => match self.segment(&id).await? {
                 Some(segment) => segment,
-                None => return Ok(None),
+                None => return Ok(Err(id)),
             },
         };
-        Ok(Some(LiveSegment {
+        Ok(Ok(LiveSegment {
             segment,
             id: Some(id),
             tombstones: tombstones.into_iter().collect(),
@@ -230,8 +257,11 @@ impl GalleryStore {
     }
 
     async fn segment(&self, id: &SegmentId) -> Result<Option<Arc<Segment>>, GalleryError> {
-        if let Some(here) = self.cache.as_ref().and_then(|cache| cache.get(id)) {
-            return Ok(Some(Arc::new(here)));
+        if let Some(cache) = &self.cache {
+            let (looking, id) = (cache.clone(), id.clone());
+            if let Some(here) = blocking(move || looking.get(&id)).await {
+                return Ok(Some(Arc::new(here)));
+            }
         }
         match self.objects.segment(id).await? {
             Some(fetched) => self.cache_segment(id, Arc::new(fetched)).await.map(Some),

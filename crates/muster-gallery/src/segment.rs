@@ -11,7 +11,10 @@ mod build;
 mod layout;
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use muster_jobs::{Embedding, name_key};
@@ -53,16 +56,48 @@ struct Record<'a> {
 #[derive(Debug)]
 pub(super) enum Bytes {
     Held(Vec<u8>),
-    Mapped(memmap2::Mmap),
+    Mapped(MappedFile),
 }
 
 impl Bytes {
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Held(bytes) => bytes,
-            Self::Mapped(map) => map,
+            Self::Mapped(file) => &file.map,
         }
     }
+}
+
+/// A file that is mapped, and how it was then.
+#[derive(Debug)]
+pub(super) struct MappedFile {
+    map: memmap2::Mmap,
+    file: File,
+    mapped: Stamp,
+}
+
+/// The length of a file and when it was last written.
+type Stamp = (u64, i64, i64);
+
+impl MappedFile {
+    /// The file, which `map` is of.
+    ///
+    /// # Errors
+    /// When it can not be looked at.
+    pub fn new(file: File, map: memmap2::Mmap) -> io::Result<Self> {
+        let mapped = stamp(&file)?;
+        Ok(Self { map, file, mapped })
+    }
+
+    /// Whether nobody has written to the file or shortened it.
+    fn is_intact(&self) -> bool {
+        stamp(&self.file).is_ok_and(|now| now == self.mapped && now.0 == self.map.len() as u64)
+    }
+}
+
+fn stamp(file: &File) -> io::Result<Stamp> {
+    let found = file.metadata()?;
+    Ok((found.len(), found.mtime(), found.mtime_nsec()))
 }
 
 /// Some people, where they stand.
@@ -126,6 +161,15 @@ impl Segment {
             Ok(())
         } else {
             Err(SegmentError::Damaged)
+        }
+    }
+
+    /// Whether the bytes are still those that were verified. Nothing else may be read of a segment of
+    /// which they are not: the end of a file that was shortened is not there any more.
+    pub fn is_intact(&self) -> bool {
+        match &self.bytes {
+            Bytes::Held(_) => true,
+            Bytes::Mapped(file) => file.is_intact(),
         }
     }
 

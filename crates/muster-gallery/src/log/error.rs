@@ -40,6 +40,15 @@ pub enum GalleryError {
         /// Its format.
         found: u32,
     },
+    /// An object that others are built on is not there.
+    #[error(
+        "the gallery's object {key} is missing: restore it from a backup, or all of the gallery as it \
+         was at one time"
+    )]
+    Missing {
+        /// The object's key.
+        key: String,
+    },
     /// The folder for segments can not be used.
     #[error("the folder {folder} can not be used: free space there, and let Muster write to it")]
     Cache {

@@ -55,6 +55,10 @@ impl Objects {
         Path::from(self.keys.change(version))
     }
 
+    pub fn announcement_key(&self, version: u64, sequence: u64) -> Path {
+        Path::from(self.keys.snapshot(version, sequence))
+    }
+
     pub fn segment_key(&self, id: &SegmentId) -> Path {
         Path::from(self.keys.segment(id))
     }
@@ -104,8 +108,7 @@ impl Objects {
         version: u64,
         sequence: u64,
     ) -> Result<Option<Manifest>, GalleryError> {
-        self.read(&Path::from(self.keys.snapshot(version, sequence)))
-            .await
+        self.read(&self.announcement_key(version, sequence)).await
     }
 
     /// `false` where another change has that version.
@@ -235,7 +238,7 @@ impl Objects {
 
     /// Announces the manifest among the changes, and empties or deletes those that it covers.
     pub async fn announce(&self, manifest: &Manifest) -> Result<(), GalleryError> {
-        let announcement = Path::from(self.keys.snapshot(manifest.version, manifest.sequence));
+        let announcement = self.announcement_key(manifest.version, manifest.sequence);
         let among = self.list(&self.log).await?;
         if !among.iter().any(|meta| meta.location == announcement) {
             let mode = PutMode::Overwrite;

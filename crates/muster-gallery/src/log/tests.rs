@@ -520,6 +520,70 @@ async fn damage_is_named_not_guessed_around() {
 }
 
 #[tokio::test]
+async fn what_is_missing_is_named() {
+    for what in ["change", "announcement", "segment"] {
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let store = GalleryStore::new(Arc::clone(&objects), "gallery");
+        let mut gallery = Gallery::default();
+        for n in 0..3 {
+            put(&store, &mut gallery, person(&format!("p{n}"), n)).await;
+        }
+        let key = if what == "change" {
+            store.objects.change_key(2)
+        } else {
+            store.compact(&gallery).await.unwrap();
+            store.sync(&mut gallery).await.unwrap();
+            let id = gallery.snapshot().segments[0].id.clone().unwrap();
+            match what {
+                "segment" => store.objects.segment_key(&id),
+                _ => store.objects.announcement_key(3, 1),
+            }
+        };
+        objects.delete(&key).await.unwrap();
+        let error = store.sync(&mut Gallery::default()).await.unwrap_err();
+        let said = error.to_string();
+        // Without its announcement, a manifest's changes are what is looked for.
+        let named = match what {
+            "announcement" => store.objects.change_key(1),
+            _ => key,
+        };
+        assert!(
+            said.contains(named.as_ref()) && said.contains("is missing"),
+            "{said}"
+        );
+    }
+}
+
+/// By something else than Muster, while it is in use.
+#[tokio::test]
+async fn a_mapped_file_that_is_written_to_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = SegmentCache::open(folder.path()).unwrap();
+    let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery").cached(cache);
+    let mut gallery = Gallery::default();
+    for n in 0..3 {
+        put(&store, &mut gallery, person(&format!("p{n}"), n)).await;
+    }
+    store.compact(&gallery).await.unwrap();
+    for damage in ["cut", "flipped"] {
+        let mut reader = Gallery::default();
+        store.sync(&mut reader).await.unwrap();
+        assert!(reader.is_intact());
+        let mut files = std::fs::read_dir(folder.path()).unwrap();
+        let path = files.next().unwrap().unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        match damage {
+            "cut" => bytes.truncate(middle),
+            _ => bytes[middle] ^= 1,
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(!reader.is_intact(), "{damage}");
+        assert_eq!(names(&store).await, ["p0", "p1", "p2"], "{damage}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_changes_nothing_and_the_nearest_come_first() {
     let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery");
     let mut gallery = Gallery::default();
