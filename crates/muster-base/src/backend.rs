@@ -1,6 +1,7 @@
 //! The stores and the queues that a role works on, opened from the settings.
 
 pub mod data_folder;
+mod folder_store;
 mod queues;
 mod stores;
 
@@ -15,13 +16,14 @@ use muster_jobs::keys::{
 };
 use muster_jobs::{FileName, Purpose, RequestId};
 use muster_queue::{OutboxOptions, Queue, QueueOptions, Queues};
-use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use percent_encoding::percent_decode_str;
 
 use crate::aws;
 use crate::settings::{FleetKind, QueueKind, S3Url, Settings};
+pub use folder_store::FolderGone;
 pub use queues::RETENTION;
 pub use stores::{local_folder, state_store};
 
@@ -32,6 +34,9 @@ const LINGER: Duration = Duration::from_millis(3);
 const DELETE_LINGER: Duration = Duration::from_millis(100);
 /// Calls under way at one time for the batches of one queue.
 const CALLS_IN_FLIGHT: usize = 4;
+
+/// What is written to see that there is space: about a photograph.
+const SPACE_PROBE_BYTES: usize = 256 << 10;
 
 /// Who opens stores and queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub struct Backend {
     pub keys: ObjectKeys,
     /// AWS's configuration, where any of it is used.
     pub sdk: Option<SdkConfig>,
+    /// Objects on this machine, where any store is.
+    local: Option<Arc<dyn ObjectStore>>,
     response_queue: String,
     visibility_timeout: Duration,
 }
@@ -95,6 +102,8 @@ impl Backend {
         let input = open(places[0], INPUT_PREFIX)?;
         let output = open(places[1], OUTPUT_PREFIX)?;
         let state = open(places[2], "")?;
+        let here = places.iter().position(|place| place.is_none());
+        let local = here.map(|at| Arc::clone([&input, &output, &state][at]));
         let look =
             async |place: &Option<S3Url>, store: &Arc<dyn ObjectStore>, reads: bool| match place {
                 Some(place) if reads => stores::look_into(&**store, place).await,
@@ -110,7 +119,9 @@ impl Backend {
             Some(_) => Arc::clone(&state),
             // Photographs can be sent again; an enrolment that was confirmed must outlive a power
             // cut.
-            None => Arc::new(stores::local(&settings.storage)?.with_fsync(true)),
+            None => Arc::new(stores::local(&settings.storage, |objects| {
+                objects.with_fsync(true)
+            })?),
         };
         let segments = stores::segment_cache(&settings.storage)?;
         let queues = queues::service(&settings.queues, &settings.storage.data_dir, sdk.as_ref())?;
@@ -129,6 +140,7 @@ impl Backend {
             reports: opened.reports,
             keys: settings.storage.object_keys,
             sdk,
+            local,
             response_queue: settings.queues.responses.clone(),
             visibility_timeout: settings.queues.visibility_timeout,
         })
@@ -242,6 +254,19 @@ impl Backend {
     /// What sorts after everything of this job, and before everything of the next.
     pub fn after_job(id: RequestId) -> Path {
         Path::from(keys::after_job(id))
+    }
+
+    /// Fails where this machine has no space for a photograph; buckets are not asked.
+    ///
+    /// # Errors
+    /// When it can not be written.
+    pub async fn check_space(&self) -> Result<(), object_store::Error> {
+        let Some(local) = &self.local else {
+            return Ok(());
+        };
+        let probe = PutPayload::from(vec![0; SPACE_PROBE_BYTES]);
+        local.put(&Path::from(keys::SPACE_PROBE), probe).await?;
+        Ok(())
     }
 
     /// Where the controller keeps what it has learned, in the state store.

@@ -13,9 +13,11 @@ pub mod fleet_status;
 pub mod live_gallery;
 pub mod local_token;
 pub mod logging;
+mod outage;
 pub mod output;
 pub mod settings;
 pub mod signals;
 pub mod traces;
 
 pub use error_chain::ErrorChain;
+pub use outage::outage;

@@ -37,6 +37,8 @@ pub const DELETIONS_PREFIX: &str = "deletions";
 /// Where the controller says how the fleet fares.
 pub const STATUS_PREFIX: &str = "status";
 
+/// What is written to see that there is space on this machine.
+pub const SPACE_PROBE: &str = "status/space-probe";
 /// What the controller has learned of its load and of starting instances.
 pub const LEARNED: &str = "status/learned.json";
 /// How the fleet fares.

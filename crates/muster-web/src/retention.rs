@@ -257,9 +257,7 @@ pub fn written(meta: &ObjectMeta) -> Duration {
 pub fn never_worked(file: &str) -> Failure {
     Failure {
         code: FailureCode::RecognitionFailed,
-        detail: format!(
-            "{file}: no worker received it before its request expired: send it again"
-        ),
+        detail: format!("{file}: no worker received it before its request expired: send it again"),
     }
 }
 

@@ -12,6 +12,7 @@ use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 
 use super::data_folder;
+use super::folder_store::FolderStore;
 use crate::aws;
 use crate::settings::{AwsSettings, S3Url, StorageSettings};
 
@@ -39,7 +40,9 @@ pub async fn state_store(
     aws_settings: &AwsSettings,
 ) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let Some(place) = &settings.state_store else {
-        return Ok(Arc::new(local(settings)?.with_fsync(true)));
+        return Ok(Arc::new(local(settings, |objects| {
+            objects.with_fsync(true)
+        })?));
     };
     let sdk = aws::sdk_config(aws_settings).await?;
     let store = aws::bucket(&sdk, place)?;
@@ -53,10 +56,13 @@ pub fn local_folder(settings: &StorageSettings) -> PathBuf {
 }
 
 /// The objects in the data folder.
-pub fn local(settings: &StorageSettings) -> anyhow::Result<LocalFileSystem> {
+pub fn local(
+    settings: &StorageSettings,
+    options: impl FnOnce(LocalFileSystem) -> LocalFileSystem,
+) -> anyhow::Result<FolderStore> {
     let folder = local_folder(settings);
     data_folder::prepare(&settings.data_dir, Some(OBJECTS))?;
-    LocalFileSystem::new_with_prefix(&folder)
+    FolderStore::open(&folder, options)
         .with_context(|| format!("open the objects in {}", folder.display()))
 }
 
@@ -68,7 +74,7 @@ pub fn store(
     part: &str,
 ) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let (Some(place), Some(sdk)) = (place, sdk) else {
-        let local = local(settings)?.with_automatic_cleanup(true);
+        let local = local(settings, |objects| objects.with_automatic_cleanup(true))?;
         return Ok(if part.is_empty() {
             Arc::new(local)
         } else {

@@ -62,8 +62,12 @@ impl ApiError {
         self.code
     }
 
-    /// 500: logs the chain, counts the failure and answers a general sentence.
+    /// 503 where something that Muster needs is away or full, in a sentence that names it, and 500
+    /// otherwise: logs the chain, counts the failure and answers a general sentence.
     pub fn internal(context: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        if let Some(outage) = muster_base::outage(error) {
+            return Self::unavailable(format!("{context}: {outage}"), error);
+        }
         muster_base::aws::failed(context, error);
         Self::new(
             Code::Internal,

@@ -114,13 +114,17 @@ pub async fn healthz() -> &'static str {
 pub async fn readyz(State(backend): State<Backend>) -> Result<&'static str, ApiError> {
     let unready = |what: &str, error: &(dyn std::error::Error + 'static)| {
         tracing::warn!(error = %muster_base::ErrorChain(error), "not ready: {what}");
-        ApiError::new(Code::NotReady, format!("{what} does not answer"))
+        let outage = muster_base::outage(error);
+        let detail = outage.unwrap_or_else(|| format!("{what} does not answer"));
+        ApiError::new(Code::NotReady, detail)
     };
     backend
         .requests
         .counts()
         .await
         .map_err(|error| unready("the queue", &error))?;
+    let space = backend.check_space().await;
+    space.map_err(|error| unready("the object store", &error))?;
     match backend.state.head(&Backend::fleet_status()).await {
         Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok("ok\n"),
         Err(error) => Err(unready("the object store", &error)),

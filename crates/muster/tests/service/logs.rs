@@ -114,7 +114,7 @@ async fn logs_say_which_process_and_request_and_nothing_of_anybody() {
     .await;
     break_store(&data, "input");
     let refused = service.call_as("see-3", Method::POST, "/v1/recognize", Some(photo(&second)));
-    assert_eq!(refused.await.status, 500);
+    assert_eq!(refused.await.status, 503);
     let path = format!("/v1/people/{person}");
     let gone = service
         .call_as("forget-1", Method::DELETE, &path, None)

@@ -19,6 +19,7 @@ mod main_job;
 mod metrics;
 mod model_change;
 mod names;
+mod outages;
 mod own_model;
 mod people;
 mod proxies;
