@@ -22,7 +22,7 @@ NPM := $(shell command -v npm)
 # What `make simulate` replays.
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
-.PHONY: help run demo build page models test test-page test-servers lint lint-page lint-crates lint-templates \
+.PHONY: help run demo build page models test test-long test-page test-servers lint lint-page lint-crates lint-templates \
     fmt \
     bench bench-gallery simulate bundle clean
 
@@ -68,6 +68,10 @@ test: build test-servers ## Run every test
 	    MUSTER_PROXIES="$(CURDIR)/$(PROXIES)" \
 	    cargo test --release --locked --workspace
 	$(MAKE) test-page
+
+test-long: build ## Run the tests that take minutes: 20,000 damaged photographs (MUSTER_TEST_SEED has another 20,000)
+	$(MUSTER) models install
+	cargo test --release --locked --workspace --test service -- --ignored --nocapture
 
 test-servers: $(MOTO) $(SCHEMATHESIS) $(PROXIES) ## Install what tests run against and with
 

@@ -6,14 +6,10 @@ use reqwest::multipart::{Form, Part};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The first bytes of a PNG that says it has that size.
-fn png_header(width: u32, height: u32) -> Vec<u8> {
-    let mut chunk = b"IHDR".to_vec();
-    chunk.extend(width.to_be_bytes());
-    chunk.extend(height.to_be_bytes());
-    chunk.extend([8, 2, 0, 0, 0]);
+/// The check sum of a PNG's chunk.
+pub fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
-    for byte in &chunk {
+    for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
             crc = if crc & 1 == 1 {
@@ -23,9 +19,19 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
             };
         }
     }
+    !crc
+}
+
+/// The first bytes of a PNG that says it has that size.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let mut chunk = b"IHDR".to_vec();
+    chunk.extend(width.to_be_bytes());
+    chunk.extend(height.to_be_bytes());
+    chunk.extend([8, 2, 0, 0, 0]);
+    let sum = crc32(&chunk).to_be_bytes();
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
     png.extend(chunk);
-    png.extend((!crc).to_be_bytes());
+    png.extend(sum);
     png
 }
 

@@ -18,6 +18,7 @@ mod logs;
 mod main_job;
 mod metrics;
 mod model_change;
+mod mutated;
 mod names;
 mod outages;
 mod own_model;
