@@ -14,6 +14,7 @@ mod observe;
 mod page;
 mod people;
 mod proxy;
+mod quota;
 mod recognize;
 mod replica;
 mod retention;

@@ -36,6 +36,7 @@ use crate::page::Samples;
 use crate::people::deletion::{self, Deletions};
 use crate::people::enrolment::Enroller;
 use crate::people::photographs;
+use crate::quota::Quota;
 use crate::replica::{self, Replica};
 use crate::retention::{self, Retention};
 use crate::routes::{router, table};
@@ -121,8 +122,15 @@ async fn serve_until(
     let (routes, document) = table(&access, &auditor, &settings.web, &settings.photographs);
     let submitted = identity.totals.subscribe();
     let metrics = Metrics::new(settings.fleet.price_per_hour);
+    // A bucket has no end, and rules of its own.
+    let in_bucket = settings.storage.input_store.is_some();
+    let quota = Arc::new(Quota::new(
+        (!in_bucket).then_some(settings.storage.max_stored_bytes),
+    ));
+    tasks.spawn(Arc::clone(&quota).follow(Arc::clone(&backend.input), stop.clone()));
     let dispatcher = Dispatcher::start(
         Dependencies {
+            quota,
             backend: backend.clone(),
             gallery: gallery.clone(),
             catalogue: catalogue.clone(),

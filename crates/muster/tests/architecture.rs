@@ -39,7 +39,7 @@ const WEB_LAYERS: &[&[&str]] = &[
         "document",
     ],
     &["dispatch"],
-    &["replica", "retention", "server", "metrics", "proxy"],
+    &["replica", "quota", "retention", "server", "metrics", "proxy"],
     &["access"],
     &["forms"],
     &["api"],

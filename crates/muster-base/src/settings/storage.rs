@@ -28,6 +28,8 @@ pub struct StorageSettings {
     /// its own.
     #[serde(rename = "retention_s", with = "seconds")]
     pub retention: Duration,
+    /// Bytes that photographs may take on this machine together.
+    pub max_stored_bytes: u64,
 }
 
 impl Default for StorageSettings {
@@ -39,6 +41,7 @@ impl Default for StorageSettings {
             state_store: None,
             object_keys: ObjectKeys::Request,
             retention: Duration::from_secs(3600),
+            max_stored_bytes: 50 << 30,
         }
     }
 }

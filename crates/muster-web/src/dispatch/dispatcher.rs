@@ -22,6 +22,7 @@ use crate::dispatch::throughput::Throughput;
 use crate::dispatch::unawaited::{Since, Unawaited};
 use crate::forms::upload::Photo;
 use crate::metrics::Metrics;
+use crate::quota::Quota;
 use crate::server::STOP_MARGIN;
 use muster_api::problem::Code;
 use muster_base::aws;
@@ -58,6 +59,8 @@ pub struct Dependencies {
     pub max_instances: u32,
     /// What was submitted and answered, for the controller.
     pub backlog: watch::Sender<muster_fleet::RequestTotals>,
+    /// What photographs may take of the disk.
+    pub quota: Arc<Quota>,
     /// Where spans are recorded.
     pub traces: Traces,
     /// What is measured for Prometheus.
@@ -108,6 +111,7 @@ pub(super) struct Inner {
     pub(super) timeout: Duration,
     max_waiting: usize,
     pub(super) max_instances: u32,
+    quota: Arc<Quota>,
     traces: Traces,
     /// What goes on without its client.
     tasks: TaskTracker,
@@ -237,6 +241,7 @@ impl Dispatcher {
             timeout: dependencies.timeout,
             max_waiting: dependencies.max_waiting,
             max_instances: dependencies.max_instances,
+            quota: dependencies.quota,
             traces: dependencies.traces,
             tasks: tasks.clone(),
         });
@@ -460,6 +465,7 @@ impl Dispatcher {
             ApiError::new(Code::Timeout, detail)
         };
         let key = inner.backend.input_key(purpose, id, &photo.file);
+        inner.quota.take(photo.bytes.len())?;
         let preparation = async {
             tokio::join!(
                 async {
@@ -654,6 +660,7 @@ mod tests {
                 max_waiting: 2,
                 max_instances: 1,
                 backlog,
+                quota: Arc::new(Quota::new(None)),
                 traces: Traces::default(),
                 metrics: Metrics::new(None),
             };

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
-    LIMIT, Service, kill, muster, read, samples, until, workers_on, write_config,
+    Answer, LIMIT, Service, jpeg, kill, muster, read, samples, until, workers_on, write_config,
 };
 
 /// A worker killed in the middle of a batch loses nothing: one right answer for each request.
@@ -434,6 +434,38 @@ async fn a_stopped_worker_is_replaced_and_its_requests_are_answered() {
         workers.len() == 1 && workers != stopped
     })
     .await;
+}
+
+/// A worker that can speak and waits for a disk for ever: here for the other end of a pipe, which
+/// stands where the photograph stood.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_disk_hangs_is_replaced() {
+    let Some(samples) = samples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let toml = "max_instances = 1\nvisibility_timeout_s = 1.0\nhung_timeout_s = 1.0\n\
+                processing_timeout_s = 2.0\nmax_receives = 1";
+    let photo = read(&samples.people[0].1[0]);
+    let mut web = Service::start("web", &data, toml).await;
+    let form = reqwest::multipart::Form::new().part("image", jpeg("a.jpg", &photo));
+    let submitted = web.post("/v1/jobs", form).await;
+    assert_eq!(submitted.status, 202, "{}", submitted.text());
+    web.signal("-TERM");
+    assert!(web.ends().await.success());
+    let job = submitted.headers["location"].to_str().unwrap().to_owned();
+    let id = job.rsplit('/').next().unwrap();
+    let file = data.join("objects/input").join(id).join("a.jpg");
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+
+    let service = Service::start("up", &data, toml).await;
+    until("the job is given up, by a second worker", async || {
+        let answer = service.http.get(service.at(&job)).send().await.unwrap();
+        Answer::read(answer).await.json()["state"] == "failed"
+    })
+    .await;
+    assert_eq!(service.recognize(&photo).await.status, 200);
 }
 
 /// A worker that hangs without work in hand is the one to go, and not the one that works.
