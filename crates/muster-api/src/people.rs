@@ -108,7 +108,7 @@ pub struct Deleted {
 /// What a deletion answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Deletion {
-    /// What was deleted; not said again where the deletion was made before.
+    /// What was deleted; not said where the request completes a deletion that was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Deleted>,
     /// The receipt.
@@ -156,7 +156,7 @@ pub struct Faces {
 /// What the deletion of a face answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FaceDeletion {
-    /// What was deleted; not said again where the deletion was made before.
+    /// What was deleted; not said where the request completes a deletion that was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<FaceView>,
     /// The receipt.
@@ -197,7 +197,7 @@ pub struct WrongAnswer {
 /// What the deletion of a denial answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DenialDeletion {
-    /// What was deleted; not said again where the deletion was made before.
+    /// What was deleted; not said where the request completes a deletion that was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<DenialView>,
     /// The receipt.

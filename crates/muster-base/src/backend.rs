@@ -102,7 +102,7 @@ impl Backend {
         let input = open(places[0], INPUT_PREFIX)?;
         let output = open(places[1], OUTPUT_PREFIX)?;
         let state = open(places[2], "")?;
-        let here = places.iter().position(|place| place.is_none());
+        let here = places.iter().rposition(|place| place.is_none());
         let local = here.map(|at| Arc::clone([&input, &output, &state][at]));
         let look =
             async |place: &Option<S3Url>, store: &Arc<dyn ObjectStore>, reads: bool| match place {
@@ -265,8 +265,13 @@ impl Backend {
             return Ok(());
         };
         let probe = PutPayload::from(vec![0; SPACE_PROBE_BYTES]);
-        local.put(&Path::from(keys::SPACE_PROBE), probe).await?;
-        Ok(())
+        let key = Path::from(keys::SPACE_PROBE);
+        local.put(&key, probe).await?;
+        match local.delete(&key).await {
+            // By another probe at the same time.
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the controller keeps what it has learned, in the state store.

@@ -1,8 +1,8 @@
 //! What a deletion does once the gallery has let go of a person, a face or a denial, and its receipt.
 //!
 //! Invariant: what is left to do stands in the state store from before the gallery is changed until
-//! all is gone, with nothing of the person but ids. So the same request, made again, completes a
-//! deletion wherever it was cut off, and gets its receipt.
+//! the receipt is handed out, with nothing of the person but ids. So the same request, made again,
+//! completes a deletion wherever it was cut off, and gets the receipt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +28,10 @@ use crate::retention::Retention;
 
 /// Results that are looked through at one time.
 const CONCURRENT_READS: usize = 16;
-/// Time between two looks for old receipts.
+/// Time between two looks for old notes.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
-/// How long a receipt is handed out again.
-const RECEIPTS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long a deletion that was cut off can be completed by the same request.
+const NOTES_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// A deletion, as it stands in the state store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,8 +42,6 @@ pub struct Begun {
     whole: bool,
     /// The names of the kept photographs.
     photographs: Vec<String>,
-    /// The receipt, once all is gone.
-    receipt: Option<Receipt>,
 }
 
 impl Begun {
@@ -62,7 +60,6 @@ impl Begun {
             person_id: person.id.into(),
             whole: false,
             photographs: photographs.collect(),
-            receipt: None,
         }
     }
 
@@ -108,10 +105,10 @@ impl Deletions {
         self.finish(id, begun).await
     }
 
-    /// The receipt of a deletion that was made before, which is completed where it was not.
+    /// Completes a deletion that was cut off, and hands out its receipt.
     ///
     /// # Errors
-    /// `unknown` where there was none; else as [`Self::complete`].
+    /// `unknown` where there is none that was; else as [`Self::complete`].
     pub async fn again(
         &self,
         id: Uuid,
@@ -130,25 +127,15 @@ impl Deletions {
         };
         let begun: Begun = serde_json::from_slice(&found)
             .map_err(|error| ApiError::internal("a deletion could not be read", &error))?;
-        match &begun.receipt {
-            Some(receipt) if receipt.photographs_pending == 0 => {
-                // A message that was under way then is deleted by now.
-                self.erase_messages().await?;
-                Ok(receipt.clone())
-            }
-            _ => {
-                // Another process may have made the change.
-                let erased = self.gallery.compact().await;
-                erased.map_err(|error| {
-                    unfinished("embeddings are still in the gallery's store", &error)
-                })?;
-                self.finish(id, begun).await
-            }
-        }
+        // Another process may have made the change.
+        let erased = self.gallery.compact().await;
+        erased
+            .map_err(|error| unfinished("embeddings are still in the gallery's store", &error))?;
+        self.finish(id, begun).await
     }
 
     /// Deletes what stands outside the gallery.
-    async fn finish(&self, id: Uuid, mut begun: Begun) -> Result<Receipt, ApiError> {
+    async fn finish(&self, id: Uuid, begun: Begun) -> Result<Receipt, ApiError> {
         let embeddings = begun.photographs.len();
         let deleted = photographs::delete(&*self.backend.enrolled, begun.kept()).await;
         let results = match (begun.whole, self.backend.keys) {
@@ -175,11 +162,15 @@ impl Deletions {
             uploads_kept_s: (!self.retention.input_is_bucket)
                 .then_some(self.retention.period.as_secs()),
         };
-        begun.receipt = Some(receipt.clone());
-        if let Err(error) = self.write(id, &begun).await {
+        let note = self
+            .backend
+            .state
+            .delete(&Path::from(keys::deletion(id)))
+            .await;
+        if let Err(error) = note {
             tracing::warn!(
                 error = %muster_base::ErrorChain(&error),
-                "a receipt could not be kept; the same deletion makes another"
+                "what a deletion had to do stays noted for a day"
             );
         }
         Ok(receipt)
@@ -200,13 +191,13 @@ impl Deletions {
     }
 }
 
-/// Deletes old receipts, again and again, until `stop`.
+/// Deletes old notes of deletions, again and again, until `stop`.
 pub async fn sweep(state: Arc<dyn ObjectStore>, stop: CancellationToken) {
     loop {
         if let Err(error) = sweep_once(&*state).await {
             tracing::warn!(
                 error = %muster_base::ErrorChain(&error),
-                "could not delete old receipts"
+                "could not delete old notes of deletions"
             );
         }
         tokio::select! {
@@ -217,7 +208,7 @@ pub async fn sweep(state: Arc<dyn ObjectStore>, stop: CancellationToken) {
 }
 
 async fn sweep_once(state: &dyn ObjectStore) -> Result<(), object_store::Error> {
-    let kept_from = now_ms().saturating_sub(RECEIPTS_KEPT.as_millis() as u64);
+    let kept_from = now_ms().saturating_sub(NOTES_KEPT.as_millis() as u64);
     let below = Path::from(keys::DELETIONS_PREFIX);
     let listed: Vec<_> = state.list(Some(&below)).try_collect().await?;
     for meta in listed {

@@ -228,7 +228,7 @@ pub async fn change(
 
 /// Delete a person, every embedding and every kept photograph of theirs
 ///
-/// Asked again, it completes what was cut off and hands out the receipt.
+/// Where one was cut off, the same request completes it and hands out the receipt.
 #[utoipa::path(
     delete,
     path = "/v1/people/{id}",
