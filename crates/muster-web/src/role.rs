@@ -208,6 +208,7 @@ async fn serve_until(
     let limits = ConnectionLimits {
         connections: settings.web.max_connections,
         header_timeout: settings.web.header_timeout,
+        write_timeout: settings.web.write_timeout,
         header_bytes: settings.web.max_header_bytes,
     };
     let router = router(routes, app, traces.clone(), &settings.web);

@@ -38,12 +38,16 @@ pub struct WebSettings {
     /// How long a client waits for its answer at most.
     #[serde(rename = "request_timeout_s", with = "seconds")]
     pub request_timeout: Duration,
-    /// Connections to the web tier at one time; more wait until one ends.
+    /// Connections to the web tier at one time, of which a client may have half; beyond that the longest
+    /// idle one is cut.
     pub max_connections: usize,
     /// How long a connection may take from one answer, or its beginning, to the end of the next
     /// request's headers.
     #[serde(rename = "header_timeout_s", with = "seconds")]
     pub header_timeout: Duration,
+    /// How long a client may take nothing of its answer before its connection is cut.
+    #[serde(rename = "write_timeout_s", with = "seconds")]
+    pub write_timeout: Duration,
     /// Longest line and headers of a request; longer ones are answered 431.
     pub max_header_bytes: usize,
     /// Requests that may wait for their answer at one time; more are answered 429.
@@ -64,6 +68,7 @@ impl Default for WebSettings {
             request_timeout: Duration::from_secs(60),
             max_connections: 4000,
             header_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             max_header_bytes: 32 << 10,
             max_waiting: 2000,
             max_jobs: 10_000,
@@ -87,11 +92,16 @@ impl WebSettings {
             "max_header_bytes is {}: it must be between 4096 and 1048576",
             self.max_header_bytes
         );
-        anyhow::ensure!(
-            self.header_timeout >= Duration::from_secs(1),
-            "header_timeout_s is {}: it must be at least 1",
-            self.header_timeout.as_secs_f64()
-        );
+        for (name, time) in [
+            ("header_timeout_s", self.header_timeout),
+            ("write_timeout_s", self.write_timeout),
+        ] {
+            anyhow::ensure!(
+                time >= Duration::from_secs(1),
+                "{name} is {}: it must be at least 1",
+                time.as_secs_f64()
+            );
+        }
         Ok(())
     }
 
