@@ -236,9 +236,9 @@ impl Backend {
         Some(FileName::from_client(&name))
     }
 
-    /// Where it is said that a request is a job, in the input store.
-    pub fn job_key(id: RequestId, file: &FileName) -> Path {
-        Path::from(keys::job(id, file))
+    /// Where it is said that a request is a job of that owner, in the input store.
+    pub fn job_key(id: RequestId, owner: &str, file: &FileName) -> Path {
+        Path::from(keys::job(id, owner, file))
     }
 
     /// Below which it is said that a request is a job, whatever its file is called.

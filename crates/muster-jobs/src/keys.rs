@@ -94,11 +94,12 @@ pub fn owned_by(first_part: &str) -> Option<RequestId> {
     first_part.parse().ok()
 }
 
-/// Names the object without content that says that a request is a job, in the input store.
+/// Names the object without content that says that a request is a job and whose, in the input store.
 ///
-/// It goes when the photograph goes. Ids sort by the time of submission, and so do these keys.
-pub fn job(id: RequestId, file: &FileName) -> String {
-    format!("{}/{}", job_prefix(id), file.as_str())
+/// It goes when the photograph goes. Ids sort by the time of submission, and so do these keys. Those of
+/// earlier builds have no owner.
+pub fn job(id: RequestId, owner: &str, file: &FileName) -> String {
+    format!("{}/{owner}/{}", job_prefix(id), file.as_str())
 }
 
 /// Names what the object of a job stands below, whatever its file is called, in the input store.
@@ -130,6 +131,12 @@ pub fn deletion(id: Uuid) -> String {
 /// Names an API key, in the state store.
 pub fn api_key(id: &str) -> String {
     format!("{KEYS_PREFIX}/{id}.json")
+}
+
+/// Tells the id of the API key that stands there.
+pub fn id_of_api_key(key: &str) -> Option<&str> {
+    let file = key.strip_prefix(KEYS_PREFIX)?.strip_prefix('/')?;
+    file.strip_suffix(".json")
 }
 
 /// Names a part of the audit log, in the state store: entries that were written together on `day`,

@@ -3,15 +3,19 @@
 //! A job is accepted when its photograph is stored and its message is on the queue, both of which
 //! outlive every process. An object of its own, written after both, lists it. The result stands in
 //! the output store; nothing of a job is held in memory, so that any replica answers for it.
+//!
+//! A job belongs to the key that submitted it, whose id is in the name of that object: to others it is not
+//! there, except to an administrator. A recognition whose client waited in vain is in no list, and known to
+//! whoever was told its id.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::{StreamExt, TryStreamExt, stream};
 use muster_api::jobs::{Accepted, Job, JobDeletion, JobState, Jobs, Submitted};
 use muster_jobs::keys::ObjectKeys;
@@ -22,6 +26,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
+use crate::access::caller::Caller;
 use crate::api::extract::{Path, Query};
 use crate::api::openapi::{FormProblems, NotThere, problem_responses};
 use crate::api::problem::ApiError;
@@ -89,6 +94,7 @@ pub async fn submit(
     State(uploads): State<Uploads>,
     State(dispatcher): State<Dispatcher>,
     State(rules): State<JobRules>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     there_are_jobs(&backend)?;
@@ -96,7 +102,7 @@ pub async fn submit(
     let form = uploads.form(request, uploads.rules(&["image"], uploads.max_images));
     let photos = form.await?.photos;
     check_room(&backend, &dispatcher, &rules, photos.len()).await?;
-    let accepted = dispatcher.accept(photos, trace).await?;
+    let accepted = dispatcher.accept(photos, caller.owner(), trace).await?;
     let pending = |(id, file)| rules.job(id, Some(file), StoredJob::Photograph);
     let mut jobs: Vec<Job> = accepted.into_iter().map(pending).collect();
     if jobs.len() > 1 {
@@ -155,6 +161,7 @@ async fn check_room(
 pub async fn show(
     State(backend): State<Backend>,
     State(rules): State<JobRules>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Job>, ApiError> {
     there_are_jobs(&backend)?;
@@ -166,7 +173,11 @@ pub async fn show(
     let listed = first(&**input, &Backend::of_job(id))
         .await
         .map_err(failed)?;
-    if let Some(file) = listed.as_ref().and_then(Backend::file_of) {
+    if let Some(listed) = listed.as_ref().and_then(ListedJob::of) {
+        if !caller.may_have(listed.owner.as_deref()) {
+            return Err(unknown());
+        }
+        let file = listed.file;
         let found = stored(&backend, id, &file).await.map_err(failed)?;
         return Ok(Json(rules.job(id, Some(file), found)));
     }
@@ -200,7 +211,9 @@ pub struct Listing {
     state: Option<JobState>,
 }
 
-/// List the jobs, the oldest first
+/// List the key's jobs, the oldest first
+///
+/// A key with the scope admin is shown everybody's.
 #[utoipa::path(
     get,
     path = "/v1/jobs",
@@ -211,6 +224,7 @@ pub struct Listing {
 pub async fn list(
     State(backend): State<Backend>,
     State(rules): State<JobRules>,
+    Extension(caller): Extension<Caller>,
     Query(listing): Query<Listing>,
 ) -> Result<Json<Jobs>, ApiError> {
     there_are_jobs(&backend)?;
@@ -227,11 +241,12 @@ pub async fn list(
         Some(_) => MAX_EXAMINED.max(limit),
     };
     let sorted = rules.retention.input_is_bucket;
-    let (listed, more) = first_jobs(&*backend.input, sorted, listing.after, wanted)
+    let mine = |job: &ListedJob| caller.may_have(job.owner.as_deref());
+    let (listed, more) = first_jobs(&*backend.input, sorted, listing.after, wanted, mine)
         .await
         .map_err(failed)?;
-    let last = listed.last().map(|(id, _)| *id);
-    let read_jobs = stream::iter(listed).map(async |(id, file)| {
+    let last = listed.last().map(|job| job.id);
+    let read_jobs = stream::iter(listed).map(async |ListedJob { id, file, .. }| {
         let found = stored(&backend, id, &file).await?;
         anyhow::Ok(summary(rules.job(id, Some(file), found)))
     });
@@ -269,6 +284,7 @@ pub async fn list(
 )]
 pub async fn remove(
     State(backend): State<Backend>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<JobDeletion>, ApiError> {
     there_are_jobs(&backend)?;
@@ -277,6 +293,14 @@ pub async fn remove(
     let failed =
         |error: anyhow::Error| ApiError::internal("a job could not be deleted", error.as_ref());
     let Backend { input, output, .. } = &backend;
+    let listed = first(&**input, &Backend::of_job(id))
+        .await
+        .map_err(failed)?;
+    if let Some(listed) = listed.as_ref().and_then(ListedJob::of)
+        && !caller.may_have(listed.owner.as_deref())
+    {
+        return Err(unknown());
+    }
     // A worker that is at it looks for the photograph after it has stored a result. What lists the
     // job goes last, so that a deletion that was cut off can be made again.
     let below = Backend::of_request(id);
@@ -426,7 +450,7 @@ async fn delete_below(store: &dyn ObjectStore, prefix: &Key) -> anyhow::Result<u
     Ok(deleted)
 }
 
-/// The first `most` jobs after a job, the oldest first, and whether there are more.
+/// The first `most` jobs after a job that are wanted, the oldest first, and whether there are more.
 ///
 /// A bucket lists in the order of its keys, which is that of submission, so that its listing may
 /// end early; a folder lists in any.
@@ -435,7 +459,8 @@ async fn first_jobs(
     sorted: bool,
     after: Option<RequestId>,
     most: usize,
-) -> anyhow::Result<(Vec<(RequestId, FileName)>, bool)> {
+    wanted: impl Fn(&ListedJob) -> bool,
+) -> anyhow::Result<(Vec<ListedJob>, bool)> {
     let jobs = Backend::jobs();
     let mut listing = match after {
         None => input.list(Some(&jobs)),
@@ -443,8 +468,8 @@ async fn first_jobs(
     };
     let mut found = BTreeMap::new();
     while let Some(meta) = listing.try_next().await? {
-        if let Some((id, file)) = job_of(&meta.location) {
-            found.insert(id, file);
+        if let Some(job) = ListedJob::of(&meta.location).filter(&wanted) {
+            found.insert(job.id, job);
         }
         if found.len() > most + 1 {
             found.pop_last();
@@ -454,13 +479,32 @@ async fn first_jobs(
         }
     }
     let more = found.len() > most;
-    Ok((found.into_iter().take(most).collect(), more))
+    Ok((found.into_values().take(most).collect(), more))
 }
 
 /// The job that an object lists.
-fn job_of(key: &Key) -> Option<(RequestId, FileName)> {
-    let id = key.parts().nth(1)?.as_ref().parse().ok()?;
-    Some((id, Backend::file_of(key)?))
+#[derive(Debug, PartialEq)]
+struct ListedJob {
+    id: RequestId,
+    /// Whose it is; nobody's in the lists of earlier builds.
+    owner: Option<String>,
+    file: FileName,
+}
+
+impl ListedJob {
+    fn of(key: &Key) -> Option<Self> {
+        let parts: Vec<_> = key.parts().collect();
+        let (id, owner) = match &parts[..] {
+            [_, id, _] => (id, None),
+            [_, id, owner, _] => (id, Some(owner.as_ref().to_owned())),
+            _ => return None,
+        };
+        Some(Self {
+            id: id.as_ref().parse().ok()?,
+            owner,
+            file: Backend::file_of(key)?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -476,8 +520,13 @@ mod tests {
         #[test]
         fn a_jobs_key_says_which_job_it_is_and_of_which_file(raw in ".{0,40}") {
             let (id, file) = (RequestId::new(), FileName::from_client(&raw));
-            let key = Backend::job_key(id, &file);
-            prop_assert_eq!(job_of(&key), Some((id, file.clone())));
+            let key = Backend::job_key(id, "k-7", &file);
+            let owner = Some("k-7".to_owned());
+            let job = ListedJob { id, owner, file: file.clone() };
+            prop_assert_eq!(ListedJob::of(&key), Some(job));
+            let of_before = Key::from_iter(["jobs", &id.to_string(), file.as_str()]);
+            let job = ListedJob { id, owner: None, file: file.clone() };
+            prop_assert_eq!(ListedJob::of(&of_before), Some(job));
             let key = Key::from(ObjectKeys::Request.input(id, &file));
             prop_assert_eq!(Backend::file_of(&key), Some(file));
             prop_assert!(key < Backend::after_job(id));
@@ -489,8 +538,9 @@ mod tests {
         let mut pages = Vec::new();
         let mut after = None;
         loop {
-            let (page, more) = first_jobs(store, sorted, after, most).await.unwrap();
-            let page: Vec<_> = page.into_iter().map(|(id, _)| id).collect();
+            let own = |job: &ListedJob| job.owner.as_deref() == Some("own");
+            let (page, more) = first_jobs(store, sorted, after, most, own).await.unwrap();
+            let page: Vec<_> = page.into_iter().map(|job| job.id).collect();
             after = page.last().copied();
             pages.push(page);
             if !more {
@@ -509,7 +559,9 @@ mod tests {
             assert_eq!(pages(store, sorted, 3).await, [Vec::<RequestId>::new()]);
             for id in ids.iter().rev() {
                 let file = FileName::from_client("zażółć #1.jpg");
-                let key = Backend::job_key(*id, &file);
+                let key = Backend::job_key(*id, "own", &file);
+                store.put(&key, PutPayload::default()).await.unwrap();
+                let key = Backend::job_key(RequestId::new(), "another", &file);
                 store.put(&key, PutPayload::default()).await.unwrap();
             }
             for (most, lengths) in [(3, vec![3, 3, 1]), (7, vec![7]), (6, vec![6, 1])] {

@@ -1,5 +1,6 @@
 //! Where the keys are kept: one object each, in the state store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -67,6 +68,20 @@ impl KeyStore {
             .await?;
         keys.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
         Ok(keys)
+    }
+
+    /// The ids of all.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn ids(&self) -> anyhow::Result<HashSet<KeyId>> {
+        let below = Path::from(KEYS_PREFIX);
+        let found = self.state.list(Some(&below));
+        let ids = found.try_filter_map(|listed| async move {
+            let id = keys::id_of_api_key(listed.location.as_ref());
+            Ok(id.and_then(|id| id.parse().ok()))
+        });
+        ids.try_collect().await.context("list the API keys")
     }
 
     /// Whether there is any.

@@ -30,11 +30,14 @@ fn the_keys_of_a_request_are_pinned() {
     assert_eq!(request_prefix(id), ID);
     assert_eq!(owned_by(ID), Some(id));
     assert_eq!(owned_by("anna.jpg"), None);
-    assert_eq!(job(id, &file), format!("jobs/{ID}/at home, anna.b.jpg"));
+    assert_eq!(
+        job(id, "k-7", &file),
+        format!("jobs/{ID}/k-7/at home, anna.b.jpg")
+    );
     assert_eq!(job_prefix(id), format!("jobs/{ID}"));
     let after = after_job(id);
     assert_eq!(after, format!("jobs/{ID}0"));
-    assert!(after > job(id, &file));
+    assert!(after > job(id, "k-7", &file));
 }
 
 #[test]
@@ -42,6 +45,8 @@ fn the_keys_of_the_state_are_pinned() {
     let uuid = ID.parse().unwrap();
     assert_eq!(kept_photograph(uuid), ID);
     assert_eq!(api_key("k-7"), "keys/k-7.json");
+    assert_eq!(id_of_api_key("keys/k-7.json"), Some("k-7"));
+    assert_eq!(id_of_api_key("status/fleet.json"), None);
     let entries = audit_entries("2025-07-01", uuid);
     assert_eq!(entries, format!("audit/2025-07-01/{ID}.jsonl"));
     assert_eq!(audit_day("2025-07-01"), "audit/2025-07-01");

@@ -1,7 +1,6 @@
 //! Access control: each route's scope, the keys that have it, and how often they may ask.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -12,24 +11,20 @@ use futures::StreamExt;
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::access::caller::Caller;
 use crate::access::keyless::Keyless;
+use crate::access::keys::Keys;
 use crate::access::rate::Bucket;
 use crate::api::openapi::{self, PLAIN_PATH};
 use crate::api::problem::ApiError;
 use muster_api::problem::Code;
-use muster_base::api_keys::{ApiKey, KeyId, KeyStore, Scope, Token};
+use muster_base::api_keys::{KeyStore, Scope, Token};
 use muster_base::audit::Who;
 
+/// The scheme of `Authorization` that a key is sent by.
+const BEARER: &[u8] = b"bearer";
 /// The header for a key beside `Authorization`.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// How long the store's answer on a key is cached: how long a revocation may take to be noticed.
-const FRESH: Duration = Duration::from_secs(3);
-/// Keys cached at one time.
-const MAX_CACHED: usize = 4096;
-/// Look-ups a second of keys that are not cached, and at once: who guesses keys has the store
-/// read no more often than that.
-const LOOKUPS_PER_S: f64 = 50.0;
-const LOOKUPS_BURST: f64 = 200.0;
 /// How much of a refused body is read, and for how long, so that the client gets to read the answer.
 const MAX_DRAINED_BYTES: usize = 16 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -52,43 +47,15 @@ struct Door {
 struct Inner {
     /// Calls that need no key.
     keyless: Keyless,
-    store: KeyStore,
-    cached: Mutex<HashMap<KeyId, Arc<CachedKey>>>,
-    lookups: Mutex<Bucket>,
-}
-
-/// One key in the cache. The lock is held while the store is asked, so that it is asked once.
-#[derive(Default)]
-struct CachedKey {
-    state: tokio::sync::Mutex<KeyState>,
-}
-
-/// What the store had of a key, and its rate.
-#[derive(Default)]
-struct KeyState {
-    /// When the store was asked, and what it had.
-    read: Option<(Instant, Option<Arc<ApiKey>>)>,
-    bucket: Option<Bucket>,
-}
-
-impl KeyState {
-    fn fresh(&self) -> Option<Option<Arc<ApiKey>>> {
-        let (at, key) = self.read.as_ref()?;
-        (at.elapsed() < FRESH).then(|| key.clone())
-    }
+    keys: Keys,
 }
 
 impl Access {
     /// Admits callers with a key of the store; without a key those that `keyless` allows.
     pub fn new(store: KeyStore, keyless: Keyless) -> Self {
-        let lookups = Bucket::new(LOOKUPS_PER_S, LOOKUPS_BURST, Instant::now());
+        let keys = Keys::new(store);
         Self {
-            inner: Arc::new(Inner {
-                keyless,
-                store,
-                cached: Mutex::default(),
-                lookups: Mutex::new(lookups),
-            }),
+            inner: Arc::new(Inner { keyless, keys }),
         }
     }
 
@@ -98,7 +65,7 @@ impl Access {
         method: &Method,
         headers: &HeaderMap,
         door: Door,
-    ) -> Result<Who, ApiError> {
+    ) -> Result<Caller, ApiError> {
         let scope = door.scope;
         let Some(presented) = presented_key(headers) else {
             return (self.inner.keyless).admit(method, headers, door.open_locally);
@@ -114,26 +81,12 @@ impl Access {
         let token: Token = presented
             .and_then(|key| key.parse().ok())
             .ok_or_else(unknown)?;
-        if let Some(who) = self.inner.keyless.admit_token(&token, headers)? {
-            return Ok(who);
+        if let Some(caller) = self.inner.keyless.admit_token(&token, headers)? {
+            return Ok(caller);
         }
-        let cached = self.cached(&token.id);
-        let mut state = cached.state.lock().await;
-        let key = match state.fresh() {
-            Some(key) => key,
-            None => {
-                let never_there = !matches!(&state.read, Some((_, Some(_))));
-                if never_there {
-                    self.count_lookup()?;
-                }
-                let found = self.inner.store.get(&token.id).await.map_err(|error| {
-                    ApiError::internal("an API key could not be read", error.as_ref())
-                })?;
-                let found = found.map(Arc::new);
-                state.read = Some((Instant::now(), found.clone()));
-                found
-            }
-        };
+        let keys = &self.inner.keys;
+        let known = keys.find(&token.id).await?.ok_or_else(unknown)?;
+        let (key, mut state) = keys.read(&token.id, &known).await?;
         let key = key.filter(|key| key.accepts(&token)).ok_or_else(unknown)?;
         if !key.allows(scope) {
             return Err(ApiError::new(
@@ -145,9 +98,12 @@ impl Access {
                 ),
             ));
         }
-        let who = Who::from(&*key);
+        let caller = Caller {
+            who: Who::from(&*key),
+            is_admin: key.allows(Scope::Admin),
+        };
         let Some(rate) = key.rate_per_s else {
-            return Ok(who);
+            return Ok(caller);
         };
         let now = Instant::now();
         let bucket = match &mut state.bucket {
@@ -160,7 +116,7 @@ impl Access {
                 wait,
             )
         })?;
-        Ok(who)
+        Ok(caller)
     }
 
     /// Whether a call with these headers would still be admitted: for answers without an end.
@@ -175,51 +131,21 @@ impl Access {
             Err(refusal) => !matches!(refusal.code(), Code::Unauthorized | Code::Forbidden),
         }
     }
-
-    fn cached(&self, id: &KeyId) -> Arc<CachedKey> {
-        let mut all = self
-            .inner
-            .cached
-            .lock()
-            .expect("no code panics while it holds these");
-        if let Some(state) = all.get(id) {
-            return Arc::clone(state);
-        }
-        if all.len() >= MAX_CACHED {
-            // Keys that were guessed go first; of those that are real, the buckets would be lost.
-            all.retain(|_, cached| match cached.state.try_lock() {
-                Ok(state) => matches!(&state.read, Some((_, Some(_)))),
-                Err(_) => true,
-            });
-            if all.len() >= MAX_CACHED {
-                all.clear();
-            }
-        }
-        Arc::clone(all.entry(id.clone()).or_default())
-    }
-
-    fn count_lookup(&self) -> Result<(), ApiError> {
-        let mut lookups = self
-            .inner
-            .lookups
-            .lock()
-            .expect("no code panics while it holds these");
-        lookups.take(Instant::now()).map_err(|wait| {
-            ApiError::rate_limited("too many unknown API keys are being tried: wait", wait)
-        })
-    }
 }
 
-/// The key that a request carries; the inner `None` where it is no text.
+/// The key that a request carries; the inner `None` where it is no text. Other schemes than `Bearer` are not
+/// Muster's: a proxy asks for passwords by `Basic`, say, and passes them on.
 fn presented_key(headers: &HeaderMap) -> Option<Option<&str>> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let bearer = value.to_str().ok().and_then(|value| {
-            let (scheme, key) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    let bearer = headers
+        .get_all(header::AUTHORIZATION)
+        .iter()
+        .find_map(|value| {
+            let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
+            let is_it = scheme.eq_ignore_ascii_case(BEARER)
+                && !matches!(key, [first, ..] if *first != b' ');
+            is_it.then(|| std::str::from_utf8(key).ok().map(str::trim))
         });
-        return Some(bearer);
-    }
-    headers.get(API_KEY).map(|value| value.to_str().ok())
+    bearer.or_else(|| headers.get(API_KEY).map(|value| value.to_str().ok()))
 }
 
 /// Admits only calls with the scope, and documents that.
@@ -269,8 +195,8 @@ where
         move |State(access): State<Access>, mut request: Request, next: Next| async move {
             let admitted = access.admit(request.method(), request.headers(), door);
             match admitted.await {
-                Ok(who) => {
-                    request.extensions_mut().insert(who);
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
                     next.run(request).await
                 }
                 Err(refusal) => refuse(request, refusal).await,
@@ -306,6 +232,7 @@ async fn refuse(request: Request, refusal: ApiError) -> Response {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use muster_base::api_keys::ApiKey;
 
     use super::*;
 
@@ -319,37 +246,76 @@ mod tests {
             let headers = headers(header::AUTHORIZATION, value);
             assert_eq!(presented_key(&headers), Some(Some("k")), "{value}");
         }
-        assert_eq!(
-            presented_key(&headers(header::AUTHORIZATION, "Basic k")),
-            Some(None)
-        );
         assert_eq!(presented_key(&headers(API_KEY, "k")), Some(Some("k")));
+        assert_eq!(
+            presented_key(&headers(header::AUTHORIZATION, "Bearer")),
+            Some(Some(""))
+        );
+        // What is not Muster's, alone and beside a key.
+        for value in ["Basic k", "Digest k", "Bearerk", "Bear", ""] {
+            let mut headers = headers(header::AUTHORIZATION, value);
+            assert_eq!(presented_key(&headers), None, "{value}");
+            headers.insert(API_KEY, HeaderValue::from_static("own"));
+            assert_eq!(presented_key(&headers), Some(Some("own")), "{value}");
+            headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer k"));
+            assert_eq!(presented_key(&headers), Some(Some("k")), "{value}");
+        }
+    }
+
+    fn bearer(token: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        HeaderMap::from_iter([(header::AUTHORIZATION, value)])
     }
 
     #[tokio::test]
-    async fn guessed_keys_fill_neither_memory_nor_the_stores_bill() {
-        let access = Access::new(
-            KeyStore::new(Arc::new(object_store::memory::InMemory::new())),
-            Keyless::Nothing,
-        );
+    async fn guesses_are_refused_together_and_cost_no_key_its_answer() {
+        let store = KeyStore::new(Arc::new(object_store::memory::InMemory::new()));
+        let genuine = Token::fresh().unwrap();
+        let key = |token: &Token| ApiKey {
+            id: token.id.clone(),
+            name: "genuine".into(),
+            secret_sha256: token.hash(),
+            scopes: vec![Scope::Recognize],
+            rate_per_s: None,
+            burst: None,
+            created_at_ms: 0,
+            expires_at_ms: None,
+        };
+        store.create(&key(&genuine)).await.unwrap();
+        let access = Access::new(store.clone(), Keyless::Nothing);
         let door = Door {
             scope: Scope::Recognize,
             open_locally: false,
         };
-        let mut refused = HashMap::new();
-        for n in 0..2 * MAX_CACHED {
-            let key = format!("Bearer muster_{n:016x}_{n:064x}");
-            let headers = HeaderMap::from_iter([(
-                header::AUTHORIZATION,
-                HeaderValue::from_str(&key).unwrap(),
-            )]);
-            let admitted = access.admit(&Method::GET, &headers, door).await;
-            let refusal = admitted.unwrap_err();
-            *refused.entry(refusal.code().text()).or_insert(0) += 1;
-        }
-        assert!(access.inner.cached.lock().unwrap().len() <= MAX_CACHED);
-        let looked_up = refused["unauthorized"];
-        assert!(looked_up >= LOOKUPS_BURST as usize, "{refused:?}");
-        assert!(refused["rate_limited"] > MAX_CACHED, "{refused:?}");
+        let ask = async |token: String| {
+            let admitted = access.admit(&Method::GET, &bearer(&token), door).await;
+            admitted.map_err(|refusal| refusal.code())
+        };
+        let guesses = futures::future::join_all((0..5000).map(|n| {
+            let (id, secret) = (format!("{n:016x}"), "0".repeat(64));
+            ask(format!("muster_{id}_{secret}"))
+        }));
+        // One that was made after the replica listed them all.
+        let late = Token::fresh().unwrap();
+        let genuine_calls = async {
+            for _ in 0..200 {
+                assert!(ask(genuine.reveal()).await.is_ok());
+                tokio::task::yield_now().await;
+            }
+            store.create(&key(&late)).await.unwrap();
+            assert!(ask(late.reveal()).await.is_ok());
+        };
+        // One list a second does for all: with a list for each they would take more than an hour.
+        let both = async { tokio::join!(guesses, genuine_calls) };
+        let (guesses, ()) = tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("guesses share the lists");
+        assert!(
+            guesses
+                .iter()
+                .all(|answer| *answer == Err(Code::Unauthorized))
+        );
+        let secret = format!("muster_{}_{}", genuine.id, "0".repeat(64));
+        assert_eq!(ask(secret).await, Err(Code::Unauthorized));
     }
 }

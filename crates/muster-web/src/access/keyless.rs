@@ -11,6 +11,7 @@
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, header};
 
+use crate::access::caller::Caller;
 use crate::api::problem::ApiError;
 use muster_api::problem::Code;
 use muster_base::api_keys::{ApiKey, Token};
@@ -59,7 +60,7 @@ impl Keyless {
         method: &Method,
         headers: &HeaderMap,
         open_locally: bool,
-    ) -> Result<Who, ApiError> {
+    ) -> Result<Caller, ApiError> {
         match self {
             Self::Nothing => Err(unauthorized(
                 "this Muster wants an API key: send Authorization: Bearer with the key that \
@@ -74,10 +75,16 @@ impl Keyless {
                 "this wants an API key or the local token: send Authorization: Bearer with what `muster \
                  token` prints, or open the page by the link that `muster up` prints",
             )),
-            Self::Local(_) => Ok(Who::Anybody),
+            Self::Local(_) => Ok(Caller {
+                who: Who::Anybody,
+                is_admin: false,
+            }),
             Self::Everything { loopback, origins } => {
                 check_page(*loopback, origins, method, headers)?;
-                Ok(Who::Anybody)
+                Ok(Caller {
+                    who: Who::Anybody,
+                    is_admin: true,
+                })
             }
         }
     }
@@ -86,10 +93,17 @@ impl Keyless {
     ///
     /// # Errors
     /// 401 where the call does not come straight from this machine.
-    pub fn admit_token(&self, token: &Token, headers: &HeaderMap) -> Result<Option<Who>, ApiError> {
+    pub fn admit_token(
+        &self,
+        token: &Token,
+        headers: &HeaderMap,
+    ) -> Result<Option<Caller>, ApiError> {
         match self {
             Self::Local(key) if key.accepts(token) => match is_local(headers) {
-                true => Ok(Some(Who::LocalToken)),
+                true => Ok(Some(Caller {
+                    who: Who::LocalToken,
+                    is_admin: true,
+                })),
                 false => Err(not_local()),
             },
             _ => Ok(None),
@@ -240,8 +254,11 @@ mod tests {
                 401,
                 "{host}"
             );
-            let admitted = keyless.admit_token(&token, &headers);
-            assert_eq!(admitted.unwrap(), Some(Who::LocalToken), "{host}");
+            let admitted = keyless.admit_token(&token, &headers).unwrap().unwrap();
+            assert!(
+                admitted.is_admin && admitted.who == Who::LocalToken,
+                "{host}"
+            );
             let other = Token::fresh().unwrap();
             assert_eq!(keyless.admit_token(&other, &headers).unwrap(), None);
         }

@@ -60,14 +60,15 @@ impl Dispatcher {
         time_to_answer(requests, &totals, self.inner.max_instances)
     }
 
-    /// Submits photographs that nobody waits for: all are stored and on the queue when this
-    /// returns, or none is a job.
+    /// Submits photographs that nobody waits for, as jobs of that owner: all are stored and on the
+    /// queue when this returns, or none is a job.
     ///
     /// # Errors
     /// 504 after the timeout, 500 where the store or the queue fails.
     pub async fn accept(
         &self,
         photos: Vec<Photo>,
+        owner: &str,
         trace: TraceParent,
     ) -> Result<Vec<(RequestId, FileName)>, ApiError> {
         let inner = &*self.inner;
@@ -85,7 +86,7 @@ impl Dispatcher {
         let listed = submitted.iter().map(async |(id, file, queued)| {
             // After the message: what is listed as a job is sure to be worked on.
             if queued.is_ok() {
-                let key = Backend::job_key(*id, file);
+                let key = Backend::job_key(*id, owner, file);
                 let put = inner.backend.input.put(&key, PutPayload::default());
                 tokio::time::timeout_at(deadline, put).await??;
             }
@@ -106,7 +107,7 @@ impl Dispatcher {
             None => Ok(accepted),
             Some(refusal) => {
                 for (id, file) in &accepted {
-                    self.take_back(*id, file).await;
+                    self.take_back(*id, owner, file).await;
                 }
                 Err(refusal)
             }
@@ -114,11 +115,11 @@ impl Dispatcher {
     }
 
     /// Deletes the photograph of a job that was not accepted, so that no worker works on it.
-    async fn take_back(&self, id: RequestId, file: &FileName) {
+    async fn take_back(&self, id: RequestId, owner: &str, file: &FileName) {
         let backend = &self.inner.backend;
         for key in [
             backend.input_key(Purpose::Recognize, id, file),
-            Backend::job_key(id, file),
+            Backend::job_key(id, owner, file),
         ] {
             match backend.input.delete(&key).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}

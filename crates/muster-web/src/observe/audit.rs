@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::access::caller::Caller;
 use crate::api::affected::AffectedPeople;
 use crate::api::problem::ApiError;
 use crate::exchange;
@@ -184,8 +185,9 @@ async fn audit(
     let Some(action) = route.and_then(|route| action(request.method(), route.as_str())) else {
         return next.run(request).await;
     };
-    let who = request.extensions().get::<Who>().cloned();
-    let mut entry = Entry::now(who.unwrap_or(Who::Anybody), action);
+    let caller = request.extensions().get::<Caller>();
+    let who = caller.map_or(Who::Anybody, |caller| caller.who.clone());
+    let mut entry = Entry::now(who, action);
     entry.request_id = exchange::current().map(|id| id.to_string());
     // What is no text names nothing: the handler answers so.
     for (name, value) in params.iter().flatten() {

@@ -184,6 +184,55 @@ async fn a_key_s_rate_is_its_own() {
 }
 
 #[tokio::test]
+async fn a_job_belongs_to_the_key_that_made_it() {
+    let Some(samples) = samples() else { return };
+    let service = Service::up("require_keys = true\nmax_instances = 1").await;
+    let photo = read(&samples.people[0].1[0]);
+    let one = create(&service.data, &["--scope", "recognize"]).await;
+    let other = create(&service.data, &["--scope", "recognize"]).await;
+    let admin = create(&service.data, &["--scope", "admin"]).await;
+    let submitted = service.recognize_with(Some(&one), "/v1/jobs", &photo).await;
+    assert_eq!(submitted.status, 202, "{}", submitted.text());
+    let job = submitted.headers["location"].to_str().unwrap();
+    let id = submitted.json()["id"].as_str().unwrap().to_owned();
+    // One of an earlier build, whose list says nothing of keys.
+    let before = muster_jobs::RequestId::new().to_string();
+    let listed = service.data.join("objects/input/jobs").join(&before);
+    std::fs::create_dir(&listed).unwrap();
+    std::fs::write(listed.join("photo.jpg"), []).unwrap();
+    let of_before = format!("/v1/jobs/{before}");
+    for (key, own, all) in [
+        (&one, true, false),
+        (&other, false, false),
+        (&admin, true, true),
+    ] {
+        let jobs = service.ask(Method::GET, "/v1/jobs", Some(key)).await.json();
+        let jobs = jobs["jobs"].as_array().unwrap().iter();
+        let ids: Vec<_> = jobs.map(|job| job["id"].as_str().unwrap()).collect();
+        assert_eq!((ids.contains(&&*id), ids.contains(&&*before)), (own, all));
+        for (path, may) in [(job, own), (&*of_before, all)] {
+            let shown = service.ask(Method::GET, path, Some(key)).await;
+            assert_eq!(
+                shown.status,
+                if may { 200 } else { 404 },
+                "{}",
+                shown.text()
+            );
+        }
+    }
+    for (key, path, status) in [
+        (&other, job, 404),
+        (&one, &*of_before, 404),
+        (&one, job, 200),
+        (&one, job, 404),
+        (&admin, &*of_before, 200),
+    ] {
+        let deleted = service.ask(Method::DELETE, path, Some(key)).await;
+        assert_eq!(deleted.status, status, "{path}: {}", deleted.text());
+    }
+}
+
+#[tokio::test]
 async fn only_the_origins_that_are_named_may_call_from_a_page() {
     let named = "cors_origins = [\"https://app.example.org\"]\nmax_instances = 1";
     for (toml, origin, allowed) in [
