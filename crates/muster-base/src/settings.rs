@@ -1,7 +1,8 @@
 //! What an operator can set: `muster.toml`, then `MUSTER_*` variables, then flags.
 //!
 //! A struct for each concern has its keys, their defaults and their checks. They are read once, here,
-//! and each role is handed those that it uses. Unknown keys are errors.
+//! and each role is handed those that it uses. Unknown keys of the file are errors. Unknown variables are
+//! told and left out: others name theirs so too (Kubernetes makes MUSTER_PORT for a service called muster).
 
 mod base_path;
 mod decisions;
@@ -18,12 +19,13 @@ mod traces;
 mod web;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
-use figment::value::Dict;
+use figment::value::{Dict, Value};
 use serde::Serialize;
 
 pub use base_path::{BasePath, NoBasePath};
@@ -45,11 +47,14 @@ pub const DEFAULT_FILE: &str = "muster.toml";
 /// `MUSTER_*` variables that belong to the command line or the build, not to the settings.
 const NOT_SETTINGS: &[&str] = &[
     "api_key",
+    "chromium",
     "config",
     "log",
     "moto",
+    "program",
     "proxies",
     "schemathesis",
+    "url",
 ];
 
 /// Defines [`Settings`] with a member for each concern, all of whose keys stand at the top of the file.
@@ -111,12 +116,25 @@ impl Settings {
     /// Names the key and where it was set. A file that is named must exist; the default one need
     /// not.
     pub fn resolve(file: Option<&Path>, overrides: &impl Serialize) -> anyhow::Result<Self> {
-        Self::layer(
-            file,
-            // Two underscores lead into a table: MUSTER_EC2__LAUNCH_TEMPLATE.
-            Env::prefixed("MUSTER_").ignore(NOT_SETTINGS).split("__"),
-            overrides,
-        )
+        Self::layer(file, environment(), overrides)
+    }
+
+    /// Says which `MUSTER_*` variables are no settings and are left out, and what they may have meant.
+    pub fn warn_of_unknown_variables() {
+        let known = names(&Self::defaults());
+        for (key, _) in environment().iter() {
+            let key = key.as_str();
+            if known.contains(key) {
+                continue;
+            }
+            let distance = |name: &&String| strsim::damerau_levenshtein(name, key);
+            let nearest = known.iter().min_by_key(distance);
+            tracing::warn!(
+                "{} is no setting and is left out; the nearest is {}",
+                variable(key),
+                nearest.map_or_else(String::new, |name| variable(name))
+            );
+        }
     }
 
     fn layer(
@@ -137,8 +155,9 @@ impl Settings {
         if let Some(file) = file.or(default.is_file().then_some(default)) {
             figment = figment.merge(Toml::file_exact(file));
         }
+        let known = names(&defaults);
         let figment = figment
-            .merge(environment)
+            .merge(environment.filter(move |key| known.contains(key.as_str())))
             .merge(Serialized::globals(overrides));
         let read = || {
             refuse_unknown(&figment, &defaults)?;
@@ -182,6 +201,30 @@ impl Settings {
             || self.queues.kind == QueueKind::Sqs
             || self.fleet.kind == FleetKind::Ec2
     }
+}
+
+/// The variables that may be settings.
+fn environment() -> Env {
+    // Two underscores lead into a table: MUSTER_EC2__LAUNCH_TEMPLATE.
+    Env::prefixed("MUSTER_").ignore(NOT_SETTINGS).split("__")
+}
+
+/// The name of a variable, by the name of a setting.
+fn variable(name: &str) -> String {
+    format!("MUSTER_{}", name.replace('.', "__").to_uppercase())
+}
+
+/// The names of all settings; of those in a table `table.name`.
+fn names(defaults: &Figment) -> BTreeSet<String> {
+    let known: Dict = defaults.extract().expect("defaults are a table");
+    let names = known.into_iter().flat_map(|(name, value)| match value {
+        Value::Dict(_, table) => table
+            .into_keys()
+            .map(|key| format!("{name}.{key}"))
+            .collect(),
+        _ => vec![name],
+    });
+    names.collect()
 }
 
 /// Refuses keys that no concern has, with where they were set.

@@ -34,8 +34,7 @@ impl Claim {
         let data_dir = &settings.storage.data_dir;
         data_folder::prepare(data_dir, None)?;
         let file = data_dir.join("controller.lock");
-        let lock = data_folder::open_file(&file)
-            .with_context(|| format!("open {}, which must be no link", file.display()))?;
+        let lock = data_folder::open_file(&file)?;
         lock.try_lock().with_context(|| {
             format!(
                 "another Muster runs on {}: stop it, or choose another folder with --data",

@@ -104,7 +104,12 @@ struct WorkerArgs {
 /// Whatever kept the command from doing its work, to be shown on one line.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = cli.config;
+    let child = matches!(&cli.command, Command::Worker(args) if args.exit_with_stdin);
     let settings = |overrides: &Overrides| {
+        // The controller has said so for its workers.
+        if !child {
+            Settings::warn_of_unknown_variables();
+        }
         let overrides = Overrides {
             profile: cli.profile.clone(),
             ..overrides.clone()

@@ -35,8 +35,9 @@ pub fn prepare(data_dir: &Path, below: Option<&str>) -> anyhow::Result<()> {
 /// Opens a file of the data folder for writing, and makes it where it is missing; what it holds stays.
 ///
 /// # Errors
-/// When it can not be opened, or is a link: it may lead to a file of somebody else's.
-pub fn open_file(file: &Path) -> io::Result<File> {
+/// When it can not be opened, or is a link.
+pub fn open_file(file: &Path) -> anyhow::Result<File> {
+    refuse_link(file)?;
     OpenOptions::new()
         .write(true)
         .create(true)
@@ -44,6 +45,43 @@ pub fn open_file(file: &Path) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
         .open(file)
+        .with_context(|| format!("open {}", file.display()))
+}
+
+/// Makes an empty file of the data folder where none is, for a library to open by its name; refuses a link.
+///
+/// The file is never open under its name: closing it would drop the locks that SQLite has on it in
+/// this process.
+///
+/// # Errors
+/// When it can not be made, or is a link.
+pub fn make_file(file: &Path) -> anyhow::Result<()> {
+    refuse_link(file)?;
+    if file.exists() {
+        return Ok(());
+    }
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let made = tempfile::NamedTempFile::new_in(folder)
+        .map(tempfile::NamedTempFile::into_temp_path)
+        .and_then(|made| match made.persist_noclobber(file) {
+            Err(lost) if lost.error.kind() != io::ErrorKind::AlreadyExists => Err(lost.error),
+            _ => Ok(()),
+        });
+    made.with_context(|| format!("make {}", file.display()))
+}
+
+/// Refuses a link where a library is about to open a file of the data folder by its name.
+///
+/// # Errors
+/// When a link stands there.
+pub fn refuse_link(file: &Path) -> anyhow::Result<()> {
+    let is_link = std::fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink());
+    anyhow::ensure!(
+        !is_link,
+        "{} is a link, and may lead to a file of somebody else's: remove it",
+        file.display()
+    );
+    Ok(())
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {

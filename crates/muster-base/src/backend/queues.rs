@@ -40,6 +40,11 @@ pub fn service(
         _ => {
             data_folder::prepare(data_dir, None)?;
             let database = data_dir.join("queue.db");
+            // SQLite gives its other files the mode of this one.
+            data_folder::make_file(&database)?;
+            for beside in ["queue.db-wal", "queue.db-shm"] {
+                data_folder::refuse_link(&data_dir.join(beside))?;
+            }
             let queues = SqliteQueues::open(&database)
                 .with_context(|| format!("open the queue {}", database.display()))?;
             Arc::new(queues)

@@ -18,17 +18,18 @@ use crate::settings::{AwsSettings, S3Url, StorageSettings};
 
 /// The folder, in the data folder, of the objects that are in no bucket.
 const OBJECTS: &str = "objects";
+/// The folder, in the data folder, of the gallery's segments.
+const SEGMENTS: &str = "gallery-cache";
 
 /// Where the gallery's segments are mapped from.
 ///
 /// # Errors
 /// Names the folder that can not be used.
 pub fn segment_cache(settings: &StorageSettings) -> anyhow::Result<SegmentCache> {
-    let folder = settings.data_dir.join("gallery-cache");
-    let opened = SegmentCache::open(&folder)
-        .with_context(|| format!("make the folder {} for the gallery", folder.display()))?;
-    data_folder::prepare(&settings.data_dir, None)?;
-    Ok(opened)
+    data_folder::prepare(&settings.data_dir, Some(SEGMENTS))?;
+    let folder = settings.data_dir.join(SEGMENTS);
+    SegmentCache::open(&folder)
+        .with_context(|| format!("make the folder {} for the gallery", folder.display()))
 }
 
 /// The state store alone, for a command that works on it.

@@ -12,6 +12,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
@@ -193,6 +194,8 @@ fn open_file(path: &Path) -> io::Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        // A link may lead to a file of somebody else's, whose first byte this would overwrite.
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
         .open(path)
 }
 

@@ -25,6 +25,7 @@ mod own_model;
 mod people;
 mod proxies;
 mod several;
+mod start;
 mod support;
 mod taken_over;
 mod terminal;

@@ -1,0 +1,86 @@
+//! How a start treats what it finds: variables that are not its own, and folders and files in its way.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::support::{LIMIT, Service, muster, read};
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// Starts a service that has to fail, and what it says.
+async fn refused(data: &Path) -> String {
+    let mut command = muster();
+    command.args(["up", "--listen", "127.0.0.1:0", "--data"]);
+    let ended = tokio::time::timeout(LIMIT, command.arg(data).output()).await;
+    let output = ended.expect("it starts").unwrap();
+    assert!(!output.status.success(), "it starts");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn variables_that_are_no_settings_are_told_and_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = muster()
+        .args(["keys", "list", "--data"])
+        .arg(folder.path().join("data"))
+        // As Kubernetes names them for a service called muster, and with a slip of the finger.
+        .env("MUSTER_PORT_8000_TCP", "tcp://10.0.0.7:8000")
+        .env("MUSTER_MAX_INSTANCE", "many")
+        .env("MUSTER_EC2__LAUNCH_TEMPLAT", "x")
+        .env("MUSTER_EC2__LAUNCH_TEMPLATE", "worker")
+        .env("MUSTER_BIN", "/usr/bin/muster")
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    for named in [
+        "MUSTER_MAX_INSTANCE is no setting and is left out; the nearest is MUSTER_MAX_INSTANCES",
+        "MUSTER_EC2__LAUNCH_TEMPLAT is no setting and is left out; the nearest is \
+         MUSTER_EC2__LAUNCH_TEMPLATE",
+        "MUSTER_PORT_8000_TCP is no setting",
+        "MUSTER_BIN is no setting",
+    ] {
+        assert!(said.contains(named), "{named}: {said}");
+    }
+    assert_eq!(said.lines().count(), 4, "{said}");
+}
+
+#[tokio::test]
+async fn a_data_folder_that_is_there_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    // As a volume of Kubernetes under fsGroup.
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o2775)).unwrap();
+    let service = Service::start("up", &shared, "max_instances = 1").await;
+    assert_eq!(mode(&shared), 0o2775);
+    for private in ["objects", "gallery-cache", "queue.db", "controller.lock"] {
+        assert_eq!(mode(&shared.join(private)) & 0o077, 0, "{private}");
+    }
+    drop(service);
+    let own = folder.path().join("parent/own");
+    std::fs::create_dir(own.parent().unwrap()).unwrap();
+    let _service = Service::start("up", &own, "max_instances = 1").await;
+    assert_eq!(mode(&own), 0o700);
+}
+
+#[tokio::test]
+async fn links_in_place_of_its_files_are_refused_and_lead_to_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "somebody else's").unwrap();
+    for (n, file) in ["controller.lock", "queue.db", "queue.db-wal"]
+        .iter()
+        .enumerate()
+    {
+        let data = folder.path().join(format!("data-{n}"));
+        std::fs::create_dir(&data).unwrap();
+        symlink(&victim, data.join(file)).unwrap();
+        let said = refused(&data).await;
+        assert!(said.contains(&format!("{file} is a link")), "{said}");
+        assert_eq!(read(&victim), b"somebody else's", "{file}");
+    }
+}
