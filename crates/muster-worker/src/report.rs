@@ -26,6 +26,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Prints a line while the work gets on, for a parent on this machine.
 pub async fn print(worker: Arc<Worker>, hung_timeout: Duration, ended: CancellationToken) {
     let mut stdout = tokio::io::stdout();
+    let mut gets_on = true;
     let line = format!("{ALIVE_LINE}\n");
     let mut signs = tokio::time::interval(hung_timeout / SIGNS);
     signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,8 +35,8 @@ pub async fn print(worker: Arc<Worker>, hung_timeout: Duration, ended: Cancellat
             () = ended.cancelled() => return,
             _ = signs.tick() => {}
         }
-        if !worker.gets_on() {
-            tracing::error!(step = ?worker.steps.longest(), "the work in hand does not get on");
+        gets_on = worker.look_whether_it_gets_on(gets_on);
+        if !gets_on {
             continue;
         }
         let written = async {
@@ -59,7 +60,7 @@ pub async fn run(
     ended: CancellationToken,
 ) {
     let every = hung_timeout / SIGNS;
-    let mut failing = false;
+    let (mut failing, mut gets_on) = (false, true);
     loop {
         let phase = if worker.drain.is_cancelled() {
             WorkerPhase::Draining
@@ -76,7 +77,8 @@ pub async fn run(
         };
         let reported_busy = report.busy;
         let body = Report::new(ReportContent::Worker(report)).to_json();
-        if worker.gets_on() {
+        gets_on = worker.look_whether_it_gets_on(gets_on);
+        if gets_on {
             let sent = one(worker.backend.reports.send(&[Outgoing::from(body)]).await);
             if let (Err(error), false) = (&sent, failing) {
                 tracing::warn!(
@@ -85,8 +87,6 @@ pub async fn run(
                 );
             }
             failing = sent.is_err();
-        } else {
-            tracing::error!(step = ?worker.steps.longest(), "the work in hand does not get on");
         }
         let begun = Instant::now();
         let changed = async {

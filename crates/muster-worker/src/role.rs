@@ -41,6 +41,8 @@ const POLL: Duration = Duration::from_secs(20);
 /// service that does not notice that nobody listens any more gives the next request to a poll that was
 /// cut, and it is gone for the visibility timeout.
 const POLL_REMOTE: Duration = Duration::from_secs(5);
+/// How often a worker whose work does not get on looks whether it does again.
+const LOOK: Duration = Duration::from_millis(250);
 /// After its parent's end, a worker finishes what it has for at most this long.
 const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
 
@@ -190,6 +192,9 @@ async fn work_until(
             .context("take a place in hand")?;
         let max = least + places.available_permits();
         // A worker that can do nothing at present leaves the requests to others.
+        while !worker.gets_on() && !drain.is_cancelled() {
+            tokio::time::sleep(LOOK).await;
+        }
         let failures = worker.failures.load(Ordering::Relaxed);
         if failures > 0 {
             tokio::select! {
@@ -214,10 +219,10 @@ async fn work_until(
                 continue;
             }
         };
-        if drain.is_cancelled() {
-            // The poll across a network that was under way. Others are to have these.
+        if drain.is_cancelled() || !worker.gets_on() {
+            // By a poll that had begun before. Others are to have these.
             worker.hand_back_unseen(&received).await;
-            break;
+            continue;
         }
         let (mut again, first): (Vec<_>, Vec<_>) = received
             .into_iter()

@@ -66,6 +66,20 @@ impl Worker {
         self.steps.longest() <= self.longest_step
     }
 
+    /// Says whether the work gets on now, and logs when that changes from `before`.
+    pub fn look_whether_it_gets_on(&self, before: bool) -> bool {
+        let gets_on = self.gets_on();
+        if before && !gets_on {
+            tracing::error!(
+                longest_step = ?self.longest_step,
+                "the work in hand does not get on: this worker takes no more, and says no more that it lives"
+            );
+        } else if gets_on && !before {
+            tracing::info!("the work in hand gets on again");
+        }
+        gets_on
+    }
+
     /// Answers one message, whatever it is, when it has its place in hand, and holds it until then.
     pub async fn handle(self: Arc<Self>, message: Received, place: BoxFuture<'static, Place>) {
         match Request::from_message(&message.body, &message.attributes) {

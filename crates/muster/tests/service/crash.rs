@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
-    Answer, LIMIT, Service, jpeg, kill, muster, read, samples, until, workers_on, write_config,
+    LIMIT, Service, kill, muster, read, samples, until, workers_on, write_config,
 };
 
 /// A worker killed in the middle of a batch loses nothing: one right answer for each request.
@@ -289,7 +289,7 @@ async fn a_request_that_keeps_killing_workers_takes_no_other_with_it() {
     image::GrayImage::new(7000, 7000)
         .write_to(
             &mut std::io::Cursor::new(&mut poison),
-            image::ImageFormat::Jpeg,
+            image::ImageFormat::Png,
         )
         .unwrap();
     let photo = read(&samples.people[0].1[0]);
@@ -446,26 +446,27 @@ async fn a_worker_whose_disk_hangs_is_replaced() {
     let toml = "max_instances = 1\nvisibility_timeout_s = 1.0\nhung_timeout_s = 1.0\n\
                 processing_timeout_s = 2.0\nmax_receives = 1";
     let photo = read(&samples.people[0].1[0]);
-    let mut web = Service::start("web", &data, toml).await;
-    let form = reqwest::multipart::Form::new().part("image", jpeg("a.jpg", &photo));
-    let submitted = web.post("/v1/jobs", form).await;
-    assert_eq!(submitted.status, 202, "{}", submitted.text());
-    web.signal("-TERM");
-    assert!(web.ends().await.success());
-    let job = submitted.headers["location"].to_str().unwrap().to_owned();
-    let id = job.rsplit('/').next().unwrap();
-    let file = data.join("objects/input").join(id).join("a.jpg");
-    std::fs::remove_file(&file).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(&file).status();
-    assert!(made.unwrap().success());
-
-    let service = Service::start("up", &data, toml).await;
-    until("the job is given up, by a second worker", async || {
-        let answer = service.http.get(service.at(&job)).send().await.unwrap();
-        Answer::read(answer).await.json()["state"] == "failed"
-    })
-    .await;
-    assert_eq!(service.recognize(&photo).await.status, 200);
+    let web = Service::start("web", &data, toml).await;
+    let config = write_config(&data, "controller", toml);
+    let hang = async {
+        until("the request waits for a worker", async || {
+            web.status().await["queue"]["visible"] == 1
+        })
+        .await;
+        let mut requests = std::fs::read_dir(data.join("objects/input")).unwrap();
+        let file = requests.next().unwrap().unwrap().path().join("photo.jpg");
+        std::fs::remove_file(&file).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&file).status();
+        assert!(made.unwrap().success());
+        let mut controller = muster();
+        controller.arg("controller").arg("--data").arg(&data);
+        controller.arg("--config").arg(&config).spawn().unwrap()
+    };
+    // The second worker that receives it sets it aside.
+    let (answer, _controller) = tokio::join!(web.recognize(&photo), hang);
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert_eq!(answer.json()["code"], "recognition.failed");
+    assert_eq!(web.recognize(&photo).await.status, 200);
 }
 
 /// A worker that hangs without work in hand is the one to go, and not the one that works.
