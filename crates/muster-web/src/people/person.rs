@@ -388,3 +388,59 @@ async fn remove_merged(
         Err(WriteError::Failed(error)) => Err(gallery::failed(&error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use muster_gallery::{EnrolledFace, GalleryStore};
+    use muster_jobs::Embedding;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn face() -> EnrolledFace {
+        let made = Embedding::normalise(&[1.0, 0.0]).unwrap();
+        EnrolledFace::new(
+            String::new(),
+            muster_gallery::Embeddings::of("sface", made),
+            0,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_face_that_comes_between_the_steps_of_a_merge_is_taken_over_too() {
+        let store = GalleryStore::new(Arc::new(InMemory::new()), "gallery");
+        let live = LiveGallery::load(store).await.unwrap();
+        let put = async |person: &Person| {
+            let put = live.append(|_| Ok::<_, ()>(Change::Put(person.clone())));
+            put.await.unwrap();
+        };
+        let mut into = Person::new("Anna".to_owned(), vec![face()], 0);
+        let mut from = Person::new("Anna II".to_owned(), vec![face()], 0);
+        put(&into).await;
+        put(&from).await;
+        let take_over_now = async |into: &mut Person| {
+            let taken = live.held(|gallery| take_over(gallery, into, from.id)).await;
+            taken.unwrap();
+            put(into).await;
+        };
+        take_over_now(&mut into).await;
+        from.faces.push(face());
+        put(&from).await;
+        assert!(!remove_merged(&live, into.id, from.id).await.unwrap());
+        let there = live.held(|gallery| gallery.person(from.id).is_some());
+        assert!(there.await, "its new face is nowhere else");
+        take_over_now(&mut into).await;
+        assert!(remove_merged(&live, into.id, from.id).await.unwrap());
+        let (gone, faces) = live
+            .held(|gallery| {
+                let into = gallery.person(into.id).unwrap();
+                (gallery.person(from.id).is_none(), into.faces.len())
+            })
+            .await;
+        assert!(gone && faces == 3);
+        // The same request again completes what was cut off.
+        assert!(remove_merged(&live, into.id, from.id).await.unwrap());
+    }
+}
