@@ -1,5 +1,5 @@
 //! The order of the house: crates depend on lower ones alone, no two files of a crate import each
-//! other in a circle, and the layers of the web tier only look down. docs/ARCHITECTURE.md has the map.
+//! other in a circle, the layers of the web tier only look down, and commands print by one way. docs/ARCHITECTURE.md has the map.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,6 +130,29 @@ fn the_layers_of_the_web_tier_look_down() {
             assert!(
                 within || lower > row,
                 "{from:?} imports {names:?} of {to:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_printed_goes_by_way_of_the_output() {
+    for name in ["muster", "muster-lab"] {
+        let mut files = BTreeMap::new();
+        find(
+            &crates().join(name).join("src"),
+            &mut Vec::new(),
+            &mut files,
+        );
+        for file in files.values() {
+            let text = std::fs::read_to_string(file).unwrap();
+            let raw = ["println!", "print!("]
+                .iter()
+                .any(|name| text.contains(name));
+            assert!(
+                !raw,
+                "{}: print with print_line! or print_error_line!, which muster_base::output makes safe",
+                file.display()
             );
         }
     }

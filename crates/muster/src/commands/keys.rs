@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Unit};
-use muster_jobs::now_ms;
+use muster_jobs::{now_ms, unprintable};
 use serde_json::json;
 
 use muster_base::api_keys::{ApiKey, KeyId, KeyStore, Scope, Token};
@@ -128,7 +128,7 @@ async fn create(
 ) -> anyhow::Result<()> {
     let name = args.name.trim().to_owned();
     let length = name.chars().count();
-    if !(1..=MAX_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
+    if !(1..=MAX_NAME_CHARS).contains(&length) || unprintable(&name).next().is_some() {
         bail!("the name has {length} characters: give 1 to {MAX_NAME_CHARS}, on one line");
     }
     let token = Token::fresh()?;
