@@ -9,6 +9,7 @@ use serde_json::json;
 
 use muster_api::client::{ClientError, ServiceArgs};
 use muster_api::files::file_name;
+use muster_api::problem::Problem;
 use muster_api::recognition::Verification;
 use muster_base::{output, print_error_line, print_line};
 
@@ -52,26 +53,28 @@ async fn compare(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     }
     let photos: Result<[_; 2], _> = photos.try_into();
     let photos = photos.map_err(|_| anyhow::anyhow!("two photographs are compared: name two"))?;
-    let answer = client.verify(photos).await;
-    let (code, printed) = match &answer {
+    let (code, printed) = match client.verify(photos).await {
         Ok(verified) => (
             u8::from(!verified.same),
             match args.json {
                 true => print_line!("{}", json!(verified)),
-                false => print_line!("{}", sentence(verified)),
+                false => print_line!("{}", sentence(&verified)),
             },
         ),
-        Err(error @ ClientError::Problem { problem, .. }) => (
-            exit::of_service(error),
-            match args.json {
-                true => print_line!(
-                    "{}",
-                    json!({ "code": problem.code, "detail": problem.detail })
-                ),
-                false => print_line!("refused: {}", problem.detail),
-            },
-        ),
-        Err(_) => return Err(answer.map(|_| ()).unwrap_err().into()),
+        Err(error) => {
+            let code = exit::of_service(&error);
+            let ClientError::Problem { problem, .. } = error else {
+                return Err(error.into());
+            };
+            let Problem {
+                code: why, detail, ..
+            } = *problem;
+            let printed = match args.json {
+                true => print_line!("{}", json!({ "code": why, "detail": detail })),
+                false => print_line!("refused: {detail}"),
+            };
+            (code, printed)
+        }
     };
     // The code is an answer by itself.
     output::even_if_closed(printed)?;
