@@ -157,7 +157,7 @@ impl Settings {
         }
         let known = names(&defaults);
         let figment = figment
-            .merge(environment.filter(move |key| known.contains(key.as_str())))
+            .merge(environment.filter(move |key| known.contains(&key.as_str().to_lowercase())))
             .merge(Serialized::globals(overrides));
         let read = || {
             refuse_unknown(&figment, &defaults)?;

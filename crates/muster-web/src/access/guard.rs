@@ -86,7 +86,8 @@ impl Access {
         }
         let keys = &self.inner.keys;
         let known = keys.find(&token.id).await?.ok_or_else(unknown)?;
-        let (key, mut state) = keys.read(&token.id, &known).await?;
+        let mut state = keys.read(&token.id, &known).await?;
+        let key = state.key();
         let key = key.filter(|key| key.accepts(&token)).ok_or_else(unknown)?;
         if !key.allows(scope) {
             return Err(ApiError::new(

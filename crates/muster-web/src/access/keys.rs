@@ -42,9 +42,15 @@ pub struct KeyState {
 }
 
 impl KeyState {
-    fn fresh(&self) -> Option<Option<Arc<ApiKey>>> {
-        let (at, key) = self.read.as_ref()?;
-        (at.elapsed() < FRESH).then(|| key.clone())
+    /// What the store had.
+    pub fn key(&self) -> Option<Arc<ApiKey>> {
+        self.read.as_ref()?.1.clone()
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.read
+            .as_ref()
+            .is_some_and(|(at, _)| at.elapsed() < FRESH)
     }
 }
 
@@ -90,8 +96,7 @@ impl Keys {
         Ok(self.known().get(id).map(Arc::clone))
     }
 
-    /// What the store has of a key, asked again where that is long ago, with its state for the caller to
-    /// take from its rate.
+    /// The state of a key, read again where that is long ago.
     ///
     /// # Errors
     /// 500 where the key can not be read.
@@ -99,15 +104,14 @@ impl Keys {
         &self,
         id: &KeyId,
         known: &'a KnownKey,
-    ) -> Result<(Option<Arc<ApiKey>>, tokio::sync::MutexGuard<'a, KeyState>), ApiError> {
+    ) -> Result<tokio::sync::MutexGuard<'a, KeyState>, ApiError> {
         let mut state = known.state.lock().await;
-        if let Some(key) = state.fresh() {
-            return Ok((key, state));
+        if !state.is_fresh() {
+            let found = self.store.get(id).await;
+            let found = found.map_err(|error| unreadable(&error))?;
+            state.read = Some((Instant::now(), found.map(Arc::new)));
         }
-        let found = self.store.get(id).await;
-        let found = found.map_err(|error| unreadable(&error))?.map(Arc::new);
-        state.read = Some((Instant::now(), found.clone()));
-        Ok((found, state))
+        Ok(state)
     }
 
     fn replace(&self, ids: HashSet<KeyId>) {

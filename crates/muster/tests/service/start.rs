@@ -23,8 +23,9 @@ async fn refused(data: &Path) -> String {
 async fn variables_that_are_no_settings_are_told_and_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let output = muster()
-        .args(["keys", "list", "--data"])
-        .arg(folder.path().join("data"))
+        .args(["keys", "list"])
+        // One that is a setting counts.
+        .env("MUSTER_DATA_DIR", folder.path().join("data"))
         // As Kubernetes names them for a service called muster, and with a slip of the finger.
         .env("MUSTER_PORT_8000_TCP", "tcp://10.0.0.7:8000")
         .env("MUSTER_MAX_INSTANCE", "many")
@@ -36,6 +37,7 @@ async fn variables_that_are_no_settings_are_told_and_left_out() {
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
+    assert!(folder.path().join("data").is_dir());
     for named in [
         "MUSTER_MAX_INSTANCE is no setting and is left out; the nearest is MUSTER_MAX_INSTANCES",
         "MUSTER_EC2__LAUNCH_TEMPLAT is no setting and is left out; the nearest is \
