@@ -368,24 +368,24 @@ fn extreme_sides_ratios_and_depths_are_refused_with_the_figures() {
     for (bytes, figures) in [
         (
             png_header(1, 50_000_000, 8, 2),
-            "1x50000000 and at most 20000",
+            "1x50000000 and at most 32768",
         ),
         (
             png_header(50_000_000, 1, 8, 2),
-            "50000000x1 and at most 20000",
+            "50000000x1 and at most 32768",
         ),
         (
             png_header(10, 5_000_000, 8, 2),
-            "10x5000000 and at most 20000",
+            "10x5000000 and at most 32768",
         ),
         (
-            png_header(20_001, 2000, 8, 2),
-            "20001x2000 and at most 20000",
+            png_header(32_769, 1000, 8, 2),
+            "32769x1000 and at most 32768",
         ),
-        (png_header(1001, 20_000, 1, 0), ""),
+        (png_header(400, 20_000, 1, 0), ""),
         (
-            png_header(999, 20_000, 8, 2),
-            "999x20000 and a side of at most 20 times",
+            png_header(399, 20_000, 8, 2),
+            "399x20000 and a side of at most 50 times",
         ),
         // 8 bytes of samples and 3 of RGB.
         (
@@ -394,6 +394,7 @@ fn extreme_sides_ratios_and_depths_are_refused_with_the_figures() {
         ),
         (png_header(7000, 7000, 8, 6), ""),
         (png_header(12_000, 2000, 8, 2), ""),
+        (png_header(30_000, 1000, 8, 2), ""),
     ] {
         match probe(&bytes, &limits()) {
             Ok(_) => assert_eq!(figures, "", "taken"),

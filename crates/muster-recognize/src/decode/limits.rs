@@ -24,8 +24,8 @@ impl Default for DecodeLimits {
         Self {
             max_bytes: 16 << 20,
             max_pixels: 50_000_000,
-            max_side: 20_000,
-            max_ratio: 20,
+            max_side: 32_768,
+            max_ratio: 50,
             max_decoded_bytes: 512 << 20,
         }
     }
