@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::own_model::own_copy;
-use crate::support::{Service, kill, read, samples, until};
+use crate::support::{Service, read, samples, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -158,7 +158,7 @@ async fn a_change_of_the_model_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let toml = format!("{}max_instances = 2\n", swapped(folder.path()));
     let data = folder.path().join("data");
-    let service = Service::start("up", &data, &toml).await;
+    let mut service = Service::start("up", &data, &toml).await;
     let photo = read(&samples.people[0].1[0]);
     for n in 0..24 {
         let made = service.enroll(&format!("Person {n}"), &[&photo]).await;
@@ -172,7 +172,9 @@ async fn a_change_of_the_model_survives_a_kill() {
             .is_some_and(|embedded| embedded > 0)
     })
     .await;
-    kill("-KILL", service.child.id().unwrap());
+    service.signal("-KILL");
+    // The folder is free once the kernel has taken its lock back.
+    service.ends().await;
     drop(service);
     let service = Service::start("up", &data, &toml).await;
     service.until_matched_by("swapped").await;
