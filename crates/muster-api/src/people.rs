@@ -191,6 +191,7 @@ pub struct WrongAnswer {
     pub request_id: String,
     /// Which of its faces, counted from 0.
     #[serde(default)]
+    #[schema(maximum = 99)]
     pub face: u32,
 }
 

@@ -181,6 +181,9 @@ impl Recognition {
     }
 }
 
+/// Faces of one photograph at most, the largest.
+pub const MAX_FACES: u32 = 100;
+
 /// The embedding of one face of a photograph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Embedded {

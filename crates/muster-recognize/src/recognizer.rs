@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use muster_jobs::{Embedding, FaceBox, FaceProbe, Quality};
+use muster_jobs::{Embedding, FaceBox, FaceProbe, MAX_FACES, Quality};
 
 use crate::align::{ALIGNED_SIZE, Aligner};
 use crate::bounds::Bounds;
@@ -49,7 +49,7 @@ impl Default for Options {
             threads: 1,
             limits: DecodeLimits::default(),
             detection_cutoff: DETECTION_CUTOFF,
-            max_faces: 100,
+            max_faces: MAX_FACES as usize,
         }
     }
 }

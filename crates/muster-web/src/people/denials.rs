@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use muster_api::people::{DenialDeletion, DenialView, Denials, WrongAnswer};
 use muster_gallery::{Denial, DenialId, Person, Source};
-use muster_jobs::{Outcome, Purpose, now_ms};
+use muster_jobs::{MAX_FACES, Outcome, Purpose, now_ms};
 use object_store::{ObjectStoreExt, PutPayload};
 use uuid::Uuid;
 
@@ -79,6 +79,12 @@ pub async fn add(
 ) -> Result<Response, ApiError> {
     let trace = trace(request.headers());
     let wrong: WrongAnswer = enroller.uploads.json(request).await?;
+    if wrong.face >= MAX_FACES {
+        return Err(ApiError::bad_request(format!(
+            "face is {}: an answer has at most {MAX_FACES} faces, counted from 0",
+            wrong.face
+        )));
+    }
     let person = person_id(&id)?;
     gallery::read(&live, |gallery| gallery.person(person).map(|_| ()))
         .await?

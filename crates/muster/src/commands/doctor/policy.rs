@@ -29,6 +29,8 @@ pub(super) enum Resource {
     Gallery,
     /// The photographs of enrolled faces, in the state store.
     Enrolled,
+    /// The deletions that are not complete, and receipts, in the state store.
+    Deletions,
     /// The API keys, in the state store.
     Keys,
     /// The audit log, in the state store.
@@ -105,6 +107,7 @@ policies! {
     Web ReadResults Output: "s3:GetObject" "s3:DeleteObject";
     Web KeepGallery Gallery: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web KeepEnrolled Enrolled: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
+    Web KeepDeletions Deletions: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";
     Web ReadKeys Keys: "s3:GetObject";
     Web AppendAudit Audit: "s3:PutObject";
     Web KeepStatus Status: "s3:GetObject" "s3:PutObject" "s3:DeleteObject";

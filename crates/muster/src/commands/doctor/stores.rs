@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use muster_jobs::keys::{
-    AUDIT_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX, segments_prefix,
+    AUDIT_PREFIX, DELETIONS_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX,
+    segments_prefix,
 };
 use object_store::path::Path;
 use object_store::{
@@ -61,6 +62,7 @@ pub(super) async fn state(context: &Context<'_>) -> Outcome {
             (Resource::Gallery, GALLERY_PREFIX),
             (Resource::Gallery, &segments),
             (Resource::Enrolled, ENROLLED_PREFIX),
+            (Resource::Deletions, DELETIONS_PREFIX),
             (Resource::Keys, KEYS_PREFIX),
             (Resource::Status, STATUS_PREFIX),
         ] {
