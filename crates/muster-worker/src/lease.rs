@@ -88,7 +88,9 @@ mod tests {
             if calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                 std::future::pending::<()>().await;
             }
-            one(queue.extend(&[message.receipt.clone()], VISIBILITY).await)
+            one(queue
+                .extend(std::slice::from_ref(&message.receipt), VISIBILITY)
+                .await)
         };
         tokio::select! {
             () = renew(extend, VISIBILITY, || true) => panic!("the lease was lost"),
@@ -103,7 +105,11 @@ mod tests {
     async fn a_lease_ends_where_the_work_does_not_get_on() {
         let folder = tempfile::tempdir().unwrap();
         let (queue, message) = received(folder.path()).await;
-        let extend = || async { one(queue.extend(&[message.receipt.clone()], VISIBILITY).await) };
+        let extend = || async {
+            one(queue
+                .extend(std::slice::from_ref(&message.receipt), VISIBILITY)
+                .await)
+        };
         tokio::select! {
             () = renew(extend, VISIBILITY, || false) => panic!("it is not looked at"),
             others = queue.receive(1, WORK) => {

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Width and height in pixels.
+pub(super) type Size = (u32, u32);
+
 /// The kinds of picture that are taken, for sentences to their senders.
 pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
 

@@ -1,7 +1,7 @@
 //! Magic bytes and picture sizes, read without decoding.
 
 use super::error::{ImageError, RARE, RAW};
-use super::format::{Format, Header};
+use super::format::{Format, Header, Size};
 use super::jpeg_segment::next_segment;
 use super::tiff;
 
@@ -57,7 +57,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
 
 /// Reads the size, and the bytes of a pixel: a progressive picture has all its coefficients in memory,
 /// and one of four inks has them beside what they become.
-fn jpeg_size(bytes: &[u8]) -> Result<Option<((u32, u32), u64)>, ImageError> {
+fn jpeg_size(bytes: &[u8]) -> Result<Option<(Size, u64)>, ImageError> {
     let mut at = 2;
     while let Some(segment) = next_segment(bytes, at) {
         at = segment.end;
@@ -102,7 +102,7 @@ fn jpeg_size(bytes: &[u8]) -> Result<Option<((u32, u32), u64)>, ImageError> {
 }
 
 /// Reads the size, and the bytes of a pixel: its samples, perhaps with alpha by another chunk, and RGB.
-fn png_size(bytes: &[u8]) -> Option<((u32, u32), u64)> {
+fn png_size(bytes: &[u8]) -> Option<(Size, u64)> {
     let chunk = bytes.get(PNG_MAGIC.len()..PNG_MAGIC.len() + 18)?;
     let (kind, rest) = chunk.split_at(8);
     if kind != b"\0\0\0\x0dIHDR" {
@@ -126,7 +126,7 @@ fn is_webp(bytes: &[u8]) -> bool {
 
 /// Reads the canvas of a WebP, having checked that the file is whole and that no frame is larger
 /// than the canvas.
-fn webp_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
+fn webp_size(bytes: &[u8]) -> Result<Option<Size>, ImageError> {
     let Some(announced) = little_endian(bytes, 4, 4) else {
         return Ok(None);
     };
@@ -184,7 +184,7 @@ fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Reads the size from a lossy (`VP8 `) or lossless (`VP8L`) bitstream's first bytes.
-fn webp_frame(kind: &[u8], payload: &[u8]) -> Option<(u32, u32)> {
+fn webp_frame(kind: &[u8], payload: &[u8]) -> Option<Size> {
     match kind {
         b"VP8 " => Some((
             little_endian(payload, 6, 2)? & 0x3FFF,
@@ -209,7 +209,7 @@ fn little_endian(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
 }
 
 /// Reads the canvas of a GIF, having checked that the first frame is no larger.
-fn gif_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
+fn gif_size(bytes: &[u8]) -> Result<Option<Size>, ImageError> {
     let canvas = little_endian(bytes, 6, 2).zip(little_endian(bytes, 8, 2));
     let (Some((width, height)), Some((frame_width, frame_height))) = (canvas, gif_frame(bytes))
     else {
@@ -225,7 +225,7 @@ fn gif_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
 }
 
 /// Reads the size of a GIF's first frame, past the palette and the extensions before it.
-fn gif_frame(bytes: &[u8]) -> Option<(u32, u32)> {
+fn gif_frame(bytes: &[u8]) -> Option<Size> {
     let palette = |flags: u8| match flags & 0x80 {
         0 => 0,
         _ => 3 << ((flags & 7) + 1),
@@ -260,7 +260,7 @@ fn is_bmp(bytes: &[u8]) -> bool {
         }
 }
 
-fn bmp_size(bytes: &[u8]) -> Result<Option<(u32, u32)>, ImageError> {
+fn bmp_size(bytes: &[u8]) -> Result<Option<Size>, ImageError> {
     let rare = Err(ImageError::Unsupported {
         found: "a BMP of a rare kind",
         remedy: RARE,

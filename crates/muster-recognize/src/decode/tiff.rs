@@ -11,7 +11,7 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::{ColorType, TiffError};
 
 use super::error::{ImageError, RARE, RAW};
-use super::format::{Format, Header};
+use super::format::{Format, Header, Size};
 use super::jpeg_segment::next_segment;
 use super::raster;
 use super::stored::Stored;
@@ -156,7 +156,7 @@ struct Layout {
 
 /// Reads the size and the bytes of a pixel's samples, having refused what is not taken and what costs
 /// more than its size tells.
-pub(super) fn size(bytes: &[u8]) -> Result<Option<((u32, u32), u64)>, ImageError> {
+pub(super) fn size(bytes: &[u8]) -> Result<Option<(Size, u64)>, ImageError> {
     let Some(directory) = Directory::first(bytes) else {
         return Ok(None);
     };

@@ -263,7 +263,7 @@ pub async fn remove(
                 now = Some(there);
                 Ok(Change::Remove(person))
             } else {
-                Err(Some(there))
+                Err(Some(Box::new(there)))
             }
         });
         match removed.await {
@@ -276,7 +276,7 @@ pub async fn remove(
                 });
                 return Ok(Json(Deletion { deleted, receipt }));
             }
-            Err(WriteError::Refused(Some(there))) => found = there,
+            Err(WriteError::Refused(Some(there))) => found = *there,
             Err(WriteError::Refused(None)) => return Err(unknown()),
             Err(WriteError::Failed(error)) => return Err(gallery::failed(&error)),
         }
