@@ -60,7 +60,7 @@ fn write_line(to: &mut impl Write, line: fmt::Arguments<'_>) -> io::Result<()> {
     to.flush()
 }
 
-/// Prints a formatted line on standard output, as [`print`](crate::output::print) does.
+/// Prints a formatted line on standard output, as [`print()`] does.
 #[macro_export]
 macro_rules! print_line {
     ($($line:tt)*) => {
@@ -68,7 +68,7 @@ macro_rules! print_line {
     };
 }
 
-/// Prints a formatted line on standard error, as [`print_error`](crate::output::print_error) does.
+/// Prints a formatted line on standard error, as [`print_error()`] does.
 #[macro_export]
 macro_rules! print_error_line {
     ($($line:tt)*) => {
