@@ -27,6 +27,7 @@ mod proxies;
 mod several;
 mod start;
 mod support;
+mod survival;
 mod taken_over;
 mod terminal;
 mod traces;
