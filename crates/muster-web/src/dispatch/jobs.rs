@@ -121,16 +121,7 @@ impl Dispatcher {
             backend.input_key(Purpose::Recognize, id, file),
             Backend::job_key(id, owner, file),
         ] {
-            match backend.input.delete(&key).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        request.id = %id,
-                        error = %muster_base::ErrorChain(&error),
-                        "a photograph is kept until it is old"
-                    );
-                }
-            }
+            self.inner.delete_upload(id, &key).await;
         }
     }
 }

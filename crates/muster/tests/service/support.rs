@@ -173,6 +173,27 @@ impl Service {
             .sum()
     }
 
+    /// The names of the workers that take work.
+    pub async fn running(&self) -> Vec<String> {
+        let status = self.status().await;
+        let instances = status["fleet"]["instances"].as_array().unwrap();
+        let running = instances.iter().filter(|i| i["state"] == "running");
+        running
+            .map(|i| i["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Waits until one worker takes work, and says its name.
+    pub async fn first_running(&self) -> String {
+        let mut running = Vec::new();
+        until("a worker runs", async || {
+            running = self.running().await;
+            running.len() == 1
+        })
+        .await;
+        running.remove(0)
+    }
+
     pub async fn post(&self, path: &str, form: Form) -> Answer {
         let response = self
             .http

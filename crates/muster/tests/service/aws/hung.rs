@@ -17,21 +17,7 @@ async fn a_stopped_worker_is_replaced_and_its_requests_are_answered() {
         "expected_boot_s = 1.0\nbilling_minimum_s = 0.0\nhung_timeout_s = 2.0",
     );
     let service = installation.start("up", &settings).await;
-    let running = async || -> Vec<String> {
-        let status = service.status().await;
-        let instances = status["fleet"]["instances"].as_array().unwrap();
-        let running = instances.iter().filter(|i| i["state"] == "running");
-        running
-            .map(|i| i["id"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let mut first = String::new();
-    until("a worker runs", async || {
-        let now = running().await;
-        first = now.first().cloned().unwrap_or_default();
-        now.len() == 1
-    })
-    .await;
+    let first = service.first_running().await;
     let photo = read(&samples.people[0].1[0]);
     assert!(installation.hypervisor.freeze(&first));
     let answers = futures::future::join_all((0..3).map(|_| service.recognize(&photo)));
@@ -43,5 +29,5 @@ async fn a_stopped_worker_is_replaced_and_its_requests_are_answered() {
         !installation.hypervisor.alive().contains(&first)
     })
     .await;
-    assert!(!running().await.contains(&first));
+    assert!(!service.running().await.contains(&first));
 }

@@ -21,27 +21,13 @@ async fn an_interrupted_worker_drains_and_another_takes_its_place() {
         "expected_boot_s = 1.0\nbilling_minimum_s = 0.0",
     );
     let service = installation.start("up", &settings).await;
-    let running = async || -> Vec<String> {
-        let status = service.status().await;
-        let instances = status["fleet"]["instances"].as_array().unwrap();
-        let running = instances.iter().filter(|i| i["state"] == "running");
-        running
-            .map(|i| i["id"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let mut first = String::new();
-    until("a worker runs", async || {
-        let now = running().await;
-        first = now.first().cloned().unwrap_or_default();
-        now.len() == 1
-    })
-    .await;
+    let first = service.first_running().await;
     let photo = read(&samples.people[0].1[0]);
     assert_eq!(service.recognize(&photo).await.name(), "unknown");
 
     assert!(installation.hypervisor.interrupt(&first));
     until("another worker runs in its place", async || {
-        let now = running().await;
+        let now = service.running().await;
         !now.is_empty() && !now.contains(&first)
     })
     .await;

@@ -1,0 +1,168 @@
+use bytes::Bytes;
+use muster_base::backend::Role;
+use muster_base::settings::Settings;
+use muster_jobs::{Failure, FailureCode};
+use tempfile::TempDir;
+
+use super::*;
+use crate::forms::memory::UploadMemory;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Tier {
+    dispatcher: Dispatcher,
+    backend: Backend,
+    totals: watch::Receiver<muster_fleet::RequestTotals>,
+    _folder: TempDir,
+}
+
+impl Tier {
+    async fn start(timeout: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.storage.data_dir = folder.path().join("data");
+        let backend = Backend::open(&settings, Role::Web).await.unwrap();
+        let (backlog, totals) = watch::channel(muster_fleet::RequestTotals::default());
+        let dependencies = Dependencies {
+            gallery: LiveGallery::load(backend.gallery.clone()).await.unwrap(),
+            catalogue: Catalogue::open(&settings.models).unwrap(),
+            replies: backend.replies("test").await.unwrap(),
+            backend: backend.clone(),
+            timeout,
+            max_waiting: 2,
+            max_instances: 1,
+            backlog,
+            quota: Arc::new(Quota::new(None)),
+            traces: Traces::default(),
+            metrics: Metrics::new(None),
+        };
+        let stop = CancellationToken::new();
+        let dispatcher = Dispatcher::start(dependencies, &TaskTracker::new(), &stop);
+        Self {
+            dispatcher,
+            backend,
+            totals,
+            _folder: folder,
+        }
+    }
+
+    async fn run(&self) -> Result<Outcome, ApiError> {
+        let photo = Photo {
+            file: FileName::from_client("a.jpg"),
+            bytes: Bytes::from_static(b"a photograph"),
+            memory: Arc::new(UploadMemory::new(1 << 20).reserve()),
+        };
+        let trace = TraceParent::new();
+        self.dispatcher.run(photo, Purpose::Recognize, trace).await
+    }
+
+    /// Receives the one request that is queued.
+    async fn received(&self) -> Request {
+        let received = self.backend.requests.receive(1, LIMIT).await.unwrap();
+        let [message] = &received[..] else {
+            panic!("{} requests", received.len())
+        };
+        Request::from_message(&message.body, &message.attributes).unwrap()
+    }
+
+    async fn answer(&self, request: &Request) {
+        let failure = Failure {
+            code: FailureCode::FaceNone,
+            detail: String::new(),
+        };
+        let reply = Reply::new(request.id, request.file.clone(), Outcome::Failed(failure));
+        let queue = self
+            .backend
+            .queues
+            .existing(&request.reply_to)
+            .await
+            .unwrap();
+        queue.send(&[reply.to_json().into()]).await.unwrap();
+    }
+
+    /// `(waiting, accepted, answered, failed)`, and what the controller knows: `(submitted,
+    /// answered)`.
+    fn counts(&self) -> ((usize, u64, u64, u64), (u64, u64)) {
+        let counts = self.dispatcher.counts();
+        let [accepted, answered, failed] = [&counts.accepted, &counts.answered, &counts.failed]
+            .map(|count| count.load(Ordering::Relaxed));
+        let totals = *self.totals.borrow();
+        (
+            (self.dispatcher.waiting(), accepted, answered, failed),
+            (totals.submitted, totals.answered),
+        )
+    }
+
+    async fn until_answered(&self, answered: u64) {
+        let mut totals = self.totals.clone();
+        let known = totals.wait_for(|totals| totals.answered == answered);
+        tokio::time::timeout(LIMIT, known).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_ends_the_wait_and_the_backlog_and_one_too_many_counts_for_nothing() {
+    let tier = Tier::start(LIMIT).await;
+    let worker = async {
+        let request = tier.received().await;
+        assert_eq!(tier.counts(), ((1, 1, 0, 0), (1, 0)));
+        tier.answer(&request).await;
+        tier.answer(&request).await;
+    };
+    let (outcome, ()) = tokio::join!(tier.run(), worker);
+    assert!(matches!(outcome, Ok(Outcome::Failed(_))));
+    let (next, ()) = tokio::join!(tier.run(), async {
+        tier.answer(&tier.received().await).await;
+    });
+    assert!(next.is_ok());
+    assert_eq!(tier.counts(), ((0, 2, 2, 0), (2, 2)));
+}
+
+/// Its photograph is worked on all the same, so a worker is needed until then.
+#[tokio::test]
+async fn a_client_that_hangs_up_fails_at_once_and_stays_in_the_backlog_until_its_answer() {
+    let tier = Tier::start(LIMIT).await;
+    let request = tokio::select! {
+        _ = tier.run() => panic!("nobody answered"),
+        request = tier.received() => request,
+    };
+    assert_eq!(tier.counts(), ((0, 1, 0, 1), (1, 0)));
+    tier.answer(&request).await;
+    tier.until_answered(1).await;
+    assert_eq!(tier.counts(), ((0, 1, 0, 1), (1, 1)));
+}
+
+#[tokio::test]
+async fn a_client_whose_time_is_over_is_counted_like_one_that_hangs_up() {
+    let tier = Tier::start(Duration::from_millis(100)).await;
+    assert!(tier.run().await.is_err());
+    assert_eq!(tier.counts(), ((0, 1, 0, 1), (1, 0)));
+    tier.answer(&tier.received().await).await;
+    tier.until_answered(1).await;
+}
+
+#[tokio::test]
+async fn what_was_never_queued_leaves_no_backlog() {
+    let tier = Tier::start(LIMIT).await;
+    tier.backend.requests.remove().await.unwrap();
+    assert!(tier.run().await.is_err());
+    assert_eq!(tier.counts(), ((0, 1, 0, 1), (1, 1)));
+}
+
+#[tokio::test]
+async fn no_more_wait_than_may() {
+    let tier = Tier::start(LIMIT).await;
+    let third = async {
+        while tier.dispatcher.waiting() < 2 {
+            tokio::task::yield_now().await;
+        }
+        tier.run().await
+    };
+    tokio::select! {
+        _ = tier.run() => panic!("nobody answered"),
+        _ = tier.run() => panic!("nobody answered"),
+        refused = third => assert!(refused.is_err()),
+    }
+    let ((waiting, accepted, ..), (submitted, _)) = tier.counts();
+    assert_eq!((waiting, accepted, submitted), (0, 2, 2));
+}
