@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use muster_base::local_token;
-use muster_jobs::{Recognition, name_key};
+use muster_jobs::{FileName, Recognition, name_key};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::{Form, Part};
@@ -258,7 +258,9 @@ impl Client {
 }
 
 fn part(file: &str, bytes: &Bytes) -> Part {
-    Part::stream(reqwest::Body::from(bytes.clone())).file_name(file.to_owned())
+    // As the service would name it: a header can carry no line breaks.
+    let name = FileName::from_client(file).as_str().to_owned();
+    Part::stream(reqwest::Body::from(bytes.clone())).file_name(name)
 }
 
 fn with_photos(form: Form, photos: &[(String, Bytes)]) -> Form {
