@@ -22,7 +22,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use percent_encoding::percent_decode_str;
 
 use crate::aws;
-use crate::settings::{FleetKind, QueueKind, S3Url, Settings};
+use crate::settings::{FleetKind, QueueKind, QueueSettings, ReplyQueues, S3Url, Settings};
 pub use folder_store::FolderGone;
 pub use queues::RETENTION;
 pub use stores::{local_folder, state_store};
@@ -76,8 +76,9 @@ pub struct Backend {
     pub sdk: Option<SdkConfig>,
     /// Objects on this machine, where any store is.
     local: Option<Arc<dyn ObjectStore>>,
-    response_queue: String,
-    visibility_timeout: Duration,
+    queue_settings: QueueSettings,
+    /// Whether a queue that is missing on SQS is made, other than a replica's own.
+    may_make: bool,
 }
 
 impl Backend {
@@ -141,8 +142,8 @@ impl Backend {
             keys: settings.storage.object_keys,
             sdk,
             local,
-            response_queue: settings.queues.responses.clone(),
-            visibility_timeout: settings.queues.visibility_timeout,
+            queue_settings: settings.queues.clone(),
+            may_make,
         })
     }
 
@@ -167,34 +168,50 @@ impl Backend {
         }
     }
 
-    /// What the names of all reply queues begin with.
+    /// Whether the reply queue is one that stays, and not a replica's own.
+    pub fn shares_replies(&self) -> bool {
+        self.queue_settings.reply_queues == ReplyQueues::Shared
+    }
+
+    /// What the names of all replicas' own reply queues begin with.
     pub fn reply_queues(&self) -> String {
-        format!("{}-", self.response_queue)
+        format!("{}-", self.queue_settings.replies)
     }
 
-    /// Makes the queue that a web replica gets its replies on.
+    /// Opens the queue that a web replica gets its replies on; one of its own is made.
     ///
     /// # Errors
-    /// When the queue can not be made.
+    /// When the queue can not be used.
     pub async fn replies(&self, replica: &str) -> anyhow::Result<Arc<dyn Queue>> {
-        self.replies_on(&format!("{}{replica}", self.reply_queues()))
-            .await
+        if self.shares_replies() {
+            self.replies_on(&self.queue_settings.replies).await
+        } else {
+            let own = format!("{}{replica}", self.reply_queues());
+            self.replies_on(&own).await
+        }
     }
 
-    /// Makes the reply queue of that whole name.
+    /// Opens the reply queue of that whole name, and makes it where it is a replica's own.
     ///
     /// # Errors
-    /// When the queue can not be made.
+    /// When the queue can not be used.
     pub async fn replies_on(&self, name: &str) -> anyhow::Result<Arc<dyn Queue>> {
+        let Self {
+            queues,
+            queue_settings: settings,
+            may_make,
+            ..
+        } = self;
         let options = QueueOptions {
-            visibility_timeout: self.visibility_timeout,
+            visibility_timeout: settings.visibility_timeout,
             redrive: None,
             retention: RETENTION,
         };
-        self.queues
-            .queue(name, &options)
-            .await
-            .context("open the reply queue")
+        if self.shares_replies() {
+            return queues::open_one(&**queues, settings, *may_make, name, &options).await;
+        }
+        let made = queues.queue(name, &options).await;
+        made.context("open the reply queue")
     }
 
     /// Where a request's photograph is uploaded to, in the input store.
@@ -220,9 +237,17 @@ impl Backend {
         Path::from(self.keys.output(id, file))
     }
 
-    /// Where a result that is too large for a queue is written to, in the output store.
-    pub fn large_output_key(&self, id: RequestId, file: &FileName) -> Path {
-        Path::from(ObjectKeys::Request.output(id, file))
+    /// Whether the output store has the whole outcome of such a request, at [`Backend::output_key`].
+    ///
+    /// By file name it has no more than a name, and of an embedding nothing.
+    pub fn stores_outcome(&self, purpose: Purpose) -> bool {
+        purpose == Purpose::Recognize && self.keys == ObjectKeys::Request
+    }
+
+    /// Where an outcome that is too large for a queue is put for its web tier, which deletes it, in the
+    /// output store. It is used where [`Backend::stores_outcome`] says no.
+    pub fn carried_key(id: RequestId) -> Path {
+        Path::from(keys::carried(id))
     }
 
     /// Below which a request's photograph and result are, whatever its file is called.

@@ -36,7 +36,7 @@ pub use models::ModelSettings;
 pub use origin::Origin;
 pub use photographs::PhotographSettings;
 pub use places::{AwsSettings, S3Url};
-pub use queues::{QueueKind, QueueSettings};
+pub use queues::{QueueKind, QueueSettings, ReplyQueues};
 pub use storage::StorageSettings;
 pub use traces::TraceSettings;
 pub use web::{KeyRule, WebSettings};
@@ -56,6 +56,9 @@ const NOT_SETTINGS: &[&str] = &[
     "schemathesis",
     "url",
 ];
+
+/// Settings that have another name now, each with that.
+const FORMER_NAMES: &[(&str, &str)] = &[("response_queue", "reply_queue")];
 
 /// Defines [`Settings`] with a member for each concern, all of whose keys stand at the top of the file.
 macro_rules! settings {
@@ -150,16 +153,22 @@ impl Settings {
             );
         }
         let defaults = Self::defaults();
-        let mut figment = defaults.clone();
+        let mut set = Figment::new();
         let default = Path::new(DEFAULT_FILE);
         if let Some(file) = file.or(default.is_file().then_some(default)) {
-            figment = figment.merge(Toml::file_exact(file));
+            set = set.merge(Toml::file_exact(file));
         }
         let known = names(&defaults);
-        let figment = figment
-            .merge(environment.filter(move |key| known.contains(&key.as_str().to_lowercase())))
-            .merge(Serialized::globals(overrides));
+        let environment =
+            environment.filter(move |key| known.contains(&key.as_str().to_lowercase()));
+        set = set.merge(&environment);
+        for (key, text) in texts(&defaults, environment.iter()) {
+            set = set.merge(Serialized::default(&key, text));
+        }
+        let set = set.merge(Serialized::globals(overrides));
         let read = || {
+            let set = renamed(set)?;
+            let figment = defaults.clone().merge(&set);
             refuse_unknown(&figment, &defaults)?;
             Self::extract(&figment)
         };
@@ -214,7 +223,39 @@ fn variable(name: &str) -> String {
     format!("MUSTER_{}", name.replace('.', "__").to_uppercase())
 }
 
-/// The names of all settings; of those in a table `table.name`.
+/// Those of the variables that look like something else and are text by the setting's default: a name
+/// may be `1229`.
+fn texts(
+    defaults: &Figment,
+    variables: impl Iterator<Item = (impl ToString, String)>,
+) -> Vec<(String, String)> {
+    let is_text = |value: &Value| matches!(value, Value::String(..));
+    let texts = variables.map(|(key, text)| (key.to_string(), text));
+    texts
+        .filter(|(key, text)| {
+            let parsed: Result<Value, _> = text.parse();
+            let wanted = defaults.find_value(key);
+            wanted.is_ok_and(|value| is_text(&value)) && !parsed.is_ok_and(|value| is_text(&value))
+        })
+        .collect()
+}
+
+/// What was set, by the names that settings have now.
+fn renamed(mut set: Figment) -> anyhow::Result<Figment> {
+    for (former, name) in FORMER_NAMES {
+        let Ok(value) = set.find_value(former) else {
+            continue;
+        };
+        anyhow::ensure!(
+            set.find_value(name).is_err(),
+            "{name} and {former} are both set, and {former} is its former name: leave {former} out"
+        );
+        set = set.merge(Serialized::default(name, value));
+    }
+    Ok(set)
+}
+
+/// The names of all settings, former ones too; of those in a table `table.name`.
 fn names(defaults: &Figment) -> BTreeSet<String> {
     let known: Dict = defaults.extract().expect("defaults are a table");
     let names = known.into_iter().flat_map(|(name, value)| match value {
@@ -224,14 +265,17 @@ fn names(defaults: &Figment) -> BTreeSet<String> {
             .collect(),
         _ => vec![name],
     });
-    names.collect()
+    let former = FORMER_NAMES.iter().map(|(former, _)| (*former).to_owned());
+    names.chain(former).collect()
 }
 
 /// Refuses keys that no concern has, with where they were set.
 fn refuse_unknown(figment: &Figment, defaults: &Figment) -> anyhow::Result<()> {
     let known: Dict = defaults.extract()?;
     let set: Dict = figment.extract()?;
-    let Some(key) = set.keys().find(|key| !known.contains_key(*key)) else {
+    let former = |key: &str| FORMER_NAMES.iter().any(|(former, _)| *former == key);
+    let unknown = |key: &&String| !known.contains_key(*key) && !former(key);
+    let Some(key) = set.keys().find(unknown) else {
         return Ok(());
     };
     let place = match figment.find_metadata(key) {

@@ -111,9 +111,7 @@ async fn sweep_once(
     unowned.retain(|name, _| names.contains(name));
     for name in names {
         let replica = name.strip_prefix(&prefix).unwrap_or_default();
-        // A queue of another name is somebody else's.
-        let ours = Uuid::try_parse(replica).is_ok();
-        if !ours || totals.knows(replica) {
+        if !is_replica(replica) || totals.knows(replica) {
             unowned.remove(&name);
             continue;
         }
@@ -135,6 +133,12 @@ async fn sweep_once(
     Ok(())
 }
 
+/// Whether this is how a web replica calls itself: a queue of another name is somebody else's.
+fn is_replica(name: &str) -> bool {
+    let id = Uuid::try_parse(name).ok();
+    id.is_some_and(|id| id.get_version_num() == 7 && id.simple().to_string() == name)
+}
+
 #[cfg(test)]
 mod tests {
     use muster_jobs::WebReport;
@@ -151,9 +155,16 @@ mod tests {
         let backend = Backend::open(&settings, Role::Controller).await.unwrap();
         let totals = ReplicaTotals::new(None);
         let [here, gone] = [(); 2].map(|()| Uuid::now_v7().simple().to_string());
-        for replica in [&here, &gone, "audit"] {
+        // Of others, and of another use of ids.
+        let anothers = format!("b-{}", Uuid::now_v7().simple());
+        let hyphened = Uuid::now_v7().to_string();
+        let random = "936da01f9abd4d9d80c702af85c822a8";
+        for replica in [&here, &gone, "audit", &anothers, &hyphened, random] {
             backend.replies(replica).await.unwrap();
         }
+        let shared = backend.reply_queues();
+        let shared = shared.trim_end_matches('-');
+        backend.replies_on(shared).await.unwrap();
         let report = WebReport {
             replica: here.clone(),
             submitted: 0,
@@ -171,12 +182,15 @@ mod tests {
         sweep_once(&backend, &totals, &mut unowned, ORPHANED)
             .await
             .unwrap();
-        assert_eq!(names().await.len(), 3, "not while nothing is heard");
+        assert_eq!(names().await.len(), 6, "not while nothing is heard");
         totals.listening(true);
         sweep_once(&backend, &totals, &mut unowned, Duration::ZERO)
             .await
             .unwrap();
-        let left = [format!("resp-queue-{here}"), "resp-queue-audit".to_owned()];
+        let mut left = [&here, "audit", &anothers, &hyphened, random]
+            .map(|replica| format!("resp-queue-{replica}"));
+        left.sort();
         assert_eq!(names().await, left);
+        assert!(backend.queues.existing(shared).await.is_ok());
     }
 }

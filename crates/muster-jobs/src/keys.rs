@@ -21,7 +21,7 @@ pub use gallery::{GalleryKeys, LogEntry, SegmentId, manifest_number, segments_pr
 pub const INPUT_PREFIX: &str = "input";
 /// Below which the input store lists the jobs: requests that were accepted and that nobody waits for.
 pub const JOBS_PREFIX: &str = "jobs";
-/// Where results stand.
+/// Where results stand, and for a moment outcomes on their way to the web tier.
 pub const OUTPUT_PREFIX: &str = "output";
 /// Where the changes of the gallery stand; the people themselves stand below [`segments_prefix`] of
 /// it.
@@ -87,6 +87,12 @@ impl ObjectKeys {
 /// in the layout [`ObjectKeys::Request`].
 pub fn request_prefix(id: RequestId) -> String {
     id.to_string()
+}
+
+/// Names the outcome of a request on its way to the web tier, where it is too large for the reply queue,
+/// in the output store.
+pub fn carried(id: RequestId) -> String {
+    format!("{id}.reply")
 }
 
 /// Tells which request owns the object whose key begins with `first_part`, if any.

@@ -203,6 +203,34 @@ mod tests {
         }
     }
 
+    /// SQS's least `MaximumMessageSize`, which counts attributes too: name, type and value.
+    #[test]
+    fn the_longest_request_fits_every_queue() {
+        for name in ["x".repeat(300), "\"".repeat(300), "\u{e000}".repeat(300)] {
+            let longest = Request {
+                purpose: Purpose::Embed {
+                    face: Some(u32::MAX),
+                },
+                // A model's name has 64 characters at most, and a gallery is changed from one to another.
+                models: vec!["m".repeat(64); 3],
+                file: FileName::from_client(&name),
+                input_etag: Some(format!("\"{}-10000\"", "e".repeat(32))),
+                gallery_version: u64::MAX,
+                job: true,
+                reply_to: "q".repeat(80),
+                ..request()
+            };
+            let (body, attributes) = longest.to_message();
+            let attributes = attributes
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 6);
+            // A copy that is handed back carries its receives.
+            let receives = "muster.receives".len() + 6 + 3;
+            let bytes = body.len() + attributes.sum::<usize>() + receives;
+            assert!(bytes <= 1024, "{bytes}: {body}");
+        }
+    }
+
     #[test]
     fn what_sqs_refuses_is_escaped() {
         let mut odd = request();

@@ -264,8 +264,8 @@ pub enum Outcome {
     Embedded(Embedded),
     /// It was refused, or failed.
     Failed(Failure),
-    /// The result is too large for a queue, or stood there before: it is in the output store, as
-    /// [`ObjectKeys::Request`](crate::keys::ObjectKeys::Request) names it.
+    /// The outcome is too large for its queue, or stood there before: it is in the output store, as a
+    /// result or as [`carried`](crate::keys::carried) names it.
     Stored,
 }
 

@@ -120,6 +120,7 @@ mod tests {
             }),
         ] {
             let report = Report::new(content);
+            assert!(report.to_json().len() < 512, "far below SQS's least, 1024");
             assert_eq!(Report::from_json(&report.to_json()).unwrap(), report);
         }
         assert!(Report::from_json("{\"version\":1}").is_err());

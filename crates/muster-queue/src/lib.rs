@@ -30,7 +30,10 @@ mod sqlite;
 mod sqs;
 
 pub use error::{BatchResult, QueueError, SourceError};
-pub use limits::{MAX_ATTRIBUTES, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, MAX_WAIT};
+pub use limits::{
+    LEAST_MESSAGE_BYTES, MAX_ATTRIBUTES, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, MAX_WAIT,
+    check_name,
+};
 pub use message::{MessageId, Outgoing, Receipt, Received};
 pub use outbox::{Deleter, Outbox, OutboxOptions, RETRY_FOR};
 pub use queue::{Counts, Queue, QueueOptions, Queues, Redrive};

@@ -25,13 +25,24 @@ const MAX_NAME: usize = 80;
 /// Bytes of one message, its attributes included, and of all messages of one batch. SQS: 1 MiB.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
+/// Bytes of one message that every queue takes, however it is set: SQS's least `MaximumMessageSize`.
+pub const LEAST_MESSAGE_BYTES: usize = 1024;
+
+/// Bytes of one message where a service does not say how many it takes: SQS's most before 2025, and
+/// that of servers that speak its protocol.
+pub(crate) const UNSAID_MESSAGE_BYTES: usize = 256 * 1024;
+
 /// Attributes of one message. SQS: 10.
 pub const MAX_ATTRIBUTES: usize = 10;
 
 /// Longest name of an attribute. SQS: 256.
 const MAX_ATTRIBUTE_NAME: usize = 256;
 
-pub(crate) fn check_name(name: &str) -> Result<(), QueueError> {
+/// Checks the name of a queue by what SQS takes.
+///
+/// # Errors
+/// [`QueueError::InvalidName`], or [`QueueError::Fifo`] for what all FIFO queues are called.
+pub fn check_name(name: &str) -> Result<(), QueueError> {
     let accepted = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(accepted) {
         return Ok(());

@@ -45,6 +45,12 @@ pub trait Queue: fmt::Debug + Send + Sync + 'static {
     /// Returns the name that [`Queues::existing`] accepts.
     fn name(&self) -> &str;
 
+    /// Returns how many bytes one message may have, its attributes included
+    /// ([`Outgoing::bytes`]): never fewer than [`LEAST_MESSAGE_BYTES`](crate::LEAST_MESSAGE_BYTES).
+    ///
+    /// On SQS a call, for which `sqs:GetQueueAttributes` is needed.
+    async fn message_limit(&self) -> Result<usize, QueueError>;
+
     /// Sends up to [`MAX_BATCH`](crate::MAX_BATCH) messages,
     /// [`MAX_BODY_BYTES`](crate::MAX_BODY_BYTES) together.
     ///

@@ -38,8 +38,8 @@ use self::{
 use crate::{
     error::{BatchResult, QueueError},
     limits::{
-        MAX_BATCH, MAX_WAIT, check_entries, check_messages, check_name, check_options,
-        check_visibility,
+        MAX_BATCH, MAX_BODY_BYTES, MAX_WAIT, check_entries, check_messages, check_name,
+        check_options, check_visibility,
     },
     message::{MessageId, Outgoing, Receipt, Received},
     queue::{Counts, Queue, QueueOptions, Queues},
@@ -331,6 +331,10 @@ async fn wait_for_notification(
 impl Queue for SqliteQueue {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    async fn message_limit(&self) -> Result<usize, QueueError> {
+        Ok(MAX_BODY_BYTES)
     }
 
     async fn send(&self, messages: &[Outgoing]) -> BatchResult<MessageId> {

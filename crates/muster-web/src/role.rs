@@ -86,6 +86,7 @@ async fn serve_until(
     gallery.compact().await.context("compact the gallery")?;
     let catalogue = Catalogue::open(&settings.models)?;
     gallery.held(|gallery| catalogue.expect(gallery)).await?;
+    let shares_replies = backend.shares_replies();
     // Last: a start that fails leaves no queue behind.
     let replies = backend.replies(&identity.id).await?;
     tasks.spawn(retention::sweep(
@@ -225,7 +226,7 @@ async fn serve_until(
     tasks.close();
     tasks.wait().await;
     reporting.await.context("report to the controller")?;
-    if let Err(error) = replies.remove().await {
+    if !shares_replies && let Err(error) = replies.remove().await {
         tracing::warn!(error = %muster_base::ErrorChain(&error), "the reply queue was not removed");
     }
     traces.stop().await;

@@ -1,20 +1,20 @@
 //! What becomes of an outcome: the result is stored, then the reply sent.
+//!
+//! A reply that is too large for its queue goes by the output store: it points to the result where that
+//! is all there is to say, or else to the outcome, which is put there for its web tier to read and delete.
 
 use std::time::Instant;
 
 use muster_jobs::keys::ObjectKeys;
-use muster_jobs::{FailureCode, Outcome, Purpose, Reply, Request, WorkerCpu};
+use muster_jobs::{Attributes, FailureCode, Outcome, Purpose, Reply, Request, WorkerCpu};
 use muster_queue::{Outgoing, QueueError};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
 
 use super::worker::{HandleError, Worker, millis};
 use muster_base::aws;
+use muster_base::backend::Backend;
 use muster_base::cpu;
-
-/// Bytes of a reply that go over the queue; a larger result is pointed to. SQS took 256 KiB for long,
-/// and servers that speak its protocol may still.
-const MAX_REPLY_BYTES: usize = 200 << 10;
 
 impl Worker {
     /// Stores the result, then sends the reply; says in a word what came of the request.
@@ -70,32 +70,41 @@ impl Worker {
         let mut span = self
             .traces
             .send(request.trace, &request.reply_to, request.id);
-        let body = match for_queue(reply) {
-            Ok(body) => body,
-            Err((whole, pointer)) => {
-                // By file name, the output object has no more than a name.
-                if self.backend.keys == ObjectKeys::Filename {
-                    let key = self.backend.large_output_key(request.id, &request.file);
-                    let payload = PutPayload::from(whole);
-                    self.backend.output.put(&key, payload).await?;
-                }
-                pointer
-            }
-        };
-        let attributes = span.attributes();
-        let reply = Outgoing { body, attributes };
-        match self.replies.send(&request.reply_to, reply).await {
-            Err(QueueError::NotFound { .. }) => {
+        match self.send(request, reply, span.attributes()).await {
+            Err(HandleError::Queue(QueueError::NotFound { .. })) => {
                 span.fail("no_such_queue");
                 tracing::warn!("the web tier that asked is gone; the result is stored");
                 Ok(how)
             }
             Err(error) => {
                 span.fail("not_queued");
-                Err(error.into())
+                Err(error)
             }
             Ok(()) => Ok(how),
         }
+    }
+
+    /// Sends a reply, by the output store where the queue does not take as much.
+    async fn send(
+        &self,
+        request: &Request,
+        reply: Reply,
+        attributes: Attributes,
+    ) -> Result<(), HandleError> {
+        let limit = self.replies.limit(&request.reply_to).await?;
+        let reply = match for_queue(reply, attributes, limit) {
+            Ok(whole) => whole,
+            Err((outcome, pointer)) => {
+                if !self.backend.stores_outcome(request.purpose) {
+                    let whole =
+                        serde_json::to_vec(&outcome).expect("an outcome has only string keys");
+                    let key = Backend::carried_key(request.id);
+                    self.backend.output.put(&key, whole.into()).await?;
+                }
+                pointer
+            }
+        };
+        Ok(self.replies.send(&request.reply_to, reply).await?)
     }
 
     /// Deletes what was just stored of a job whose photograph was deleted meanwhile: whoever deletes
@@ -144,25 +153,32 @@ fn stored(reply: &Reply, request: &Request, keys: ObjectKeys) -> Option<Vec<u8>>
     Some(json.expect("a result has only string keys"))
 }
 
-/// The body of a reply; of one that is too large for the queue, the whole result and the body of a
-/// reply that points to it.
-fn for_queue(mut reply: Reply) -> Result<String, (Vec<u8>, String)> {
-    let body = reply.to_json();
-    match &reply.outcome {
-        Outcome::Recognized(recognition) if body.len() > MAX_REPLY_BYTES => {
-            let whole = serde_json::to_vec(recognition).expect("a result has only string keys");
-            reply.outcome = Outcome::Stored;
-            Err((whole, reply.to_json()))
-        }
-        _ => Ok(body),
+/// The message of a reply; of one that is too large for the queue, the outcome and the message of a reply
+/// that points to it.
+fn for_queue(
+    mut reply: Reply,
+    attributes: Attributes,
+    limit: usize,
+) -> Result<Outgoing, (Outcome, Outgoing)> {
+    let mut message = Outgoing {
+        body: reply.to_json(),
+        attributes,
+    };
+    if message.bytes() <= limit {
+        return Ok(message);
     }
+    let outcome = std::mem::replace(&mut reply.outcome, Outcome::Stored);
+    message.body = reply.to_json();
+    Err((outcome, message))
 }
 
 #[cfg(test)]
 mod tests {
     use muster_jobs::{
         Decision, FaceBox, FaceReport, FileName, ImageSize, Recognition, RequestId, TimingMs,
+        TraceParent,
     };
+    use muster_queue::LEAST_MESSAGE_BYTES;
 
     use super::*;
 
@@ -202,13 +218,33 @@ mod tests {
     #[test]
     fn a_result_that_is_too_large_for_the_queue_is_pointed_to() {
         let small = reply(2);
-        assert_eq!(for_queue(small.clone()).unwrap(), small.to_json());
-        let large = reply(2000);
-        let (whole, pointer) = for_queue(large.clone()).unwrap_err();
-        assert!(whole.len() > MAX_REPLY_BYTES && pointer.len() < 1000);
-        let pointer = Reply::from_json(&pointer).unwrap();
+        let all = small.to_json();
+        let sent = for_queue(small.clone(), Attributes::new(), all.len()).unwrap();
+        assert_eq!(sent.body, all);
+        let large = reply(3);
+        let (outcome, pointer) =
+            for_queue(large.clone(), Attributes::new(), all.len()).unwrap_err();
+        assert_eq!(outcome, large.outcome);
+        let pointer = Reply::from_json(&pointer.body).unwrap();
         assert_eq!((pointer.id, pointer.outcome), (large.id, Outcome::Stored));
-        let whole: Recognition = serde_json::from_slice(&whole).unwrap();
-        assert_eq!(Outcome::Recognized(Box::new(whole)), large.outcome);
+        // Attributes count.
+        let trace = [TraceParent::new().to_attribute()];
+        assert!(for_queue(small, trace.into(), all.len()).is_err());
+    }
+
+    #[test]
+    fn the_longest_pointer_fits_every_queue() {
+        // Names are cut to 200 bytes as keys spell them; a quote takes three there and two here.
+        for name in ["x".repeat(300), "\"".repeat(300), "\u{e000}".repeat(300)] {
+            let mut long = reply(100);
+            long.file = FileName::from_client(&name);
+            long.cpu = Some(WorkerCpu {
+                instance: "i-0123456789abcdef0".to_owned(),
+                io_ms: 123_456_789.123,
+            });
+            let trace = [TraceParent::new().to_attribute()];
+            let (_, pointer) = for_queue(long, trace.into(), LEAST_MESSAGE_BYTES).unwrap_err();
+            assert!(pointer.bytes() <= LEAST_MESSAGE_BYTES, "{pointer:?}");
+        }
     }
 }

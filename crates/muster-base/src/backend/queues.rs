@@ -52,6 +52,34 @@ pub fn service(
     })
 }
 
+/// Opens one queue; `may_make` says whether one that is missing on SQS is made.
+///
+/// # Errors
+/// Names the queue that can not be used.
+pub async fn open_one(
+    queues: &dyn Queues,
+    settings: &QueueSettings,
+    may_make: bool,
+    name: &str,
+    options: &QueueOptions,
+) -> anyhow::Result<Arc<dyn Queue>> {
+    let opened = match settings.kind {
+        QueueKind::Local => queues.queue(name, options).await,
+        // One that is there is taken as it is: a role need not be allowed to change it.
+        QueueKind::Sqs => match queues.existing(name).await {
+            Err(QueueError::NotFound { .. }) if may_make => {
+                tracing::info!(
+                    queue = format!("{}{name}", settings.prefix),
+                    "the queue is not there and is made"
+                );
+                queues.queue(name, options).await
+            }
+            opened => opened,
+        },
+    };
+    opened.with_context(|| format!("open the queue {}{name}", settings.prefix))
+}
+
 /// Opens the three queues; `may_make` says whether one that is missing on SQS is made.
 ///
 /// # Errors
@@ -67,21 +95,7 @@ pub async fn open(
             redrive,
             retention,
         };
-        let opened = match settings.kind {
-            QueueKind::Local => queues.queue(name, &options).await,
-            // One that is there is taken as it is: a role need not be allowed to change it.
-            QueueKind::Sqs => match queues.existing(name).await {
-                Err(QueueError::NotFound { .. }) if may_make => {
-                    tracing::info!(
-                        queue = format!("{}{name}", settings.prefix),
-                        "the queue is not there and is made"
-                    );
-                    queues.queue(name, &options).await
-                }
-                opened => opened,
-            },
-        };
-        opened.with_context(|| format!("open the queue {}{name}", settings.prefix))
+        open_one(queues, settings, may_make, name, &options).await
     };
     let dead_letters = open(&settings.dead_letters, 14 * RETENTION, None).await?;
     // Workers set failing requests aside themselves, so that the client is answered; the queue's own

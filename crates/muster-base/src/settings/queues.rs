@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_queue::{QueueError, check_name};
 use serde::{Deserialize, Serialize};
 
 use super::seconds;
@@ -9,6 +10,10 @@ use super::seconds;
 /// The queue itself sets aside what was received three times more than `max_receives`, and SQS lets
 /// it do so after 1,000 receives at most.
 const MOST_RECEIVES: u32 = 997;
+/// What follows the name of a replica's own reply queue: a hyphen and the replica's id.
+const REPLICA_CHARS: usize = 33;
+/// What SQS takes for the name of a queue.
+const NAMES: &str = "a queue's name is 1 to 80 letters, digits, hyphens and underscores";
 
 /// Which queues are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +24,17 @@ pub enum QueueKind {
     Local,
     /// Amazon SQS, or what speaks its protocol.
     Sqs,
+}
+
+/// Where the web tier gets its replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplyQueues {
+    /// Each web replica on a queue of its own, which it makes and removes.
+    #[default]
+    Replica,
+    /// The one web replica on the queue `reply_queue` itself, which stays.
+    Shared,
 }
 
 /// The queues.
@@ -34,9 +50,11 @@ pub struct QueueSettings {
     /// The queue on which requests wait.
     #[serde(rename = "request_queue")]
     pub requests: String,
-    /// What the names of the web replicas' reply queues begin with.
-    #[serde(rename = "response_queue")]
-    pub responses: String,
+    /// The queue of replies, or what the names of the web replicas' own begin with.
+    #[serde(rename = "reply_queue")]
+    pub replies: String,
+    /// Whether each web replica gets its replies on a queue of its own.
+    pub reply_queues: ReplyQueues,
     /// The queue for requests that workers failed on too often.
     #[serde(rename = "dead_letter_queue")]
     pub dead_letters: String,
@@ -56,7 +74,8 @@ impl Default for QueueSettings {
             kind: QueueKind::Local,
             prefix: String::new(),
             requests: "req-queue".to_owned(),
-            responses: "resp-queue".to_owned(),
+            replies: "resp-queue".to_owned(),
+            reply_queues: ReplyQueues::Replica,
             dead_letters: "dead-letter-queue".to_owned(),
             reports: "report-queue".to_owned(),
             visibility_timeout: Duration::from_secs(10),
@@ -77,12 +96,31 @@ impl QueueSettings {
             "max_receives is {}: it must be at least 1 and at most {MOST_RECEIVES}",
             self.max_receives
         );
-        let queues = [
+        let mut queues = vec![
             (&self.requests, "request_queue"),
             (&self.dead_letters, "dead_letter_queue"),
             (&self.reports, "report_queue"),
         ];
+        match self.reply_queues {
+            ReplyQueues::Shared => queues.push((&self.replies, "reply_queue")),
+            ReplyQueues::Replica => {
+                let of_replica = format!("{}-{}", self.replies, "0".repeat(REPLICA_CHARS - 1));
+                let whole = format!("{}{of_replica}", self.prefix);
+                anyhow::ensure!(
+                    check_name(&whole).is_ok(),
+                    "queue_prefix and reply_queue are {:?} together, and a replica's id of {REPLICA_CHARS} \
+                     characters follows: {NAMES}",
+                    format!("{}{}", self.prefix, self.replies)
+                );
+            }
+        }
         for (n, (queue, name)) in queues.iter().enumerate() {
+            let whole = format!("{}{queue}", self.prefix);
+            match check_name(&whole) {
+                // What opens it says that it is a FIFO queue, and the doctor does.
+                Ok(()) | Err(QueueError::Fifo { .. }) => {}
+                Err(_) => anyhow::bail!("queue_prefix and {name} are {whole:?} together: {NAMES}"),
+            }
             for (other, other_name) in &queues[..n] {
                 anyhow::ensure!(
                     queue != other,

@@ -50,6 +50,23 @@ fn unknown_keys_and_impossible_values_are_named() {
         ("[ec2]\nexpected_boot_s = 0", "ec2.expected_boot_s is 0"),
         ("max_receives = 998", "at most 997"),
         (
+            "queue_prefix = \"a.b-\"",
+            "queue_prefix and reply_queue are \"a.b-resp-queue\" together",
+        ),
+        (
+            "reply_queues = \"shared\"\nrequest_queue = \"a queue\"",
+            "queue_prefix and request_queue are \"a queue\" together: a queue's name is 1 to 80",
+        ),
+        (
+            "reply_queues = \"shared\"\nreply_queue = \"req-queue\"",
+            "request_queue and reply_queue are both \"req-queue\"",
+        ),
+        ("reply_queues = \"own\"", "shared"),
+        (
+            "response_queue = \"a\"\nreply_queue = \"b\"",
+            "reply_queue and response_queue are both set",
+        ),
+        (
             "report_queue = \"req-queue\"",
             "request_queue and report_queue are both \"req-queue\"",
         ),
@@ -123,8 +140,46 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
+fn names_may_begin_with_a_digit_and_one_has_a_former_name() {
+    let toml = "
+        input_store = \"s3://1229-in-bucket\"
+        request_queue = \"1229-req-queue\"
+        response_queue = \"1229-resp-queue\"
+        dead_letter_queue = \"1\"
+        [ec2]
+        name_prefix = \"1229-app-tier-instance-\"
+    ";
+    let settings = resolve(toml).unwrap();
+    assert_eq!(settings.queues.replies, "1229-resp-queue");
+    let variables = [
+        ("queue_prefix", "1229"),
+        ("request_queue", "0012"),
+        ("reply_queue", "true"),
+        ("ec2.deployment", "7"),
+        ("report_queue", "1229-report-queue"),
+        ("max_instances", "3"),
+        ("min_instances", "3"),
+    ];
+    let variables = variables.map(|(key, text)| (key, text.to_owned()));
+    let texts = texts(&Settings::defaults(), variables.into_iter());
+    let texts: Vec<_> = texts.iter().map(|(key, _)| key.as_str()).collect();
+    let names = [
+        "queue_prefix",
+        "request_queue",
+        "reply_queue",
+        "ec2.deployment",
+    ];
+    assert_eq!(texts, names);
+}
+
+#[test]
 fn limits_that_can_just_be_kept_are_taken() {
+    let longest = "q".repeat(47);
+    let longest = format!("queue_prefix = \"\"\nreply_queue = \"{longest}\"");
+    assert!(resolve(&longest.replace("\"\"", "\"q\"")).is_err());
     for toml in [
+        longest.as_str(),
+        "request_queue = \"jobs.fifo\"",
         "max_receives = 997",
         "processing_timeout_s = 0.001",
         "idle_grace_s = 0",

@@ -24,7 +24,8 @@ use super::{
 use crate::{
     error::{BatchResult, QueueError},
     limits::{
-        MAX_BATCH, MAX_BODY_BYTES, MAX_WAIT, check_entries, check_messages, check_visibility,
+        MAX_BATCH, MAX_BODY_BYTES, MAX_WAIT, UNSAID_MESSAGE_BYTES, check_entries, check_messages,
+        check_visibility,
     },
     message::{ATTRIBUTE_TYPE, MessageId, Outgoing, RECEIVES_ATTRIBUTE, Receipt, Received},
     queue::{Counts, Queue, Redrive},
@@ -157,6 +158,15 @@ fn received(message: Message) -> Result<Received, QueueError> {
 impl Queue for SqsQueue {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    async fn message_limit(&self) -> Result<usize, QueueError> {
+        let found = self.attributes().await?;
+        let Some(bytes) = found.get(&QueueAttributeName::MaximumMessageSize) else {
+            return Ok(UNSAID_MESSAGE_BYTES);
+        };
+        let unreadable = |_| unexpected(format!("the queue's MaximumMessageSize is {bytes:?}"));
+        bytes.parse().map_err(unreadable)
     }
 
     async fn send(&self, messages: &[Outgoing]) -> BatchResult<MessageId> {

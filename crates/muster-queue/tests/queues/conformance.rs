@@ -12,8 +12,8 @@ use std::{
 };
 
 use muster_queue::{
-    Counts, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, Outgoing, Queue, QueueError, QueueOptions,
-    Queues, Receipt, Received, Redrive,
+    Counts, LEAST_MESSAGE_BYTES, MAX_BATCH, MAX_BODY_BYTES, MAX_RETENTION, Outgoing, Queue,
+    QueueError, QueueOptions, Queues, Receipt, Received, Redrive,
 };
 use uuid::Uuid;
 
@@ -40,6 +40,7 @@ macro_rules! suite {
     ($backend:path) => {
         suite! { $backend:
             a_message_is_received_once_and_deleted
+            a_queue_says_how_long_a_message_may_be
             a_batch_of_ten_passes_and_eleven_are_refused
             nothing_is_delivered_twice_while_it_is_invisible
             a_long_poll_ends_when_a_message_is_sent
@@ -178,6 +179,17 @@ pub async fn a_message_is_received_once_and_deleted(queues: &dyn Queues) {
     assert_empty(&*queue, Duration::ZERO).await;
     delete(&*queue, &received).await;
     counted(&*queue, 0, 0).await;
+}
+
+pub async fn a_queue_says_how_long_a_message_may_be(queues: &dyn Queues) {
+    let queue = queue(queues, LONG).await;
+    let limit = queue.message_limit().await.expect("ask");
+    assert!((LEAST_MESSAGE_BYTES..=MAX_BODY_BYTES).contains(&limit));
+    let longest = "x".repeat(limit);
+    send(&*queue, &[&longest]).await;
+    let received = receive(&*queue, 1).await;
+    assert_eq!(received[0].body, longest);
+    delete(&*queue, &received).await;
 }
 
 pub async fn a_batch_of_ten_passes_and_eleven_are_refused(queues: &dyn Queues) {

@@ -397,6 +397,28 @@ def is_message_valid_based_on_retention_period(original, self, queue_name, messa
     return message.sent_timestamp / 1000 + retention_s > time.time()
 
 
+def size(entry):
+    """The bytes of a message: its body, and the name, type and value of each attribute."""
+    attributes = (entry.get("MessageAttributes") or {}).items()
+    parts = [entry["MessageBody"]]
+    for name, value in attributes:
+        value = {key[:1].lower() + key[1:]: part for key, part in value.items()}
+        parts += [name, value["dataType"], value.get("stringValue") or ""]
+    return sum(len(part.encode()) for part in parts)
+
+
+@completes(sqs.SQSBackend)
+def send_message_batch(original, self, queue_name, entries):
+    """Counts bytes, attributes included, against the queue's limit (moto: the body's characters)."""
+    limit = self.get_queue(queue_name).maximum_message_size
+    if any(size(entry) > limit for entry in entries.values()):
+        raise sqs.InvalidParameterValue(
+            "One or more parameters are invalid. Reason: Message must be shorter than"
+            f" {limit} bytes."
+        )
+    return original(self, queue_name, entries)
+
+
 # Moto asks a clock that tests may stop, several times for every message there is.
 sqs.unix_time = time.time
 sqs.unix_time_millis = lambda: time.time() * 1000

@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use muster_jobs::keys::ObjectKeys;
-use muster_jobs::{
-    FileName, MESSAGE_VERSION, Outcome, Purpose, Reply, Request, RequestId, TraceParent, now_ms,
-};
-use muster_queue::{Deleter, MAX_BATCH, Outbox, Outgoing, Queue, QueueError};
+use muster_jobs::{Outcome, Purpose, Reply, RequestId, TraceParent, now_ms};
+use muster_queue::{Deleter, MAX_BATCH, Outbox, Queue, QueueError, Receipt};
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::problem::ApiError;
 use crate::dispatch::counts::Counts;
+use crate::dispatch::issued::Issued;
 use crate::dispatch::throughput::Throughput;
 use crate::dispatch::unawaited::{Since, Unawaited};
 use crate::forms::upload::Photo;
@@ -35,6 +34,8 @@ use muster_base::traces::Traces;
 
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
+/// How long a reply that is given back stays invisible, so that the other replica comes first to it.
+const GIVE_BACK: Duration = Duration::from_secs(1);
 
 /// Submits photographs and hands their replies to whoever waits. Cheap to clone.
 #[derive(Clone)]
@@ -71,9 +72,9 @@ pub struct Dependencies {
 /// What is asked of a worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Submission {
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
     /// Whether nobody waits for the answer.
-    job: bool,
+    pub(super) job: bool,
 }
 
 impl Submission {
@@ -95,14 +96,16 @@ impl Submission {
 /// What the clones of a dispatcher share.
 pub(super) struct Inner {
     pub(super) backend: Backend,
-    gallery: LiveGallery,
-    catalogue: Catalogue,
-    reply_to: String,
-    outbox: Outbox,
+    pub(super) gallery: LiveGallery,
+    pub(super) catalogue: Catalogue,
+    pub(super) reply_to: String,
+    pub(super) outbox: Outbox,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
     /// Requests that nobody waits for here, jobs and those that a client gave up; locked within
     /// `waiting`.
     pub(super) unawaited: Unawaited,
+    /// What was submitted here, where replies to others may come too.
+    issued: Option<Issued>,
     pub(super) counts: Counts,
     metrics: Metrics,
     /// How fast the waiting are answered.
@@ -112,8 +115,8 @@ pub(super) struct Inner {
     pub(super) timeout: Duration,
     max_waiting: usize,
     pub(super) max_instances: u32,
-    quota: Arc<Quota>,
-    traces: Traces,
+    pub(super) quota: Arc<Quota>,
+    pub(super) traces: Traces,
     /// What goes on without its client.
     tasks: TaskTracker,
 }
@@ -165,6 +168,21 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
+    /// The id of a new request.
+    pub(super) fn issue(&self) -> RequestId {
+        let id = RequestId::new();
+        if let Some(issued) = &self.issued {
+            issued.add(id);
+        }
+        id
+    }
+
+    /// Whether a reply that nobody waits for here is to be left to another replica.
+    fn is_anothers(&self, id: RequestId) -> bool {
+        let issued = self.issued.as_ref();
+        issued.is_some_and(|issued| issued.may_be_anothers(id))
+    }
+
     /// How long the waiting will take at the throughput seen of late. Before any was seen, as long
     /// as a client waits at most: by then each has its answer or has given up.
     fn expected_wait(&self) -> Duration {
@@ -242,7 +260,9 @@ impl Dispatcher {
             Arc::clone(&dependencies.replies),
             dependencies.backend.deletions(),
         );
+        let shared = dependencies.backend.shares_replies();
         let inner = Arc::new(Inner {
+            issued: shared.then(|| Issued::new(dependencies.timeout)),
             backend: dependencies.backend,
             gallery: dependencies.gallery,
             catalogue: dependencies.catalogue,
@@ -327,7 +347,7 @@ impl Dispatcher {
         purpose: Purpose,
         trace: TraceParent,
     ) -> Result<Outcome, ApiError> {
-        let id = RequestId::new();
+        let id = self.inner.issue();
         let Purpose::Embed { .. } = purpose else {
             return self.answered(id, photo, purpose, trace).await;
         };
@@ -423,7 +443,7 @@ impl Dispatcher {
         *queued = true;
         match tokio::time::timeout_at(deadline, replied).await {
             Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_stored(id, &file).await,
+                Outcome::Stored => self.read_stored(id, &file, purpose).await,
                 outcome => Ok(outcome),
             },
             Ok(Err(_)) => Err(ApiError::new(
@@ -432,112 +452,6 @@ impl Dispatcher {
             )),
             Err(_) => Err(self.timed_out(id, purpose)),
         }
-    }
-
-    /// Stores the photograph, and then puts the request on the queue.
-    pub(super) async fn submit(
-        &self,
-        id: RequestId,
-        photo: Photo,
-        what: Submission,
-        trace: TraceParent,
-        deadline: tokio::time::Instant,
-    ) -> Result<(), ApiError> {
-        let queue = self.inner.backend.requests.name();
-        let mut span = self.inner.traces.send(trace, queue, id);
-        let sent = self
-            .store_and_send(id, photo, what, span.context(), deadline)
-            .await;
-        if sent.is_err() {
-            span.fail("not_queued");
-        }
-        sent
-    }
-
-    async fn store_and_send(
-        &self,
-        id: RequestId,
-        photo: Photo,
-        Submission { purpose, job }: Submission,
-        trace: TraceParent,
-        deadline: tokio::time::Instant,
-    ) -> Result<(), ApiError> {
-        let inner = &*self.inner;
-        let late = |_| {
-            let waited = inner.timeout.as_secs_f64();
-            let detail = format!(
-                "the photograph could not be stored and queued within {waited:.0} s: send it again \
-                 later"
-            );
-            ApiError::new(Code::Timeout, detail)
-        };
-        let key = inner.backend.input_key(purpose, id, &photo.file);
-        inner.quota.take(photo.bytes.len())?;
-        let preparation = async {
-            tokio::join!(
-                async {
-                    let begun = Instant::now();
-                    let payload = PutPayload::from_bytes(photo.bytes);
-                    let stored = inner.backend.input.put(&key, payload).await;
-                    inner.traces.stage(trace, "store", begun.elapsed());
-                    stored
-                },
-                inner.gallery.newest(|gallery| match purpose {
-                    Purpose::Recognize => (gallery.version(), Vec::new()),
-                    // An embedding matches nobody.
-                    Purpose::Embed { .. } => (0, inner.catalogue.to_embed(gallery)),
-                })
-            )
-        };
-        let prepared = tokio::time::timeout_at(deadline, preparation).await;
-        let (stored, prepared) = prepared.map_err(late)?;
-        let stored = stored
-            .map_err(|error| ApiError::internal("a photograph could not be stored", &error))?;
-        let (gallery_version, models) = prepared
-            .map_err(|error| ApiError::internal("the gallery could not be read", &error))?;
-        drop(photo.memory);
-        let request = Request {
-            version: MESSAGE_VERSION,
-            id,
-            purpose,
-            models,
-            file: photo.file,
-            input_etag: match inner.backend.layout(purpose) {
-                ObjectKeys::Request => None,
-                ObjectKeys::Filename => stored.e_tag,
-            },
-            gallery_version,
-            job,
-            sent_at_ms: now_ms(),
-            reply_to: inner.reply_to.clone(),
-            trace,
-        };
-        let (body, attributes) = request.to_message();
-        let sending = inner.outbox.send(Outgoing { body, attributes });
-        tokio::time::timeout_at(deadline, sending)
-            .await
-            .map_err(late)?
-            .map_err(|error| ApiError::internal("a request could not be queued", &error))?;
-        Ok(())
-    }
-
-    /// Reads a result that a reply only points to: one that was too large for the queue, or that
-    /// stood there before.
-    async fn read_stored(&self, id: RequestId, file: &FileName) -> Result<Outcome, ApiError> {
-        let backend = &self.inner.backend;
-        let failed = |error| ApiError::internal("a stored result could not be read", &error);
-        let found = backend
-            .output
-            .get(&backend.large_output_key(id, file))
-            .await
-            .map_err(failed)?;
-        let bytes = found.bytes().await.map_err(failed)?;
-        if let Ok(failure) = serde_json::from_slice(&bytes) {
-            return Ok(Outcome::Failed(failure));
-        }
-        serde_json::from_slice(&bytes)
-            .map(Outcome::Recognized)
-            .map_err(|error| ApiError::internal("a stored result is not JSON", &error))
     }
 
     /// The error for a client that waited in vain, with the place of the later result if there is
@@ -568,6 +482,7 @@ async fn listen(
     tasks: TaskTracker,
 ) {
     let mut failures = 0;
+    let mut alone = true;
     loop {
         let received = match replies.receive(MAX_BATCH, POLL).await {
             Ok(received) => {
@@ -594,6 +509,17 @@ async fn listen(
         for message in received {
             let mut id = None;
             match Reply::from_json(&message.body) {
+                Ok(reply) if inner.is_anothers(reply.id) => {
+                    if std::mem::take(&mut alone) {
+                        tracing::warn!(
+                            request.id = %reply.id,
+                            "a reply to another web replica, or to one before a restart, is given back: with \
+                             reply_queues = \"shared\" run one web replica at a time"
+                        );
+                    }
+                    tasks.spawn(give_back(Arc::clone(&replies), message.receipt));
+                    continue;
+                }
                 Ok(mut reply) => {
                     id = Some(tracing::field::display(reply.id));
                     let sent = TraceParent::of_message(&message.attributes);
@@ -611,6 +537,10 @@ async fn listen(
                         let _ = waiter.send(reply);
                     } else {
                         inner.settle_unawaited(&reply);
+                        if reply.outcome == Outcome::Stored {
+                            let inner = Arc::clone(&inner);
+                            tasks.spawn(async move { inner.delete_carried(reply.id).await });
+                        }
                     }
                 }
                 Err(error) => {
@@ -628,6 +558,17 @@ async fn listen(
                 }
             });
         }
+    }
+}
+
+/// Leaves a reply to another replica.
+async fn give_back(replies: Arc<dyn Queue>, receipt: Receipt) {
+    let given = replies.extend(&[receipt], GIVE_BACK).await;
+    if let Err(error) = given.and_then(|all| all.into_iter().collect::<Result<(), _>>()) {
+        tracing::warn!(
+            error = %muster_base::ErrorChain(&error),
+            "a reply was not given back and is so when its visibility timeout ends"
+        );
     }
 }
 

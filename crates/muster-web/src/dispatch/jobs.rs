@@ -25,7 +25,7 @@ struct QueuedJob<'a> {
 
 impl<'a> QueuedJob<'a> {
     fn begin(inner: &'a Inner) -> Self {
-        let id = RequestId::new();
+        let id = inner.issue();
         // Before it is sent: its reply may be quicker than this.
         inner.unawaited.submit(id);
         inner.counts.accepted.fetch_add(1, Ordering::Relaxed);

@@ -6,5 +6,6 @@ mod end_to_end;
 mod hung;
 mod installation;
 mod late;
+mod original;
 mod replicas;
 mod spot;

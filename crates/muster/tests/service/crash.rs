@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use muster_queue::{Queue, SqliteQueues};
+use reqwest::multipart::Form;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
-    LIMIT, Service, kill, muster, read, samples, until, workers_on, write_config,
+    Answer, LIMIT, Service, jpeg, kill, muster, read, samples, until, workers_on, write_config,
 };
 
 /// A worker killed in the middle of a batch loses nothing: one right answer for each request.
@@ -354,6 +355,36 @@ async fn a_reply_queue_that_is_removed_is_made_anew_and_what_is_no_request_is_se
     })
     .await;
     assert_eq!(service.recognize(&photo).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_shared_reply_queue_stays_and_a_job_outlives_the_kill_of_its_web_tier() {
+    let Some(samples) = samples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let toml = "reply_queues = \"shared\"\nmax_instances = 1\nmin_instances = 1";
+    let mut service = Service::start("up", &data, toml).await;
+    let photo = read(&samples.people[0].1[0]);
+    assert_eq!(service.recognize(&photo).await.status, 200);
+    let queues = SqliteQueues::open(&data.join("queue.db")).unwrap();
+    let names = async || queues.names("resp-queue").await.unwrap();
+    assert_eq!(names().await, ["resp-queue"]);
+    let form = Form::new().part("image", jpeg("photo.jpg", &photo));
+    let job = service.post("/v1/jobs", form).await.json();
+    service.signal("-KILL");
+    service.ends().await;
+
+    let mut service = Service::start("up", &data, toml).await;
+    let job = service.at(&format!("/v1/jobs/{}", job["id"].as_str().unwrap()));
+    until("the job is done", async || {
+        let answer = service.http.get(&job).send().await.unwrap();
+        Answer::read(answer).await.json()["state"] == "done"
+    })
+    .await;
+    assert_eq!(service.recognize(&photo).await.status, 200);
+    service.signal("-TERM");
+    assert!(service.ends().await.success());
+    assert_eq!(names().await, ["resp-queue"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use muster_base::backend::Role;
-use muster_base::settings::Settings;
-use muster_jobs::{Failure, FailureCode};
+use muster_base::settings::{ReplyQueues, Settings};
+use muster_jobs::{Failure, FailureCode, FileName, Request};
 use tempfile::TempDir;
 
 use super::*;
@@ -13,14 +13,19 @@ struct Tier {
     dispatcher: Dispatcher,
     backend: Backend,
     totals: watch::Receiver<muster_fleet::RequestTotals>,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 impl Tier {
     async fn start(timeout: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::start_in(folder, ReplyQueues::Replica, timeout).await
+    }
+
+    async fn start_in(folder: Arc<TempDir>, replies: ReplyQueues, timeout: Duration) -> Self {
         let mut settings = Settings::default();
         settings.storage.data_dir = folder.path().join("data");
+        settings.queues.reply_queues = replies;
         let backend = Backend::open(&settings, Role::Web).await.unwrap();
         let (backlog, totals) = watch::channel(muster_fleet::RequestTotals::default());
         let dependencies = Dependencies {
@@ -91,6 +96,19 @@ impl Tier {
             (self.dispatcher.waiting(), accepted, answered, failed),
             (totals.submitted, totals.answered),
         )
+    }
+
+    async fn until_no_reply_is_left(&self) {
+        let queue = self.backend.queues.existing("resp-queue").await.unwrap();
+        let begun = Instant::now();
+        loop {
+            let counts = queue.counts().await.unwrap();
+            if counts.visible + counts.in_flight == 0 {
+                return;
+            }
+            assert!(begun.elapsed() < LIMIT, "{counts:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn until_answered(&self, answered: u64) {
@@ -165,4 +183,52 @@ async fn no_more_wait_than_may() {
     }
     let ((waiting, accepted, ..), (submitted, _)) = tier.counts();
     assert_eq!((waiting, accepted, submitted), (0, 2, 2));
+}
+
+/// While one replaces the other, or by mistake: none is to eat the other's answers.
+#[tokio::test]
+async fn replicas_on_one_reply_queue_leave_each_other_their_replies() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let start = || Tier::start_in(Arc::clone(&folder), ReplyQueues::Shared, LIMIT);
+    let (one, two) = (start().await, start().await);
+    let worker = async {
+        for _ in 0..4 {
+            let request = one.received().await;
+            assert_eq!(request.reply_to, "resp-queue");
+            one.answer(&request).await;
+        }
+    };
+    let both = async |tier: &Tier| {
+        let (first, second) = tokio::join!(tier.run(), tier.run());
+        assert!(first.is_ok() && second.is_ok());
+    };
+    tokio::join!(worker, both(&one), both(&two));
+    for tier in [&one, &two] {
+        assert_eq!(tier.counts(), ((0, 2, 2, 0), (2, 2)));
+    }
+    one.until_no_reply_is_left().await;
+}
+
+#[tokio::test]
+async fn replies_from_before_a_restart_are_dropped_once_nobody_can_wait_for_them() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let patience = Duration::from_millis(500);
+    let after = Tier::start_in(folder, ReplyQueues::Shared, patience).await;
+    let old: RequestId = "01900000-0000-7000-8000-000000000000".parse().unwrap();
+    let file = FileName::from_client("a.jpg");
+    let [old, late] =
+        [old, RequestId::new()].map(|id| Reply::new(id, file.clone(), Outcome::Stored));
+    let carried = Backend::carried_key(late.id);
+    let output = &after.backend.output;
+    output.put(&carried, "an outcome".into()).await.unwrap();
+    let queue = after.backend.replies("test").await.unwrap();
+    let replies = [late.to_json().into(), old.to_json().into()];
+    queue.send(&replies).await.unwrap();
+    after.until_no_reply_is_left().await;
+    // With what was on its way to the client.
+    let begun = Instant::now();
+    while output.head(&carried).await.is_ok() {
+        assert!(begun.elapsed() < LIMIT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -8,7 +8,7 @@ use super::findings::{Findings, Outcome};
 use super::policy::IamRole;
 use super::{instances, queues, stores};
 use muster_base::aws::{self, ThisInstance, Trouble};
-use muster_base::settings::{FleetKind, QueueKind, S3Url, Settings};
+use muster_base::settings::{FleetKind, QueueKind, ReplyQueues, S3Url, Settings};
 
 /// What is looked at once AWS can be spoken to, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,10 @@ impl Check {
             Self::Requests => queue(&settings.queues.requests),
             Self::DeadLetters => queue(&settings.queues.dead_letters),
             Self::Reports => queue(&settings.queues.reports),
-            Self::Replies => "reply queues".to_owned(),
+            Self::Replies => match settings.queues.reply_queues {
+                ReplyQueues::Replica => "reply queues".to_owned(),
+                ReplyQueues::Shared => queue(&settings.queues.replies),
+            },
             Self::Instances => "instances".to_owned(),
             Self::Launch => "launch".to_owned(),
             Self::Metadata => "metadata".to_owned(),

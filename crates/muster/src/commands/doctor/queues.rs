@@ -14,7 +14,7 @@ use super::findings::Outcome;
 use super::permissions::Permissions;
 use super::policy::{IamRole, Resource, grants};
 use muster_base::aws::Trouble;
-use muster_base::settings::QueueSettings;
+use muster_base::settings::{QueueSettings, ReplyQueues};
 
 /// What the doctor calls itself where replicas have their names.
 const REPLICA: &str = "doctor";
@@ -137,19 +137,35 @@ pub(super) async fn reports(context: &Context<'_>, sqs: &SqsQueues) -> Outcome {
         .map_or_else(|outcome| outcome, |()| check.permissions.outcome())
 }
 
-/// The reply queues, by one of the doctor's own: made, used and removed.
+/// The reply queues, by one of the doctor's own: made, used and removed; or the one that stays.
 pub(super) async fn replies(context: &Context<'_>, sqs: &SqsQueues) -> Outcome {
     let settings = context.settings;
     // No longer than a replica's own, so that its name is not too long where that is not.
     let own = Uuid::now_v7().simple().to_string();
-    let name = format!("{}-{REPLICA}-{}", settings.queues.responses, &own[20..]);
+    let name = format!("{}-{REPLICA}-{}", settings.queues.replies, &own[20..]);
     let mut check = QueueCheck::new(context, Resource::Replies, &name);
-    check.resource = format!("{}{}-*", settings.queues.prefix, settings.queues.responses);
+    check.resource = format!("{}{}-*", settings.queues.prefix, settings.queues.replies);
+    let shared = settings.queues.reply_queues == ReplyQueues::Shared;
     let tried = async {
         if let [grant, ..] = grants(context.iam_roles, Resource::Queues, "sqs:ListQueues")[..] {
-            let listed = sqs.names(&format!("{}-", settings.queues.responses)).await;
+            let listed = sqs.names(&format!("{}-", settings.queues.replies)).await;
             let answer = listed.as_ref().map(drop).map_err(|error| error as _);
             check.permissions.record(&[grant], "*", answer)?;
+        }
+        if shared {
+            check.name.clone_from(&settings.queues.replies);
+            check.resource = format!("{}{}", settings.queues.prefix, settings.queues.replies);
+            // The controller has nothing to do with it.
+            if context.iam_roles == [IamRole::Controller] {
+                return Ok(());
+            }
+            let Some(queue) = check.open(sqs).await? else {
+                return Ok(());
+            };
+            check.describe(&queue).await?;
+            check.send_nothing(&queue).await?;
+            check.receive(&queue).await?;
+            return check.delete(&queue).await;
         }
         if !context.iam_roles.contains(&IamRole::Web) {
             return Ok(());
@@ -184,7 +200,7 @@ pub(super) async fn replies(context: &Context<'_>, sqs: &SqsQueues) -> Outcome {
     };
     match tried.await {
         Err(outcome) => outcome,
-        Ok(()) if context.iam_roles == [IamRole::Worker] => Outcome::Skipped(
+        Ok(()) if !shared && context.iam_roles == [IamRole::Worker] => Outcome::Skipped(
             "sqs:SendMessage to reply queues is not tried: requests name them, and there is no request here"
                 .to_owned(),
         ),
