@@ -2,8 +2,9 @@
 //!
 //! An instance is the process group of its user data, run by bash, with a metadata service of its
 //! own. EC2 runs user data at the first boot only; here every boot runs it, and `INSTANCE_BOOT`
-//! tells it which one it is. Nothing outlives the hypervisor, nor the test process, however that
-//! ends; only what leaves its process group escapes.
+//! tells it which one it is. An instance that has left a file `power-off` in its folder has shut itself
+//! down when its processes have ended, and EC2 is told. Nothing outlives the hypervisor, nor the test
+//! process, however that ends; only what leaves its process group escapes.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,9 @@ use crate::{imds::Imds, moto, sdk::REGION};
 
 /// How often the server is asked which instances there are.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The file in an instance's folder by which it says that it powers itself off, once it has ended.
+const POWER_OFF: &str = "power-off";
 
 /// How much of a console is printed when a test fails.
 const CONSOLE_TAIL_BYTES: usize = 8 << 10;
@@ -275,6 +279,13 @@ impl Machines {
                     let meant = running && machine.boot == instance.boots;
                     if !machine.is_alive() {
                         machine.forget_processes(&mut self.watch);
+                        let said = self.folder.join(&instance.id).join(POWER_OFF);
+                        if running && fs::remove_file(said).is_ok() {
+                            let request = serde_json::json!({ "id": instance.id });
+                            moto::ask(&self.settings.server, "power-off", &request)
+                                .unwrap_or_else(|error| panic!("power off: {error}"));
+                            continue;
+                        }
                     } else if !meant {
                         machine.stop(self.settings.stop_timeout);
                     }

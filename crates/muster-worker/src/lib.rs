@@ -9,6 +9,7 @@ mod answer;
 mod deliver;
 mod inference;
 mod lease;
+mod orphan;
 mod place;
 mod replies;
 mod report;
@@ -16,4 +17,4 @@ mod role;
 mod steps;
 mod worker;
 
-pub use role::{WorkerOptions, run};
+pub use role::{Ended, WorkerOptions, run};

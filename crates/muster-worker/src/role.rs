@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inference::Inference;
+use super::orphan::orphaned;
 use super::place::Place;
 use super::replies::Replies;
 use super::report;
@@ -55,7 +56,16 @@ pub struct WorkerOptions {
     pub exit_with_stdin: bool,
 }
 
-/// Runs until `drain`, then answers what was received before.
+/// Why a worker has ended, having answered what it had received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Drained,
+    /// Nobody controls its EC2 instance any more, which is to be powered off.
+    Orphaned,
+}
+
+/// Runs until `drain`, or until nobody controls its EC2 instance, then answers what was received before.
 ///
 /// # Errors
 /// When the models are missing or damaged, or the data folder can not be used.
@@ -63,7 +73,7 @@ pub fn run(
     settings: Settings,
     options: WorkerOptions,
     drain: CancellationToken,
-) -> BoxFuture<'static, anyhow::Result<()>> {
+) -> BoxFuture<'static, anyhow::Result<Ended>> {
     // Boxed here, so that all of the role is compiled with this crate and not with its caller.
     work_until(settings, options, drain).boxed()
 }
@@ -72,7 +82,7 @@ async fn work_until(
     settings: Settings,
     options: WorkerOptions,
     drain: CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     if options.exit_with_stdin {
         signals::stop_with_parent(drain.clone(), ORPHAN_DRAIN)?;
     }
@@ -174,6 +184,25 @@ async fn work_until(
             }
         })
     });
+    let watching = owns_machine.then(|| {
+        let (worker, tasks) = (Arc::clone(&worker), tasks.clone());
+        let timeout = settings.fleet.ec2.orphan_timeout;
+        tokio::spawn(async move {
+            let work = || tasks.is_empty().then(|| worker.answered.load(Ordering::Relaxed));
+            tokio::select! {
+                () = worker.drain.cancelled() => Ended::Drained,
+                () = orphaned(&*worker.backend.state, timeout, work) => {
+                    tracing::warn!(
+                        ?timeout,
+                        "this worker had nothing to do, and no controller acted, for so long: its instance is \
+                         powered off"
+                    );
+                    worker.drain.cancel();
+                    Ended::Orphaned
+                }
+            }
+        })
+    });
     if writeln!(std::io::stdout(), "{READY_LINE}").is_err() {
         tracing::warn!("nobody reads that the worker is ready: its parent is gone");
         drain.cancel();
@@ -267,6 +296,10 @@ async fn work_until(
         drain.cancel();
         interruption.await.context("watch for an interruption")?;
     }
+    let ended = match watching {
+        Some(watching) => watching.await.context("watch the controller's lease")?,
+        None => Ended::Drained,
+    };
     // The last handles: what was accepted is sent and deleted before the process ends.
     let worker = Arc::into_inner(worker).context("end the worker's tasks")?;
     let Worker {
@@ -285,5 +318,5 @@ async fn work_until(
     }
     traces.stop().await;
     tracing::info!("the worker has drained");
-    Ok(())
+    Ok(ended)
 }

@@ -11,11 +11,13 @@ use muster_base::settings::{KeyRule, Settings};
 use muster_base::{output, print_line, signals};
 #[cfg(feature = "lab")]
 use muster_lab::{bench, eval, profile, simulate};
+use muster_worker::Ended;
 use tokio::net::TcpListener;
 
 use crate::commands::{
     audit, doctor, enroll, gallery, keys, models, recognize, status, token, verify,
 };
+use crate::exit;
 use crate::flags::Overrides;
 use crate::up;
 
@@ -141,7 +143,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 id: args.id,
                 exit_with_stdin: args.exit_with_stdin,
             };
-            muster_worker::run(settings(&args.overrides)?, options, signals::shutdown()?).await?;
+            let settings = settings(&args.overrides)?;
+            let ended = muster_worker::run(settings, options, signals::shutdown()?).await?;
+            if ended == Ended::Orphaned {
+                return Ok(ExitCode::from(exit::ORPHANED));
+            }
         }
         Command::Controller(overrides) => {
             let settings = settings(&overrides)?;

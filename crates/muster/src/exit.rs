@@ -18,6 +18,8 @@ pub const NO_INPUT: u8 = 66;
 const UNAVAILABLE: u8 = 69;
 /// A failure, where 1 is an answer.
 pub const SOFTWARE: u8 = 70;
+/// Nobody controls this worker's EC2 instance: its unit powers it off.
+pub const ORPHANED: u8 = 80;
 /// The API key is missing, unknown, or not for this.
 const DENIED: u8 = 77;
 

@@ -22,6 +22,9 @@ const EC2_INSTANCES: u32 = 15;
 /// How long the counts of SQS may lag: they settle within a minute of the last change.
 const SQS_COUNT_LAG: Duration = Duration::from_secs(60);
 
+/// A controller renews its lease of 15 s every 3 s.
+const SHORTEST_ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What the controller's workers are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -215,6 +218,9 @@ pub struct Ec2Settings {
     /// An instance that takes requests and shows no progress for this long is terminated.
     #[serde(rename = "hung_timeout_s", with = "seconds")]
     pub hung_timeout: Duration,
+    /// An idle instance powers itself off when no controller has acted for this long; zero: never.
+    #[serde(rename = "orphan_timeout_s", with = "seconds")]
+    pub orphan_timeout: Duration,
     /// How long a boot is expected to take, until boots were seen.
     #[serde(rename = "expected_boot_s", with = "seconds")]
     pub expected_boot: Duration,
@@ -236,6 +242,7 @@ impl Default for Ec2Settings {
             stopped_instances: 0,
             boot_timeout: Duration::from_secs(300),
             hung_timeout: Duration::from_secs(40),
+            orphan_timeout: Duration::from_secs(900),
             // m7i.large, cold: 25.8 s to the operating system (docs/AUTOSCALING.md), and the models.
             expected_boot: Duration::from_secs(30),
             // EC2 bills Linux by the second, 60 s at least.
@@ -263,6 +270,13 @@ impl Ec2Settings {
                 "ec2.{name} is 0: {harm}; set it to more than 0, or leave it out"
             );
         }
+        anyhow::ensure!(
+            self.orphan_timeout.is_zero() || self.orphan_timeout >= SHORTEST_ORPHAN_TIMEOUT,
+            "ec2.orphan_timeout_s is {}: a controller that acts says so every 3 s, and instances would power \
+             off under it; set it to at least {}, or to 0 for never",
+            self.orphan_timeout.as_secs_f64(),
+            SHORTEST_ORPHAN_TIMEOUT.as_secs()
+        );
         Ok(())
     }
 }

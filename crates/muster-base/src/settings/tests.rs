@@ -48,6 +48,10 @@ fn unknown_keys_and_impossible_values_are_named() {
         ("[ec2]\nhung_timeout_s = 0", "ec2.hung_timeout_s is 0"),
         ("[ec2]\nboot_timeout_s = 0", "ec2.boot_timeout_s is 0"),
         ("[ec2]\nexpected_boot_s = 0", "ec2.expected_boot_s is 0"),
+        (
+            "[ec2]\norphan_timeout_s = 3",
+            "at least 5, or to 0 for never",
+        ),
         ("max_receives = 998", "at most 997"),
         (
             "queue_prefix = \"a.b-\"",
@@ -180,6 +184,7 @@ fn limits_that_can_just_be_kept_are_taken() {
     for toml in [
         longest.as_str(),
         "request_queue = \"jobs.fifo\"",
+        "[ec2]\norphan_timeout_s = 0",
         "max_receives = 997",
         "processing_timeout_s = 0.001",
         "idle_grace_s = 0",

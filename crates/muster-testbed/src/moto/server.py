@@ -89,7 +89,21 @@ def set_page(request):
     page["size"] = request["reservations"]
 
 
+def power_off(request):
+    """What the operating system's shutdown is to EC2: `InstanceInitiatedShutdownBehavior` says."""
+    for regions in ec2_backends.values():
+        for backend in regions.values():
+            for reservation in backend.reservations.values():
+                for instance in reservation.instances:
+                    if instance.id == request["id"]:
+                        if instance.instance_initiated_shutdown_behavior == "terminate":
+                            instance.terminate()
+                        else:
+                            instance.stop()
+
+
 TESTBED = {
+    "/_testbed/power-off": power_off,
     "/_testbed/page": set_page,
     "/_testbed/transitions": set_transitions,
     "/_testbed/capacity": set_capacity,

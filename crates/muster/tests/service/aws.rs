@@ -7,5 +7,6 @@ mod hung;
 mod installation;
 mod late;
 mod original;
+mod orphan;
 mod replicas;
 mod spot;

@@ -37,6 +37,8 @@ pub(super) enum Resource {
     Audit,
     /// What the controller knows, in the state store.
     Status,
+    /// The controller's lease, in the state store.
+    Lease,
     /// The request queue.
     Requests,
     /// The dead-letter queue.
@@ -139,6 +141,7 @@ policies! {
     Worker ReadPhotographs Input: "s3:GetObject";
     Worker PutResults Output: "s3:PutObject" "s3:DeleteObject";
     Worker ReadGallery Gallery: "s3:GetObject";
+    Worker ReadLease Lease: "s3:GetObject";
     Worker ListStores Input: "s3:ListBucket";
     Worker ListStores State: "s3:ListBucket";
     Worker ReceiveRequests Requests: "sqs:GetQueueUrl" "sqs:GetQueueAttributes"

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use muster_jobs::keys::{
-    AUDIT_PREFIX, DELETIONS_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX, STATUS_PREFIX,
-    segments_prefix,
+    AUDIT_PREFIX, CONTROLLER_LEASE, DELETIONS_PREFIX, ENROLLED_PREFIX, GALLERY_PREFIX, KEYS_PREFIX,
+    STATUS_PREFIX, segments_prefix,
 };
 use object_store::path::Path;
 use object_store::{
@@ -22,7 +22,7 @@ use super::permissions::Permissions;
 use super::policy::{Resource, grants};
 use muster_base::audit::{Action, AuditLog, Entry, Who};
 use muster_base::aws::{self, Trouble};
-use muster_base::settings::S3Url;
+use muster_base::settings::{FleetKind, S3Url};
 
 /// What the doctor's object holds.
 const BODY: &str = "muster doctor was here";
@@ -75,6 +75,11 @@ pub(super) async fn state(context: &Context<'_>) -> Outcome {
                 result = result.and(bucket.delete(on, &key).await);
             }
             result?;
+        }
+        let fleet = &context.settings.fleet;
+        if fleet.kind == FleetKind::Ec2 && !fleet.ec2.orphan_timeout.is_zero() {
+            let lease = Path::from(CONTROLLER_LEASE);
+            bucket.get(Resource::Lease, &lease, listed).await?;
         }
         bucket.audit().await?;
         Ok(bucket.permissions.outcome())
@@ -202,7 +207,7 @@ impl<'a> BucketCheck<'a> {
         self.permissions.record(&grants, &self.on(key), answer)
     }
 
-    /// Reads the doctor's object, where a role reads. One that is not there says as much, as long as
+    /// Reads the doctor's object, or another, where a role reads. One that is not there says as much, as long as
     /// the bucket may be listed: S3 answers 403 otherwise, permitted or not.
     async fn get(&mut self, on: Resource, key: &Path, listed: bool) -> Result<(), Outcome> {
         let grants = grants(self.context.iam_roles, on, "s3:GetObject");
@@ -293,7 +298,9 @@ impl<'a> BucketCheck<'a> {
     }
 
     fn on(&self, key: &Path) -> String {
-        let folder = key.as_ref().strip_suffix(&*self.name).unwrap_or_default();
-        format!("{}/{folder}*", self.place)
+        match key.as_ref().strip_suffix(&*self.name) {
+            Some(folder) => format!("{}/{folder}*", self.place),
+            None => format!("{}/{key}", self.place),
+        }
     }
 }

@@ -267,6 +267,12 @@ async fn what_is_denied_is_named_with_its_statement() {
             "ReceiveRequests",
         ),
         (
+            "worker",
+            "GetObject",
+            denied,
+            "ReadPhotographs ReadGallery ReadLease",
+        ),
+        (
             "controller",
             "DescribeInstances",
             Fault::UnauthorizedOperation,

@@ -31,16 +31,24 @@ request = urllib.request.Request(url, headers={"Authorization": signature})
 with urllib.request.urlopen(request) as answer, open(destination, "wb") as file:
     shutil.copyfileobj(answer, file)
 "#;
-/// Runs the command of the unit that is to be started, in the instance's own folder.
+/// Runs the command of the unit that is to be started, in the instance's own folder, and what the unit has
+/// for its end; or notes that the instance is powered off.
 const SYSTEMCTL: &str = r#"#!/bin/bash
 set -euo pipefail
+if [[ $1 == poweroff ]]; then exec touch "$INSTANCE_ROOT/power-off"; fi
 unit=${*: -1}
 mkdir -p "$MUSTER_ROOT/var/lib/muster"
 command=$(sed -n 's/^ExecStart=//p' "$MUSTER_ROOT/etc/systemd/system/$unit")
 command=${command//\/opt/$MUSTER_ROOT/opt}
+after=$(sed -n 's/^ExecStopPost=+//p' "$MUSTER_ROOT/etc/systemd/system/$unit")
 # A unit does not inherit it.
 unset MUSTER_ROOT
-exec $command
+# The whole process group is told to stop: this waits for the unit.
+trap : TERM
+status=0
+$command || status=$?
+export EXIT_STATUS=$status
+eval "${after//\$\$/\$}"
 "#;
 /// What instances boot into: their own folder, whatever it is called.
 const ROOT: &str = ".";
