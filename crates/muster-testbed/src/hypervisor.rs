@@ -330,6 +330,10 @@ impl Machines {
             fs::write(&path, script).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
+        // As cloud-init leaves it, which runs user data.
+        let cloud_init = root.join("var/lib/cloud/data");
+        fs::create_dir_all(&cloud_init).unwrap();
+        fs::write(cloud_init.join("instance-id"), &instance.id).unwrap();
         let script = root.join("user-data");
         fs::write(&script, &user_data).unwrap();
         let console = fs::File::options()

@@ -14,6 +14,9 @@ import sys
 import threading
 import time
 
+from moto.cloudformation.exceptions import ValidationError
+from moto.cloudformation.models import Event
+from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidLaunchTemplateIdNotFound
@@ -380,6 +383,55 @@ def describe_instances(original, self):
     shown = found if size is None else found[: min(int(size), page["size"])]
     more = str(order[shown[-1].id]) if len(shown) < len(found) else None
     return ActionResult({"Reservations": shown, "NextToken": more})
+
+
+# --- CloudFormation -------------------------------------------------------------------------------
+
+
+def of_launch_template(original, resource_name, cloudformation_json, account_id, region_name, **more):
+    """Takes from an instance's launch template what the resource leaves out (moto: nothing)."""
+    properties = cloudformation_json["Properties"]
+    if "LaunchTemplate" in properties:
+        backend = ec2_backends[account_id][region_name]
+        version = backend._get_template_from_args(properties["LaunchTemplate"])
+        for name in ["InstanceType", "UserData"]:
+            if name in version.data:
+                properties.setdefault(name, version.data[name])
+    return original(resource_name, cloudformation_json, account_id, region_name, **more)
+
+
+Instance.create_from_cloudformation_json = functools.partial(
+    of_launch_template, Instance.create_from_cloudformation_json
+)
+
+
+def signal_resource(self):
+    """Publishes a signal as an event of the stack, as AWS does (moto: has no such operation).
+
+    Stacks are complete here before anything boots, so that nothing waits for it, and what waits is
+    not rolled back.
+    """
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    logical_id = self._get_param("LogicalResourceId")
+    if logical_id not in stack.template_dict["Resources"]:
+        raise ValidationError(message=f"Resource {logical_id} does not exist for stack {stack.name}")
+    status, unique_id = self._get_param("Status"), self._get_param("UniqueId")
+    stack.events.append(
+        Event(
+            stack_id=stack.stack_id,
+            stack_name=stack.name,
+            logical_resource_id=logical_id,
+            physical_resource_id=unique_id,
+            resource_type=stack.template_dict["Resources"][logical_id]["Type"],
+            resource_status="CREATE_IN_PROGRESS",
+            resource_status_reason=f"Received {status} signal with UniqueId {unique_id}",
+            resource_properties=None,
+        )
+    )
+    return ActionResult({})
+
+
+CloudFormationResponse.signal_resource = signal_resource
 
 
 # --- SQS ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! The roles on AWS: a stack made from the deployment's own template in a protocol server, and
 //! instances that boot from their user data.
 
+mod boot;
 mod doctor;
 mod end_to_end;
 mod hung;

@@ -1,7 +1,6 @@
 //! An installation on AWS: the stack, and what runs from its outputs.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,9 +18,10 @@ use crate::support::{LIMIT, Service, samples};
 
 /// Creates the stack through AWS's own SDK for Python, which comes with the server.
 const CREATE_STACK: &str = include_str!("stack.py");
-/// Copies an object to a file: the one thing that the user data asks of the AWS CLI. The server
-/// wants to see a signature, and does not check it.
-const AWS: &str = r#"#!/usr/bin/env python3
+/// Copies an object to a file, in the place of the AWS CLI: fifteen instances that boot at once would
+/// wait for that to start. `boot` runs the real one. The server wants to see a signature, and does
+/// not check it.
+pub const AWS: &str = r#"#!/usr/bin/env python3
 import os, shutil, sys, urllib.request
 source, destination = sys.argv[-2:]
 url = os.environ["AWS_ENDPOINT_URL"] + source.removeprefix("s3:/")
@@ -31,18 +31,23 @@ request = urllib.request.Request(url, headers={"Authorization": signature})
 with urllib.request.urlopen(request) as answer, open(destination, "wb") as file:
     shutil.copyfileobj(answer, file)
 "#;
-/// Runs the command of the unit that is to be started, in the instance's own folder, and what the unit has
-/// for its end; or notes that the instance is powered off.
+/// Runs the command of the unit that is to be started, below the instance's own folder: a worker as
+/// what the instance is for, and then what its unit has for its end; anything else beside the user
+/// data. Or notes that the instance is powered off.
 const SYSTEMCTL: &str = r#"#!/bin/bash
 set -euo pipefail
 if [[ $1 == poweroff ]]; then exec touch "$INSTANCE_ROOT/power-off"; fi
-unit=${*: -1}
+[[ "$1 $2" == "enable --now" ]]
+unit=$MUSTER_ROOT/etc/systemd/system/$3
 mkdir -p "$MUSTER_ROOT/var/lib/muster"
-command=$(sed -n 's/^ExecStart=//p' "$MUSTER_ROOT/etc/systemd/system/$unit")
-command=${command//\/opt/$MUSTER_ROOT/opt}
-after=$(sed -n 's/^ExecStopPost=+//p' "$MUSTER_ROOT/etc/systemd/system/$unit")
+command=$(sed -nE "s/^ExecStart=//; T; s#(^| )/(opt|etc)/#\1$MUSTER_ROOT/\2/#g; p" "$unit")
+after=$(sed -n 's/^ExecStopPost=+//p' "$unit")
 # A unit does not inherit it.
 unset MUSTER_ROOT
+if [[ $3 != muster-worker.service ]]; then
+    $command &
+    exit
+fi
 # The whole process group is told to stop: this waits for the unit.
 trap : TERM
 status=0
@@ -61,6 +66,7 @@ pub struct Installation {
     pub endpoint: String,
     /// Boots the instances.
     pub hypervisor: Hypervisor,
+    settings: Settings,
     folder: TempDir,
 }
 
@@ -82,18 +88,36 @@ impl Installation {
         environment: &[(&str, &str)],
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let script = format!(
+            "#!/bin/sh\nMUSTER_MODELS_DIR='{}' exec '{}' \"$@\"\n",
+            models().display(),
+            env!("CARGO_BIN_EXE_muster")
+        );
+        let bundle = bundle(folder.path(), &script);
+        Self::of_bundle(server, endpoint, folder, &bundle, &[], AWS, environment).await
+    }
+
+    /// Creates it with a bundle, parameters and an AWS CLI of the test's own.
+    pub async fn of_bundle(
+        server: &moto::Server,
+        endpoint: &str,
+        folder: TempDir,
+        bundle: &Path,
+        parameters: &[String],
+        aws: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let name = format!("m{}", &Uuid::now_v7().simple().to_string()[16..]);
-        let bundle = bundle(folder.path());
-        let python = PathBuf::from(std::env::var_os("MUSTER_MOTO").unwrap());
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/aws/muster.yaml");
-        let made = Command::new(python.with_file_name("python3"))
+        let made = Command::new(tool("python3"))
             .args(["-c", CREATE_STACK, server.endpoint(), REGION, &name])
-            .args([&template, &bundle])
+            .args([&template, bundle])
+            .args(parameters)
             .output();
         let made = tokio::time::timeout(LIMIT, made).await.unwrap().unwrap();
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "create the stack: {said}");
-        let hypervisor = Hypervisor::start(Settings {
+        let settings = Settings {
             endpoint: endpoint.to_owned(),
             environment: [("MUSTER_ROOT", ROOT), ("MUSTER_LOG", "info")]
                 .iter()
@@ -101,17 +125,27 @@ impl Installation {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             shims: vec![
-                ("aws".to_owned(), AWS.to_owned()),
+                ("aws".to_owned(), aws.to_owned()),
                 ("systemctl".to_owned(), SYSTEMCTL.to_owned()),
             ],
             ..Settings::new(server.endpoint(), "muster:deployment", &name)
-        });
+        };
         Self {
             outputs: serde_json::from_slice(&made.stdout).unwrap(),
             endpoint: endpoint.to_owned(),
-            hypervisor,
+            hypervisor: Hypervisor::start(settings.clone()),
+            settings,
             folder,
         }
+    }
+
+    /// Boots the stack's web instance too, until what is returned is dropped.
+    pub fn boot_web(&self) -> Hypervisor {
+        let name = format!("{}-web", self.outputs["Deployment"]);
+        Hypervisor::start(Settings {
+            tag: ("Name".to_owned(), name),
+            ..self.settings.clone()
+        })
     }
 
     /// The settings of every role that is about stores and queues.
@@ -167,34 +201,30 @@ impl Installation {
     }
 }
 
-/// An archive like that of `make bundle`, whose program is the one under test.
-fn bundle(folder: &Path) -> PathBuf {
+/// A program beside the server's: its Python, or the AWS CLI.
+pub fn tool(name: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os("MUSTER_MOTO").unwrap()).with_file_name(name)
+}
+
+/// The folder that models are installed in.
+fn models() -> PathBuf {
+    let set = std::env::var_os("MUSTER_MODELS_DIR").map(PathBuf::from);
+    set.or_else(default_root).unwrap()
+}
+
+/// An archive like that of `make bundle`, whose program is a script, without models.
+pub fn bundle(folder: &Path, script: &str) -> PathBuf {
     let root = folder.join("muster-under-test");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::create_dir_all(root.join("systemd")).unwrap();
-    let models = std::env::var_os("MUSTER_MODELS_DIR")
-        .map(PathBuf::from)
-        .or_else(default_root)
-        .unwrap();
     let program = root.join("bin/muster");
-    let script = format!(
-        "#!/bin/sh\nMUSTER_MODELS_DIR='{}' exec '{}' \"$@\"\n",
-        models.display(),
-        env!("CARGO_BIN_EXE_muster")
-    );
-    std::fs::File::create(&program)
-        .unwrap()
-        .write_all(script.as_bytes())
-        .unwrap();
+    std::fs::write(&program, script).unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, executable).unwrap();
-    let unit = "muster-worker.service";
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/aws");
-    let from = std::fs::read_to_string(units.join(unit)).unwrap();
-    // The settings stand below the instance's folder too.
-    let unit_text = from.replace(" /etc/muster", &format!(" {ROOT}/etc/muster"));
-    assert_ne!(unit_text, from, "the unit names its settings");
-    std::fs::write(root.join("systemd").join(unit), unit_text).unwrap();
+    for unit in ["muster-web.service", "muster-worker.service"] {
+        std::fs::copy(units.join(unit), root.join("systemd").join(unit)).unwrap();
+    }
     let archive = folder.join("muster.tar.gz");
     let packed = std::process::Command::new("tar")
         .arg("-czf")

@@ -1,7 +1,7 @@
 """Creates the stack of deploy/aws/muster.yaml and prints its outputs as JSON.
 
-Arguments: endpoint, region, the stack's name, the template, the bundle. Uploads the bundle to a
-bucket of the stack's own first.
+Arguments: endpoint, region, the stack's name, the template, the bundle, and parameters as
+`Name=value`. Uploads the bundle to a bucket of the stack's own first.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import sys
 
 import boto3
 
-endpoint, region, name, template, bundle = sys.argv[1:]
+endpoint, region, name, template, bundle, *more = sys.argv[1:]
 
 
 def client(service):
@@ -28,14 +28,15 @@ with open(bundle, "rb") as file:
 bucket = f"{name}-bundles"
 s3 = client("s3")
 s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
-s3.put_object(Bucket=bucket, Key="muster.tar.gz", Body=archive)
+s3.put_object(Bucket=bucket, Key="muster-under-test.tar.gz", Body=archive)
 
 parameters = {
     "BundleBucket": bucket,
-    "BundleKey": "muster.tar.gz",
+    "BundleKey": "muster-under-test.tar.gz",
     "BundleSha256": hashlib.sha256(archive).hexdigest(),
     # Fifteen workers share two processors here, and extend only so often.
     "VisibilityTimeout": "15",
+    **dict(parameter.split("=", 1) for parameter in more),
 }
 stacks = client("cloudformation")
 with open(template) as file:
