@@ -16,8 +16,9 @@ async fn an_interrupted_worker_drains_and_another_takes_its_place() {
     };
     let proxy = FaultProxy::start(server.endpoint(), 1);
     let installation = Installation::create(server, proxy.endpoint()).await;
+    // Nothing but the interruption ends a worker here.
     let settings = installation.settings(
-        "min_instances = 1\nmax_instances = 2",
+        "min_instances = 1\nmax_instances = 2\nkeep_alive = \"fixed\"\nidle_grace_s = 60.0",
         "expected_boot_s = 1.0\nbilling_minimum_s = 0.0",
     );
     let service = installation.start("up", &settings).await;
