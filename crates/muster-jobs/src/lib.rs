@@ -7,6 +7,7 @@
 
 mod attributes;
 mod calibration;
+mod compact;
 mod embedding;
 mod face_probe;
 mod file_name;

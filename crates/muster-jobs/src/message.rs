@@ -70,6 +70,9 @@ pub enum MessageError {
     /// Not JSON of the expected shape.
     #[error("the message is not in Muster's format")]
     Malformed(#[source] serde_json::Error),
+    /// In neither form of a reply.
+    #[error("the message is neither JSON nor a reply in its shorter form")]
+    Garbled,
     /// Written by a build with another format.
     #[error(
         "the message has format {found}, this build reads {MESSAGE_VERSION}: run one version of muster"

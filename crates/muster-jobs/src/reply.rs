@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::compact::{compact, expand};
 use crate::file_name::FileName;
 use crate::message::{MESSAGE_VERSION, MessageError, check_version, queue_json};
 use crate::name::UNKNOWN;
@@ -306,18 +307,24 @@ impl Reply {
         }
     }
 
-    /// Reads a message's body.
+    /// Reads a message's body, in either form.
     ///
     /// # Errors
     /// [`MessageError`] where the body is not a reply of this build's format.
-    pub fn from_json(body: &str) -> Result<Self, MessageError> {
-        check_version(body)?;
-        serde_json::from_str(body).map_err(MessageError::Malformed)
+    pub fn from_body(body: &str) -> Result<Self, MessageError> {
+        let json = expand(body).ok_or(MessageError::Garbled)?;
+        check_version(&json)?;
+        serde_json::from_str(&json).map_err(MessageError::Malformed)
     }
 
     /// The message's body.
     pub fn to_json(&self) -> String {
         queue_json(self)
+    }
+
+    /// The message's body in a shorter form, for a queue that takes less.
+    pub fn to_compact(&self) -> String {
+        compact(&self.to_json())
     }
 }
 
@@ -386,7 +393,8 @@ mod tests {
             Outcome::Failed(failure),
         ] {
             let reply = Reply::new(RequestId::new(), FileName::from_client("a.jpg"), outcome);
-            assert_eq!(Reply::from_json(&reply.to_json()).unwrap(), reply);
+            assert_eq!(Reply::from_body(&reply.to_json()).unwrap(), reply);
+            assert_eq!(Reply::from_body(&reply.to_compact()).unwrap(), reply);
         }
         assert_eq!(
             serde_json::to_value(FailureCode::FaceNone).unwrap(),

@@ -1,7 +1,8 @@
 //! What becomes of an outcome: the result is stored, then the reply sent.
 //!
-//! A reply that is too large for its queue goes by the output store: it points to the result where that
-//! is all there is to say, or else to the outcome, which is put there for its web tier to read and delete.
+//! A reply that is too large for its queue is sent in its shorter form. One that is too large all the same
+//! goes by the output store: it points to the result where that is all there is to say, or else to the
+//! outcome, which is put there for its web tier to read and delete.
 
 use std::time::Instant;
 
@@ -153,8 +154,8 @@ fn stored(reply: &Reply, request: &Request, keys: ObjectKeys) -> Option<Vec<u8>>
     Some(json.expect("a result has only string keys"))
 }
 
-/// The message of a reply; of one that is too large for the queue, the outcome and the message of a reply
-/// that points to it.
+/// The message of a reply, in its shorter form if need be; of one that is too large for the queue all the
+/// same, the outcome and the message of a reply that points to it.
 fn for_queue(
     mut reply: Reply,
     attributes: Attributes,
@@ -167,6 +168,10 @@ fn for_queue(
     if message.bytes() <= limit {
         return Ok(message);
     }
+    message.body = reply.to_compact();
+    if message.bytes() <= limit {
+        return Ok(message);
+    }
     let outcome = std::mem::replace(&mut reply.outcome, Outcome::Stored);
     message.body = reply.to_json();
     Err((outcome, message))
@@ -175,8 +180,8 @@ fn for_queue(
 #[cfg(test)]
 mod tests {
     use muster_jobs::{
-        Decision, FaceBox, FaceReport, FileName, ImageSize, Recognition, RequestId, TimingMs,
-        TraceParent,
+        CandidateReport, Decision, FaceBox, FaceReport, FileName, ImageSize, PersonRef,
+        Recognition, RequestId, TimingMs, TraceParent,
     };
     use muster_queue::LEAST_MESSAGE_BYTES;
 
@@ -215,28 +220,69 @@ mod tests {
         Reply::new(RequestId::new(), FileName::from_client("a.jpg"), outcome)
     }
 
+    /// A reply whose faces have little in common.
+    fn various(faces: usize) -> Reply {
+        let mut reply = reply(faces);
+        let Outcome::Recognized(recognition) = &mut reply.outcome else {
+            unreachable!("it is a recognition")
+        };
+        for (n, face) in recognition.faces.iter_mut().enumerate() {
+            let some = |k: usize| (((n * 31 + k) as f32) * 0.618).fract() * 1000.0;
+            face.landmarks = std::array::from_fn(|k| [some(2 * k), some(2 * k + 1)]);
+            face.bounds.x = some(10);
+            face.bounds.y = some(11);
+            face.confidence = some(12);
+            face.candidates = (0..5)
+                .map(|k| CandidateReport {
+                    person: PersonRef {
+                        id: RequestId::new().to_string(),
+                        name: format!("person {n} {k}"),
+                    },
+                    similarity: some(13 + k),
+                })
+                .collect();
+        }
+        reply
+    }
+
+    #[test]
+    fn the_answer_about_one_face_fits_every_queue() {
+        let one = various(1);
+        let trace = [TraceParent::new().to_attribute()];
+        assert!(one.to_json().len() > LEAST_MESSAGE_BYTES);
+        let sent = for_queue(one, trace.into(), LEAST_MESSAGE_BYTES);
+        let bytes = sent.map(|sent| sent.bytes());
+        assert!(bytes.is_ok(), "{bytes:?}");
+    }
+
     #[test]
     fn a_result_that_is_too_large_for_the_queue_is_pointed_to() {
         let small = reply(2);
         let all = small.to_json();
         let sent = for_queue(small.clone(), Attributes::new(), all.len()).unwrap();
         assert_eq!(sent.body, all);
-        let large = reply(3);
+        // Five faces that are alike take little more than one.
+        let alike = reply(5);
+        let sent = for_queue(alike.clone(), Attributes::new(), all.len()).unwrap();
+        assert!(sent.body.len() <= all.len() && !sent.body.starts_with('{'));
+        assert_eq!(Reply::from_body(&sent.body).unwrap(), alike);
+        let large = various(20);
         let (outcome, pointer) =
             for_queue(large.clone(), Attributes::new(), all.len()).unwrap_err();
         assert_eq!(outcome, large.outcome);
-        let pointer = Reply::from_json(&pointer.body).unwrap();
+        let pointer = Reply::from_body(&pointer.body).unwrap();
         assert_eq!((pointer.id, pointer.outcome), (large.id, Outcome::Stored));
         // Attributes count.
         let trace = [TraceParent::new().to_attribute()];
-        assert!(for_queue(small, trace.into(), all.len()).is_err());
+        let sent = for_queue(small, trace.into(), all.len()).unwrap();
+        assert!(sent.body.len() < all.len());
     }
 
     #[test]
     fn the_longest_pointer_fits_every_queue() {
         // Names are cut to 200 bytes as keys spell them; a quote takes three there and two here.
         for name in ["x".repeat(300), "\"".repeat(300), "\u{e000}".repeat(300)] {
-            let mut long = reply(100);
+            let mut long = various(100);
             long.file = FileName::from_client(&name);
             long.cpu = Some(WorkerCpu {
                 instance: "i-0123456789abcdef0".to_owned(),

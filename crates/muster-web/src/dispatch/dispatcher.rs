@@ -508,7 +508,7 @@ async fn listen(
         inner.forget_unawaited();
         for message in received {
             let mut id = None;
-            match Reply::from_json(&message.body) {
+            match Reply::from_body(&message.body) {
                 Ok(reply) if inner.is_anothers(reply.id) => {
                     if std::mem::take(&mut alone) {
                         tracing::warn!(

@@ -3,10 +3,12 @@
 mod installation;
 mod start;
 
+use std::time::Duration;
+
 use aws_sdk_ec2::types::{
     Filter, InstanceStateName, LaunchTemplateSpecification, ResourceType, Tag, TagSpecification,
 };
-use muster_queue::{Outgoing, SqsQueues};
+use muster_queue::{Outgoing, QueueOptions, SqsQueues};
 use muster_testbed::imds::Imds;
 use muster_testbed::proxy::{Calls, Fault, Service, When};
 use muster_testbed::{REGION, moto, sdk_config};
@@ -112,6 +114,41 @@ async fn workers_of_this_machine_are_looked_at_with_their_controller() {
     assert_eq!(replies["ok"], true);
     let tried = replies["detail"].as_str().unwrap();
     assert!(tried.contains("sqs:SendMessage"), "{tried}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_queue_that_is_shared_is_looked_at_as_it_is() {
+    let Some(installation) = Installation::new().await else {
+        return;
+    };
+    let shared = "queues = \"sqs\"\nreply_queues = \"shared\"";
+    let installation = installation.with("queues = \"sqs\"", shared);
+    let queue = format!("queue {}-resp-queue", installation.name);
+    let (found, text) = installation.doctor("web").await.only();
+    assert_eq!(found, queue, "{text}");
+    assert!(text.contains("does not exist"), "{text}");
+
+    let prefix = format!("{}-", installation.name);
+    let queues = SqsQueues::new(&sdk_config(moto::endpoint().unwrap()), &prefix);
+    let options = QueueOptions {
+        visibility_timeout: Duration::from_secs(10),
+        redrive: None,
+        retention: Duration::from_secs(3600),
+    };
+    queues.queue("resp-queue", &options).await.unwrap();
+    for role in ["up", "web", "controller"] {
+        installation.doctor(role).await.assert_well();
+    }
+    assert_eq!(installation.proxy.calls("CreateQueue"), 0);
+    assert_eq!(queues.names("resp-queue").await.unwrap(), ["resp-queue"]);
+    // Unlike replicas' own, a worker can try it.
+    let denied = Fault::Error {
+        status: 403,
+        code: "AccessDenied",
+    };
+    installation.always("SendMessageBatch", denied);
+    let remedies = installation.doctor("worker").await.remedies();
+    assert!(remedies.contains("statement SendReplies of"), "{remedies}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use muster_recognize::models::SamplePhotographs;
+use muster_testbed::proxy::FaultProxy;
 use muster_testbed::{REGION, moto};
 use object_store::ObjectStoreExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -23,6 +24,8 @@ const KILOBYTE: &str = "1024";
 /// Buckets and queues that somebody has made.
 struct Names {
     server: &'static moto::Server,
+    /// What the service calls AWS at: it tells which calls there were.
+    proxy: FaultProxy,
     /// All digits.
     prefix: String,
     http: reqwest::Client,
@@ -34,6 +37,7 @@ impl Names {
         let random = Uuid::now_v7().as_u128() % 1_000_000_000_000;
         let names = Self {
             server,
+            proxy: FaultProxy::start(server.endpoint(), 1),
             prefix: format!("1{random:012}"),
             http: reqwest::Client::new(),
             folder: tempfile::tempdir().unwrap(),
@@ -134,7 +138,7 @@ impl Names {
              report_queue = \"report-queue\"\ndead_letter_queue = \"dead-queue\"\n\
              reply_queues = \"shared\"\nobject_keys = \"{object_keys}\"\n\
              min_instances = 1\nmax_instances = 1",
-            self.server.endpoint()
+            self.proxy.endpoint()
         );
         let mut command = muster();
         // A number to whoever guesses.
@@ -209,6 +213,9 @@ async fn a_kilobyte_and_the_originals_names_do_for_everything() {
     all_is_quiet(&names).await;
     // Photographs by their names, results by their stems, and nothing else: what went by the store is gone.
     let (input, output) = (names.keys("in").await, names.keys("out").await);
+    // Besides embeddings, each of which has an upload to delete as well, only the answer about six faces.
+    let embedded = samples.people.len() + 2;
+    assert_eq!(names.proxy.calls("DeleteObjects"), 2 * embedded + 1);
     assert_eq!(input.len(), 6, "{input:?}");
     assert!(input.contains(&"test_00.jpg".to_owned()), "{input:?}");
     let stems: Vec<&str> = output.iter().map(String::as_str).collect();
