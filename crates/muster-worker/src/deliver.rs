@@ -93,19 +93,15 @@ impl Worker {
         attributes: Attributes,
     ) -> Result<(), HandleError> {
         let limit = self.replies.limit(&request.reply_to).await?;
-        let reply = match for_queue(reply, attributes, limit) {
-            Ok(whole) => whole,
-            Err((outcome, pointer)) => {
-                if !self.backend.stores_outcome(request.purpose) {
-                    let whole =
-                        serde_json::to_vec(&outcome).expect("an outcome has only string keys");
-                    let key = Backend::carried_key(request.id);
-                    self.backend.output.put(&key, whole.into()).await?;
-                }
-                pointer
-            }
-        };
-        Ok(self.replies.send(&request.reply_to, reply).await?)
+        let (message, pointed_to) = for_queue(reply, attributes, limit);
+        if let Some(outcome) = pointed_to
+            && !self.backend.stores_outcome(request.purpose)
+        {
+            let whole = serde_json::to_vec(&outcome).expect("an outcome has only string keys");
+            let key = Backend::carried_key(request.id);
+            self.backend.output.put(&key, whole.into()).await?;
+        }
+        Ok(self.replies.send(&request.reply_to, message).await?)
     }
 
     /// Deletes what was just stored of a job whose photograph was deleted meanwhile: whoever deletes
@@ -154,27 +150,27 @@ fn stored(reply: &Reply, request: &Request, keys: ObjectKeys) -> Option<Vec<u8>>
     Some(json.expect("a result has only string keys"))
 }
 
-/// The message of a reply, in its shorter form if need be; of one that is too large for the queue all the
-/// same, the outcome and the message of a reply that points to it.
+/// The message of a reply, in its shorter form if need be. Where it is too large for the queue all the same,
+/// the message only points to the outcome, which is returned beside it.
 fn for_queue(
     mut reply: Reply,
     attributes: Attributes,
     limit: usize,
-) -> Result<Outgoing, (Outcome, Outgoing)> {
+) -> (Outgoing, Option<Outcome>) {
     let mut message = Outgoing {
         body: reply.to_json(),
         attributes,
     };
     if message.bytes() <= limit {
-        return Ok(message);
+        return (message, None);
     }
     message.body = reply.to_compact();
     if message.bytes() <= limit {
-        return Ok(message);
+        return (message, None);
     }
     let outcome = std::mem::replace(&mut reply.outcome, Outcome::Stored);
     message.body = reply.to_json();
-    Err((outcome, message))
+    (message, Some(outcome))
 }
 
 #[cfg(test)]
@@ -250,31 +246,31 @@ mod tests {
         let one = various(1);
         let trace = [TraceParent::new().to_attribute()];
         assert!(one.to_json().len() > LEAST_MESSAGE_BYTES);
-        let sent = for_queue(one, trace.into(), LEAST_MESSAGE_BYTES);
-        let bytes = sent.map(|sent| sent.bytes());
-        assert!(bytes.is_ok(), "{bytes:?}");
+        let (sent, pointed_to) = for_queue(one, trace.into(), LEAST_MESSAGE_BYTES);
+        assert!(pointed_to.is_none() && sent.bytes() <= LEAST_MESSAGE_BYTES);
     }
 
     #[test]
     fn a_result_that_is_too_large_for_the_queue_is_pointed_to() {
         let small = reply(2);
         let all = small.to_json();
-        let sent = for_queue(small.clone(), Attributes::new(), all.len()).unwrap();
-        assert_eq!(sent.body, all);
+        let send = |reply: &Reply| for_queue(reply.clone(), Attributes::new(), all.len());
+        let (sent, pointed_to) = send(&small);
+        assert_eq!((sent.body, pointed_to), (all.clone(), None));
         // Five faces that are alike take little more than one.
         let alike = reply(5);
-        let sent = for_queue(alike.clone(), Attributes::new(), all.len()).unwrap();
+        let (sent, pointed_to) = send(&alike);
         assert!(sent.body.len() <= all.len() && !sent.body.starts_with('{'));
+        assert_eq!(pointed_to, None);
         assert_eq!(Reply::from_body(&sent.body).unwrap(), alike);
         let large = various(20);
-        let (outcome, pointer) =
-            for_queue(large.clone(), Attributes::new(), all.len()).unwrap_err();
-        assert_eq!(outcome, large.outcome);
+        let (pointer, pointed_to) = send(&large);
+        assert_eq!(pointed_to, Some(large.outcome));
         let pointer = Reply::from_body(&pointer.body).unwrap();
         assert_eq!((pointer.id, pointer.outcome), (large.id, Outcome::Stored));
         // Attributes count.
         let trace = [TraceParent::new().to_attribute()];
-        let sent = for_queue(small, trace.into(), all.len()).unwrap();
+        let (sent, _) = for_queue(small, trace.into(), all.len());
         assert!(sent.body.len() < all.len());
     }
 
@@ -289,7 +285,8 @@ mod tests {
                 io_ms: 123_456_789.123,
             });
             let trace = [TraceParent::new().to_attribute()];
-            let (_, pointer) = for_queue(long, trace.into(), LEAST_MESSAGE_BYTES).unwrap_err();
+            let (pointer, pointed_to) = for_queue(long, trace.into(), LEAST_MESSAGE_BYTES);
+            assert!(pointed_to.is_some());
             assert!(pointer.bytes() <= LEAST_MESSAGE_BYTES, "{pointer:?}");
         }
     }
