@@ -27,7 +27,7 @@ pub use embedding::{Embedding, EmbeddingError, cosine, cosine_le};
 pub use face_probe::FaceProbe;
 pub use file_name::FileName;
 pub use message::{MESSAGE_VERSION, MessageError, Purpose, Request, now_ms};
-pub use name::{UNKNOWN, name_key};
+pub use name::{UNKNOWN, name_key, reads_unknown};
 pub use printable::{Printable, unprintable};
 pub use quality::{Measure, Quality, Requirements, UnmetRequirement};
 pub use reply::{

@@ -1,8 +1,8 @@
 //! People's names, as they are compared.
 
 use icu_normalizer::DecomposingNormalizer;
-use icu_properties::CodePointSetData;
-use icu_properties::props::DefaultIgnorableCodePoint;
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
+use icu_properties::{CodePointMapData, CodePointSetData};
 use unicase::UniCase;
 
 /// What a face is called that is nobody's; no person can have it for a name.
@@ -22,9 +22,40 @@ pub fn name_key(name: &str) -> String {
     decomposed.normalize(&words.join(" ")).into_owned()
 }
 
+/// Whether a name reads like [`UNKNOWN`]: also in full-width or other letters that stand for the same ones
+/// (Unicode's compatibility caseless match, D146), and with marks of format among them.
+pub fn reads_unknown(name: &str) -> bool {
+    let compatible = DecomposingNormalizer::new_nfkd();
+    let category = CodePointMapData::<GeneralCategory>::new();
+    let seen = |c: &char| category.get(*c) != GeneralCategory::Format;
+    let seen: String = name.chars().filter(seen).collect();
+    name_key(&compatible.normalize(&seen)) == UNKNOWN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_stranger_is_called_has_no_double() {
+        for name in [
+            "unknown",
+            " UNKNOWN ",
+            "Ｕｎｋｎｏｗｎ",
+            "ｕnknown",
+            "un\u{200b}known",
+            "un\u{ad}k\u{2060}nown",
+            "\u{feff}unknown",
+            "\u{1d566}\u{1d55f}\u{1d55c}\u{1d55f}\u{1d560}\u{1d568}\u{1d55f}",
+            "un\u{180e}known",
+            "ⓤⓝⓚⓝⓞⓦⓝ",
+        ] {
+            assert!(reads_unknown(name), "{name:?}");
+        }
+        for name in ["Unknown Soldier", "un known", "Anna", ""] {
+            assert!(!reads_unknown(name), "{name:?}");
+        }
+    }
 
     #[test]
     fn names_that_read_the_same_are_one_and_others_are_not() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_gallery::{Gallery, Person, PersonId};
-use muster_jobs::{UNKNOWN, name_key, unprintable};
+use muster_jobs::{name_key, reads_unknown, unprintable};
 
 use crate::api::openapi::problem_responses;
 use crate::api::problem::ApiError;
@@ -71,9 +71,9 @@ pub fn check_line(field: &str, text: &str) -> Result<String, ApiError> {
 /// A person's name, which can not be what a stranger is called.
 pub fn check_name(name: &str) -> Result<String, ApiError> {
     let name = check_line("name", name)?;
-    if name_key(&name) == UNKNOWN {
+    if reads_unknown(&name) {
         return Err(ApiError::bad_request(format!(
-            "the name {name} is what a stranger is answered with: choose another"
+            "the name {name} reads like what a stranger is answered with: choose another"
         )));
     }
     Ok(name)
