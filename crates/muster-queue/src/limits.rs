@@ -17,7 +17,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(20);
 pub const MAX_RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Longest visibility timeout. SQS: 12 hours.
-const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
+pub(crate) const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Longest queue name. SQS: 80.
 const MAX_NAME: usize = 80;

@@ -4,7 +4,8 @@
 //! any process at any point; a power failure leaves the file consistent, but may lose the last
 //! transactions before it. The file must be on a local file system, with its `-wal`, `-shm` and
 //! `-bells` (the folder of notification files) beside it. Times are the machine's wall clock: when
-//! that is set back, messages that were received come back later by as much.
+//! that is set back, messages that were received come back later by as much, and at once where that is
+//! more than a message may be hidden (12 hours).
 //!
 //! Invariant: the async runtime never waits for the disk. Writes go through one thread of each
 //! [`SqliteQueues`], reads through a connection of their own on the blocking pool.

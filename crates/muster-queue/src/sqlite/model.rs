@@ -10,7 +10,7 @@ use super::{
     store::{self, DeliveryId, Millis, QueueId},
 };
 use crate::{
-    limits::MAX_RETENTION,
+    limits::{MAX_RETENTION, MAX_VISIBILITY},
     message::{Outgoing, Received},
     queue::{QueueOptions, Redrive},
 };
@@ -18,6 +18,7 @@ use crate::{
 const VISIBILITY: Millis = 1_000;
 const RETENTION: Millis = 60_000;
 const MAX_RECEIVES: u32 = 3;
+const DAY: Millis = 24 * 3_600_000;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -42,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<prop::sample::Index>(), 0_i64..3_000).prop_map(|(n, ms)| Step::Extend(n, ms)),
         1 => Just(Step::Undo),
         6 => prop_oneof![0_i64..800, 20_000_i64..30_000].prop_map(Step::Pass),
-        1 => prop_oneof![0_i64..800, 0_i64..90_000].prop_map(Step::SetBack),
+        1 => prop_oneof![0_i64..800, 0_i64..90_000, Just(DAY)].prop_map(Step::SetBack),
         1 => Just(Step::Sweep),
         1 => Just(Step::Purge),
     ]
@@ -58,8 +59,13 @@ struct Message {
 
 impl Message {
     fn is_visible(&self, now: Millis) -> bool {
-        self.visible_at <= now || self.receives == 0
+        is_due(self.visible_at, now) || self.receives == 0
     }
+}
+
+/// Nothing is hidden for longer than a message may be.
+fn is_due(visible_at: Millis, now: Millis) -> bool {
+    visible_at <= now || visible_at > now + store::millis(MAX_VISIBILITY)
 }
 
 /// What should be in the queue and in its dead-letter queue.
@@ -240,7 +246,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             store::counts(&db, queue, now).expect("count"),
             Some(expected)
         );
-        let is_ready = |at: &&Millis| **at <= now;
+        let is_ready = |at: &&Millis| is_due(**at, now);
         let ready = model.dead.iter().filter(is_ready).count();
         let expected = (ready as u64, (model.dead.len() - ready) as u64);
         let dead_letters = store::counts(&db, dead, now).expect("count");
@@ -279,6 +285,21 @@ fn a_clock_that_is_set_back_hides_nothing_that_was_never_received() {
     assert_eq!(store::counts(&db, queue, now).expect("count"), Some((0, 2)));
     let next = store::next_visible_at(&db, queue, now).expect("look");
     assert_eq!(next, Some(Some(now + VISIBILITY)));
+}
+
+#[test]
+fn a_clock_that_was_a_day_ahead_hides_nothing() {
+    let World {
+        db, queue, _folder, ..
+    } = world();
+    let now = 1_000_000_000;
+    store::send(&db, queue, &["held".to_owned().into()], now + DAY).expect("send");
+    store::receive(&db, queue, 1, now + DAY).expect("receive");
+    assert_eq!(store::counts(&db, queue, now).expect("count"), Some((1, 0)));
+    let next = store::next_visible_at(&db, queue, now).expect("look");
+    assert_eq!(next, Some(Some(now)));
+    let delivered = store::receive(&db, queue, 10, now).expect("receive");
+    assert_eq!(delivered.expect("a queue").messages.len(), 1);
 }
 
 #[test]

@@ -61,6 +61,9 @@ END;
 /// A JSON object of strings; NULL for none.
 const ATTRIBUTES: &str = "ALTER TABLE messages ADD COLUMN attributes TEXT;";
 
+/// Marks, as the file's `application_id`, that no page of it was freed without being overwritten.
+const OVERWRITES: i32 = i32::from_be_bytes(*b"MSTR");
+
 /// Opens the connection that writes, and creates the file if absent.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, QueueError> {
     let mut db = connect(
@@ -68,7 +71,14 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, QueueError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
     )?;
     use_wal(&db)?;
-    upgrade(&mut db)?;
+    let before = upgrade(&mut db)?;
+    if let Err(error) = overwrite_freed(&db, before == 0) {
+        tracing::warn!(
+            %error,
+            "what was deleted from the queue's file before Muster overwrote it is left there; it is \
+             tried again at the next start"
+        );
+    }
     Ok(db)
 }
 
@@ -149,12 +159,25 @@ fn use_wal(db: &Connection) -> Result<(), QueueError> {
     }
 }
 
-/// Brings the file to the present version, unless a newer program has made it.
-fn upgrade(db: &mut Connection) -> Result<(), QueueError> {
+/// Writes the file anew, once, if it is of a program that did not overwrite what it deleted.
+fn overwrite_freed(db: &Connection, is_new: bool) -> rusqlite::Result<()> {
+    let mark: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if mark == OVERWRITES {
+        return Ok(());
+    }
+    if !is_new {
+        db.execute_batch("VACUUM")?;
+        truncate_log(db)?;
+    }
+    db.pragma_update(None, "application_id", OVERWRITES)
+}
+
+/// Brings the file to the present version, unless a newer program has made it; says of which it was.
+fn upgrade(db: &mut Connection) -> Result<u32, QueueError> {
     let version =
         |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
     if version(db)? == VERSION {
-        return Ok(());
+        return Ok(VERSION);
     }
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&tx)?;
@@ -169,7 +192,7 @@ fn upgrade(db: &mut Connection) -> Result<(), QueueError> {
     }
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -189,5 +212,35 @@ mod tests {
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .expect("read the version");
         assert_eq!(version, VERSION + 1);
+    }
+
+    #[test]
+    fn what_an_older_program_freed_is_overwritten_once() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let path = folder.path().join("queues.db");
+        let db = open_writer(&path).expect("make the file");
+        db.pragma_update(None, "application_id", 0).expect("unmark");
+        db.pragma_update(None, "secure_delete", "OFF").expect("set");
+        let body = "Anna Secret ".repeat(400);
+        for _ in 0..20 {
+            let sql = "INSERT INTO messages (queue, visible_at, sent_at, receive_count, body)
+                       VALUES (1, 1, 1, 0, ?1)";
+            db.execute(sql, [&body]).expect("insert");
+        }
+        db.execute("DELETE FROM messages", []).expect("delete");
+        truncate_log(&db).expect("empty the log");
+        drop(db);
+        let holds = || {
+            let files = std::fs::read_dir(folder.path()).expect("list").flatten();
+            let mut all = files.filter_map(|file| std::fs::read(file.path()).ok());
+            all.any(|bytes| bytes.windows(11).any(|part| part == b"Anna Secret"))
+        };
+        assert!(holds());
+        let db = open_writer(&path).expect("open the file again");
+        assert!(!holds());
+        let mark: i32 = db
+            .query_row("PRAGMA application_id", [], |row| row.get(0))
+            .expect("read the mark");
+        assert_eq!(mark, OVERWRITES);
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Invariant: a message is in the table until it is deleted by the holder of its last delivery,
 //! by retention, by a purge or with its queue. `None` always means that the queue does not exist.
-//! One that was never received is visible, even if the clock was set back since it was sent.
+//! One that was never received is visible, even if the clock was set back since it was sent, and so is
+//! one that would be hidden for longer than any message may be.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension, params, types::Type};
 
 use crate::{
-    limits::MAX_RETENTION,
+    limits::{MAX_RETENTION, MAX_VISIBILITY},
     message::{MessageId, Outgoing, Receipt, Received},
     queue::QueueOptions,
 };
@@ -25,6 +26,11 @@ const DEAD_LETTER_VISIBILITY_MS: Millis = 30_000;
 
 /// Messages that one receive moves to the dead-letter queue or deletes as expired before it answers.
 const MAX_DISCARDS: usize = 100;
+
+/// What is hidden beyond this time was hidden by a clock that has been set back since.
+fn longest_hidden(now: Millis) -> Millis {
+    now + millis(MAX_VISIBILITY)
+}
 
 /// Names one delivery of a message; a receipt is its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,12 +213,13 @@ pub(super) fn next_visible_at(
     db.prepare_cached(
         "SELECT coalesce(
              (SELECT min(visible_at, ?2) FROM messages
-              WHERE queue = queues.id AND (visible_at <= ?2 OR receive_count = 0)
+              WHERE queue = queues.id
+                  AND (visible_at <= ?2 OR receive_count = 0 OR visible_at > ?3)
               ORDER BY visible_at LIMIT 1),
              (SELECT min(visible_at) FROM messages WHERE queue = queues.id))
          FROM queues WHERE id = ?1",
     )?
-    .query_row([queue, now], |row| row.get(0))
+    .query_row([queue, now, longest_hidden(now)], |row| row.get(0))
     .optional()
 }
 
@@ -227,7 +234,7 @@ pub(super) fn receive(
     };
     let mut oldest = db.prepare_cached(
         "SELECT id, sent_at, receive_count, body, attributes FROM messages
-         WHERE queue = ?1 AND (visible_at <= ?2 OR receive_count = 0)
+         WHERE queue = ?1 AND (visible_at <= ?2 OR receive_count = 0 OR visible_at > ?3)
          ORDER BY visible_at, id LIMIT 1",
     )?;
     let mut hide = db.prepare_cached(
@@ -239,7 +246,7 @@ pub(super) fn receive(
     let mut discards = 0;
     while delivered.messages.len() < max && discards < MAX_DISCARDS {
         let candidate = oldest
-            .query_row([queue, now], |row| {
+            .query_row([queue, now, longest_hidden(now)], |row| {
                 Ok((
                     row.get::<_, i64>(0)?,
                     row.get::<_, Millis>(1)?,
@@ -410,12 +417,13 @@ pub(super) fn counts(
     db.prepare_cached(
         "SELECT depth,
              (SELECT count(*) FROM messages
-              WHERE queue = queues.id AND visible_at > ?2 AND receive_count > 0),
+              WHERE queue = queues.id AND visible_at > ?2 AND visible_at <= ?3
+                  AND receive_count > 0),
              (SELECT count(*) FROM messages
               WHERE queue = queues.id AND visible_at <= ?2 - queues.retention_ms)
          FROM queues WHERE id = ?1",
     )?
-    .query_row([queue, now], |row| {
+    .query_row([queue, now, longest_hidden(now)], |row| {
         let (depth, in_flight, expired): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let count = |count| u64::try_from(count).unwrap_or(0);
         Ok((count(depth - in_flight - expired), count(in_flight)))

@@ -6,7 +6,8 @@
 //! A file that is locked by others is locked for all jobs: those that wait are told so together.
 //!
 //! SQLite begins its log anew only when no reader is in the midst of it, which readers that overlap
-//! without a pause may keep from ever happening. A log that has grown is therefore emptied here.
+//! without a pause may keep from ever happening. A log that has grown is therefore emptied here. So is
+//! any log some seconds after it was written to, and at the end: it still has what was deleted since.
 //!
 //! Invariant: a caller is told of success, and listeners are notified, only after the commit.
 
@@ -21,7 +22,11 @@ use std::{
 };
 
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+    time::timeout_at,
+};
 
 use super::{
     failure::is_busy,
@@ -51,6 +56,9 @@ const LOG_WAIT: Duration = Duration::from_millis(100);
 
 /// How long the log is left alone after readers kept it from being emptied.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long after a write the log is emptied.
+const LOG_KEPT: Duration = Duration::from_secs(5);
 
 /// Tells the wall clock's time.
 pub(super) fn now() -> Millis {
@@ -166,9 +174,12 @@ pub(super) struct WeakWriter(mpsc::WeakSender<Box<dyn Job>>);
 impl Writer {
     pub(super) fn start(db: Connection) -> std::io::Result<Self> {
         let (jobs, inbox) = mpsc::channel(QUEUED_JOBS);
+        let timer = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
         thread::Builder::new()
             .name("muster-queue".to_owned())
-            .spawn(move || run(db, inbox))?;
+            .spawn(move || run(db, inbox, &timer))?;
         Ok(Self(jobs))
     }
 
@@ -230,10 +241,21 @@ impl WeakWriter {
     }
 }
 
-fn run(mut db: Connection, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
+fn run(mut db: Connection, mut inbox: mpsc::Receiver<Box<dyn Job>>, timer: &Runtime) {
     let mut swept_at = Instant::now();
     let mut log = Log::of(&db);
-    while let Some(first) = inbox.blocking_recv() {
+    loop {
+        if log.empty_at.is_some_and(|at| at <= Instant::now()) {
+            log.empty(&mut db);
+        }
+        let first = match log.empty_at {
+            None => inbox.blocking_recv(),
+            Some(at) => match timer.block_on(async { timeout_at(at.into(), inbox.recv()).await }) {
+                Ok(first) => first,
+                Err(_) => continue,
+            },
+        };
+        let Some(first) = first else { break };
         let mut jobs = vec![first];
         while jobs.len() < MAX_JOBS
             && let Ok(job) = inbox.try_recv()
@@ -251,6 +273,8 @@ fn run(mut db: Connection, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
             }
         };
         if wrote {
+            log.empty_at
+                .get_or_insert_with(|| Instant::now() + LOG_KEPT);
             log.bound(&mut db);
         }
         if wrote && swept_at.elapsed() >= SWEEP_INTERVAL {
@@ -260,12 +284,17 @@ fn run(mut db: Connection, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
             }
         }
     }
+    if log.empty_at.is_some() {
+        log.empty(&mut db);
+    }
 }
 
 /// The write-ahead log beside the file.
 struct Log {
     path: PathBuf,
     leave_until: Instant,
+    /// When it is emptied at the latest; `None` while it is empty.
+    empty_at: Option<Instant>,
 }
 
 impl Log {
@@ -273,28 +302,38 @@ impl Log {
         Self {
             path: format!("{}-wal", db.path().unwrap_or_default()).into(),
             leave_until: Instant::now(),
+            empty_at: None,
         }
     }
 
     /// Empties the log if it is large.
     fn bound(&mut self, db: &mut Connection) {
-        let bytes = self.path.metadata().map_or(0, |log| log.len());
-        if bytes <= MAX_LOG_BYTES || Instant::now() < self.leave_until {
-            return;
+        if self.bytes() > MAX_LOG_BYTES && Instant::now() >= self.leave_until {
+            self.empty(db);
         }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.path.metadata().map_or(0, |log| log.len())
+    }
+
+    /// Empties the log, or leaves it for a while where readers are in the midst of it.
+    fn empty(&mut self, db: &mut Connection) {
+        let bytes = self.bytes();
+        self.empty_at = None;
         match schema::empty_log(db, LOG_WAIT) {
-            Ok(true) => {}
+            Ok(true) => return,
             Ok(false) => {
-                self.leave_until = Instant::now() + LOG_PAUSE;
                 if bytes > 4 * MAX_LOG_BYTES {
                     tracing::warn!(bytes, "readers keep the queue's log from being emptied");
                 }
             }
             Err(error) => {
-                self.leave_until = Instant::now() + LOG_PAUSE;
                 tracing::warn!(%error, bytes, "the queue's log can not be emptied");
             }
         }
+        self.leave_until = Instant::now() + LOG_PAUSE;
+        self.empty_at = Some(self.leave_until);
     }
 }
 
@@ -444,6 +483,45 @@ mod tests {
             matches!(third, Err(QueueError::Refused { .. })),
             "{third:?}"
         );
+    }
+
+    /// Neither while it is idle nor at its end.
+    #[tokio::test]
+    async fn nothing_that_was_deleted_stays_in_the_log() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let (writer, _other) = open(folder.path());
+        let insert = |db: &Connection| {
+            let sql = "INSERT INTO messages (queue, visible_at, sent_at, receive_count, body)
+                       VALUES (1, 1, 1, 0, ?1)";
+            db.execute(sql, ["Anna Secret"])
+                .map(|_| Done::without_effects(()))
+        };
+        let delete = |db: &Connection| {
+            db.execute("DELETE FROM messages", [])
+                .map(|_| Done::without_effects(()))
+        };
+        let log = folder.path().join("queues.db-wal");
+        let holds = || {
+            // The last to close the file removes it.
+            let bytes = std::fs::read(&log).unwrap_or_default();
+            bytes.windows(11).any(|part| part == b"Anna Secret")
+        };
+        let gone = async || {
+            while holds() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        writer.write(insert).await.expect("write");
+        writer.write(delete).await.expect("write");
+        assert!(holds());
+        timeout(LIMIT, gone()).await.expect("emptied while idle");
+        writer.write(insert).await.expect("write");
+        writer.write(delete).await.expect("write");
+        assert!(holds());
+        drop(writer);
+        timeout(LOG_KEPT / 2, gone())
+            .await
+            .expect("emptied at the end");
     }
 
     /// Two readers of which one is always in the midst of the log.
