@@ -71,8 +71,12 @@ impl LiveGallery {
     }
 
     /// Runs `look` on the copy as it is, without a look at the store.
-    pub async fn held<T>(&self, look: impl FnOnce(&Gallery) -> T) -> T {
-        look(&self.copy.lock().await.gallery)
+    ///
+    /// # Errors
+    /// [`GalleryError`].
+    pub async fn held<T>(&self, look: impl Fn(&Gallery) -> T) -> Result<T, GalleryError> {
+        let mut copy = self.copy.lock().await;
+        self.look(&mut copy, look).await
     }
 
     /// Runs `look` on a copy that knows whatever was changed before this call.
@@ -81,7 +85,7 @@ impl LiveGallery {
     ///
     /// # Errors
     /// [`GalleryError`].
-    pub async fn newest<T>(&self, look: impl FnOnce(&Gallery) -> T) -> Result<T, GalleryError> {
+    pub async fn newest<T>(&self, look: impl Fn(&Gallery) -> T) -> Result<T, GalleryError> {
         // Any look with a higher number begins after this moment, and sees what was there.
         let before = self.begun.load(Ordering::SeqCst);
         let mut copy = self.copy.lock().await;
@@ -90,8 +94,7 @@ impl LiveGallery {
             self.store.catch_up(&mut copy.gallery).await?;
             copy.seen = number;
         }
-        self.restore(&mut copy).await?;
-        Ok(look(&copy.gallery))
+        self.look(&mut copy, look).await
     }
 
     /// Runs `look` on a copy that has at least that version.
@@ -101,35 +104,32 @@ impl LiveGallery {
     pub async fn at_least<T>(
         &self,
         version: u64,
-        look: impl FnOnce(&Gallery) -> T,
+        look: impl Fn(&Gallery) -> T,
     ) -> Result<T, GalleryError> {
         let mut copy = self.copy.lock().await;
         if copy.gallery.version() < version {
             self.store.catch_up(&mut copy.gallery).await?;
         }
-        self.restore(&mut copy).await?;
-        Ok(look(&copy.gallery))
+        self.look(&mut copy, look).await
     }
 
-    /// Reads the gallery anew where something else than Muster has written to a file that it is mapped
-    /// from: nothing that was not verified is looked at.
-    async fn restore(&self, copy: &mut Held) -> Result<(), GalleryError> {
-        if !copy.gallery.is_intact() {
-            tracing::error!(
-                "something else than Muster wrote to the folder gallery-cache: the gallery is read anew"
-            );
-            let mut gallery = Gallery::default();
-            self.store.sync(&mut gallery).await?;
-            copy.gallery = gallery;
+    /// Runs `look` on the copy, and once more where that found a file that something else than Muster
+    /// wrote to: nothing that was not verified is looked at.
+    async fn look<T>(
+        &self,
+        copy: &mut Held,
+        look: impl Fn(&Gallery) -> T,
+    ) -> Result<T, GalleryError> {
+        if let Ok(seen) = copy.gallery.look(&look) {
+            return Ok(seen);
         }
-        Ok(())
+        self.store.catch_up(&mut copy.gallery).await?;
+        Ok(copy.gallery.look(look)?)
     }
 
     /// The gallery as it is held, to work on.
     async fn own(&self) -> Result<Gallery, GalleryError> {
-        let mut copy = self.copy.lock().await;
-        self.restore(&mut copy).await?;
-        Ok(copy.gallery.clone())
+        self.held(Gallery::clone).await
     }
 
     /// A copy of its own that knows whatever was changed before this call, for looks that take
@@ -353,7 +353,7 @@ mod tests {
             for _ in 0..3 {
                 live.newest(Gallery::version).await.unwrap();
                 live.at_least(0, Gallery::version).await.unwrap();
-                live.held(Gallery::version).await;
+                live.held(Gallery::version).await.unwrap();
             }
         };
         tokio::select! {
@@ -389,7 +389,10 @@ mod tests {
         let remove = |_: &Gallery| Ok::<_, ()>(Change::Remove(anna.id));
         live.append(remove).await.unwrap();
         live.settle().await.unwrap_err();
-        assert_eq!(live.held(|gallery| gallery.people().count()).await, 0);
+        assert_eq!(
+            live.held(|gallery| gallery.people().count()).await.unwrap(),
+            0
+        );
         std::fs::remove_file(&segments).unwrap();
         std::fs::rename(&away, &segments).unwrap();
         assert_eq!(kept(), 1);

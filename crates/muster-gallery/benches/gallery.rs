@@ -10,7 +10,7 @@
 //! face is the greatest of many chance similarities, the hardest to find.
 //!
 //! The gallery stands in an object store in a temporary folder and is used through the same log,
-//! folder of mapped segments and search as in service. `ready` and `search` are measured in a
+//! folder of segments and search as in service. `ready` and `search` are measured in a
 //! process of their own, started after the gallery was written; times are of one thread, once by
 //! the clock and once by the processor time used, which others on the machine do not disturb.
 
@@ -57,7 +57,7 @@ struct Report {
     people: usize,
     build_s: f64,
     store_bytes: u64,
-    mapped_bytes: u64,
+    cached_bytes: u64,
     search: Searched,
 }
 
@@ -84,12 +84,10 @@ struct Searched {
     page_ms: f64,
     /// Until the embedding is gone from the store and from this machine.
     removal_ms: f64,
-    /// After the searches, with every page that they touched; of it shared is what the files are
-    /// mapped to, one copy for all processes of a machine.
+    /// After the searches. What the process read from files and let go again is not of it.
     resident_bytes: u64,
-    resident_private_bytes: u64,
-    /// Before anything was compared with every face.
-    resident_before_brute_force_bytes: u64,
+    /// After everything was compared with every face, which keeps all vectors in memory.
+    resident_after_brute_force_bytes: u64,
 }
 
 struct Random(SplitMix64);
@@ -234,7 +232,7 @@ async fn measure(options: &Options) -> Report {
         people,
         build_s,
         store_bytes: bytes(&folder.path().join("objects")),
-        mapped_bytes: bytes(&folder.path().join("cache")),
+        cached_bytes: bytes(&folder.path().join("cache")),
         search: serde_json::from_slice(&output.stdout).expect("the process's report"),
     }
 }
@@ -347,9 +345,8 @@ async fn search(folder: &Path, options: &Options) -> Searched {
         cutoff_ms,
         page_ms,
         removal_ms,
-        resident_bytes: after.0,
-        resident_private_bytes: after.1,
-        resident_before_brute_force_bytes: before.0,
+        resident_bytes: before,
+        resident_after_brute_force_bytes: after,
     }
 }
 
@@ -377,15 +374,12 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Bytes of memory in use, and those of them that no file backs.
-fn memory() -> (u64, u64) {
+/// Bytes of memory in use.
+fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("read /proc/self/status");
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-        kib.expect("the kernel says it") * 1024
-    };
-    (field("VmRSS:"), field("RssAnon:"))
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.expect("the kernel says it") * 1024
 }
 
 fn millis(duration: Duration) -> f64 {

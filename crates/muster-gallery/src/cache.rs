@@ -1,17 +1,18 @@
-//! Segments in a folder of this machine, mapped into the memory of every process that uses them.
+//! Segments in a folder of this machine, which all of its processes share.
 //!
-//! Invariant: a file under a segment's name is whole and was verified, since it is synced and then
-//! renamed to that name; it never changes, and goes when no manifest names it any more.
+//! A file under a segment's name is whole and was verified, since it is synced and then renamed to
+//! that name; Muster never changes it, and removes it when no manifest names it any more. Whatever
+//! something else does to it is noticed: by [`SegmentCache::get`], and by the segment later on.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_jobs::keys::SegmentId;
 
-use crate::segment::{Bytes, MappedFile, Segment};
+use crate::segment::Segment;
 
 /// What the name of a file that is being written begins with.
 const UNFINISHED: &str = "unfinished-";
@@ -47,10 +48,11 @@ impl SegmentCache {
     /// The segment of that name, where it is here. Every byte is verified.
     pub(super) fn get(&self, id: &SegmentId) -> Option<Segment> {
         let path = self.path(id);
-        let file = File::open(&path).ok()?;
-        let verified = mapped(file).ok().and_then(|bytes| {
+        let mut file = File::open(&path).ok()?;
+        let mut bytes = Vec::new();
+        let verified = file.read_to_end(&mut bytes).ok().and_then(|_| {
             let segment = Segment::open(bytes).ok()?;
-            segment.verify().ok().map(|()| segment)
+            segment.verify().ok().map(|()| segment.leave_in(file))
         });
         if verified.is_none() {
             tracing::warn!(
@@ -61,7 +63,7 @@ impl SegmentCache {
         verified
     }
 
-    /// Keeps a verified segment, and gives it back mapped.
+    /// Keeps a verified segment, and gives it back with its rest left in the file.
     pub(super) fn put(&self, id: &SegmentId, bytes: &[u8]) -> io::Result<Segment> {
         let mut unfinished = tempfile::Builder::new()
             .prefix(UNFINISHED)
@@ -69,7 +71,8 @@ impl SegmentCache {
         unfinished.write_all(bytes)?;
         unfinished.as_file().sync_all()?;
         let file = unfinished.persist(self.path(id)).map_err(|e| e.error)?;
-        Segment::open(mapped(file)?).map_err(io::Error::other)
+        let segment = Segment::open(bytes.to_vec()).map_err(io::Error::other)?;
+        Ok(segment.leave_in(file))
     }
 
     /// Removes every segment.
@@ -78,7 +81,7 @@ impl SegmentCache {
     }
 
     /// Removes the segments up to that manifest's number that it does not name, and what killed
-    /// processes left. Whoever still has one mapped keeps it until they let go.
+    /// processes left. Whoever still has one open keeps it until they let go.
     pub(super) fn retain(&self, named: &HashSet<&SegmentId>, sequence: u64) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
@@ -105,23 +108,6 @@ impl SegmentCache {
     }
 }
 
-fn mapped(file: File) -> io::Result<Bytes> {
-    let map = map(&file)?;
-    Ok(Bytes::Mapped(MappedFile::new(file, map)?))
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the one way to use a gallery where it stands, instead of reading it all at each start"
-)]
-fn map(file: &File) -> io::Result<memmap2::Mmap> {
-    // SAFETY: the map must not change while it is read. The file stands in a folder that is
-    // Muster's own; it was written under another name, synced and renamed, and nothing opens it
-    // for writing again. Removing it leaves the mapped pages. Who has written to it all the same is
-    // noticed before each look (`Segment::is_intact`).
-    unsafe { memmap2::Mmap::map(file) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
@@ -141,15 +127,16 @@ mod tests {
         let segment = Segment::build(Some("sface"), vec![Cow::Borrowed(&anna)]);
         let ids = [SegmentId::new(1, "a"), SegmentId::new(2, "b")];
         for id in &ids {
-            let mapped = cache.put(id, segment.as_slice()).unwrap();
-            assert_eq!(mapped.person(0), anna);
-            assert!(mapped.verify().is_ok());
+            let kept = cache.put(id, segment.as_slice()).unwrap();
+            assert_eq!(kept.person(0).as_ref(), Some(&anna));
         }
-        let mapped = cache.get(&ids[0]).unwrap();
+        let open = cache.get(&ids[0]).unwrap();
         cache.retain(&HashSet::new(), 1).unwrap();
         assert!(cache.get(&ids[0]).is_none());
-        assert_eq!(mapped.person(0), anna, "whoever has it mapped keeps it");
-        assert_eq!(cache.get(&ids[1]).unwrap().person(0), anna);
+        let found = open.person(0);
+        assert_eq!(found.as_ref(), Some(&anna), "whoever has it open keeps it");
+        let found = cache.get(&ids[1]).unwrap().person(0);
+        assert_eq!(found.as_ref(), Some(&anna));
         let path = cache.path(&ids[1]);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -161,7 +148,7 @@ mod tests {
             let found = cache.get(&ids[1]);
             // Between the sections nothing is read.
             assert!(
-                found.is_none_or(|found| found.person(0) == anna),
+                found.is_none_or(|found| found.person(0).as_ref() == Some(&anna)),
                 "byte {at}"
             );
         }

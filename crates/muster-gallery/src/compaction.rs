@@ -34,7 +34,7 @@ impl Group<'_> {
         let recent = self.recent.into_iter().map(Cow::Borrowed);
         let standing = self.segments.iter().flat_map(|live| {
             let people = live.live_people();
-            people.map(|(_, position)| Cow::Owned(live.segment.person(position)))
+            people.filter_map(|(_, position)| live.segment.person(position).map(Cow::Owned))
         });
         let mut people: Vec<Cow<'_, Person>> = standing.chain(recent).collect();
         people.sort_unstable_by_key(|person| person.id);

@@ -1,7 +1,7 @@
 //! The gallery: who is enrolled, and who is nearest to a probe.
 //!
-//! Most people stand in segments ([`super::segment`]), which are used where they are; those who
-//! changed since the segments were written are in memory and take precedence.
+//! Most people stand in segments ([`super::segment`]); those who changed since the segments were
+//! written are in memory and take precedence.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -14,6 +14,7 @@ use crate::compaction;
 use crate::index::{self, EXACT_UP_TO, FlatIndex, Place};
 use crate::live_segment::LiveSegment;
 use crate::person::{Change, Person, PersonId};
+use crate::segment::SegmentError;
 
 /// People whose faces tell which models' embeddings are kept.
 const KEPT_MODELS_SAMPLED: usize = 8;
@@ -38,6 +39,9 @@ pub(super) struct Snapshot {
 }
 
 /// Everyone enrolled, at one version. Cheap to clone: the segments are shared.
+///
+/// Where something else than Muster wrote to a segment's file while it is in use, the people whose part
+/// it hit are left out of whatever is found: look through [`Gallery::look`], which tells.
 #[derive(Clone, Debug, Default)]
 pub struct Gallery {
     version: u64,
@@ -174,10 +178,14 @@ impl Gallery {
         match change {
             Change::Remove(_) => true,
             Change::UseModel(_) => false,
-            Change::Put(person) => self.person(person.id).is_some_and(|before| {
-                let mut before = before.kept();
-                before.any(|made| !person.kept().any(|kept| kept == made))
-            }),
+            Change::Put(person) => {
+                let less = self.person(person.id).is_some_and(|before| {
+                    let mut before = before.kept();
+                    before.any(|made| !person.kept().any(|kept| kept == made))
+                });
+                // Of what can not be read any more nothing may stay.
+                less || !self.is_intact()
+            }
         }
     }
 
@@ -187,11 +195,24 @@ impl Gallery {
         age(self) > age(other)
     }
 
-    /// Whether its segments are as they were verified. Of one of which they are not nothing may be
-    /// read but what changed since: it is read anew from the store.
-    pub fn is_intact(&self) -> bool {
+    /// Whether everything that was read of it so far is as it was verified. One of which it is not
+    /// is read anew from the store.
+    pub(super) fn is_intact(&self) -> bool {
         let mut segments = self.snapshot.segments.iter();
         segments.all(|live| live.segment.is_intact())
+    }
+
+    /// Runs `look`, of which the outcome counts only where everything that was read is as it was
+    /// verified.
+    ///
+    /// # Errors
+    /// [`SegmentError::Damaged`] where it is not.
+    pub fn look<T>(&self, look: impl FnOnce(&Self) -> T) -> Result<T, SegmentError> {
+        let seen = look(self);
+        match self.is_intact() {
+            true => Ok(seen),
+            false => Err(SegmentError::Damaged),
+        }
     }
 
     /// Those who may have changed since a copy of before; `None` where segments were written since,
@@ -252,14 +273,14 @@ impl Gallery {
     /// Everyone with what the gallery's model made of their faces, in the order of enrolment.
     pub fn embeddings(&self) -> impl Iterator<Item = (PersonId, Vec<Embedding>)> {
         let model = self.model().unwrap_or_default();
-        self.places(None).map(move |place| match place {
+        self.places(None).filter_map(move |place| match place {
             Place::Segment(part, at) if self.live_segment(part).segment.model() == model => {
                 let segment = &self.live_segment(part).segment;
-                (segment.id(at), segment.embeddings(at).collect())
+                Some((segment.id(at), segment.embeddings(at)?))
             }
             place => {
-                let person = self.person_at(place);
-                (person.id, person.embeddings(model).cloned().collect())
+                let person = self.person_at(place)?;
+                Some((person.id, person.embeddings(model).cloned().collect()))
             }
         })
     }
@@ -306,13 +327,16 @@ impl Gallery {
         &self,
         places: impl Iterator<Item = Place>,
     ) -> impl Iterator<Item = Cow<'_, Person>> {
-        places.map(|place| self.person_at(place))
+        places.filter_map(|place| self.person_at(place))
     }
 
-    fn person_at(&self, place: Place) -> Cow<'_, Person> {
+    fn person_at(&self, place: Place) -> Option<Cow<'_, Person>> {
         match place {
-            Place::Recent(id) => Cow::Borrowed(&self.recent[&id]),
-            Place::Segment(number, at) => Cow::Owned(self.live_segment(number).segment.person(at)),
+            Place::Recent(id) => Some(Cow::Borrowed(&self.recent[&id])),
+            Place::Segment(number, at) => {
+                let person = self.live_segment(number).segment.person(at);
+                person.map(Cow::Owned)
+            }
         }
     }
 
@@ -336,7 +360,7 @@ impl Gallery {
 
     fn person_of_segments(&self, id: PersonId) -> Option<Person> {
         let mut segments = self.snapshot.segments.iter();
-        segments.find_map(|live| Some(live.segment.person(live.live_position(id)?)))
+        segments.find_map(|live| live.segment.person(live.live_position(id)?))
     }
 
     /// The people of that name, as names are compared ([`name_key`]).
@@ -346,7 +370,7 @@ impl Gallery {
         let recent = recent.map(|id| Cow::Borrowed(&self.recent[id]));
         let stored = self.snapshot.segments.iter().flat_map(move |stored| {
             let found = stored.segment.named(&key).filter(|at| stored.is_live(*at));
-            let people = found.map(|at| stored.segment.person(at));
+            let people = found.filter_map(|at| stored.segment.person(at));
             let namesakes: Vec<_> = people
                 .filter(|person| name_key(&person.name) == key)
                 .collect();
@@ -364,7 +388,7 @@ impl Gallery {
             let found = stored.segment.external(external_id);
             let mut live = found.filter(|at| stored.is_live(*at));
             let person = live.find_map(|at| {
-                let person = stored.segment.person(at);
+                let person = stored.segment.person(at)?;
                 (person.external_id.as_deref() == Some(external_id)).then_some(person)
             });
             person.map(Cow::Owned)
@@ -400,9 +424,9 @@ impl Gallery {
         };
         let parts = &self.snapshot.segments;
         let nearest = index::nearest(parts, &self.flat, model, probe, count, exact);
-        let neighbours = nearest.into_iter().map(|(place, similarity)| Neighbour {
-            person: self.person_at(place),
-            similarity,
+        let neighbours = nearest.into_iter().filter_map(|(place, similarity)| {
+            let person = self.person_at(place)?;
+            Some(Neighbour { person, similarity })
         });
         neighbours.collect()
     }

@@ -5,7 +5,7 @@
 //! every vector of the changes since: the similarities are exact in either case, and only who is
 //! compared at all is an estimate.
 
-use muster_jobs::{Embedding, cosine, cosine_le};
+use muster_jobs::{Embedding, cosine};
 
 use crate::codes::Quantizer;
 use crate::live_segment::LiveSegment;
@@ -153,7 +153,9 @@ pub(super) fn nearest(
     for (number, row) in list.finish() {
         let segment = &segments[usize::from(number)].segment;
         let place = Place::Segment(number, segment.row_person(row));
-        best.take(place, cosine_le(segment.row(row), probe.as_slice()));
+        if let Some(similarity) = segment.similarity(row, probe) {
+            best.take(place, similarity);
+        }
     }
     best.finish();
     // Whoever was found by one row may have a nearer one that was not shortlisted.
@@ -163,7 +165,8 @@ pub(super) fn nearest(
             && segment.model() == model
         {
             for row in segment.rows_of(position) {
-                *similarity = similarity.max(cosine_le(segment.row(row), probe.as_slice()));
+                let found = segment.similarity(row, probe);
+                *similarity = found.map_or(*similarity, |found| similarity.max(found));
             }
         }
     }
@@ -174,11 +177,13 @@ pub(super) fn nearest(
 /// Compares every row of a segment.
 fn scan_rows(number: u16, live: &LiveSegment, probe: &Embedding, nearest: &mut Nearest) {
     let segment = &live.segment;
+    segment.keep_vectors();
     let mut best = BestRow::new(nearest);
     for position in (0..segment.people() as u32).filter(|at| live.is_live(*at)) {
         for row in segment.rows_of(position) {
-            let similarity = cosine_le(segment.row(row), probe.as_slice());
-            best.take(Place::Segment(number, position), similarity);
+            if let Some(similarity) = segment.similarity(row, probe) {
+                best.take(Place::Segment(number, position), similarity);
+            }
         }
     }
     best.finish();
@@ -195,7 +200,9 @@ fn scan_records(
 ) {
     let segment = &live.segment;
     for position in (0..segment.people() as u32).filter(|at| live.is_live(*at)) {
-        let person = segment.person(position);
+        let Some(person) = segment.person(position) else {
+            continue;
+        };
         let rows = template::rows(&person, model);
         if let Some(similarity) = template::similarity(&rows, probe) {
             nearest.take(Place::Segment(number, position), similarity);

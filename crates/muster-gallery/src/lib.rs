@@ -1,6 +1,6 @@
 //! The enrolled people, and who a face is.
 //!
-//! The people stand as a log and as segments in the object store, mapped for matching. Knows no
+//! The people stand as a log and as segments in the object store, and segments in files of this machine. Knows no
 //! pixels and no model's runtime: a face is an embedding here.
 
 mod cache;

@@ -127,6 +127,23 @@ impl GalleryStore {
         gallery: &mut Gallery,
         known: impl Fn(&Gallery) -> u64,
     ) -> Result<(), GalleryError> {
+        if gallery.is_intact() {
+            return self.read_on(gallery, known).await;
+        }
+        tracing::error!(
+            "something else than Muster wrote to the folder for segments: the gallery is read anew"
+        );
+        let mut anew = Gallery::default();
+        self.read_on(&mut anew, known).await?;
+        *gallery = anew;
+        Ok(())
+    }
+
+    async fn read_on(
+        &self,
+        gallery: &mut Gallery,
+        known: impl Fn(&Gallery) -> u64,
+    ) -> Result<(), GalleryError> {
         let mut missing: Option<Path> = None;
         for attempt in 0..MAX_ATTEMPTS {
             let newer = self.objects.newer_than(known(gallery)).await?;
@@ -320,7 +337,11 @@ impl GalleryStore {
     ) -> Result<Written, WriteError<E>> {
         for attempt in 0..MAX_ATTEMPTS {
             self.sync(gallery).await?;
-            let change = decide(gallery).map_err(WriteError::Refused)?;
+            let Ok(decided) = gallery.look(&mut decide) else {
+                back_off(attempt).await;
+                continue;
+            };
+            let change = decided.map_err(WriteError::Refused)?;
             let version = gallery.version() + 1;
             if self.objects.create_change(version, &change).await?
                 && self.counts(gallery, version, &change).await?
@@ -353,7 +374,7 @@ impl GalleryStore {
         }
         let mut newest = gallery.clone();
         self.sync(&mut newest).await?;
-        if newest.reflects(change) {
+        if newest.look(|newest| newest.reflects(change))? {
             return Ok(true);
         }
         // What nobody looks at is not left lying there.
@@ -371,6 +392,9 @@ impl GalleryStore {
     /// [`GalleryError`]; the gallery is unharmed, and the next compaction does what is left.
     pub async fn compact(&self, gallery: &Gallery) -> Result<(), GalleryError> {
         let mut gallery = gallery.clone();
+        if !gallery.is_intact() {
+            self.sync(&mut gallery).await?;
+        }
         for attempt in 0..MAX_ATTEMPTS {
             let manifest = if gallery.version() == gallery.snapshot().version {
                 None
@@ -396,7 +420,7 @@ impl GalleryStore {
         let sequence = gallery.snapshot().sequence + 1;
         let (version, model) = (gallery.version(), gallery.model().map(str::to_owned));
         let gallery = gallery.clone();
-        let compacted = blocking(move || gallery.compacted()).await;
+        let compacted = blocking(move || gallery.look(Gallery::compacted)).await?;
         let mut segments = Vec::with_capacity(compacted.len());
         for live in compacted {
             let id = match live.id {

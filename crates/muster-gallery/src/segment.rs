@@ -1,23 +1,27 @@
-//! A segment: some people of a gallery in one immutable piece of bytes, used where it stands.
+//! A segment: some people of a gallery in one immutable piece of bytes.
 //!
 //! A header, then these sections, each at a multiple of 64 bytes: the model's name; one entry a
 //! person, ascending by id; the people by the hash of their name's key and of their external id; which
 //! vector each row is, and whose; the rows' codes; the vectors as little-endian `f32`; and what
 //! else is known of each person, as JSON. A row is a vector that probes are compared with.
 //!
-//! Invariant: bytes that [`Segment::verify`] accepted once do not change.
+//! What every search looks at, all that comes before the vectors, is in memory. The vectors and the
+//! records may stay in a file, from which those are read that a search or a look ends up with.
+//!
+//! Invariant: what [`Segment::verify`] accepted once does not change, or is not handed out: what a
+//! file holds is checked each time that it is read.
 
 mod build;
 mod layout;
+mod rest;
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
-use muster_jobs::{Embedding, name_key};
+use muster_jobs::{Embedding, cosine_le, name_key};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -25,6 +29,7 @@ use self::layout::{
     CHECKED, Counts, ENTRY, EXACT_NAMES, Entry, HEADER, KEY, LAYOUT, MAGIC, Sections, u32_at,
     u64_at,
 };
+use self::rest::Rest;
 use super::person::{Person, PersonId};
 
 /// Why bytes are no segment.
@@ -52,59 +57,15 @@ struct Record<'a> {
     without: Vec<u32>,
 }
 
-/// The bytes of a segment, in memory or mapped from a file.
-#[derive(Debug)]
-pub(super) enum Bytes {
-    Held(Vec<u8>),
-    Mapped(MappedFile),
-}
-
-impl Bytes {
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Held(bytes) => bytes,
-            Self::Mapped(file) => &file.map,
-        }
-    }
-}
-
-/// A file that is mapped, and how it was then.
-#[derive(Debug)]
-pub(super) struct MappedFile {
-    map: memmap2::Mmap,
-    file: File,
-    mapped: Stamp,
-}
-
-/// The length of a file and when it was last written.
-type Stamp = (u64, i64, i64);
-
-impl MappedFile {
-    /// The file, which `map` is of.
-    ///
-    /// # Errors
-    /// When it can not be looked at.
-    pub fn new(file: File, map: memmap2::Mmap) -> io::Result<Self> {
-        let mapped = stamp(&file)?;
-        Ok(Self { map, file, mapped })
-    }
-
-    /// Whether nobody has written to the file or shortened it.
-    fn is_intact(&self) -> bool {
-        stamp(&self.file).is_ok_and(|now| now == self.mapped && now.0 == self.map.len() as u64)
-    }
-}
-
-fn stamp(file: &File) -> io::Result<Stamp> {
-    let found = file.metadata()?;
-    Ok((found.len(), found.mtime(), found.mtime_nsec()))
-}
-
 /// Some people, where they stand.
 #[derive(Debug)]
 pub(super) struct Segment {
-    bytes: Bytes,
+    /// All of it, or what comes before the vectors where the rest is in a file.
+    bytes: Vec<u8>,
     sections: Sections,
+    rest: Option<Rest>,
+    /// The vectors of a rest, once all of them were compared.
+    vectors: OnceLock<Vec<u8>>,
     /// The people by the hash of their name's key, where the segment has another section for that:
     /// read from the records when somebody is first looked up by name.
     read_names: Option<OnceLock<Vec<u8>>>,
@@ -115,9 +76,8 @@ impl Segment {
     ///
     /// # Errors
     /// [`SegmentError`].
-    pub fn open(bytes: Bytes) -> Result<Self, SegmentError> {
-        let slice = bytes.as_slice();
-        let header = slice.get(..HEADER).ok_or(SegmentError::Damaged)?;
+    pub fn open(bytes: Vec<u8>) -> Result<Self, SegmentError> {
+        let header = bytes.get(..HEADER).ok_or(SegmentError::Damaged)?;
         if header[..8] != MAGIC {
             return Err(SegmentError::Damaged);
         }
@@ -140,12 +100,14 @@ impl Segment {
             records: u64_at(header, 40),
         };
         let (sections, length) = Sections::new(&counts).ok_or(SegmentError::Damaged)?;
-        if length != slice.len() {
+        if length != bytes.len() {
             return Err(SegmentError::Damaged);
         }
         Ok(Self {
             bytes,
             sections,
+            rest: None,
+            vectors: OnceLock::new(),
             read_names: (layout == EXACT_NAMES).then(OnceLock::new),
         })
     }
@@ -155,33 +117,41 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::Damaged`].
     pub fn verify(&self) -> Result<(), SegmentError> {
-        let bytes = self.bytes.as_slice();
-        let found = Sha256::digest(&bytes[HEADER..]);
-        if bytes[48..CHECKED] == found[..] {
+        let found = Sha256::digest(&self.bytes[HEADER..]);
+        if self.bytes[48..CHECKED] == found[..] {
             Ok(())
         } else {
             Err(SegmentError::Damaged)
         }
     }
 
-    /// Whether the bytes are still those that were verified. Nothing else may be read of a segment of
-    /// which they are not: the end of a file that was shortened is not there any more.
+    /// Leaves the vectors and the records in a file that has the verified bytes.
+    #[must_use]
+    pub fn leave_in(mut self, file: File) -> Self {
+        let width = self.vector_bytes().max(1);
+        let vectors = self.section(&self.sections.vectors).chunks_exact(width);
+        let records = (0..self.people() as u32).map(|at| &self.bytes[self.record_at(at)]);
+        self.rest = Some(Rest::new(file, vectors.chain(records)));
+        self.bytes.truncate(self.sections.vectors.start);
+        self.bytes.shrink_to_fit();
+        self
+    }
+
+    /// Whether everything that was read so far is as it was verified. Of a segment of which it is not,
+    /// people were left out of what was found.
     pub fn is_intact(&self) -> bool {
-        match &self.bytes {
-            Bytes::Held(_) => true,
-            Bytes::Mapped(file) => file.is_intact(),
-        }
+        !self.rest.as_ref().is_some_and(Rest::is_damaged)
     }
 
     /// The first 16 hexadecimal digits of the SHA-256 of the content.
     pub fn digest(&self) -> String {
-        let digest = &self.bytes.as_slice()[48..56];
+        let digest = &self.bytes[48..56];
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The bytes.
+    /// The bytes that are in memory: all of them, until [`Segment::leave_in`].
     pub fn as_slice(&self) -> &[u8] {
-        self.bytes.as_slice()
+        &self.bytes
     }
 
     /// The model whose embeddings the rows are; empty where there was none.
@@ -215,10 +185,21 @@ impl Segment {
         self.section(&self.sections.codes)
     }
 
-    /// The row's values.
-    pub fn row(&self, row: u32) -> &[[u8; 4]] {
+    /// The row's cosine similarity to a probe; `None` where the row is damaged.
+    pub fn similarity(&self, row: u32, probe: &Embedding) -> Option<f32> {
         let vector = u32_at(self.section(&self.sections.row_vectors), 4 * row as usize);
-        self.vector(vector)
+        let values = self.vectors(vector..vector + 1)?;
+        Some(cosine_le(values.as_chunks().0, probe.as_slice()))
+    }
+
+    /// Keeps all vectors in memory, for searches that compare every one.
+    pub fn keep_vectors(&self) {
+        if self.rest.is_some()
+            && self.vectors.get().is_none()
+            && let Some(all) = self.vectors(0..self.sections.vectors_count())
+        {
+            let _ = self.vectors.set(all.into_owned());
+        }
     }
 
     /// The position of the person whose row it is.
@@ -260,27 +241,32 @@ impl Segment {
     pub fn named(&self, key: &str) -> impl Iterator<Item = u32> {
         let names = match &self.read_names {
             None => self.section(&self.sections.names),
-            Some(names) => names.get_or_init(|| self.read_names()),
+            Some(names) => match names.get() {
+                Some(names) => names.as_slice(),
+                None => match self.read_names() {
+                    Some(read) => names.get_or_init(|| read).as_slice(),
+                    None => &[],
+                },
+            },
         };
         find(names, hash(key))
     }
 
-    fn read_names(&self) -> Vec<u8> {
+    fn read_names(&self) -> Option<Vec<u8>> {
         #[derive(Deserialize)]
-        struct Named<'a> {
-            #[serde(borrow)]
-            person: Name<'a>,
+        struct Named {
+            person: Name,
         }
         #[derive(Deserialize)]
-        struct Name<'a> {
-            #[serde(borrow)]
-            name: Cow<'a, str>,
+        struct Name {
+            name: String,
         }
         let key = |position: u32| {
-            let Named { person } = self.record(position);
-            (hash(&name_key(&person.name)), position)
+            let Named { person } = self.record(position)?;
+            Some((hash(&name_key(&person.name)), position))
         };
-        layout::keys((0..self.people() as u32).map(key).collect())
+        let keys: Option<_> = (0..self.people() as u32).map(key).collect();
+        keys.map(layout::keys)
     }
 
     /// The positions of people who may have that external id.
@@ -288,11 +274,11 @@ impl Segment {
         find(self.section(&self.sections.external_ids), hash(external_id))
     }
 
-    /// Everything about the person at a position.
-    pub fn person(&self, position: u32) -> Person {
-        let record: Record = self.record(position);
+    /// Everything about the person at a position; `None` where that is damaged.
+    pub fn person(&self, position: u32) -> Option<Person> {
+        let record: Record = self.record(position)?;
         let mut person = record.person.into_owned();
-        let mut made = self.embeddings(position);
+        let mut made = self.embeddings(position)?.into_iter();
         for (face, enrolled) in (0..).zip(&mut person.faces) {
             if !record.without.contains(&face)
                 && let Some(embedding) = made.next()
@@ -300,34 +286,58 @@ impl Segment {
                 enrolled.embeddings.put(self.model(), embedding);
             }
         }
-        person
+        Some(person)
     }
 
-    fn record<'a, R: Deserialize<'a>>(&'a self, position: u32) -> R {
+    fn record<R: DeserializeOwned>(&self, position: u32) -> Option<R> {
+        let at = self.record_at(position);
+        let piece = self.sections.vectors_count() as usize + position as usize;
+        let record = self.read(at.clone(), at.len(), piece)?;
+        Some(serde_json::from_slice(&record).expect("every byte is as it was verified"))
+    }
+
+    fn record_at(&self, position: u32) -> Range<usize> {
         let entry = self.entry(position);
-        let records = self.section(&self.sections.records);
-        let record = &records[entry.record_at as usize..][..entry.record_length as usize];
-        serde_json::from_slice(record).expect("every byte was verified when it was fetched")
+        let start = self.sections.records.start + entry.record_at as usize;
+        start..start + entry.record_length as usize
     }
 
     /// What the segment's model made of the faces of the person at a position, in the order of
-    /// enrolment.
-    pub fn embeddings(&self, position: u32) -> impl Iterator<Item = Embedding> {
+    /// enrolment; `None` where that is damaged.
+    pub fn embeddings(&self, position: u32) -> Option<Vec<Embedding>> {
         let entry = self.entry(position);
-        (entry.vectors_at..entry.vectors_at + entry.vectors).map(|vector| {
-            let embedding = Embedding::from_bytes(self.vector(vector).as_flattened());
-            embedding.expect("the bytes were verified, and were an embedding")
-        })
+        let vectors = self.vectors(entry.vectors_at..entry.vectors_at + entry.vectors)?;
+        let made = vectors.chunks_exact(self.vector_bytes().max(1));
+        let made = made
+            .map(|values| Embedding::from_bytes(values).expect("every byte is as it was verified"));
+        Some(made.collect())
     }
 
-    fn vector(&self, vector: u32) -> &[[u8; 4]] {
-        let bytes = 4 * self.sections.dimension;
-        let vectors = self.section(&self.sections.vectors);
-        vectors[vector as usize * bytes..][..bytes].as_chunks().0
+    fn vector_bytes(&self) -> usize {
+        4 * self.sections.dimension
+    }
+
+    fn vectors(&self, vectors: Range<u32>) -> Option<Cow<'_, [u8]>> {
+        let width = self.vector_bytes();
+        let at = vectors.start as usize * width..vectors.end as usize * width;
+        if let Some(all) = self.vectors.get() {
+            return Some(Cow::Borrowed(&all[at]));
+        }
+        let start = self.sections.vectors.start;
+        let at = start + at.start..start + at.end;
+        self.read(at, width, vectors.start as usize)
+    }
+
+    /// Reads pieces of the rest, wherever it is.
+    fn read(&self, at: Range<usize>, length: usize, first: usize) -> Option<Cow<'_, [u8]>> {
+        match &self.rest {
+            None => Some(Cow::Borrowed(&self.bytes[at])),
+            Some(rest) => rest.read(at, length, first).map(Cow::Owned),
+        }
     }
 
     fn section(&self, section: &Range<usize>) -> &[u8] {
-        &self.bytes.as_slice()[section.clone()]
+        &self.bytes[section.clone()]
     }
 
     fn entry(&self, position: u32) -> Entry {

@@ -85,7 +85,7 @@ async fn serve_until(
         .context("load the gallery")?;
     gallery.compact().await.context("compact the gallery")?;
     let catalogue = Catalogue::open(&settings.models)?;
-    gallery.held(|gallery| catalogue.expect(gallery)).await?;
+    gallery.held(|gallery| catalogue.expect(gallery)).await??;
     let shares_replies = backend.shares_replies();
     // Last: a start that fails leaves no queue behind.
     let replies = backend.replies(&identity.id).await?;

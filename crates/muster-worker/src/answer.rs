@@ -113,7 +113,7 @@ impl Worker {
             let held = self
                 .gallery
                 .held(|gallery| self.catalogue.model_of(gallery));
-            models.push(held.await);
+            models.push(held.await?);
         }
         let outcome = loop {
             let analysis = self

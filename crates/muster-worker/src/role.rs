@@ -118,7 +118,7 @@ async fn work_until(
             catalogue.expect(gallery)?;
             anyhow::Ok(catalogue.model_of(gallery))
         })
-        .await?;
+        .await??;
     if model != installation.embedder().name {
         // Before a request is taken that could not be answered.
         tokio::task::spawn_blocking(move || installation.other_embedder(&model))

@@ -58,6 +58,11 @@ pub enum GalleryError {
         #[source]
         source: std::io::Error,
     },
+    /// Something else than Muster wrote to a segment's file while it was in use.
+    #[error(
+        "something else than Muster writes to the folder for segments: leave it to Muster, and try again"
+    )]
+    Damaged(#[from] SegmentError),
     /// Other writers were faster each time.
     #[error("the gallery kept changing while it was being read or written: try again")]
     Contended,

@@ -16,7 +16,7 @@ use super::envelope::{Envelope, FORMAT, encode};
 use super::error::GalleryError;
 use super::manifest::Manifest;
 use crate::person::Change;
-use crate::segment::{Bytes, Segment};
+use crate::segment::Segment;
 
 /// So many of the changes that a manifest covers keep their place, emptied, so that a writer who
 /// has not seen them yet collides with them instead of writing one that nobody reads.
@@ -159,7 +159,7 @@ impl Objects {
             Err(error) => return Err(error.into()),
         };
         let verified = blocking(move || {
-            let segment = Segment::open(Bytes::Held(bytes.into()))?;
+            let segment = Segment::open(bytes.into())?;
             segment.verify().map(|()| segment)
         })
         .await;

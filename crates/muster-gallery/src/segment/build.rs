@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use muster_jobs::{Embedding, name_key};
 use sha2::{Digest, Sha256};
 
 use super::layout::{self, Counts, ENTRY, Entry, HEADER, Sections, keys, little_endian};
-use super::{Bytes, Record, Segment, hash};
+use super::{Record, Segment, hash};
 use crate::codes::Quantizer;
 use crate::person::Person;
 use crate::template;
@@ -119,10 +120,11 @@ impl Segment {
         let digest = Sha256::digest(&bytes[HEADER..]);
         let header = layout::header(&counts, length, &digest);
         bytes[..HEADER].copy_from_slice(&header);
-        let bytes = Bytes::Held(bytes);
         Self {
             bytes,
             sections,
+            rest: None,
+            vectors: OnceLock::new(),
             read_names: None,
         }
     }

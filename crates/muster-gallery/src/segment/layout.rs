@@ -40,6 +40,11 @@ pub(super) struct Sections {
 }
 
 impl Sections {
+    /// How many vectors there are.
+    pub fn vectors_count(&self) -> u32 {
+        (self.vectors.len() / (4 * self.dimension).max(1)) as u32
+    }
+
     /// The sections of these sizes, and the length of the whole. `None` where it overflows.
     pub fn new(counts: &Counts) -> Option<(Self, usize)> {
         let mut end = HEADER;

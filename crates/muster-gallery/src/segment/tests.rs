@@ -43,11 +43,11 @@ fn people_come_back_as_they_were() {
     let people = people();
     for model in [Some("sface"), Some("other"), Some("third"), None] {
         let built = Segment::build(model, people.iter().map(Cow::Borrowed).collect());
-        let read = Segment::open(Bytes::Held(built.as_slice().to_vec())).unwrap();
+        let read = Segment::open(built.as_slice().to_vec()).unwrap();
         assert_eq!(read.verify(), Ok(()));
         assert_eq!((read.people(), read.faces()), (3, 5));
         for (at, person) in people.iter().enumerate() {
-            assert_eq!(read.person(at as u32), *person, "{model:?}");
+            assert_eq!(read.person(at as u32).as_ref(), Some(person), "{model:?}");
             assert_eq!(read.position(person.id), (at as u32, true));
             assert!(read.named(&name_key(&person.name)).eq([at as u32]));
         }
@@ -82,7 +82,7 @@ fn with_exact_names(segment: &Segment, people: &[Person]) -> Vec<u8> {
 #[test]
 fn names_are_found_in_a_segment_of_before_too() {
     let bytes = with_exact_names(&build(Some("sface")), &people());
-    let read = Segment::open(Bytes::Held(bytes)).unwrap();
+    let read = Segment::open(bytes).unwrap();
     assert_eq!(read.verify(), Ok(()));
     for (position, name) in [(0, "ANNA"), (1, "No  Face"), (2, "ben")] {
         assert!(read.named(&name_key(name)).eq([position]), "{name}");
@@ -94,7 +94,7 @@ fn names_are_found_in_a_segment_of_before_too() {
 fn damage_anywhere_is_noticed() {
     let whole = build(Some("sface")).as_slice().to_vec();
     let read = |bytes: Vec<u8>| {
-        let segment = Segment::open(Bytes::Held(bytes))?;
+        let segment = Segment::open(bytes)?;
         segment.verify()
     };
     assert_eq!(read(whole.clone()), Ok(()));
@@ -114,4 +114,44 @@ fn damage_anywhere_is_noticed() {
         };
         assert!(expected, "byte {at}: {found:?}");
     }
+}
+
+/// What docs/ARCHITECTURE.md says of it.
+#[test]
+fn a_face_takes_little_memory_where_the_rest_is_in_a_file() {
+    let face = |n: usize| {
+        let values: Vec<f32> = (0..128)
+            .map(|at| ((n * 31 + at * 17) % 97) as f32)
+            .collect();
+        EnrolledFace::new(
+            "x.jpg".to_owned(),
+            Embeddings::of("sface", embedding(&values)),
+            0,
+        )
+    };
+    let people: Vec<Person> = (0..1_024)
+        .map(|n| {
+            let faces = (4 * n..4 * n + 4).map(face).collect();
+            let external_id = Some(n.to_string());
+            Person {
+                external_id,
+                ..Person::new(n.to_string(), faces, 0)
+            }
+        })
+        .collect();
+    let built = Segment::build(Some("sface"), people.iter().map(Cow::Borrowed).collect());
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, built.as_slice()).unwrap();
+    let read = Segment::open(built.as_slice().to_vec())
+        .unwrap()
+        .leave_in(file);
+    let checks = 4 * (read.faces() + read.people());
+    let held = read.as_slice().len() + checks;
+    assert!(held <= 64 * read.faces(), "{}", held / read.faces());
+    assert!(
+        people
+            .iter()
+            .zip(0..)
+            .all(|(person, at)| read.person(at).as_ref() == Some(person))
+    );
 }

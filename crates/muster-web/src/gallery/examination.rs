@@ -64,11 +64,14 @@ pub async fn calibration(
     let shipped = examiner.catalogue.shipped_of(&copy);
     let (target_fpir, cutoff) = (examiner.target_fpir, examiner.cutoff);
     // The turn ends with the work, which goes on where the client hangs up.
-    gallery::compute(move || {
-        let report = calibration::report(&copy, &shipped, target_fpir, cutoff);
-        Json(last.insert(report).clone())
+    gallery::look(&live, copy, move |copy| {
+        let examine = |copy: &Gallery| calibration::report(copy, &shipped, target_fpir, cutoff);
+        // What was not whole is not kept.
+        let report = copy.look(examine).ok()?;
+        Some(Json(last.insert(report).clone()))
     })
     .await
+    .map(|report| report.expect("the look was whole"))
 }
 
 problem_responses! {
@@ -106,15 +109,15 @@ pub async fn health(
     let copy = gallery::read(&live, Gallery::clone).await?;
     let shipped = examiner.catalogue.shipped_of(&copy);
     let (target_fpir, cutoff) = (examiner.target_fpir, examiner.cutoff);
-    let health = gallery::compute(move || {
-        let _turn = turn;
+    let health = gallery::look(&live, copy, move |copy| {
+        let _held = &turn;
         let cutoff =
-            cutoff.unwrap_or_else(|| Cutoff::for_target(&copy, &shipped, target_fpir).value);
+            cutoff.unwrap_or_else(|| Cutoff::for_target(copy, &shipped, target_fpir).value);
         let extent = Extent {
             after: query.after,
             ..Extent::default()
         };
-        health::examine(&copy, cutoff, extent)
+        health::examine(copy, cutoff, extent)
     });
     Ok(Json(health.await?))
 }

@@ -89,7 +89,7 @@ impl ModelChanges {
         &*self.backend.state
     }
 
-    async fn read<T>(&self, read: impl FnOnce(&Gallery) -> T) -> Result<T, ApiError> {
+    async fn read<T>(&self, read: impl Fn(&Gallery) -> T) -> Result<T, ApiError> {
         gallery::read(&self.gallery, read).await
     }
 
@@ -233,9 +233,9 @@ async fn view(changes: &ModelChanges) -> Result<ModelView, ApiError> {
     let without: HashSet<String> = not_embedded.iter().map(|face| face.id.clone()).collect();
     let copy = changes.read(Gallery::clone).await?;
     let catalogue = changes.catalogue.clone();
-    let looked = gallery::compute(move || {
-        let change = begun.map(|begun| {
-            let (embedded, left) = counted(&copy, &begun.to, &without);
+    let looked = gallery::look(&changes.gallery, copy, move |copy| {
+        let change = begun.clone().map(|begun| {
+            let (embedded, left) = counted(copy, &begun.to, &without);
             ChangeView {
                 to: begun.to,
                 started_at_ms: begun.started_at_ms,
@@ -245,7 +245,7 @@ async fn view(changes: &ModelChanges) -> Result<ModelView, ApiError> {
             }
         });
         let kept = copy.kept_models().into_iter().collect();
-        (catalogue.model_of(&copy), kept, change)
+        (catalogue.model_of(copy), kept, change)
     });
     let (model, kept, change) = looked.await?;
     let problem = &changes.problem;
@@ -550,9 +550,8 @@ async fn finish(
         // All are counted in a copy; of the gallery itself only those who changed since.
         let copy = changes.read(Gallery::clone).await?;
         let (to, known) = (begun.to.clone(), without.clone());
-        let counting = gallery::compute(move || {
-            let counted = counted(&copy, &to, &known);
-            (copy, counted)
+        let counting = gallery::look(&changes.gallery, copy.clone(), move |copy| {
+            counted(copy, &to, &known)
         });
         let (copy, (embedded, left)) = counting.await?;
         // A gallery of which most would be lost is no gallery.

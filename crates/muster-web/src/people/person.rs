@@ -421,8 +421,8 @@ mod tests {
         put(&into).await;
         put(&from).await;
         let take_over_now = async |into: &mut Person| {
-            let taken = live.held(|gallery| take_over(gallery, into, from.id)).await;
-            taken.unwrap();
+            let copy = live.copy().await.unwrap();
+            take_over(&copy, into, from.id).unwrap();
             put(into).await;
         };
         take_over_now(&mut into).await;
@@ -430,7 +430,7 @@ mod tests {
         put(&from).await;
         assert!(!remove_merged(&live, into.id, from.id).await.unwrap());
         let there = live.held(|gallery| gallery.person(from.id).is_some());
-        assert!(there.await, "its new face is nowhere else");
+        assert!(there.await.unwrap(), "its new face is nowhere else");
         take_over_now(&mut into).await;
         assert!(remove_merged(&live, into.id, from.id).await.unwrap());
         let (gone, faces) = live
@@ -438,7 +438,8 @@ mod tests {
                 let into = gallery.person(into.id).unwrap();
                 (gallery.person(from.id).is_none(), into.faces.len())
             })
-            .await;
+            .await
+            .unwrap();
         assert!(gone && faces == 3);
         // The same request again completes what was cut off.
         assert!(remove_merged(&live, into.id, from.id).await.unwrap());

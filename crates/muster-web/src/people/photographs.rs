@@ -80,15 +80,18 @@ async fn sweep_once(
     // The gallery is read after the listing: whatever was listed and is enrolled is in it.
     let gallery = gallery.copy().await?;
     let left = tokio::task::spawn_blocking(move || {
-        let mut left = listed;
-        for person in gallery.people() {
-            for source in person.sources() {
-                left.remove(&Backend::kept(source));
+        gallery.look(|gallery| {
+            let mut left = listed;
+            for person in gallery.people() {
+                for source in person.sources() {
+                    left.remove(&Backend::kept(source));
+                }
             }
-        }
-        left
+            left
+        })
     });
     let left = left.await.context("look for left photographs")?;
+    let left = left.context("look for left photographs in the gallery")?;
     let mut deleted = 0;
     for location in left {
         match enrolled.delete(&location).await {

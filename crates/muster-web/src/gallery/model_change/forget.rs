@@ -75,7 +75,7 @@ mod tests {
     use std::sync::Arc;
 
     use futures::TryStreamExt;
-    use muster_gallery::{EnrolledFace, GalleryStore};
+    use muster_gallery::{EnrolledFace, Gallery, GalleryStore};
     use muster_jobs::Embedding;
     use object_store::memory::InMemory;
     use object_store::{ObjectStore, ObjectStoreExt};
@@ -136,7 +136,7 @@ mod tests {
         let forgotten = everywhere(&live, "former").await.unwrap();
         assert_eq!(forgotten, Some(people.len() - 1));
         assert!(!any_object_names(&objects, "former").await);
-        let kept = live.held(|gallery| gallery.people_count()).await;
+        let kept = live.held(Gallery::people_count).await.unwrap();
         assert_eq!(kept, people.len());
 
         // The call before was cut off after the last person.
