@@ -20,4 +20,4 @@ pub mod signals;
 pub mod traces;
 
 pub use error_chain::ErrorChain;
-pub use outage::outage;
+pub use outage::{is_full, outage};

@@ -40,16 +40,31 @@ fn named(error: &(dyn Error + 'static)) -> Option<String> {
     {
         return Some(error.to_string());
     }
-    let full = match error.downcast_ref::<io::Error>() {
+    says_full(error).then(|| {
+        "no space is left on the disk of the data folder: free some, then try again".to_owned()
+    })
+}
+
+/// Whether an error is that no space is left.
+pub fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut link = Some(error);
+    while let Some(error) = link {
+        if says_full(error) {
+            return true;
+        }
+        link = error.source();
+    }
+    false
+}
+
+fn says_full(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<io::Error>() {
         Some(error) => matches!(
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         ),
         None => error.to_string().contains(SQLITE_FULL),
-    };
-    full.then(|| {
-        "no space is left on the disk of the data folder: free some, then try again".to_owned()
-    })
+    }
 }
 
 /// Which service one error of a chain is of.

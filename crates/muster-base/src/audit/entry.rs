@@ -32,12 +32,16 @@ pub enum Who {
 }
 
 impl Who {
-    /// Whoever runs this process, by the environment's word.
+    /// Whoever runs this process, by the environment's word or by the number of the account.
     pub fn account() -> Self {
         let name = ["USER", "LOGNAME"]
             .into_iter()
-            .find_map(|variable| std::env::var(variable).ok());
-        Self::Account(name.unwrap_or_else(|| "?".to_owned()))
+            .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
+        // A service manager sets neither.
+        Self::Account(name.unwrap_or_else(|| match rustix::process::geteuid() {
+            uid if uid.is_root() => "root".to_owned(),
+            uid => format!("uid {}", uid.as_raw()),
+        }))
     }
 }
 
@@ -108,6 +112,16 @@ impl Action {
         matches!(
             self,
             Self::Listed | Self::LookedAt | Self::PhotoLookedAt | Self::Examined
+        )
+    }
+}
+
+impl Action {
+    /// Whether it deletes what is kept of somebody.
+    pub fn is_deletion(self) -> bool {
+        matches!(
+            self,
+            Self::Deleted | Self::FaceDeleted | Self::DenialRemoved
         )
     }
 }

@@ -55,6 +55,20 @@ impl AuditLog {
         Ok(())
     }
 
+    /// Writes an object of one entry, or what has become of it since, under the id that names it; with
+    /// `None` nothing has.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn write(&self, id: Uuid, entry: Option<&Entry>) -> anyhow::Result<()> {
+        let begun = id.get_timestamp().map_or(0, |at| at.to_unix().0);
+        let key = Path::from(keys::audit_entries(&day(begun * 1000).to_string(), id));
+        let lines = lines(entry.map(std::slice::from_ref).unwrap_or_default())?;
+        let put = self.state.put(&key, PutPayload::from(lines));
+        put.await.context("write the audit log")?;
+        Ok(())
+    }
+
     /// Adds entries to those of `part`, or to a new one where that is full: all of them, or none.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! The audit log: what callers do to people, and which of them they read.
 //!
-//! A change is in the log before it is answered. Reads are written together, within a second. Where
-//! the log is on this machine, past days are joined.
+//! A change is in the log before it is made, as one of which the end is not known, and its end before it is
+//! answered. So what can not be written down is not done; but a deletion is, where no space is left:
+//! it makes the space for its entry. Reads are written together, within a second. Where the log is on this
+//! machine, past days are joined.
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
 
 use crate::access::caller::Caller;
 use crate::api::affected::AffectedPeople;
@@ -22,7 +25,7 @@ use crate::api::problem::ApiError;
 use crate::exchange;
 use muster_api::problem::Code;
 use muster_base::audit::{Action, AuditLog, End, Entry, Part, Who};
-use muster_base::backoff;
+use muster_base::{backoff, is_full};
 
 /// Reads are written together when the first is this old.
 const WRITE_DELAY: Duration = Duration::from_secs(1);
@@ -30,7 +33,7 @@ const WRITE_DELAY: Duration = Duration::from_secs(1);
 const JOIN_INTERVAL: Duration = Duration::from_secs(3600);
 /// Reads that may wait to be written; a further call waits too.
 const MAX_WAITING: usize = 4096;
-/// How often a change is tried to be written.
+/// How often it is tried to write a change.
 const ATTEMPTS: u32 = 3;
 
 /// Writes the audit log. Cheap to clone.
@@ -52,31 +55,27 @@ impl Auditor {
         Self { log, reads }
     }
 
-    async fn note(&self, entry: Entry) -> Result<(), ApiError> {
-        if entry.action.is_look() {
-            // The task that writes ends after the last request.
-            let _ = self.reads.send(entry).await;
-            return Ok(());
-        }
+    /// Notes a look at people.
+    async fn note(&self, entry: Entry) {
+        // The task that writes ends after the last request.
+        let _ = self.reads.send(entry).await;
+    }
+
+    /// Writes the entry of a change, or nothing in its place.
+    async fn write(&self, id: Uuid, entry: Option<&Entry>) -> anyhow::Result<()> {
         let mut failures = 0;
-        while let Err(error) = self.log.append(std::slice::from_ref(&entry)).await {
-            failures += 1;
-            if failures == ATTEMPTS {
-                let unwritten = serde_json::to_string(&entry).unwrap_or_default();
-                tracing::error!(
-                    error = %muster_base::ErrorChain(error.as_ref()),
-                    entry = unwritten,
-                    "a change is not in the audit log"
-                );
-                return Err(ApiError::new(
-                    Code::Internal,
-                    "it was done, but it could not be written into the audit log; Muster's log has \
-                     the entry",
-                ));
+        loop {
+            match self.log.write(id, entry).await {
+                Err(error) => {
+                    failures += 1;
+                    if failures == ATTEMPTS {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(backoff::after(failures)).await;
+                }
+                written => return written,
             }
-            tokio::time::sleep(backoff::after(failures)).await;
         }
-        Ok(())
     }
 }
 
@@ -166,7 +165,7 @@ fn action(method: &Method, route: &str) -> Option<Action> {
     })
 }
 
-/// Writes every call of these routes that succeeds, or may have, into the log.
+/// Writes every call of these routes that succeeds, or may have succeeded, into the log.
 pub fn audited<S>(auditor: &Auditor, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -174,7 +173,7 @@ where
     routes.route_layer(middleware::from_fn_with_state(auditor.clone(), audit))
 }
 
-/// Writes what a call did into the log, before it is answered.
+/// Writes what a call does into the log, before it is done and before it is answered.
 async fn audit(
     State(auditor): State<Auditor>,
     params: Result<RawPathParams, RawPathParamsRejection>,
@@ -196,20 +195,54 @@ async fn audit(
             _ => entry.thing = value.parse::<uuid::Uuid>().ok().map(|id| id.to_string()),
         }
     }
-    let mut guard = HangUpGuard {
-        auditor: &auditor,
-        entry: Some(entry),
-    };
-    let response = next.run(request).await;
-    let Some(mut entry) = guard.entry.take() else {
-        return response;
-    };
-    if response.status().is_server_error() && !entry.action.is_look() {
-        // What failed may have failed after the change was made.
-        entry.end = End::Unknown;
-    } else if !response.status().is_success() {
+    if entry.action.is_look() {
+        let response = next.run(request).await;
+        if response.status().is_success() {
+            auditor.note(ended(entry, &response)).await;
+        }
         return response;
     }
+    entry.end = End::Unknown;
+    let id = Uuid::now_v7();
+    let begun = auditor.write(id, Some(&entry)).await;
+    if let Err(error) = &begun
+        && !(entry.action.is_deletion() && is_full(error.as_ref()))
+    {
+        let why = muster_base::outage(error.as_ref());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let detail =
+            format!("nothing was done, since it can not be written into the audit log{why}");
+        return ApiError::unavailable(detail, error.as_ref()).into_response();
+    }
+    let response = next.run(request).await;
+    // What failed may have failed after the change was made; what was refused was not done.
+    let failed = response.status().is_server_error();
+    let mut entry = ended(entry, &response);
+    if !failed {
+        entry.end = End::Done;
+    }
+    let kept = (failed || response.status().is_success()).then_some(&entry);
+    let Err(error) = auditor.write(id, kept).await else {
+        return response;
+    };
+    let unwritten = serde_json::to_string(&kept).unwrap_or_default();
+    tracing::error!(
+        error = %muster_base::ErrorChain(error.as_ref()),
+        entry = unwritten,
+        "the end of a change is not in the audit log"
+    );
+    if begun.is_err() && response.status().is_success() {
+        return ApiError::new(
+            Code::Internal,
+            "it was done, but it could not be written into the audit log; Muster's log has the entry",
+        )
+        .into_response();
+    }
+    response
+}
+
+/// An entry with what the answer says of whom it was about.
+fn ended(mut entry: Entry, response: &Response) -> Entry {
     entry.at_ms = muster_jobs::now_ms();
     let created = response.headers().get(header::LOCATION);
     let created = created.and_then(|at| at.to_str().ok()?.rsplit('/').next()?.parse().ok());
@@ -217,32 +250,5 @@ async fn audit(
     if let Some(AffectedPeople(more)) = response.extensions().get() {
         entry.people.extend(more);
     }
-    match auditor.note(entry).await {
-        Err(error) if response.status().is_success() => error.into_response(),
-        // What failed is not said to be done; what can not be written is in the log of this process.
-        _ => response,
-    }
-}
-
-/// Writes the entry where a client hangs up before its call has ended: a change may have been made.
-struct HangUpGuard<'a> {
-    auditor: &'a Auditor,
-    entry: Option<Entry>,
-}
-
-impl Drop for HangUpGuard<'_> {
-    fn drop(&mut self) {
-        let Some(mut entry) = self.entry.take() else {
-            return;
-        };
-        if entry.action.is_look() {
-            return;
-        }
-        entry.end = End::Unknown;
-        let auditor = self.auditor.clone();
-        tokio::spawn(async move {
-            // What can not be written is in the log of this process.
-            let _ = auditor.note(entry).await;
-        });
-    }
+    entry
 }
