@@ -21,15 +21,13 @@ use muster_base::settings::Origin;
 
 /// From where a browser says that a request comes (Fetch Metadata, W3C).
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What proxies add, besides everything that begins with [`FORWARDED_PREFIX`].
-const FORWARDED: [HeaderName; 5] = [
-    header::FORWARDED,
+/// What proxies add, besides everything that [`is_forwarding`] knows by a part of its name.
+const FORWARDING: [HeaderName; 4] = [
     header::VIA,
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("cdn-loop"),
-    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("x-envoy-external-address"),
 ];
-const FORWARDED_PREFIX: &str = "x-forwarded";
 
 /// Which calls need no API key.
 #[derive(Clone, Debug)]
@@ -114,12 +112,19 @@ impl Keyless {
 /// Whether a call comes straight from this machine, by all that its headers say: no proxy has passed it
 /// on, and it asks for this machine by a name or an address of its own.
 fn is_local(headers: &HeaderMap) -> bool {
-    let forwarded =
-        |name: &HeaderName| FORWARDED.contains(name) || name.as_str().starts_with(FORWARDED_PREFIX);
     let mut hosts = headers.get_all(header::HOST).iter().peekable();
     hosts.peek().is_some()
         && hosts.all(|host| host.to_str().is_ok_and(is_of_this_machine))
-        && !headers.keys().any(forwarded)
+        && !headers.keys().any(is_forwarding)
+}
+
+/// Whether a proxy has added a header of that name.
+fn is_forwarding(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    FORWARDING.contains(name)
+        || text.contains("forwarded")
+        || text.ends_with("client-ip")
+        || text.contains("connecting-ip")
 }
 
 /// Refuses a call that a page of another origin made, or sent to another machine's name.
@@ -177,8 +182,13 @@ fn is_at(origin: &str, host: &str) -> bool {
 
 /// Whether a host, perhaps with a port, is a name or an address of the machine itself.
 fn is_of_this_machine(host: &str) -> bool {
-    host.parse::<Authority>()
-        .is_ok_and(|authority| is_loopback(authority.host()))
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    // Nothing else: no user before it, and no port that is no number.
+    let port = host.strip_prefix(authority.host());
+    let port = port.map(|rest| rest.is_empty() || authority.port_u16().is_some());
+    port == Some(true) && is_loopback(authority.host())
 }
 
 fn not_local() -> ApiError {
@@ -274,6 +284,16 @@ mod tests {
             headers(&[host, ("x-real-ip", "192.0.2.7")]),
             headers(&[host, ("forwarded", "for=192.0.2.7")]),
             headers(&[host, ("via", "1.1 proxy")]),
+            headers(&[host, ("true-client-ip", "192.0.2.7")]),
+            headers(&[host, ("x-client-ip", "192.0.2.7")]),
+            headers(&[host, ("x-cluster-client-ip", "192.0.2.7")]),
+            headers(&[host, ("cf-connecting-ip", "192.0.2.7")]),
+            headers(&[host, ("x-original-forwarded-for", "192.0.2.7")]),
+            headers(&[("host", "evil@127.0.0.1")]),
+            headers(&[("host", "evil@localhost:8000")]),
+            headers(&[("host", "127.0.0.1:evil")]),
+            headers(&[("host", "127.0.0.1:99999")]),
+            headers(&[("host", "localhost:")]),
             [host, ("host", "evil.example")].into_iter().fold(
                 HeaderMap::new(),
                 |mut all, (name, value)| {

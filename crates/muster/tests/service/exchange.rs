@@ -69,6 +69,61 @@ async fn answers_are_kept_by_nobody_and_name_places_below_the_base_path() {
     }
 }
 
+/// What two readers could take for two things, and what only looks as if it came from this machine.
+#[tokio::test]
+async fn heads_that_mean_two_things_or_another_host_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start("web", &folder.path().join("data"), "").await;
+    let token = service.local_token().unwrap();
+    let host = service.url.strip_prefix("http://").unwrap();
+    let bearer = format!("Authorization: Bearer {token}");
+    for (target, headers, status) in [
+        ("/v1/status", format!("Host: {host}\r\n{bearer}"), 200),
+        (
+            "/v1/status",
+            format!("Host: {host}\r\nAuthorization: Basic eA==\r\n{bearer}"),
+            400,
+        ),
+        (
+            "/v1/status",
+            format!("Host: {host}\r\n{bearer}\r\n{bearer}"),
+            400,
+        ),
+        (
+            "http://evil.example/v1/status",
+            format!("Host: {host}\r\n{bearer}"),
+            400,
+        ),
+        (
+            "/v1/status",
+            format!("Host: evil@127.0.0.1\r\n{bearer}"),
+            401,
+        ),
+        (
+            "/v1/status",
+            format!("Host: 127.0.0.1:evil\r\n{bearer}"),
+            401,
+        ),
+        (
+            "/v1/status",
+            format!("Host: {host}\r\nTrue-Client-IP: 192.0.2.7\r\n{bearer}"),
+            401,
+        ),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
+        let answer = raw(&service, head.as_bytes()).await;
+        let expected = format!("HTTP/1.1 {status}");
+        assert!(answer.starts_with(&expected), "{head}{answer}");
+    }
+    let wrong = service.http.get(service.at("/v1/people?limit=-1"));
+    let wrong = Answer::read(wrong.send().await.unwrap()).await;
+    assert_eq!(wrong.status, 400);
+    assert_eq!(
+        wrong.json()["detail"],
+        "limit is \"-1\", which it can not be: see /docs for what it takes"
+    );
+}
+
 #[tokio::test]
 async fn ids_of_answers_about_several_photographs_are_those_of_the_logs() {
     let Some(samples) = samples() else { return };
