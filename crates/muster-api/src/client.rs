@@ -74,6 +74,10 @@ impl Client {
         let url = url.trim_end_matches('/').to_owned();
         let parsed = reqwest::Url::parse(&url)
             .with_context(|| format!("{url} is not a URL: write it as http://HOST:PORT"))?;
+        anyhow::ensure!(
+            matches!(parsed.scheme(), "http" | "https"),
+            "{url} is no address of a Muster: write it as http://HOST:PORT"
+        );
         let own = match api_key {
             Some(_) => None,
             None => local_token::find(&parsed)?,

@@ -24,8 +24,7 @@ use percent_encoding::percent_decode_str;
 use crate::aws;
 use crate::settings::{FleetKind, QueueKind, QueueSettings, ReplyQueues, S3Url, Settings};
 pub use folder_store::FolderGone;
-pub use queues::RETENTION;
-pub use stores::{local_folder, state_store};
+pub use stores::{existing_state_store, local_folder, state_store};
 
 /// How long a message waits for others to share a call of SQS with: a tenth of what the call takes.
 const LINGER: Duration = Duration::from_millis(3);

@@ -2,9 +2,11 @@
 //!
 //! It is new at each start of a web tier and ends with it. It lies in the data folder, for `cat`, and by
 //! the port in the state folder of the account that runs the web tier, where that account's commands find
-//! it by the address that they talk to.
+//! it by the address that they talk to. The web tier holds a lock on both: without it they are of one that
+//! was killed, and the token is neither shown nor sent to whoever has the port now.
 
-use std::io::{self, ErrorKind, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ pub struct LocalToken {
     key: ApiKey,
     address: SocketAddr,
     token: String,
-    files: Vec<(PathBuf, String)>,
+    files: Vec<(PathBuf, String, File)>,
 }
 
 /// The token of a web tier on this machine, as its files have it.
@@ -66,9 +68,9 @@ impl LocalToken {
         data_folder::prepare(data_dir, None)?;
         let file = data_dir.join(FILE);
         let text = format!("{}\n", issued.token);
-        write_private(&file, &text)
+        let held = write_private(&file, &text)
             .with_context(|| format!("write the local token to {}", file.display()))?;
-        issued.files.push((file, text));
+        issued.files.push((file, text, held));
         if let Err(error) = issued.note_for_commands() {
             tracing::warn!(
                 error = %ErrorChain(error.as_ref()),
@@ -89,8 +91,9 @@ impl LocalToken {
             .create(folder)
             .with_context(|| format!("make the folder {}", folder.display()))?;
         let text = format!("{} {}\n", self.address, self.token);
-        write_private(&note, &text).with_context(|| format!("write {}", note.display()))?;
-        self.files.push((note, text));
+        let held =
+            write_private(&note, &text).with_context(|| format!("write {}", note.display()))?;
+        self.files.push((note, text, held));
         Ok(())
     }
 
@@ -107,7 +110,7 @@ impl LocalToken {
 
 impl Drop for LocalToken {
     fn drop(&mut self) {
-        for (file, text) in &self.files {
+        for (file, text, _) in &self.files {
             // Another start may have written its own meanwhile.
             let own = std::fs::read_to_string(file).is_ok_and(|found| found == *text);
             if own && let Err(error) = std::fs::remove_file(file) {
@@ -196,12 +199,22 @@ pub fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
+/// What a file holds; `None` where it is not there, or the web tier that wrote it does not run any more.
 fn read(file: &Path) -> anyhow::Result<Option<String>> {
-    match std::fs::read_to_string(file) {
+    let read = || -> io::Result<Option<String>> {
+        let mut opened = File::open(file)?;
+        match opened.try_lock_shared() {
+            Ok(()) => return Ok(None),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut text = String::new();
+        opened.read_to_string(&mut text)?;
+        Ok(Some(text))
+    };
+    match read() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        read => read
-            .map(Some)
-            .with_context(|| format!("read the local token in {}", file.display())),
+        read => read.with_context(|| format!("read the local token in {}", file.display())),
     }
 }
 
@@ -218,11 +231,11 @@ fn note(port: u16) -> anyhow::Result<PathBuf> {
     Ok(state.join("muster").join(format!("{FILE}-{port}")))
 }
 
-/// Puts a file of mode 0600 in place of whatever stands there, through no link.
-fn write_private(file: &Path, text: &str) -> io::Result<()> {
+/// Puts a file of mode 0600 in place of whatever stands there, through no link, and locks it.
+fn write_private(file: &Path, text: &str) -> io::Result<File> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
     new.write_all(text.as_bytes())?;
-    new.persist(file)?;
-    Ok(())
+    new.as_file().lock()?;
+    Ok(new.persist(file)?)
 }

@@ -1,7 +1,7 @@
 //! A fleet of processes on this machine, with one controller a data folder.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,12 +35,16 @@ impl Claim {
         data_folder::prepare(data_dir, None)?;
         let file = data_dir.join("controller.lock");
         let lock = data_folder::open_file(&file)?;
-        lock.try_lock().with_context(|| {
-            format!(
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => anyhow::bail!(
                 "another Muster runs on {}: stop it, or choose another folder with --data",
                 data_dir.display()
-            )
-        })?;
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("lock {}", file.display()));
+            }
+        }
         Ok(Some(Self { _lock: lock }))
     }
 }

@@ -44,7 +44,7 @@ use crate::server::{ConnectionLimits, STOP_MARGIN, serve};
 use crate::verify::Cutoff;
 
 /// Serves until `shutdown`, then answers what is in flight and returns. `token` is the local token, where
-/// there is one; it goes with the role.
+/// there is one; it goes with the role. `ready` is called once requests are answered.
 ///
 /// # Errors
 /// When a store or a queue can not be used, or the listener fails.
@@ -53,10 +53,11 @@ pub fn run(
     listener: TcpListener,
     token: Option<LocalToken>,
     identity: Replica,
+    ready: Box<dyn FnOnce() + Send>,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     // Boxed here, so that all of the role is compiled with this crate and not with its caller.
-    serve_until(settings, listener, token, identity, shutdown).boxed()
+    serve_until(settings, listener, token, identity, ready, shutdown).boxed()
 }
 
 async fn serve_until(
@@ -64,6 +65,7 @@ async fn serve_until(
     listener: TcpListener,
     token: Option<LocalToken>,
     identity: Replica,
+    ready: Box<dyn FnOnce() + Send>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener
@@ -205,6 +207,7 @@ async fn serve_until(
         uploads,
     };
     tasks.spawn(model_change::run(model_changes, stop.clone()));
+    ready();
     tracing::info!(%address, "the web tier listens");
     let limits = ConnectionLimits {
         connections: settings.web.max_connections,

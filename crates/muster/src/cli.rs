@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use muster_base::local_token::{self, LocalToken};
 use muster_base::settings::{KeyRule, Settings};
-use muster_base::{output, print_line, signals};
+use muster_base::{print_line, signals};
 #[cfg(feature = "lab")]
 use muster_lab::{bench, eval, profile, simulate};
 use muster_worker::Ended;
@@ -121,22 +121,25 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => {
             let settings = settings(&args.overrides)?;
-            let listener = listen(&settings).await?;
+            let listener = muster_web::bind(settings.web.listen).await?;
             let claim = muster_controller::Claim::take(&settings)?;
             // After the claim: the token of another Muster that runs on the folder must stay.
             let token = local_token(&settings, &listener)?;
+            let ready = say_where(&listener, token.as_ref())?;
             let shutdown = signals::shutdown()?;
             if args.exit_with_stdin {
                 signals::stop_with_parent(shutdown.clone(), up::longest_drain(&settings))?;
             }
-            up::run(settings, config, claim, listener, token, shutdown).await?;
+            up::run(settings, config, claim, listener, token, ready, shutdown).await?;
         }
         Command::Web(overrides) => {
             let settings = settings(&overrides)?;
-            let listener = listen(&settings).await?;
+            let listener = muster_web::bind(settings.web.listen).await?;
             let token = local_token(&settings, &listener)?;
+            let ready = say_where(&listener, token.as_ref())?;
             let replica = muster_web::Replica::new(muster_web::Reporting::Totals);
-            muster_web::run(settings, listener, token, replica, signals::shutdown()?).await?;
+            let shutdown = signals::shutdown()?;
+            muster_web::run(settings, listener, token, replica, ready, shutdown).await?;
         }
         Command::Worker(args) => {
             let options = muster_worker::WorkerOptions {
@@ -188,19 +191,27 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Binds the web tier's address and says so: a port of 0 is chosen only now.
-async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
-    let listener = muster_web::bind(settings.web.listen).await?;
+/// What says where the web tier listens, once it does, and on a terminal shows the link that opens the page
+/// with the local token.
+fn say_where(
+    listener: &TcpListener,
+    token: Option<&LocalToken>,
+) -> anyhow::Result<Box<dyn FnOnce() + Send>> {
     let address = listener
         .local_addr()
         .context("read the listener's address")?;
-    // Muster serves, whether anybody reads this or not.
-    output::even_if_closed(print_line!("muster listens on http://{address}"))?;
-    Ok(listener)
+    let link = token.filter(|_| std::io::stdout().is_terminal());
+    let link = link.map(LocalToken::link);
+    Ok(Box::new(move || {
+        // Muster serves, whether anybody reads this or not.
+        let _ = print_line!("muster listens on http://{address}");
+        if let Some(link) = link {
+            let _ = print_line!("open {link}");
+        }
+    }))
 }
 
-/// Makes the local token where the web tier takes one; on a terminal, shows the link that opens the page
-/// with it.
+/// Makes the local token where the web tier takes one.
 fn local_token(settings: &Settings, listener: &TcpListener) -> anyhow::Result<Option<LocalToken>> {
     let address = listener
         .local_addr()
@@ -209,11 +220,7 @@ fn local_token(settings: &Settings, listener: &TcpListener) -> anyhow::Result<Op
         local_token::forget(address.port())?;
         return Ok(None);
     }
-    let token = LocalToken::issue(&settings.storage.data_dir, address)?;
-    if std::io::stdout().is_terminal() {
-        output::even_if_closed(print_line!("open {}", token.link()))?;
-    }
-    Ok(Some(token))
+    LocalToken::issue(&settings.storage.data_dir, address).map(Some)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub async fn run(
     claim: Option<Claim>,
     listener: TcpListener,
     token: Option<LocalToken>,
+    ready: Box<dyn FnOnce() + Send>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     if settings.fleet.kind == FleetKind::Local {
@@ -54,6 +55,7 @@ pub async fn run(
         listener,
         token,
         replica,
+        ready,
         stop_web.clone(),
     ));
     // The fleet outlives the web tier, so that what is in flight gets its answer.

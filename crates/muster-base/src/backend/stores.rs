@@ -51,6 +51,23 @@ pub async fn state_store(
     Ok(store)
 }
 
+/// The state store for a command that only reads, or changes what is there: it begins no Muster in a folder
+/// that has none.
+///
+/// # Errors
+/// As [`state_store`], and where there is none.
+pub async fn existing_state_store(
+    settings: &StorageSettings,
+    aws_settings: &AwsSettings,
+) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    anyhow::ensure!(
+        settings.state_store.is_some() || local_folder(settings).is_dir(),
+        "there is no Muster in {}: name its data folder with --data, or its configuration with --config",
+        settings.data_dir.display()
+    );
+    state_store(settings, aws_settings).await
+}
+
 /// Where the objects are that are in no bucket.
 pub fn local_folder(settings: &StorageSettings) -> PathBuf {
     settings.data_dir.join(OBJECTS)

@@ -43,10 +43,13 @@ impl StartedService {
             ])
             .arg(folder.path().join("data"))
             .args(["--profile", &settings.models.profile])
-            .env("MUSTER_REQUIRE_KEYS", "false")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
+        if settings.web.require_keys == Some(true) {
+            // There is no key yet, and nobody else's photographs.
+            command.env("MUSTER_REQUIRE_KEYS", "false");
+        }
         if let Some(config) = config {
             command.arg("--config").arg(config);
         }

@@ -65,7 +65,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 /// # Errors
 /// When the store can not be used.
 pub async fn run(args: AuditArgs, settings: &Settings) -> anyhow::Result<()> {
-    let state = backend::state_store(&settings.storage, &settings.aws).await?;
+    let state = backend::existing_state_store(&settings.storage, &settings.aws).await?;
     let mut gallery = Gallery::default();
     let store = GalleryStore::new(state.clone(), GALLERY_PREFIX);
     store.sync(&mut gallery).await.context("read the gallery")?;

@@ -386,6 +386,10 @@ fn gather(sources: &[String]) -> anyhow::Result<BTreeMap<String, Wanted>> {
             );
         } else if let Some((name, file)) = source.split_once('=') {
             let path = PathBuf::from(file);
+            anyhow::ensure!(
+                !name_key(name).is_empty(),
+                "{source} names nobody: write NAME=FILE, as in Anna={file}"
+            );
             anyhow::ensure!(path.is_file(), "{file} is not there, to enrol as {name}");
             add(name, Ok(vec![path]));
         } else {

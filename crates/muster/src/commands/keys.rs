@@ -110,7 +110,13 @@ fn expiry(text: &str) -> Result<Timestamp, String> {
 /// # Errors
 /// When the store can not be used, or there is no such key.
 pub async fn run(args: KeysArgs, settings: &Settings) -> anyhow::Result<()> {
-    let state = backend::state_store(&settings.storage, &settings.aws).await?;
+    let state = match args.command {
+        // The first key may be made before the first start.
+        KeysCommand::Create(_) => backend::state_store(&settings.storage, &settings.aws).await?,
+        KeysCommand::List { .. } | KeysCommand::Revoke { .. } => {
+            backend::existing_state_store(&settings.storage, &settings.aws).await?
+        }
+    };
     let log = AuditLog::new(state.clone());
     let keys = KeyStore::new(state);
     match args.command {
@@ -184,6 +190,7 @@ async fn list(keys: &KeyStore, as_json: bool) -> anyhow::Result<()> {
 }
 
 async fn revoke(id: &KeyId, keys: &KeyStore, log: &AuditLog, as_json: bool) -> anyhow::Result<()> {
+    // The key goes first: a log that can not be written must not keep it alive.
     if !keys.revoke(id).await? {
         bail!("there is no key {id}: `muster keys list` shows them");
     }

@@ -3,6 +3,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use tokio::io::AsyncReadExt;
+
 use crate::support::{LIMIT, Service, muster, read};
 
 fn mode(path: &Path) -> u32 {
@@ -23,7 +25,7 @@ async fn refused(data: &Path) -> String {
 async fn variables_that_are_no_settings_are_told_and_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let output = muster()
-        .args(["keys", "list"])
+        .args(["keys", "create", "--name", "a test", "--scope", "admin"])
         // One that is a setting counts.
         .env("MUSTER_DATA_DIR", folder.path().join("data"))
         // As Kubernetes names them for a service called muster, and with a slip of the finger.
@@ -47,7 +49,94 @@ async fn variables_that_are_no_settings_are_told_and_left_out() {
     ] {
         assert!(said.contains(named), "{named}: {said}");
     }
-    assert_eq!(said.lines().count(), 4, "{said}");
+    let warnings = said.lines().filter(|line| line.contains("is no setting"));
+    assert_eq!(warnings.count(), 4, "{said}");
+}
+
+/// A mistyped folder is no new Muster.
+#[tokio::test]
+async fn commands_that_read_begin_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("mistyped");
+    for (args, expected) in [
+        (&["keys", "list"][..], "there is no Muster in"),
+        (
+            &["keys", "revoke", "0000000000000000"],
+            "there is no Muster in",
+        ),
+        (&["audit"], "there is no Muster in"),
+        (&["token"], "no service with a local token runs on"),
+    ] {
+        let mut command = muster();
+        let output = command.args(args).arg("--data").arg(&data).output();
+        let output = output.await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{args:?}: {said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        assert!(!data.exists(), "{args:?}");
+    }
+    for (args, expected) in [
+        (
+            &["enroll", "=x.jpg"][..],
+            "=x.jpg names nobody: write NAME=FILE",
+        ),
+        (
+            &["status", "--url", "ftp://x"],
+            "write it as http://HOST:PORT",
+        ),
+    ] {
+        let output = muster().args(args).output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && said.contains(expected),
+            "{said}"
+        );
+    }
+}
+
+/// Whoever listens at its port now is not sent it.
+#[tokio::test]
+async fn the_local_token_of_a_killed_service_is_nobodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut service = Service::start("web", &data, "").await;
+    let token = service.local_token().unwrap();
+    let url = service.url.clone();
+    let printed = async |args: &[&str]| {
+        let output = muster().arg("token").args(args).output().await.unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let folder = data.to_str().unwrap();
+    for args in [["--url", &url], ["--data", folder]] {
+        assert_eq!(printed(&args).await.trim_end(), token, "{args:?}");
+    }
+    service.signal("-KILL");
+    service.ends().await;
+    assert_eq!(
+        service.local_token().as_deref(),
+        Some(&*token),
+        "its note is there"
+    );
+    for args in [["--url", &url], ["--data", folder]] {
+        assert_eq!(printed(&args).await, "", "{args:?}");
+    }
+    let port = url.strip_prefix("http://").unwrap();
+    let another = tokio::net::TcpListener::bind(port).await.unwrap();
+    let mut command = muster();
+    command.args(["status", "--url", &url]);
+    let asking = tokio::spawn(async move { command.output().await.unwrap() });
+    let accepted = tokio::time::timeout(LIMIT, another.accept()).await;
+    let (mut stream, _) = accepted.expect("it asks").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    drop(stream);
+    let head = String::from_utf8(head).unwrap();
+    assert!(!head.to_lowercase().contains("authorization"), "{head}");
+    drop(another);
+    asking.await.unwrap();
 }
 
 #[tokio::test]

@@ -89,6 +89,9 @@ async fn a_second_service_on_a_data_folder_is_told_and_the_first_goes_on() {
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success(), "{said}");
     assert!(said.contains("another Muster runs on"), "{said}");
+    assert!(!said.contains("lock"), "{said}");
+    // Nor does it say that it listens.
+    assert_eq!(String::from_utf8_lossy(&second.stdout), "");
     assert_one_sentence(&said, "the second service");
     let ready = service.http.get(service.at("/readyz")).send().await;
     assert_eq!(ready.unwrap().status(), 200);
