@@ -1,14 +1,15 @@
 //! Recognising photographs: `POST /` and `POST /v1/recognize`.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::future::join_all;
 use muster_api::recognition::{PhotoResult, RecognitionAnswer, Recognitions};
-use muster_jobs::{FileName, Outcome, Printable, Purpose, Recognition, TraceParent};
+use muster_jobs::{FileName, Outcome, Printable, Recognition, TraceParent};
 use utoipa::ToSchema;
 
+use crate::access::caller::Caller;
 use crate::api::openapi::{FormProblems, WorkProblems};
 use crate::api::problem::ApiError;
 use crate::dispatch::answer::{mismatched, no_face};
@@ -46,9 +47,10 @@ struct PlainForm {
 pub async fn plain(
     State(uploads): State<Uploads>,
     State(dispatcher): State<Dispatcher>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
-    match one(&uploads, &dispatcher, request).await {
+    match one(&uploads, &dispatcher, &caller, request).await {
         Ok((file, recognition)) => (
             [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
             format!("{}:{}", file.stem(), Printable(recognition.headline())),
@@ -61,6 +63,7 @@ pub async fn plain(
 async fn one(
     uploads: &Uploads,
     dispatcher: &Dispatcher,
+    caller: &Caller,
     request: Request,
 ) -> Result<(FileName, Box<Recognition>), ApiError> {
     let trace = trace(request.headers());
@@ -72,7 +75,7 @@ async fn one(
         .pop()
         .expect("a form has at least one photograph");
     let file = photo.file.clone();
-    Ok((file, recognize(dispatcher, photo, trace).await?))
+    Ok((file, recognize(dispatcher, photo, caller, trace).await?))
 }
 
 /// Recognise every face in a photograph, or in each of several
@@ -97,6 +100,7 @@ async fn one(
 pub async fn json(
     State(uploads): State<Uploads>,
     State(dispatcher): State<Dispatcher>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Json<RecognitionAnswer>, ApiError> {
     let trace = trace(request.headers());
@@ -110,7 +114,7 @@ pub async fn json(
     if photos.len() + refused.len() == 1 {
         return match (photos.pop(), refused.pop()) {
             (Some(photo), _) => {
-                let recognition = recognize(&dispatcher, photo, trace).await?;
+                let recognition = recognize(&dispatcher, photo, &caller, trace).await?;
                 Ok(Json(RecognitionAnswer::One(recognition)))
             }
             (None, Some((_, _, error))) => Err(error),
@@ -120,7 +124,7 @@ pub async fn json(
     dispatcher.check_room(photos.len())?;
     let runs = photos.into_iter().map(async |photo| {
         let file = photo.file.clone();
-        match recognize(&dispatcher, photo, trace).await {
+        match recognize(&dispatcher, photo, &caller, trace).await {
             Ok(recognition) => PhotoResult::Recognized { file, recognition },
             Err(error) => PhotoResult::Refused {
                 file,
@@ -143,10 +147,11 @@ pub async fn json(
 async fn recognize(
     dispatcher: &Dispatcher,
     photo: Photo,
+    caller: &Caller,
     trace: TraceParent,
 ) -> Result<Box<Recognition>, ApiError> {
     let file = photo.file.clone();
-    match dispatcher.run(photo, Purpose::Recognize, trace).await? {
+    match dispatcher.recognize(photo, caller.owner(), trace).await? {
         Outcome::Recognized(recognition) if recognition.faces.is_empty() => {
             Err(no_face(file.as_str())
                 .with(|members| members.request_id = Some(recognition.request_id.to_string())))

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use futures::future::join_all;
 use muster_api::recognition::{Verification, VerifiedFace};
-use muster_jobs::{Embedded, Embedding, FileName, Outcome, Purpose};
+use muster_jobs::{Embedded, Embedding, FileName, Outcome};
 use utoipa::ToSchema;
 
 use crate::api::openapi::{FormProblems, WorkProblems};
@@ -55,8 +55,7 @@ pub async fn verify(
     dispatcher.check_room(photos.len())?;
     let runs = photos.into_iter().map(async |photo| {
         let file = photo.file.clone();
-        let largest = Purpose::Embed { face: Some(0) };
-        match dispatcher.run(photo, largest, trace).await? {
+        match dispatcher.embed(photo, Some(0), trace).await? {
             Outcome::Embedded(embedded) => Ok((file, embedded)),
             Outcome::Failed(failure) => Err(failure.into()),
             Outcome::Recognized(_) | Outcome::Stored => Err(mismatched()),

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use muster_jobs::keys::ObjectKeys;
 use muster_jobs::{Outcome, Purpose, Reply, RequestId, TraceParent, now_ms};
 use muster_queue::{Deleter, MAX_BATCH, Outbox, Queue, QueueError, Receipt};
 use object_store::ObjectStoreExt;
@@ -196,7 +195,7 @@ impl Inner {
             .expect("no code panics while it holds these")
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<RequestId, oneshot::Sender<Reply>>> {
+    pub(super) fn waiting(&self) -> MutexGuard<'_, HashMap<RequestId, oneshot::Sender<Reply>>> {
         self.waiting
             .lock()
             .expect("no code panics while it holds the waiters")
@@ -333,43 +332,59 @@ impl Dispatcher {
         Some(now.saturating_sub(oldest.submitted_at()?))
     }
 
-    /// Submits a photograph and waits for its outcome.
-    ///
-    /// A face that is embedded is kept elsewhere or not at all, so its photograph is deleted however
-    /// that ends. It goes on without its client, whose hang-up must not leave the photograph behind.
+    /// Submits a photograph to be recognised, and waits for its outcome. After the timeout it is a job of
+    /// that owner.
     ///
     /// # Errors
     /// 429 where too many wait already, 504 with the job's URL after the timeout, 500 where the
     /// store or the queue fails.
-    pub async fn run(
+    pub async fn recognize(
         &self,
         photo: Photo,
-        purpose: Purpose,
+        owner: &str,
         trace: TraceParent,
     ) -> Result<Outcome, ApiError> {
-        let id = self.inner.issue();
-        let Purpose::Embed { .. } = purpose else {
-            return self.answered(id, photo, purpose, trace).await;
-        };
+        let (id, file) = (self.inner.issue(), photo.file.clone());
+        match self.answered(id, photo, Purpose::Recognize, trace).await? {
+            Some(outcome) => Ok(outcome),
+            None => Err(self.becomes_job(id, owner, &file).await),
+        }
+    }
+
+    /// Submits a photograph to have a face embedded, and waits for its outcome.
+    ///
+    /// The face is kept elsewhere or not at all, so the photograph is deleted however that ends. It
+    /// goes on without its client, whose hang-up must not leave the photograph behind.
+    ///
+    /// # Errors
+    /// 429 where too many wait already, 504 after the timeout, 500 where the store or the queue fails.
+    pub async fn embed(
+        &self,
+        photo: Photo,
+        face: Option<u32>,
+        trace: TraceParent,
+    ) -> Result<Outcome, ApiError> {
+        let (id, purpose) = (self.inner.issue(), Purpose::Embed { face });
         let this = self.clone();
         let embedding = self.inner.tasks.spawn(async move {
             let key = this.inner.backend.input_key(purpose, id, &photo.file);
             let outcome = this.answered(id, photo, purpose, trace).await;
             this.inner.delete_upload(id, &key).await;
-            outcome
+            outcome?.ok_or_else(|| this.timed_out("send it again later"))
         });
         embedding
             .await
             .map_err(|ended| ApiError::internal("the embedding of a photograph ended", &ended))?
     }
 
+    /// The outcome of a photograph; `None` where it did not come in time.
     async fn answered(
         &self,
         id: RequestId,
         photo: Photo,
         purpose: Purpose,
         trace: TraceParent,
-    ) -> Result<Outcome, ApiError> {
+    ) -> Result<Option<Outcome>, ApiError> {
         let inner = &*self.inner;
         let begun = Instant::now();
         let (reply, replied) = oneshot::channel();
@@ -391,7 +406,7 @@ impl Dispatcher {
         let outcome = self
             .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
             .await;
-        if let Ok(outcome) = &outcome {
+        if let Ok(Some(outcome)) = &outcome {
             waiter.answered = true;
             if let Outcome::Recognized(recognition) = outcome {
                 waiter.worked = Some(recognition.timing_ms.inference());
@@ -402,7 +417,7 @@ impl Dispatcher {
         }
         drop(waiter);
         let mut outcome = outcome?;
-        if let Outcome::Recognized(recognition) = &mut outcome {
+        if let Some(Outcome::Recognized(recognition)) = &mut outcome {
             recognition.timing_ms.total = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         }
         Ok(outcome)
@@ -435,7 +450,7 @@ impl Dispatcher {
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
         queued: &mut bool,
-    ) -> Result<Outcome, ApiError> {
+    ) -> Result<Option<Outcome>, ApiError> {
         let deadline = tokio::time::Instant::now() + self.inner.timeout;
         let file = photo.file.clone();
         self.submit(id, photo, Submission::awaited(purpose), trace, deadline)
@@ -443,33 +458,14 @@ impl Dispatcher {
         *queued = true;
         match tokio::time::timeout_at(deadline, replied).await {
             Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_stored(id, &file, purpose).await,
-                outcome => Ok(outcome),
+                Outcome::Stored => self.read_stored(id, &file, purpose).await.map(Some),
+                outcome => Ok(Some(outcome)),
             },
             Ok(Err(_)) => Err(ApiError::new(
                 Code::Stopping,
                 "this Muster is stopping: send the photograph again",
             )),
-            Err(_) => Err(self.timed_out(id, purpose)),
-        }
-    }
-
-    /// The error for a client that waited in vain, with the place of the later result if there is
-    /// one: an enrolment ends with its client's request, and the `filename` layout knows no ids.
-    fn timed_out(&self, id: RequestId, purpose: Purpose) -> ApiError {
-        let inner = &*self.inner;
-        let waited = inner.timeout.as_secs_f64();
-        let error = |rest: &str| {
-            let detail = format!("no answer within {waited:.0} s; {rest}");
-            ApiError::new(Code::Timeout, detail)
-        };
-        match (purpose, inner.backend.keys) {
-            (Purpose::Recognize, ObjectKeys::Request) => {
-                let job = format!("/v1/jobs/{id}");
-                error(&format!("the photograph is still queued: ask {job} later"))
-                    .with(|members| members.job = Some(job))
-            }
-            _ => error("send it again later"),
+            Err(_) => Ok(None),
         }
     }
 }
@@ -496,7 +492,11 @@ async fn listen(
                 if let QueueError::NotFound { .. } = error {
                     // Somebody removed it. Without it nobody here is ever answered.
                     match inner.backend.replies_on(&inner.reply_to).await {
-                        Ok(made) => replies = made,
+                        Ok(made) => {
+                            replies = made;
+                            let inner = Arc::clone(&inner);
+                            tasks.spawn(async move { inner.answer_from_store().await });
+                        }
                         Err(error) => {
                             aws::failed("the reply queue could not be made anew", error.as_ref());
                         }

@@ -4,15 +4,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
+use muster_api::problem::Code;
+use muster_base::aws;
 use muster_base::backend::Backend;
 use muster_base::settings::EXPECTED_SERVICE;
 use muster_fleet::RequestTotals;
+use muster_jobs::keys::ObjectKeys;
 use muster_jobs::{FileName, Purpose, RequestId, TraceParent};
 use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::api::problem::ApiError;
 use crate::dispatch::dispatcher::{Dispatcher, Inner, Submission};
 use crate::forms::upload::Photo;
+
+/// How long a client that waited in vain waits for its photograph to be listed as a job.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A job on its way to the queue, counted until its reply comes; at an end at once where it
 /// does not get there.
@@ -112,6 +118,46 @@ impl Dispatcher {
                 Err(refusal)
             }
         }
+    }
+
+    /// Lists a photograph whose client waited in vain among the jobs, so that it is kept until it is
+    /// answered; says where. Those whose results are known by a file's name alone are no jobs.
+    pub(super) async fn becomes_job(
+        &self,
+        id: RequestId,
+        owner: &str,
+        file: &FileName,
+    ) -> ApiError {
+        let backend = &self.inner.backend;
+        if backend.keys == ObjectKeys::Filename {
+            return self.timed_out("send it again later");
+        }
+        let key = Backend::job_key(id, owner, file);
+        let put = backend.input.put(&key, PutPayload::default());
+        match tokio::time::timeout(LISTED_WITHIN, put).await {
+            Ok(Ok(_)) => {
+                let job = format!("/v1/jobs/{id}");
+                self.timed_out(&format!(
+                    "the photograph is still queued, and a job now: ask {job} later"
+                ))
+                .with(|members| members.job = Some(job))
+            }
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    aws::failed("a photograph was not listed as a job", &error);
+                }
+                self.timed_out("send it again later")
+            }
+        }
+    }
+
+    /// The error for a client that waited in vain, and what to do.
+    pub(super) fn timed_out(&self, rest: &str) -> ApiError {
+        let waited = self.inner.timeout.as_secs_f64();
+        ApiError::new(
+            Code::Timeout,
+            format!("no answer within {waited:.0} s; {rest}"),
+        )
     }
 
     /// Deletes the photograph of a job that was not accepted, so that no worker works on it.

@@ -1,8 +1,10 @@
 //! Outcomes that a reply only points to, in the output store.
 
+use futures::TryStreamExt;
+use muster_base::aws;
 use muster_base::backend::Backend;
-use muster_jobs::{FileName, Outcome, Purpose, RequestId};
-use object_store::ObjectStoreExt;
+use muster_jobs::{FileName, Outcome, Purpose, Reply, RequestId};
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::api::problem::ApiError;
 use crate::dispatch::dispatcher::{Dispatcher, Inner};
@@ -41,6 +43,29 @@ impl Dispatcher {
 }
 
 impl Inner {
+    /// Answers those who wait and whose reply was sent while there was no queue for it: a worker stores a
+    /// result before it replies.
+    pub(super) async fn answer_from_store(&self) {
+        let waiting: Vec<RequestId> = self.waiting().keys().copied().collect();
+        for id in waiting {
+            let below = Backend::of_request(id);
+            match self.backend.output.list(Some(&below)).try_next().await {
+                Ok(Some(stored)) => {
+                    let file = Backend::file_of(&stored.location);
+                    let waiter = self.waiting().remove(&id);
+                    if let (Some(waiter), Some(file)) = (waiter, file) {
+                        // A client that hung up this moment needs no reply.
+                        let _ = waiter.send(Reply::new(id, file, Outcome::Stored));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    aws::failed("could not look for a result whose reply is lost", &error);
+                }
+            }
+        }
+    }
+
     /// Deletes an outcome that was put into the output store for its way here, where one was.
     pub(super) async fn delete_carried(&self, id: RequestId) {
         match self.backend.output.delete(&Backend::carried_key(id)).await {

@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use muster_api::gallery::{ChangeView, Forgotten, ModelView, NextModel, NotEmbedded};
 use muster_gallery::{Change, Embeddings, Gallery, Person, PersonId, Source, WriteError};
-use muster_jobs::{FailureCode, FileName, Outcome, Purpose, TraceParent, now_ms};
+use muster_jobs::{FailureCode, FileName, Outcome, TraceParent, now_ms};
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -494,11 +494,10 @@ async fn embed_source(
     };
     let file = FileName::from_client("kept");
     let photo = changes.uploads.stored(file, bytes)?;
-    let purpose = Purpose::Embed { face: Some(face) };
     let nothing = |reason: String| Ok(Reembedding::Nothing(reason));
     match changes
         .dispatcher
-        .run(photo, purpose, TraceParent::new())
+        .embed(photo, Some(face), TraceParent::new())
         .await?
     {
         Outcome::Embedded(embedded) if embedded.face.is_none() => nothing(format!(

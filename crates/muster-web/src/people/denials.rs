@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use muster_api::people::{DenialDeletion, DenialView, Denials, WrongAnswer};
 use muster_gallery::{Denial, DenialId, Person, Source};
-use muster_jobs::{MAX_FACES, Outcome, Purpose, now_ms};
+use muster_jobs::{MAX_FACES, Outcome, now_ms};
 use object_store::{ObjectStoreExt, PutPayload};
 use uuid::Uuid;
 
@@ -92,11 +92,7 @@ pub async fn add(
     let photo = enroller.earlier_photo(&wrong.request_id).await?;
     let (bytes, _memory) = (photo.bytes.clone(), photo.memory.clone());
     let face = Some(wrong.face);
-    let embedded = match enroller
-        .dispatcher
-        .run(photo, Purpose::Embed { face }, trace)
-        .await?
-    {
+    let embedded = match enroller.dispatcher.embed(photo, face, trace).await? {
         Outcome::Embedded(embedded) => embedded,
         Outcome::Failed(failure) => return Err(failure.into()),
         Outcome::Recognized(_) | Outcome::Stored => return Err(mismatched()),

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use muster_gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
 use muster_jobs::{
-    Embedded, EmbeddedFace, FaceQuality, Failure, FailureCode, FileName, Outcome, Purpose, Quality,
+    Embedded, EmbeddedFace, FaceQuality, Failure, FailureCode, FileName, Outcome, Quality,
     RequestId, Requirements, TraceParent, now_ms,
 };
 use object_store::{ObjectStoreExt, PutPayload};
@@ -99,10 +99,7 @@ impl Enroller {
             let (file, bytes) = (photo.file.clone(), photo.bytes.clone());
             // Accounted for until the photograph is kept.
             let memory = photo.memory.clone();
-            let outcome = self
-                .dispatcher
-                .run(photo, Purpose::Embed { face }, trace)
-                .await;
+            let outcome = self.dispatcher.embed(photo, face, trace).await;
             (file, bytes, memory, outcome)
         });
         let mut faces = Vec::new();

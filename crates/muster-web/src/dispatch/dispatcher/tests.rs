@@ -2,6 +2,7 @@ use bytes::Bytes;
 use muster_base::backend::Role;
 use muster_base::settings::{ReplyQueues, Settings};
 use muster_jobs::{Failure, FailureCode, FileName, Request};
+use object_store::PutPayload;
 use tempfile::TempDir;
 
 use super::*;
@@ -58,7 +59,7 @@ impl Tier {
             memory: Arc::new(UploadMemory::new(1 << 20).reserve()),
         };
         let trace = TraceParent::new();
-        self.dispatcher.run(photo, Purpose::Recognize, trace).await
+        self.dispatcher.recognize(photo, "own", trace).await
     }
 
     /// Receives the one request that is queued.
@@ -157,6 +158,40 @@ async fn a_client_whose_time_is_over_is_counted_like_one_that_hangs_up() {
     assert_eq!(tier.counts(), ((0, 1, 0, 1), (1, 0)));
     tier.answer(&tier.received().await).await;
     tier.until_answered(1).await;
+}
+
+/// Nobody has to know its id to find it again, and no age deletes its photograph.
+#[tokio::test]
+async fn a_photograph_whose_client_waited_in_vain_is_a_job() {
+    let tier = Tier::start(Duration::from_millis(100)).await;
+    let late = tier.run().await.unwrap_err().into_problem();
+    let request = tier.received().await;
+    assert_eq!(late.members.job, Some(format!("/v1/jobs/{}", request.id)));
+    let entry = Backend::job_key(request.id, "own", &request.file);
+    assert!(tier.backend.input.head(&entry).await.is_ok());
+}
+
+/// Somebody removes the reply queue, and a worker finds none before it is made anew.
+#[tokio::test]
+async fn a_result_whose_reply_was_lost_with_the_queue_is_answered() {
+    let tier = Tier::start(LIMIT).await;
+    let worker = async {
+        let request = tier.received().await;
+        let failure = Failure {
+            code: FailureCode::FaceNone,
+            detail: String::new(),
+        };
+        let body = serde_json::to_vec(&failure).unwrap();
+        let key = tier.backend.output_key(request.id, &request.file);
+        let put = tier.backend.output.put(&key, PutPayload::from(body));
+        put.await.unwrap();
+        let queue = tier.backend.queues.existing(&request.reply_to).await;
+        queue.unwrap().remove().await.unwrap();
+    };
+    let begun = Instant::now();
+    let (outcome, ()) = tokio::join!(tier.run(), worker);
+    assert!(matches!(outcome, Ok(Outcome::Failed(_))), "{outcome:?}");
+    assert!(begun.elapsed() < LIMIT);
 }
 
 #[tokio::test]
