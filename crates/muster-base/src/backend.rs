@@ -65,6 +65,8 @@ pub struct Backend {
     pub queues: Arc<dyn Queues>,
     /// Where requests wait.
     pub requests: Arc<dyn Queue>,
+    /// How long a request waits there at most.
+    pub requests_kept: Duration,
     /// Where requests end that no worker can do.
     pub dead_letters: Arc<dyn Queue>,
     /// Where workers and web replicas tell the controller how they fare.
@@ -136,6 +138,7 @@ impl Backend {
             enrolled: Arc::new(PrefixStore::new(gallery, ENROLLED_PREFIX)),
             queues,
             requests: opened.requests,
+            requests_kept: queues::requests_kept(settings.queues.kind),
             dead_letters: opened.dead_letters,
             reports: opened.reports,
             keys: settings.storage.object_keys,
@@ -144,6 +147,16 @@ impl Backend {
             queue_settings: settings.queues.clone(),
             may_make,
         })
+    }
+
+    /// Overwrites what was deleted from the queues, at the end of a role.
+    pub async fn close(&self) {
+        if let Err(error) = self.queues.erase_deleted().await {
+            tracing::warn!(
+                error = %crate::ErrorChain(&error),
+                "messages that were deleted are still in the queue's file, until the next start"
+            );
+        }
     }
 
     /// How sends are gathered into batches.
@@ -204,7 +217,7 @@ impl Backend {
         let options = QueueOptions {
             visibility_timeout: settings.visibility_timeout,
             redrive: None,
-            retention: RETENTION,
+            retention: queues::RETENTION,
         };
         if self.shares_replies() {
             return queues::open_one(&**queues, settings, *may_make, name, &options).await;

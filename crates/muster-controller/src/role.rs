@@ -50,6 +50,7 @@ async fn control_until(
         }
         FleetKind::Ec2 => ec2::control_until(&settings, &backend, own, shutdown).await?,
     }
+    backend.close().await;
     tracing::info!("the controller has stopped");
     Ok(())
 }

@@ -4,9 +4,8 @@
 //! outlive every process. An object of its own, written after both, lists it. The result stands in
 //! the output store; nothing of a job is held in memory, so that any replica answers for it.
 //!
-//! A job belongs to the key that submitted it, whose id is in the name of that object: to others it is not
-//! there, except to an administrator. A recognition whose client waited in vain is in no list, and known to
-//! whoever was told its id.
+//! A job belongs to the key that submitted it, whose id is in the name of that object; others are told
+//! that it is not there, except an administrator. A recognition that timed out becomes a job of its key.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,7 +36,7 @@ use crate::forms::printable::printable;
 use crate::forms::uploads::{PhotosForm, Uploads};
 use crate::retention::{Retention, never_worked, written};
 use muster_api::problem::Code;
-use muster_base::backend::{Backend, RETENTION};
+use muster_base::backend::Backend;
 
 /// Jobs on a page, unless asked otherwise.
 const PAGE: usize = 100;
@@ -68,7 +67,7 @@ problem_responses! {
     Unstored: Timeout;
 }
 
-/// Submit photographs without waiting for what comes of them
+/// Submit photographs, and ask for the results later
 ///
 /// One job for each photograph, all of them or none. Once it is accepted a job survives the end of
 /// every process, and ends with one result.
@@ -149,8 +148,6 @@ async fn check_room(
 }
 
 /// Show a job and its result
-///
-/// Also that of a recognition whose client waited in vain.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}",
@@ -204,7 +201,7 @@ pub struct Listing {
     /// Most jobs on the page, 1 to 1000; 100 where it is not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// The last job that was looked at for the page before, as its `next` named it.
+    /// Where to go on: the `next` of the page before.
     #[param(value_type = Option<uuid::Uuid>)]
     after: Option<RequestId>,
     /// Only jobs in this state.
@@ -320,23 +317,27 @@ pub async fn remove(
 /// The rules of jobs.
 #[derive(Clone)]
 pub struct JobRules {
-    /// Requests on the queue from which on no job is taken.
+    /// No job is taken while so many requests are on the queue.
     pub max_jobs: usize,
     /// How long photographs and results are kept.
     pub retention: Retention,
+    /// How long a request is kept on the queue.
+    pub requests_kept: Duration,
 }
 
 impl JobRules {
-    /// A job, by what the stores have of it.
+    /// A job as its stored objects describe it.
     fn job(&self, id: RequestId, file: Option<FileName>, found: StoredJob) -> Job {
         let submitted = id.submitted_at().unwrap_or_default();
         let name = file.as_ref().map_or("the photograph", FileName::as_str);
+        // Where Muster looks after the photographs, it stores that no worker will come any more.
         let age = Duration::from_millis(now_ms()).saturating_sub(submitted);
+        let expired = self.retention.input_is_bucket && age >= self.requests_kept;
         let kept_from = match &found {
             StoredJob::Outcome(_, at) => submitted.max(*at),
             StoredJob::Photograph | StoredJob::Nothing => submitted,
         };
-        let (state, result, problem) = match outcome(found, name, age) {
+        let (state, result, problem) = match outcome(found, name, expired) {
             None => (JobState::Pending, None, None),
             Some(Ok(result)) => (JobState::Done, Some(result), None),
             Some(Err(problem)) => (JobState::Failed, None, Some(problem.into_problem())),
@@ -363,7 +364,7 @@ fn summary(job: Job) -> Job {
 }
 
 /// How a job ended, if it has: with what recognition would have answered, a result or a problem.
-fn outcome(found: StoredJob, name: &str, age: Duration) -> Option<Result<Value, ApiError>> {
+fn outcome(found: StoredJob, name: &str, expired: bool) -> Option<Result<Value, ApiError>> {
     let failure = |code, detail: &str| {
         let detail = format!("{name}: {detail}");
         Some(Err(Failure { code, detail }.into()))
@@ -378,7 +379,7 @@ fn outcome(found: StoredJob, name: &str, age: Duration) -> Option<Result<Value, 
                 Err(_) => Ok(stored),
             })
         }
-        StoredJob::Photograph if age < RETENTION => None,
+        StoredJob::Photograph if !expired => None,
         StoredJob::Photograph => Some(Err(never_worked(name).into())),
         StoredJob::Nothing => failure(
             FailureCode::InputMissing,
@@ -450,10 +451,8 @@ async fn delete_below(store: &dyn ObjectStore, prefix: &Key) -> anyhow::Result<u
     Ok(deleted)
 }
 
-/// The first `most` jobs after a job that are wanted, the oldest first, and whether there are more.
-///
-/// A bucket lists in the order of its keys, which is that of submission, so that its listing may
-/// end early; a folder lists in any.
+/// The first `most` wanted jobs after a given one, oldest first, and whether there are more. A bucket lists
+/// keys in the order of submission, so that its listing may end early; a folder in any order.
 async fn first_jobs(
     input: &dyn ObjectStore,
     sorted: bool,
@@ -486,7 +485,7 @@ async fn first_jobs(
 #[derive(Debug, PartialEq)]
 struct ListedJob {
     id: RequestId,
-    /// Whose it is; nobody's in the lists of earlier builds.
+    /// Its owner; `None` for a job of an earlier build.
     owner: Option<String>,
     file: FileName,
 }
@@ -575,23 +574,26 @@ mod tests {
 
     #[test]
     fn a_job_ends_with_what_recognition_would_have_answered() {
-        let state = |found, hours: u64| {
-            let ended = outcome(found, "a.jpg", Duration::from_secs(hours * 3600));
+        let state = |found, expired| {
+            let ended = outcome(found, "a.jpg", expired);
             ended.map(|ended| ended.map_err(|problem| problem.code().text()))
         };
-        assert_eq!(state(StoredJob::Photograph, 23), None);
+        assert_eq!(state(StoredJob::Photograph, false), None);
         let failed = |code: &'static str| Some(Err(code));
         assert_eq!(
-            state(StoredJob::Photograph, 25),
+            state(StoredJob::Photograph, true),
             failed("recognition.failed")
         );
-        assert_eq!(state(StoredJob::Nothing, 0), failed("input.missing"));
+        assert_eq!(state(StoredJob::Nothing, false), failed("input.missing"));
         let stored =
             |text: &str| StoredJob::Outcome(serde_json::from_str(text).unwrap(), Duration::ZERO);
         let refusal = r#"{"code": "image.unreadable", "detail": "cut off: send it again"}"#;
-        assert_eq!(state(stored(refusal), 0), failed("image.unreadable"));
-        assert_eq!(state(stored(r#"{"faces": []}"#), 0), failed("face.none"));
-        let done = state(stored(r#"{"faces": [{"decision": "unknown"}]}"#), 30);
+        assert_eq!(state(stored(refusal), false), failed("image.unreadable"));
+        assert_eq!(
+            state(stored(r#"{"faces": []}"#), false),
+            failed("face.none")
+        );
+        let done = state(stored(r#"{"faces": [{"decision": "unknown"}]}"#), true);
         assert_eq!(done.unwrap().unwrap()["faces"][0]["decision"], "unknown");
     }
 }

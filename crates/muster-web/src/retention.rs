@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::DirEntry;
 use std::io;
 use std::path::{Path as Folder, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::TryStreamExt;
-use muster_base::backend::{Backend, RETENTION};
+use muster_base::backend::{Backend, data_folder};
 use muster_base::settings::StorageSettings;
 use muster_jobs::keys::owned_by;
 use muster_jobs::{Failure, FailureCode, RequestId};
@@ -59,7 +59,7 @@ impl Retention {
 pub async fn sweep(backend: Backend, settings: StorageSettings, stop: CancellationToken) {
     let interval = (settings.retention / 4).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
     loop {
-        let now = SystemTime::now()
+        let now = data_folder::time(&settings.data_dir)
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let mut sweep = Sweep::new(&backend, settings.retention, now);
@@ -80,7 +80,8 @@ pub async fn sweep(backend: Backend, settings: StorageSettings, stop: Cancellati
 /// One sweep. What fails is left to the next one, and ends nothing else.
 struct Sweep<'a> {
     backend: &'a Backend,
-    /// The time, and the time that what is kept was written after; since the Unix epoch.
+    /// The time by which the files are dated, and the time that what is kept was written after; since the
+    /// Unix epoch.
     now: Duration,
     limit: Duration,
     deleted: u64,
@@ -178,8 +179,7 @@ impl<'a> Sweep<'a> {
             self.delete_job(id).await;
             return Ok(());
         };
-        let submitted = id.submitted_at().unwrap_or_default();
-        if submitted + RETENTION > self.now {
+        if written(&photograph) + self.backend.requests_kept > self.now {
             return Ok(());
         }
         if let Some(file) = Backend::file_of(&photograph.location) {
@@ -324,6 +324,8 @@ fn is_partial(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use muster_base::backend::Role;
     use muster_base::settings::Settings;
     use object_store::local::LocalFileSystem;
@@ -404,9 +406,8 @@ mod tests {
         let mut all = vec![photograph, entry, result.clone()];
         all.sort();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Sweep::new(&backend, HOUR, now + RETENTION)
-            .photographs()
-            .await;
+        let late = now + backend.requests_kept + HOUR;
+        Sweep::new(&backend, HOUR, late).photographs().await;
         assert_eq!(left(&backend).await, all);
         let failure = output.get(&Path::from(result)).await.unwrap();
         let failure = failure.bytes().await.unwrap();

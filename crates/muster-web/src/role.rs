@@ -33,7 +33,7 @@ use crate::observe::audit::Auditor;
 use crate::observe::events::Events;
 use crate::observe::observer::Observer;
 use crate::page::Samples;
-use crate::people::deletion::{self, Deletions};
+use crate::people::deletion::Deletions;
 use crate::people::enrolment::Enroller;
 use crate::people::photographs;
 use crate::quota::Quota;
@@ -106,7 +106,9 @@ async fn serve_until(
         gallery.clone(),
         stop.clone(),
     ));
-    tasks.spawn(deletion::sweep(Arc::clone(&backend.state), stop.clone()));
+    let retention = Retention::new(&settings.storage);
+    let deletions = Deletions::new(backend.clone(), gallery.clone(), retention.clone());
+    tasks.spawn(deletions.clone().sweep(stop.clone()));
     let reporting = tokio::spawn(replica::run(
         Arc::clone(&backend.reports),
         identity.id,
@@ -149,7 +151,6 @@ async fn serve_until(
         &stop,
     );
     let uploads = Uploads::new(&settings);
-    let retention = Retention::new(&settings.storage);
     let model_changes = ModelChanges::new(
         backend.clone(),
         catalogue.clone(),
@@ -157,17 +158,14 @@ async fn serve_until(
         dispatcher.clone(),
         uploads.clone(),
     );
+    let closing = backend.clone();
     let app = App {
         access,
         cutoff: Cutoff {
             operator: settings.decisions.cutoff,
             catalogue: catalogue.clone(),
         },
-        deletions: Deletions {
-            backend: backend.clone(),
-            gallery: gallery.clone(),
-            retention: retention.clone(),
-        },
+        deletions,
         document,
         enroller: Enroller {
             uploads: uploads.clone(),
@@ -188,6 +186,7 @@ async fn serve_until(
         jobs: JobRules {
             max_jobs: settings.web.max_jobs,
             retention: retention.clone(),
+            requests_kept: backend.requests_kept,
         },
         metrics,
         model_changes: model_changes.clone(),
@@ -207,8 +206,8 @@ async fn serve_until(
         uploads,
     };
     tasks.spawn(model_change::run(model_changes, stop.clone()));
-    ready();
     tracing::info!(%address, "the web tier listens");
+    ready();
     let limits = ConnectionLimits {
         connections: settings.web.max_connections,
         header_timeout: settings.web.header_timeout,
@@ -232,6 +231,7 @@ async fn serve_until(
     if !shares_replies && let Err(error) = replies.remove().await {
         tracing::warn!(error = %muster_base::ErrorChain(&error), "the reply queue was not removed");
     }
+    closing.close().await;
     traces.stop().await;
     tracing::info!("the web tier has stopped");
     Ok(())

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Once;
+use std::time::SystemTime;
 
 use anyhow::Context;
 
@@ -68,6 +69,13 @@ pub fn make_file(file: &Path) -> anyhow::Result<()> {
             _ => Ok(()),
         });
     made.with_context(|| format!("make {}", file.display()))
+}
+
+/// The time by which a folder's files are dated: a file system of another machine has a clock of its own.
+/// Where no file can be made, as on a full disk, it is this machine's time.
+pub fn time(folder: &Path) -> SystemTime {
+    let made = tempfile::tempfile_in(folder).and_then(|file| file.metadata()?.modified());
+    made.unwrap_or_else(|_| SystemTime::now())
 }
 
 /// Refuses a link where a library is about to open a file of the data folder by its name.

@@ -6,13 +6,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aws_config::SdkConfig;
-use muster_queue::{Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues};
+use muster_queue::{
+    MAX_RETENTION, Queue, QueueError, QueueOptions, Queues, Redrive, SqliteQueues, SqsQueues,
+};
 
 use super::data_folder;
 use crate::settings::{QueueKind, QueueSettings};
 
 /// How long a message that nobody takes is kept.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a request is kept. On one machine, whose clock is the queue's and may be a day ahead, that is
+/// longer.
+pub fn requests_kept(kind: QueueKind) -> Duration {
+    match kind {
+        QueueKind::Local => MAX_RETENTION,
+        QueueKind::Sqs => RETENTION,
+    }
+}
+
 /// How long a report is kept: one that is older says nothing. The least that SQS takes.
 const REPORT_RETENTION: Duration = Duration::from_secs(60);
 
@@ -106,7 +118,12 @@ pub async fn open(
     };
     Ok(Opened {
         dead_letters,
-        requests: open(&settings.requests, RETENTION, Some(redrive)).await?,
+        requests: open(
+            &settings.requests,
+            requests_kept(settings.kind),
+            Some(redrive),
+        )
+        .await?,
         reports: open(&settings.reports, REPORT_RETENTION, None).await?,
     })
 }
