@@ -182,6 +182,8 @@ where
         Code::Forbidden,
         Code::RateLimited,
         Code::Internal,
+        // Whatever a route needs may be full or away.
+        Code::NotReady,
     ];
     let mut routes = openapi::with_problems(routes, &codes);
     for (_, _, operation) in openapi::operations(routes.get_openapi_mut()) {

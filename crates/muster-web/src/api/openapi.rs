@@ -69,7 +69,7 @@ fn add_problem(responses: &mut Responses, code: Code) {
         let schema = Ref::from_schema_name("Problem");
         let content = ContentBuilder::new().schema(Some(schema)).build();
         let mut response = ResponseBuilder::new().content(PROBLEM_JSON, content);
-        if code.status() == 429 {
+        if code.status() == 429 || code == Code::NotReady {
             response = response.header("Retry-After", seconds("When to try again."));
         }
         if code == Code::Unauthorized {

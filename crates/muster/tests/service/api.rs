@@ -73,6 +73,18 @@ async fn the_api_describes_itself() {
     assert!(codes.unwrap().contains(&Value::from("face.none")));
     let problem = &document["paths"]["/v1/recognize"]["post"]["responses"]["413"];
     assert!(problem["content"]["application/problem+json"].is_object());
+    // Whatever is behind a key may find the store or the disk away or full.
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation["security"].is_array() {
+                let away = &operation["responses"]["503"];
+                assert!(
+                    away["headers"]["Retry-After"].is_object(),
+                    "{method} {path}: {away}"
+                );
+            }
+        }
+    }
     let page = get(&service, "/docs", None).await;
     assert_eq!(page.status, 200);
     let policy = page.headers["content-security-policy"].to_str().unwrap();
