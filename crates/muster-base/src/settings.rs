@@ -50,6 +50,7 @@ const NOT_SETTINGS: &[&str] = &[
     "chromium",
     "config",
     "log",
+    "faketime",
     "moto",
     "program",
     "proxies",

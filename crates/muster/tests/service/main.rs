@@ -5,6 +5,7 @@ mod api;
 mod audit;
 mod aws;
 mod bad_input;
+mod clock;
 mod crash;
 mod decisions;
 mod deletion;
