@@ -35,8 +35,7 @@ pub struct FormRules<'a> {
     pub text_fields: &'a [(&'static str, usize)],
     /// Each photograph's limits.
     pub limits: &'a DecodeLimits,
-    /// Whether a photograph that is not to be taken is refused by itself, in [`Form::refused`],
-    /// rather than with the whole form.
+    /// Whether an unfit photograph is refused alone, in [`Form::refused`], or the whole form with it.
     pub apart: bool,
 }
 
@@ -56,7 +55,7 @@ pub struct Photo {
 pub struct Form {
     /// The photographs.
     pub photos: Vec<Photo>,
-    /// Those that were refused by themselves: which of all photographs, its name, and why.
+    /// The photographs that were refused alone: the place among all, the name, and why.
     pub refused: Vec<(usize, FileName, ApiError)>,
     texts: BTreeMap<&'static str, String>,
 }
@@ -71,9 +70,9 @@ impl Form {
 /// Reads a form within its rules.
 ///
 /// # Errors
-/// 400 where it is not such a form, 413 and 415 where a photograph is not to be reserved, 429 where
-/// the memory for uploads is used up. The rest of a refused body has been read and dropped, within
-/// a bound.
+/// 400 for a form of another kind, 413 and 415 for a photograph that is too large or in a format that
+/// is not read, 429 while the memory for uploads is used up. The rest of a refused body is read and
+/// dropped, up to a limit.
 pub async fn read_form(
     request: Request,
     rules: FormRules<'_>,
@@ -139,7 +138,7 @@ async fn read_fields(
     Ok(form)
 }
 
-/// Reads what is left of a field, as far as is bounded, and drops it.
+/// Reads the rest of a field, up to a limit, and drops it.
 async fn drain(field: &mut FormField<'_>, drained: &mut usize) {
     while *drained <= MAX_DRAINED_BYTES
         && let Ok(Some(chunk)) = field.chunk().await
@@ -148,10 +147,10 @@ async fn drain(field: &mut FormField<'_>, drained: &mut usize) {
     }
 }
 
-/// A form as far as it was read.
+/// What was read of a form so far.
 struct Reading {
     form: Form,
-    /// Of the photographs together.
+    /// Bytes of all photographs together.
     bytes: usize,
     /// The names of the fields that are not known.
     ignored: Vec<String>,
@@ -236,8 +235,8 @@ impl Reading {
     }
 }
 
-/// Reads a photograph of a form that may take `room` bytes more of the memory for uploads; the inner
-/// error says why it is not to be taken.
+/// Reads one photograph, of at most `room` bytes. The inner error refuses the photograph, the outer one the
+/// form.
 async fn read_photo(
     field: &mut FormField<'_>,
     file: &FileName,
@@ -294,7 +293,7 @@ async fn read_photo(
     }
 }
 
-/// A photograph that came earlier and is stored, taken into memory again.
+/// A photograph that was stored earlier, in memory again.
 ///
 /// # Errors
 /// 429 where the memory for uploads is used up.

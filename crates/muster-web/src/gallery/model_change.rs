@@ -47,8 +47,8 @@ const IN_FLIGHT: usize = 2;
 const PAGE: usize = 64;
 /// How soon a replica notices a change that another one began, and works on it too.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The cosine, by the gallery's own model, below which the face that is found in a kept photograph now
-/// is another than was enrolled from it. One photograph's face is itself by far more than that.
+/// The least similarity, by the gallery's own model, of the face that is found in a kept photograph to the
+/// face that was enrolled from it. Below it they are two faces; one and the same is far above it.
 const SAME_FACE: f32 = 0.5;
 
 /// The changes of the gallery's model. Cheap to clone.
@@ -99,7 +99,7 @@ impl ModelChanges {
 }
 
 problem_responses! {
-    /// There is no such model, or it can not be this one.
+    /// The model is not known, or can not be used here.
     BadModel: RequestInvalid;
 }
 
@@ -118,9 +118,9 @@ pub async fn show(State(changes): State<ModelChanges>) -> Result<Json<ModelView>
 /// Change the model that the gallery is matched by
 ///
 /// Every face is embedded anew from its kept photograph, while recognition goes on with the old model;
-/// then all are matched by the new one at once. Where every face has an embedding by that model already,
-/// as after a change to another one, that is now. A change that is under way ends by naming the model
-/// that the gallery has.
+/// then all are matched by the new one at once. If every face already has an embedding by that model, as
+/// after an earlier change, the change is made immediately. To end a change that is under way, name the
+/// model that the gallery has.
 #[utoipa::path(
     post,
     path = "/v1/gallery/model",
@@ -172,7 +172,7 @@ pub async fn begin(
 
 /// Delete every embedding of a model that the gallery was matched by before
 ///
-/// There is no way back after that but to change to it as to any other.
+/// To use that model again, change to it as to any other.
 #[utoipa::path(
     delete,
     path = "/v1/gallery/model/{model}",
@@ -266,7 +266,8 @@ async fn view(changes: &ModelChanges) -> Result<ModelView, ApiError> {
     })
 }
 
-/// Faces with an embedding by that model, and without one but for those of which it can not be made.
+/// How many faces have an embedding by that model, and how many still need one. The faces in `without` need
+/// none: the model found no face in their photographs.
 fn counted(gallery: &Gallery, model: &str, without: &HashSet<String>) -> (usize, usize) {
     let (mut embedded, mut left) = (0, 0);
     for person in gallery.people() {
@@ -276,7 +277,7 @@ fn counted(gallery: &Gallery, model: &str, without: &HashSet<String>) -> (usize,
     (embedded, left)
 }
 
-/// Faces of a person without an embedding by that model, but for those of which it can not be made.
+/// How many of a person's faces still need an embedding by that model.
 fn left_of(person: &Person, model: &str, without: &HashSet<String>) -> usize {
     let lacking = person.lacking(model);
     lacking
@@ -474,7 +475,7 @@ async fn embed(
 /// The result of embedding a kept photograph again.
 enum Reembedding {
     Embedded(Embeddings),
-    /// Why nothing did.
+    /// No face could be embedded, for this reason.
     Nothing(String),
 }
 
@@ -552,7 +553,7 @@ async fn finish(
         let counting = gallery::look(&changes.gallery, copy.clone(), move |copy| {
             counted(copy, &to, &known)
         });
-        let (copy, (embedded, left)) = counting.await?;
+        let (embedded, left) = counting.await?;
         // A gallery of which most would be lost is no gallery.
         let ready = left == 0 && embedded >= without.len();
         let appended = changes.gallery.append(|gallery| {
