@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use muster_api::client::ClientError;
 use muster_base::aws::Trouble;
+use muster_base::backend::FolderGone;
 use muster_base::output::OutputError;
 use muster_base::{ErrorChain, print_error_line};
 
@@ -35,7 +36,14 @@ pub fn failed_or(error: &anyhow::Error, otherwise: u8) -> ExitCode {
     if chain.any(|error| matches!(error.downcast_ref(), Some(OutputError::Closed))) {
         return ExitCode::SUCCESS;
     }
-    print_error_line!("muster: {}", ErrorChain(error.as_ref()));
+    // Whatever was done in it, that is what there is to know.
+    match error
+        .chain()
+        .find_map(|error| error.downcast_ref::<FolderGone>())
+    {
+        Some(gone) => print_error_line!("muster: {gone}"),
+        None => print_error_line!("muster: {}", ErrorChain(error.as_ref())),
+    }
     if let Some(error) = error.downcast_ref() {
         return ExitCode::from(of_service(error));
     }

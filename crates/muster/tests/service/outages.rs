@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::multipart::Form;
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 
 use crate::bad_input::{assert_problem, grey_jpeg};
 use crate::support::{Answer, Service, jpeg, muster, read, samples, until};
@@ -46,6 +47,34 @@ async fn a_data_folder_that_vanished_takes_nothing() {
     std::fs::rename(&away, &data).unwrap();
     assert_eq!(service.job(&photo).await.status, 202);
     assert_eq!(service.readiness().await.status, 200);
+}
+
+/// Nothing can be saved any more, which is said once.
+#[tokio::test]
+async fn a_stop_without_its_data_folder_says_so_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = muster();
+    command.stderr(std::process::Stdio::piped());
+    let mut service = Service::start_as(command, "up", &data, "").await;
+    std::fs::remove_dir_all(&data).unwrap();
+    service.signal("-TERM");
+    let ended = service.ends().await;
+    assert_eq!(ended.code(), Some(1));
+    let mut said = String::new();
+    let mut stderr = service.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).await.unwrap();
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| line.starts_with("muster: "))
+        .collect();
+    let [line] = &lines[..] else {
+        panic!("{said}");
+    };
+    assert!(
+        line.contains("is gone") && !line.contains("Generic"),
+        "{line}"
+    );
 }
 
 /// Runs the service with a data folder on a small disk of its own, which only it sees.
