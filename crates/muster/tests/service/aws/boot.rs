@@ -16,8 +16,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::timeout;
+use uuid::Uuid;
 
-use super::installation::{Installation, bundle, prerequisites, seconds, tool};
+use super::installation::{Installation, bundle, prerequisites, seconds, tool, under_test};
 use crate::support::{LIMIT, client, jpeg, read, until};
 
 const REQUESTS: usize = 100;
@@ -260,6 +261,88 @@ async fn the_bundle_boots_by_the_stacks_user_data_and_recognises() {
         assert!(bytes < USER_DATA_BYTES, "{bytes} bytes of user data");
         verify_units(root).await;
     }
+}
+
+/// Names that begin with a digit, a kilobyte for a message, one queue for all replies, no keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_ones_own_boot() {
+    let Some((server, samples)) = prerequisites() else {
+        return;
+    };
+    if aws(server.endpoint()).is_none() {
+        return;
+    }
+    let name = format!("1{}", &Uuid::now_v7().simple().to_string()[20..]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    let parameters = [
+        format!("Name={name}"),
+        format!("Port={port}"),
+        format!("InBucketName={name}-in-bucket"),
+        format!("OutBucketName={name}-out-bucket"),
+        format!("StateBucketName={name}-state-bucket"),
+        "ReportQueueName=reports".to_owned(),
+        "ReplyQueues=shared".to_owned(),
+        "MaximumMessageSize=1024".to_owned(),
+        "RequireKeys=false".to_owned(),
+        "WorkerNamePrefix=worker-".to_owned(),
+        "MaxInstances=1".to_owned(),
+    ];
+    let folder = TempDir::new().unwrap();
+    let archive = bundle(folder.path(), &under_test());
+    let (endpoint, aws_cli) = (server.endpoint(), on_instances());
+    let installation = Installation::of_bundle(
+        server,
+        endpoint,
+        folder,
+        &archive,
+        &parameters,
+        &aws_cli,
+        &[],
+    )
+    .await;
+    assert_eq!(
+        installation.outputs["InBucket"],
+        format!("{name}-in-bucket")
+    );
+    let queue = &installation.outputs["ReplyQueueUrl"];
+    assert!(queue.ends_with(&format!("/{name}-resp-queue")), "{queue}");
+    drop(free);
+    let machine = installation.boot_web();
+    let signal = signalled(server, &installation).await;
+    let console = machine.console(web_instance(&installation));
+    assert!(signal.contains("SUCCESS"), "{console}");
+    // Whoever reaches it may do everything, and the reply fits.
+    let http = client(reqwest::header::HeaderMap::new());
+    let url = format!("http://127.0.0.1:{port}");
+    let photo = read(&samples.people[0].1[0]);
+    let form = Form::new()
+        .text("name", "Anna")
+        .part("image", jpeg("a.jpg", &photo));
+    let enrolled = http.post(format!("{url}/v1/people")).multipart(form).send();
+    assert_eq!(enrolled.await.unwrap().status(), 201);
+    let form = Form::new().part("image", jpeg("a.jpg", &photo));
+    let answer = http.post(format!("{url}/v1/recognize")).multipart(form);
+    let answer: Value = answer.send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["faces"][0]["person"]["name"], "Anna", "{answer}");
+    let queues = output(
+        aws(endpoint)
+            .unwrap()
+            .args([
+                "sqs",
+                "list-queues",
+                "--endpoint-url",
+                endpoint,
+                "--output",
+                "text",
+                "--queue-name-prefix",
+            ])
+            .arg(format!("{name}-"))
+            .args(["--query", "QueueUrls"]),
+    )
+    .await;
+    let queues = queues.split_whitespace().count();
+    assert_eq!(queues, 4, "the web tier has made none for itself");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

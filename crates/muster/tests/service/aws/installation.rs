@@ -88,12 +88,7 @@ impl Installation {
         environment: &[(&str, &str)],
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let script = format!(
-            "#!/bin/sh\nMUSTER_MODELS_DIR='{}' exec '{}' \"$@\"\n",
-            models().display(),
-            env!("CARGO_BIN_EXE_muster")
-        );
-        let bundle = bundle(folder.path(), &script);
+        let bundle = bundle(folder.path(), &under_test());
         Self::of_bundle(server, endpoint, folder, &bundle, &[], AWS, environment).await
     }
 
@@ -141,9 +136,11 @@ impl Installation {
 
     /// Boots the stack's web instance too, until what is returned is dropped.
     pub fn boot_web(&self) -> Hypervisor {
-        let name = format!("{}-web", self.outputs["Deployment"]);
         Hypervisor::start(Settings {
-            tag: ("Name".to_owned(), name),
+            tag: (
+                "Name".to_owned(),
+                self.outputs["QueuePrefix"].clone() + "web",
+            ),
             ..self.settings.clone()
         })
     }
@@ -210,6 +207,15 @@ pub fn tool(name: &str) -> PathBuf {
 fn models() -> PathBuf {
     let set = std::env::var_os("MUSTER_MODELS_DIR").map(PathBuf::from);
     set.or_else(default_root).unwrap()
+}
+
+/// A script that is the program under test, with the installed models.
+pub fn under_test() -> String {
+    format!(
+        "#!/bin/sh\nMUSTER_MODELS_DIR='{}' exec '{}' \"$@\"\n",
+        models().display(),
+        env!("CARGO_BIN_EXE_muster")
+    )
 }
 
 /// An archive like that of `make bundle`, whose program is a script, without models.

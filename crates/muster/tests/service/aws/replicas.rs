@@ -77,3 +77,29 @@ async fn replicas_share_the_work_and_each_gets_its_own_replies() {
         "{learned}"
     );
 }
+
+/// As behind the stack's load balancer: no single machine is the service.
+#[tokio::test]
+async fn of_two_that_do_everything_one_acts_and_the_other_takes_over() {
+    let Some((server, samples)) = prerequisites() else {
+        return;
+    };
+    let installation = Installation::create(server, server.endpoint()).await;
+    let toml = "max_instances = 1\nkeep_alive = \"fixed\"\nidle_grace_s = 0.5";
+    let settings = installation.settings(toml, "expected_boot_s = 0.5\nbilling_minimum_s = 0.0");
+    let mut acts = installation.start("up", &settings).await;
+    let photo = read(&samples.people[0].1[0]);
+    // So its controller has the lease.
+    assert_eq!(acts.recognize(&photo).await.name(), "unknown");
+    let stands_by = installation.start("up", &settings).await;
+    assert_eq!(stands_by.recognize(&photo).await.name(), "unknown");
+    until("the fleet is back at zero", async || {
+        stands_by.instances().await == 0
+    })
+    .await;
+    acts.signal("-TERM");
+    assert!(acts.ends().await.success());
+    let booted = installation.hypervisor.booted_total();
+    assert_eq!(stands_by.recognize(&photo).await.name(), "unknown");
+    assert_eq!(installation.hypervisor.booted_total(), booted + 1);
+}
