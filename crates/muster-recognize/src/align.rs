@@ -14,6 +14,13 @@ use pixels::{Pixels, halve, sample};
 pub use similarity::Similarity;
 pub use template::{ALIGNED_SIZE, TEMPLATE};
 
+/// The side of an aligned face, in pixels of the photograph, below which a face is small: it is less than
+/// half of what the embedding model sees, and what it sees is mostly the enlargement.
+pub const SMALL_FACE_PX: f32 = ALIGNED_SIZE as f32 / 2.0;
+
+/// Pixels around a face that the filter reads that enlarges it.
+const FILTER_REACH: f32 = 3.0;
+
 /// Cuts aligned faces out of photographs; keeps its buffers from face to face.
 #[derive(Default)]
 pub struct Aligner {
@@ -45,13 +52,17 @@ impl Aligner {
             out.fill(0.0);
             return;
         };
-        if to_photo.scale() < ALIASES_FROM {
-            sample(&Pixels::of(photo), &to_photo, out);
+        let scale = to_photo.scale();
+        let resized = if scale * (ALIGNED_SIZE as f32) < SMALL_FACE_PX {
+            self.double(photo, to_photo)
+        } else if scale < ALIASES_FROM {
+            Some((Pixels::of(photo), to_photo))
         } else {
-            match self.halve(photo, to_photo) {
-                Some((halved, to_halved)) => sample(&halved, &to_halved, out),
-                None => out.fill(0.0),
-            }
+            self.halve(photo, to_photo)
+        };
+        match resized {
+            Some((pixels, to_pixels)) => sample(&pixels, &to_pixels, out),
+            None => out.fill(0.0),
         }
     }
 
@@ -84,18 +95,9 @@ impl Aligner {
         photo: &Photo,
         mut to_photo: Similarity,
     ) -> Option<(Pixels<'_>, Similarity)> {
-        let step = to_photo.scale();
-        let far = ALIGNED_SIZE as f32 - 1.0;
-        let corners = [[0.0, 0.0], [far, 0.0], [0.0, far], [far, far]].map(|at| to_photo.apply(at));
         // Two aligned pixels of margin, so that sampling at the part's edge finds its neighbours.
-        let range = |axis: usize, limit: u32| {
-            let values = corners.map(|corner| corner[axis]);
-            let low = values.into_iter().fold(f32::INFINITY, f32::min) - 2.0 * step;
-            let high = values.into_iter().fold(f32::NEG_INFINITY, f32::max) + 2.0 * step + 1.0;
-            let (low, high) = (low.floor() as u32, (high.ceil() as u32).min(limit));
-            (high > low).then(|| (low, high - low))
-        };
-        let ((left, width), (top, height)) = (range(0, photo.width)?, range(1, photo.height)?);
+        let margin = 2.0 * to_photo.scale();
+        let [left, top, width, height] = part_of_face(photo, &to_photo, margin)?;
         let part = Pixels::of(photo).part(left, top, width, height)?;
         to_photo.tx -= left as f32;
         to_photo.ty -= top as f32;
@@ -110,6 +112,44 @@ impl Aligner {
         }
         Some((Pixels::packed(columns, rows, &self.halved), to_halved))
     }
+
+    /// Doubles the part of the photo that a small face lies in; `None` when it lies outside the photo.
+    fn double(
+        &mut self,
+        photo: &Photo,
+        mut to_photo: Similarity,
+    ) -> Option<(Pixels<'_>, Similarity)> {
+        let margin = 2.0 * to_photo.scale() + FILTER_REACH;
+        let [left, top, width, height] = part_of_face(photo, &to_photo, margin)?;
+        let [x, y, wide, tall] = [left, top, width, height].map(|side| side as f32);
+        let part = Bounds {
+            x,
+            y,
+            width: wide,
+            height: tall,
+        };
+        let (columns, rows) = (2 * width, 2 * height);
+        let doubled = self.resampler.enlarge(photo, &part, columns, rows);
+        to_photo.tx -= x;
+        to_photo.ty -= y;
+        Some((Pixels::packed(columns, rows, doubled), to_photo.doubled()))
+    }
+}
+
+/// The part of a photo that an aligned face lies in, with a margin in the photo's pixels: left, top, width
+/// and height; `None` when the face lies outside the photo.
+fn part_of_face(photo: &Photo, to_photo: &Similarity, margin: f32) -> Option<[u32; 4]> {
+    let far = ALIGNED_SIZE as f32 - 1.0;
+    let corners = [[0.0, 0.0], [far, 0.0], [0.0, far], [far, far]].map(|at| to_photo.apply(at));
+    let range = |axis: usize, limit: u32| {
+        let values = corners.map(|corner| corner[axis]);
+        let low = values.into_iter().fold(f32::INFINITY, f32::min) - margin;
+        let high = values.into_iter().fold(f32::NEG_INFINITY, f32::max) + margin + 1.0;
+        let (low, high) = (low.floor() as u32, (high.ceil() as u32).min(limit));
+        (high > low).then(|| (low, high - low))
+    };
+    let ((left, width), (top, height)) = (range(0, photo.width)?, range(1, photo.height)?);
+    Some([left, top, width, height])
 }
 
 /// The part of a photo that [`Aligner::cut`] cuts out.
@@ -301,6 +341,34 @@ mod tests {
                 assert!((face[at + 112 * 112] - expected[1]).abs() < 1.5, "{scale}");
             }
         }
+    }
+
+    #[test]
+    fn a_small_face_is_enlarged_to_the_same_places() {
+        for scale in [0.2f32, 0.3, 0.49, 0.51, 0.8] {
+            let side = (112.0 * scale) as u32 + 40;
+            let per_pixel = 255.0 / side as f32;
+            let photo = gradient(side, side, per_pixel);
+            let landmarks = TEMPLATE.map(|[x, y]| [x * scale + 20.0, y * scale + 20.0]);
+            let face = aligned(&photo, &landmarks, &ANYWHERE);
+            for (x, y) in [(5, 7), (56, 56), (100, 20), (30, 108)] {
+                let at = y * 112 + x;
+                let expected = [x as f32, y as f32].map(|v| (v * scale + 20.0) * per_pixel);
+                assert!((face[at] - expected[0]).abs() < 1.5, "{scale}");
+                assert!((face[at + 112 * 112] - expected[1]).abs() < 1.5, "{scale}");
+            }
+        }
+        // At the photograph's corner the face's part that lies outside is black.
+        let photo = gradient(60, 60, 4.0);
+        let landmarks = TEMPLATE.map(|[x, y]| [x * 0.3 - 10.0, y * 0.3 - 10.0]);
+        let face = aligned(&photo, &landmarks, &ANYWHERE);
+        assert_eq!(face[0], 0.0);
+        let at = 80 * 112 + 90;
+        assert!(
+            (face[at] - 4.0 * (90.0 * 0.3 - 10.0)).abs() < 1.5,
+            "{}",
+            face[at]
+        );
     }
 
     #[test]

@@ -115,6 +115,24 @@ impl Embedder {
             .map_err(EngineError::Meaningless)
     }
 
+    /// Runs the model on the face in the input tensor and on its mirror image, and answers the mean of the
+    /// two: what is chance in a face of few pixels is another chance in its mirror image.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::embed`].
+    pub fn embed_with_mirror_image(&mut self) -> Result<Embedding, EngineError> {
+        let seen = self.embed()?;
+        let width = self.input.width as usize;
+        for row in self.session.input_mut()?.chunks_exact_mut(width) {
+            row.reverse();
+        }
+        let mirrored = self.embed()?;
+        let both = seen.as_slice().iter().zip(mirrored.as_slice());
+        let sum: Vec<f32> = both.map(|(one, other)| one + other).collect();
+        Embedding::normalise(&sum).map_err(EngineError::Meaningless)
+    }
+
     /// Runs the model on whatever the input tensor holds, and reads nothing.
     ///
     /// # Errors

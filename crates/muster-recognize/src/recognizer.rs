@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use muster_jobs::{Embedding, FaceBox, FaceProbe, MAX_FACES, Quality};
 
-use crate::align::{ALIGNED_SIZE, Aligner};
+use crate::align::{ALIGNED_SIZE, Aligner, SMALL_FACE_PX};
 use crate::bounds::Bounds;
 use crate::decode::{self, DecodeLimits, ImageError, Photo};
 use crate::detect::{DETECTION_CUTOFF, Detector};
@@ -260,7 +260,11 @@ impl Recognizer {
             for place in &asked {
                 let (_, embedder) = &mut self.embedders[*place];
                 embedder.feed(aligner, photo, &seen.bounds, aligned)?;
-                made.push(embedder.embed()?);
+                made.push(if is_small(&quality) {
+                    embedder.embed_with_mirror_image()?
+                } else {
+                    embedder.embed()?
+                });
             }
             timing.embed += lap();
             let mut made = made.into_iter();
@@ -296,9 +300,17 @@ impl Recognizer {
         for size in &analysis.detector_runs {
             self.detector.run_alone(&mut self.engine, *size)?;
         }
-        for _ in &analysis.faces {
-            self.embedders[0].1.run_alone()?;
+        for face in &analysis.faces {
+            let runs = if is_small(&face.quality) { 2 } else { 1 };
+            for _ in 0..runs {
+                self.embedders[0].1.run_alone()?;
+            }
         }
         Ok(started.elapsed())
     }
+}
+
+/// Whether a face is embedded twice, as it is and as its mirror image.
+fn is_small(quality: &Quality) -> bool {
+    quality.size_px < SMALL_FACE_PX
 }

@@ -101,6 +101,16 @@ impl Similarity {
         }
     }
 
+    /// Returns the similarity to the same places of a picture that is doubled, as [`Self::halved`].
+    pub(super) fn doubled(&self) -> Self {
+        Self {
+            a: self.a * 2.0,
+            b: self.b * 2.0,
+            tx: self.tx * 2.0 + 0.5,
+            ty: self.ty * 2.0 + 0.5,
+        }
+    }
+
     /// Returns the similarity that undoes this one.
     #[must_use]
     pub fn inverse(&self) -> Self {
