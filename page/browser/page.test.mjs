@@ -28,8 +28,8 @@ let page;
 /** What the browser complained of, besides answers that the page itself shows. */
 const complaints = [];
 const asked = new Set();
-/** What is answered with an error as it should: a photograph without a face. */
-const expected = ["/v1/recognize"];
+/** What is answered with an error as it should: a photograph without a face, one that is too poor. */
+const expected = ["/v1/recognize", "/v1/people"];
 
 const of = (name) => samples().filter((one) => one.person === name);
 const file = (name, n = 0) => of(name)[n].file;
@@ -274,6 +274,40 @@ step("doubtful enrolments are pointed out, in the list and at the photograph", a
   await portraits();
   await call(`${faces}/${wrong.id}`, "DELETE");
   await call(`/v1/people/${other.id}`, "DELETE");
+});
+
+step("a poor photograph is enrolled where that is ticked, and marked", async () => {
+  const tiny = await page.evaluate(async (url) => {
+    const image = await createImageBitmap(await (await fetch(url)).blob(), { resizeWidth: 44, resizeQuality: "high" });
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.width, image.height];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL("image/png").split(",")[1];
+  }, `samples/${file(BIDEN).split("/").at(-1)}`);
+  const photo = { name: "tiny.png", mimeType: "image/png", buffer: Buffer.from(tiny, "base64") };
+  await view("People");
+  await button("Add a person").click();
+  await page.getByLabel("Name", { exact: true }).fill("Tiny");
+  await page.getByLabel("Photographs that show").setInputFiles(photo);
+  await button("Enrol").click();
+  await page.getByRole("alert").getByText("accept_unfit=true").waitFor();
+  await page.getByLabel("Enrol although the photograph is poor").check();
+  await examine("the dialogue to add a person all the same");
+  await button("Enrol").click();
+  await heading("Tiny").waitFor();
+  await page.getByText("Poor photograph").waitFor();
+  await page.getByText("The face is too small", { exact: false }).waitFor();
+  await page.getByLabel("Enrol although the photograph is poor").check();
+  await page.getByLabel("Photographs of Tiny").setInputFiles({ ...photo, name: "again.png" });
+  await page.getByText("2 photographs").first().waitFor();
+  await view("People");
+  await page.getByText("does not meet the limits").first().waitFor({ state: "attached" });
+  await row(/^Tiny/).click();
+  await heading("Tiny").waitFor();
+  await portraits();
+  await button("Delete").click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await heading("Tiny is deleted").waitFor();
 });
 
 step("a photograph and a person are deleted, each with a receipt", async () => {

@@ -141,6 +141,9 @@ function form(fields: Record<string, string>, photos: Blob[] = []): FormData {
 /** A face of an earlier answer. */
 export type Seen = Required<Schemas["WrongAnswer"]>;
 
+/** Whether faces are enrolled that do not meet the limits. */
+const accepting = (unfit: boolean): Record<string, string> => (unfit ? { accept_unfit: "true" } : {});
+
 const seen = (face: Seen) => ({ request_id: face.request_id, face: String(face.face) });
 const person = (id: string) => `v1/people/${encodeURIComponent(id)}`;
 
@@ -162,27 +165,31 @@ export function people(query: { name?: string; after?: string; limit?: number })
 
 export const show = (id: string) => json<Person>(person(id));
 
-export const enrol = (name: string, what: Blob[] | Seen) =>
-  json<Person>("v1/people", {
+export const enrol = (name: string, what: Blob[] | Seen, acceptUnfit: boolean) => {
+  const fields = { name, ...accepting(acceptUnfit) };
+  return json<Person>("v1/people", {
     method: "POST",
-    body: Array.isArray(what) ? form({ name }, what) : form({ name, ...seen(what) }),
+    body: Array.isArray(what) ? form(fields, what) : form({ ...fields, ...seen(what) }),
   });
+};
 
 /** Enrols a face by a name, as one more face of whoever has it already. */
-export async function enrolAs(name: string, face: Seen): Promise<Person> {
+export async function enrolAs(name: string, face: Seen, acceptUnfit: boolean): Promise<Person> {
   try {
-    return await enrol(name, face);
+    return await enrol(name, face, acceptUnfit);
   } catch (error) {
-    if (error instanceof Refusal && error.person !== undefined) return addFaces(error.person, face);
+    if (error instanceof Refusal && error.person !== undefined) return addFaces(error.person, face, acceptUnfit);
     throw error;
   }
 }
 
-export const addFaces = (id: string, what: Blob[] | Seen) =>
-  json<Person>(`${person(id)}/faces`, {
+export const addFaces = (id: string, what: Blob[] | Seen, acceptUnfit: boolean) => {
+  const fields = accepting(acceptUnfit);
+  return json<Person>(`${person(id)}/faces`, {
     method: "POST",
-    body: Array.isArray(what) ? form({}, what) : form(seen(what)),
+    body: Array.isArray(what) ? form(fields, what) : form({ ...fields, ...seen(what) }),
   });
+};
 
 export const rename = (id: string, name: string) => json<Person>(person(id), body("PATCH", { name }));
 

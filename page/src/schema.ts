@@ -245,6 +245,9 @@ export interface components {
              * @description Its id.
              */
             id: string;
+            quality?: components["schemas"]["FaceQuality"] | null;
+            /** @description The limits of enrolment that it does not meet; empty where it is fit. */
+            unfit: components["schemas"]["UnmetRequirement"][];
         };
         /** @description The faces of a person. */
         Faces: {
@@ -253,6 +256,11 @@ export interface components {
         };
         /** @description The form that enrols more faces of a person. */
         FacesForm: {
+            /**
+             * @description Whether faces are enrolled that do not meet the limits of enrolment (`quality` of `/v1/status`).
+             * @default false
+             */
+            accept_unfit: boolean;
             /**
              * Format: int32
              * @description Which face of that answer, counted from 0.
@@ -392,6 +400,8 @@ export interface components {
             next?: string | null;
             /** @description People enrolled. */
             people: number;
+            /** @description The limits of enrolment that hold. */
+            required: components["schemas"]["Requirements"];
             /**
              * Format: int64
              * @description The gallery's version.
@@ -530,6 +540,11 @@ export interface components {
              */
             p99?: number | null;
         };
+        /**
+         * @description What is measured of a face, by its name among the limits.
+         * @enum {string}
+         */
+        Measure: "size_px" | "sharpness" | "brightness" | "turn_deg";
         /** @description Who is to become part of whom. */
         Merge: {
             /**
@@ -660,6 +675,11 @@ export interface components {
         };
         /** @description The form that enrols a person. */
         PersonForm: {
+            /**
+             * @description Whether faces are enrolled that do not meet the limits of enrolment (`quality` of `/v1/status`).
+             * @default false
+             */
+            accept_unfit: boolean;
             /** @description The operator's own key of the person, of no more than 200 characters; unique in the gallery. */
             external_id?: string;
             /**
@@ -767,6 +787,13 @@ export interface components {
             refused?: components["schemas"]["Refused"][] | null;
             /** @description The recognition's id where there is one, and the exchange's `X-Request-Id` elsewhere. */
             request_id?: string | null;
+        };
+        /** @description The limits of quality. */
+        QualityLimits: {
+            /** @description For a face to be enrolled: it stands for the person in every comparison to come. */
+            enrolment: components["schemas"]["Requirements"];
+            /** @description For a face to be named. */
+            matching: components["schemas"]["Requirements"];
         };
         /** @description How many requests there are. */
         QueueStatus: {
@@ -988,6 +1015,29 @@ export interface components {
             /** @description That wait for their answer. */
             waiting: number;
         };
+        /** @description What a face needs. Each limit can be switched off: a least by 0, the turn by 90. */
+        Requirements: {
+            /**
+             * Format: float
+             * @description The least mean brightness of the face's inner part, 0 to 255.
+             */
+            brightness: number;
+            /**
+             * Format: float
+             * @description The least sharpness, 0 to 1.
+             */
+            sharpness: number;
+            /**
+             * Format: float
+             * @description The least side of the square that is cut out for the embedder, in pixels of the photograph.
+             */
+            size_px: number;
+            /**
+             * Format: float
+             * @description The most that it is turned to a side, in degrees.
+             */
+            turn_deg: number;
+        };
         /** @description What viewers are told with each sample. */
         Sample: {
             /**
@@ -1032,6 +1082,11 @@ export interface components {
             latency_ms: components["schemas"]["LatencyView"];
             /** @description The embedder's name. */
             model: string;
+            /**
+             * @description The limits of a face's quality, by this replica's settings. It judges enrolments; workers judge who is
+             *     named, by their own settings.
+             */
+            quality: components["schemas"]["QualityLimits"];
             /** @description The queue. */
             queue: components["schemas"]["QueueStatus"];
             /** @description Photographs, since this replica started. */
@@ -1105,6 +1160,21 @@ export interface components {
             /** @description One sentence. */
             detail: string;
         };
+        /** @description A requirement that a face does not meet. */
+        UnmetRequirement: {
+            /** @description Of what. */
+            measure: components["schemas"]["Measure"];
+            /**
+             * Format: float
+             * @description As it is.
+             */
+            measured: number;
+            /**
+             * Format: float
+             * @description As it should be at least, or of the turn at most.
+             */
+            required: number;
+        };
         /** @description Whether two photographs show the same person. */
         Verification: {
             /**
@@ -1161,6 +1231,8 @@ export interface components {
             person: components["schemas"]["Named"];
             /** @description What is wrong with it, naming the measured and the required. */
             reasons: string[];
+            /** @description The limits of enrolment that it does not meet: it was enrolled all the same, or before they held. */
+            unfit: components["schemas"]["UnmetRequirement"][];
         };
         /** @description Which answer is wrong. */
         WrongAnswer: {

@@ -183,7 +183,7 @@ impl Client {
         Ok(page.people.into_iter().find(is_it))
     }
 
-    /// Enrols a person.
+    /// Enrols a person; whatever the quality of the faces, where unfit ones are accepted.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
@@ -191,13 +191,14 @@ impl Client {
         &self,
         name: &str,
         photos: &[(String, Bytes)],
+        accept_unfit: bool,
     ) -> Result<PersonView, ClientError> {
-        let form = Form::new().text("name", name.to_owned());
+        let form = accepting(accept_unfit).text("name", name.to_owned());
         self.post_form("/v1/people", with_photos(form, photos))
             .await
     }
 
-    /// Adds faces to a person who is enrolled.
+    /// Adds faces to a person who is enrolled; whatever their quality, where unfit ones are accepted.
     ///
     /// # Errors
     /// When the service can not be reached or answers with a problem.
@@ -205,9 +206,10 @@ impl Client {
         &self,
         person: Uuid,
         photos: &[(String, Bytes)],
+        accept_unfit: bool,
     ) -> Result<PersonView, ClientError> {
         let path = format!("/v1/people/{person}/faces");
-        self.post_form(&path, with_photos(Form::new(), photos))
+        self.post_form(&path, with_photos(accepting(accept_unfit), photos))
             .await
     }
 
@@ -265,6 +267,14 @@ fn part(file: &str, bytes: &Bytes) -> Part {
     // As the service would name it: a header can carry no line breaks.
     let name = FileName::from_client(file).as_str().to_owned();
     Part::stream(reqwest::Body::from(bytes.clone())).file_name(name)
+}
+
+/// An enrolment's form.
+fn accepting(unfit: bool) -> Form {
+    match unfit {
+        true => Form::new().text("accept_unfit", "true"),
+        false => Form::new(),
+    }
 }
 
 fn with_photos(form: Form, photos: &[(String, Bytes)]) -> Form {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_jobs::{FaceQuality, UnmetRequirement};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -15,6 +16,13 @@ pub struct FaceView {
     pub file: String,
     /// When it was enrolled, in milliseconds since the Unix epoch.
     pub enrolled_at_ms: u64,
+    /// How fit it was when it was enrolled; `null` where that was not measured.
+    #[serde(default)]
+    pub quality: Option<FaceQuality>,
+    /// The limits of enrolment that it does not meet; empty where it is fit.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub unfit: Vec<UnmetRequirement>,
 }
 
 /// An enrolled person, as the API shows them.

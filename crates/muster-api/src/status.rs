@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use muster_jobs::QualityLimits;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -24,6 +25,11 @@ pub struct StatusView {
     pub gallery: GalleryView,
     /// The embedder's name.
     pub model: String,
+    /// The limits of a face's quality, by this replica's settings. It judges enrolments; workers judge who is
+    /// named, by their own settings.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub quality: QualityLimits,
     /// Of stores and queues, since this process started, by what they mean.
     pub failures: HashMap<String, u64>,
     /// Processor time, in seconds.

@@ -259,15 +259,24 @@ fn renamed(mut set: Figment) -> anyhow::Result<Figment> {
 /// The names of all settings, former ones too; of those in a table `table.name`.
 fn names(defaults: &Figment) -> BTreeSet<String> {
     let known: Dict = defaults.extract().expect("defaults are a table");
-    let names = known.into_iter().flat_map(|(name, value)| match value {
-        Value::Dict(_, table) => table
-            .into_keys()
-            .map(|key| format!("{name}.{key}"))
-            .collect(),
-        _ => vec![name],
-    });
-    let former = FORMER_NAMES.iter().map(|(former, _)| (*former).to_owned());
-    names.chain(former).collect()
+    let mut names: BTreeSet<String> = FORMER_NAMES
+        .iter()
+        .map(|(former, _)| (*former).to_owned())
+        .collect();
+    add_names("", &known, &mut names);
+    names
+}
+
+/// Adds the names in a table, and in the tables within it.
+fn add_names(within: &str, table: &Dict, names: &mut BTreeSet<String>) {
+    for (name, value) in table {
+        match value {
+            Value::Dict(_, inner) => add_names(&format!("{within}{name}."), inner, names),
+            _ => {
+                names.insert(format!("{within}{name}"));
+            }
+        }
+    }
 }
 
 /// Refuses keys that no concern has, with where they were set.

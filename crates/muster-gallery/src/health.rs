@@ -39,7 +39,7 @@ impl Default for Extent {
     }
 }
 
-/// Examines a gallery, or a part of it, at that cutoff.
+/// Examines a gallery, or a part of it, at that cutoff, by what is required of a face at enrolment.
 ///
 /// Takes a search for each face examined.
 ///
@@ -49,10 +49,11 @@ impl Default for Extent {
 /// judged again, until none is left. People are likely one when their faces (those likely moved
 /// left out) reach the cutoff on average.
 #[must_use]
-pub fn examine(gallery: &Gallery, cutoff: f32, extent: Extent) -> Health {
+pub fn examine(gallery: &Gallery, cutoff: f32, required: &Requirements, extent: Extent) -> Health {
     let mut health = Health {
         version: gallery.version(),
         cutoff,
+        required: *required,
         people: gallery.people_count(),
         faces: gallery.faces(),
         examined: 0,
@@ -80,7 +81,7 @@ pub fn examine(gallery: &Gallery, cutoff: f32, extent: Extent) -> Health {
             }
             after = Some(person.id);
             health.examined += person.faces.len();
-            weak(&person, model, &mut health.weak);
+            weak(&person, model, required, &mut health.weak);
             for face in &person.faces {
                 let Some(embedding) = face.embeddings.by(model) else {
                     continue;
@@ -131,20 +132,17 @@ pub fn examine(gallery: &Gallery, cutoff: f32, extent: Extent) -> Health {
 }
 
 /// Finds a person's faces that are of little use.
-fn weak(person: &Person, model: &str, found: &mut Vec<Weak>) {
+fn weak(person: &Person, model: &str, required: &Requirements, found: &mut Vec<Weak>) {
     let made = person.faces.iter();
     let (faces, embeddings): (Vec<&EnrolledFace>, Vec<&Embedding>) = made
         .filter_map(|face| Some((face, face.embeddings.by(model)?)))
         .unzip();
     let outliers = template::outliers(&embeddings);
     let disagree = template::disagree(&embeddings);
-    let required = Requirements::for_enrolment();
     for (place, face) in faces.into_iter().enumerate() {
-        let unmet = face
-            .quality
-            .iter()
-            .flat_map(|quality| required.unmet_by(quality));
-        let mut reasons: Vec<String> = unmet.map(|unmet| unmet.to_string()).collect();
+        let quality = face.quality.as_ref();
+        let unfit = quality.map_or_else(Vec::new, |quality| required.unmet_by(quality));
+        let mut reasons: Vec<String> = unfit.iter().map(ToString::to_string).collect();
         let agreement = template::agreement(&embeddings, place);
         if let Some(agreement) = agreement {
             if outliers.contains(&place) {
@@ -166,6 +164,7 @@ fn weak(person: &Person, model: &str, found: &mut Vec<Weak>) {
                 file: face.file.clone(),
                 person: Named::of(person),
                 reasons,
+                unfit,
                 agreement,
             });
         }

@@ -23,13 +23,14 @@ pub struct JudgeOptions {
     pub cutoff: Option<f32>,
     /// Whether a person is given to one face of a photograph at most.
     pub one_person_once: bool,
+    /// What a face needs to be named.
+    pub required: Requirements,
 }
 
 /// Decides of faces. The cutoff is worked out once for each version of the gallery.
 #[derive(Debug)]
 pub struct Judge {
     options: JudgeOptions,
-    required: Requirements,
     /// The gallery's version and its cutoff.
     known: Mutex<Option<(u64, f32)>>,
 }
@@ -40,7 +41,6 @@ impl Judge {
     pub fn new(options: JudgeOptions) -> Self {
         Self {
             options,
-            required: Requirements::for_match(),
             known: Mutex::default(),
         }
     }
@@ -58,7 +58,7 @@ impl Judge {
             .iter()
             .map(|face| FaceCandidates {
                 candidates: decide::candidates(gallery, face.embedding, CANDIDATES),
-                unmet: self.required.unmet_by(&face.quality),
+                unmet: self.options.required.unmet_by(&face.quality),
             })
             .collect();
         let cutoff = self.cutoff(gallery, shipped);

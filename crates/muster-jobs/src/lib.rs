@@ -29,7 +29,7 @@ pub use file_name::FileName;
 pub use message::{MESSAGE_VERSION, MessageError, Purpose, Request, now_ms};
 pub use name::{UNKNOWN, name_key, reads_unknown};
 pub use printable::{Printable, unprintable};
-pub use quality::{Measure, Quality, Requirements, UnmetRequirement};
+pub use quality::{Measure, Quality, QualityLimits, Requirements, UnmetRequirement};
 pub use reply::{
     CandidateReport, Decision, Embedded, EmbeddedFace, FaceBox, FaceQuality, FaceReport, Failure,
     FailureCode, ImageSize, MAX_FACES, Outcome, PersonRef, Recognition, Reply, TimingMs, WorkerCpu,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What was measured of a face.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -23,52 +24,58 @@ pub struct Quality {
     pub turn_deg: f32,
 }
 
-/// What a face needs to be compared.
-///
-/// Size, sharpness and brightness come from the installed sample photographs, made worse step by
-/// step: how alike a face then is to itself as it was. To be enrolled, about 0.85 must be left of
-/// it, to be named, about 0.5: below that it falls under the cutoff of its own person. (At 48
-/// pixels 0.89 to 0.94 were left, at 20 0.47 to 0.68, at 16 0.22 to 0.51; at a sharpness of 0.25
-/// to 0.31 0.82 to 0.88, at about 0.12 0.34 to 0.63; at a brightness of 20 0.91 to 0.92, below 8
-/// 0.37 to 0.74 or no face was found.)
-///
-/// The turn is a convention, not measured: from about 45 degrees on, the nose begins to hide the
-/// far cheek, and beyond 70 a face is a profile.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a face needs. Each limit can be switched off: a least by 0, the turn by 90.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Requirements {
-    /// The least [`Quality::size_px`].
+    /// The least side of the square that is cut out for the embedder, in pixels of the photograph.
     pub size_px: f32,
-    /// The least [`Quality::sharpness`].
+    /// The least sharpness, 0 to 1.
     pub sharpness: f32,
-    /// The least [`Quality::brightness`].
+    /// The least mean brightness of the face's inner part, 0 to 255.
     pub brightness: f32,
-    /// The greatest [`Quality::turn_deg`].
+    /// The most that it is turned to a side, in degrees.
     pub turn_deg: f32,
 }
 
-impl Requirements {
-    /// For a face to be named.
-    #[must_use]
-    pub fn for_match() -> Self {
-        Self {
-            size_px: 20.0,
-            sharpness: 0.12,
-            brightness: 8.0,
-            turn_deg: 70.0,
-        }
-    }
-
+/// The limits of quality.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QualityLimits {
     /// For a face to be enrolled: it stands for the person in every comparison to come.
-    #[must_use]
-    pub fn for_enrolment() -> Self {
+    pub enrolment: Requirements,
+    /// For a face to be named.
+    pub matching: Requirements,
+}
+
+impl Default for QualityLimits {
+    /// Sharpness and brightness come from the installed sample photographs, made worse step by step: how
+    /// alike a face then is to itself as it was. To be enrolled, about 0.85 must be left of it, to be named,
+    /// about 0.5: below that it falls under the cutoff of its own person. (At a sharpness of 0.25 to 0.31
+    /// 0.82 to 0.88 were left, at about 0.12 0.34 to 0.63; at a brightness of 20 0.91 to 0.92, below 8 0.37
+    /// to 0.74 or no face was found.) The size comes from the error rates of small faces: docs/ACCURACY.md.
+    ///
+    /// The turn is a convention, not measured: from about 45 degrees on, the nose begins to hide the far
+    /// cheek, and beyond 70 a face is a profile.
+    fn default() -> Self {
         Self {
-            size_px: 48.0,
-            sharpness: 0.25,
-            brightness: 20.0,
-            turn_deg: 45.0,
+            enrolment: Requirements {
+                size_px: 26.0,
+                sharpness: 0.25,
+                brightness: 20.0,
+                turn_deg: 45.0,
+            },
+            matching: Requirements {
+                size_px: 20.0,
+                sharpness: 0.12,
+                brightness: 8.0,
+                turn_deg: 70.0,
+            },
         }
     }
+}
 
+impl Requirements {
     /// The requirements that a face does not meet; empty where it is fit.
     #[must_use]
     pub fn unmet_by(&self, quality: &Quality) -> Vec<UnmetRequirement> {
@@ -87,21 +94,38 @@ impl Requirements {
     }
 }
 
-/// What is measured of a face.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is measured of a face, by its name among the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Measure {
     /// [`Quality::size_px`].
+    #[serde(rename = "size_px")]
     Size,
     /// [`Quality::sharpness`].
+    #[serde(rename = "sharpness")]
     Sharpness,
     /// [`Quality::brightness`].
+    #[serde(rename = "brightness")]
     Brightness,
     /// [`Quality::turn_deg`].
+    #[serde(rename = "turn_deg")]
     Turn,
 }
 
+impl Measure {
+    /// Its name in the settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size_px",
+            Self::Sharpness => "sharpness",
+            Self::Brightness => "brightness",
+            Self::Turn => "turn_deg",
+        }
+    }
+}
+
 /// A requirement that a face does not meet.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UnmetRequirement {
     /// Of what.
     pub measure: Measure,
@@ -156,7 +180,8 @@ mod tests {
             brightness: 100.0,
             turn_deg: 5.0,
         };
-        for required in [Requirements::for_match(), Requirements::for_enrolment()] {
+        let limits = QualityLimits::default();
+        for required in [limits.matching, limits.enrolment] {
             assert_eq!(required.unmet_by(&fit), []);
         }
         let unfit = Quality {
@@ -176,6 +201,10 @@ mod tests {
             .iter()
             .map(UnmetRequirement::to_string)
             .collect();
+        for lack in required.unmet_by(&unfit) {
+            let name = serde_json::to_value(lack.measure).unwrap();
+            assert_eq!(name, lack.measure.name());
+        }
         assert_eq!(
             unmet,
             [

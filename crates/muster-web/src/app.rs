@@ -4,6 +4,7 @@ use axum::extract::FromRef;
 use muster_base::backend::Backend;
 use muster_base::catalogue::Catalogue;
 use muster_base::live_gallery::LiveGallery;
+use muster_jobs::QualityLimits;
 
 use crate::access::guard::Access;
 use crate::dispatch::dispatcher::Dispatcher;
@@ -71,6 +72,8 @@ app! {
     model_changes: ModelChanges,
     /// How the service fares.
     observer: Observer,
+    /// What faces need to be enrolled and named.
+    quality: QualityLimits,
     /// How long uploads and results are kept.
     retention: Retention,
     /// The sample photographs.

@@ -159,6 +159,7 @@ async fn serve_until(
         uploads.clone(),
     );
     let closing = backend.clone();
+    let quality = settings.decisions.quality;
     let app = App {
         access,
         cutoff: Cutoff {
@@ -173,6 +174,7 @@ async fn serve_until(
             backend: backend.clone(),
             gallery: gallery.clone(),
             retention: retention.clone(),
+            required: quality.enrolment,
         },
         events: Events::start(
             backend.clone(),
@@ -196,7 +198,9 @@ async fn serve_until(
             catalogue: catalogue.clone(),
             dispatcher: dispatcher.clone(),
             started: Instant::now(),
+            quality,
         },
+        quality,
         retention,
         samples: Samples(settings.models.dir().ok()),
         backend,

@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { type Health, type Person, type Receipt, addFaces, reason, remove, removeFace, rename, show } from "../api";
 import { Dialog } from "../dialog";
 import { count, day } from "../words";
+import { AcceptUnfit } from "./accept";
 import { doubts } from "./health";
 import { Merging } from "./merging";
 import { Portrait } from "./portrait";
@@ -14,6 +15,7 @@ export function Detail(props: { id: string; health: Health | undefined; changed:
   const [person, setPerson] = useState<Person | undefined>();
   const [trouble, setTrouble] = useState("");
   const [busy, setBusy] = useState(false);
+  const [accepted, setAccepted] = useState(false);
   const [question, setQuestion] = useState<Question | undefined>();
   const [receipt, setReceipt] = useState<{ what: string; receipt: Receipt; gone: boolean } | undefined>();
   const input = useRef<HTMLInputElement>(null);
@@ -65,7 +67,7 @@ export function Detail(props: { id: string; health: Health | undefined; changed:
       </div>
     );
   }
-  const add = (files: File[]) => files.length > 0 && act(async () => setPerson(await addFaces(person.id, files)));
+  const add = (files: File[]) => files.length > 0 && act(async () => setPerson(await addFaces(person.id, files, accepted)));
   return (
     <div
       class="person"
@@ -109,6 +111,7 @@ export function Detail(props: { id: string; health: Health | undefined; changed:
         {person.denials > 0 && `, ${count(person.denials, "face")} said not to be ${person.name}`}
         {person.external_id && `, external id ${person.external_id}`}
       </p>
+      <AcceptUnfit accepted={accepted} set={setAccepted} />
       {problem}
       <ul class="faces-kept">
         {person.faces.map((face) => {
@@ -130,6 +133,7 @@ export function Detail(props: { id: string; health: Health | undefined; changed:
                   Delete
                 </button>
               </div>
+              {face.unfit.length > 0 && <span class="flag">Poor photograph</span>}
               {wrong.map((one) => (
                 <p class="why doubt">{one}</p>
               ))}

@@ -49,7 +49,8 @@ export function Worries({ health }: { health: Health }) {
         ))}
         {weak.map((one) => (
           <li>
-            A photograph of {link(one.person)} is of little use: {one.reasons.join("; ")}. A better one helps.
+            A photograph of {link(one.person)} {one.unfit.length ? "does not meet the limits" : "is of little use"}:{" "}
+            {one.reasons.join("; ")}. A better one helps.
           </li>
         ))}
       </ul>

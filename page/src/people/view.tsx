@@ -3,6 +3,7 @@ import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { type Health, type Person, enrol, health, people, reason } from "../api";
 import { Dialog } from "../dialog";
 import { count, day } from "../words";
+import { AcceptUnfit } from "./accept";
 import { Detail } from "./detail";
 import { Worries, worriesOf } from "./health";
 import { Portrait } from "./portrait";
@@ -141,6 +142,7 @@ function Row({ person, worries }: { person: Person; worries: number }) {
 function Adding(props: { close: () => void; added: (person: Person) => void }) {
   const [name, setName] = useState("");
   const [photos, setPhotos] = useState<File[]>([]);
+  const [accepted, setAccepted] = useState(false);
   const [busy, setBusy] = useState(false);
   const [trouble, setTrouble] = useState("");
   return (
@@ -150,7 +152,7 @@ function Adding(props: { close: () => void; added: (person: Person) => void }) {
           event.preventDefault();
           setBusy(true);
           try {
-            props.added(await enrol(name.trim(), photos));
+            props.added(await enrol(name.trim(), photos, accepted));
           } catch (error) {
             setTrouble(reason(error));
             setBusy(false);
@@ -174,6 +176,7 @@ function Adding(props: { close: () => void; added: (person: Person) => void }) {
         <p class="hint">
           Two or three, taken on different days, are better than one. They are kept until the person is deleted.
         </p>
+        <AcceptUnfit accepted={accepted} set={setAccepted} />
         {trouble && (
           <p role="alert" class="trouble">
             {trouble}

@@ -1,6 +1,7 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 
 import { type Face, type PersonRef, deny, enrolAs, people, reason } from "../api";
+import { AcceptUnfit } from "../people/accept";
 import { type Shot, again } from "./shots";
 
 /** What can be done about the answer for one face. */
@@ -33,9 +34,9 @@ export function Actions({ shot, face, n }: { shot: Shot; face: Face; n: number }
       await deny(person.id, seen);
       setDenied(person.name);
     });
-  const name = (given: string) =>
+  const name = (given: string, accepted: boolean) =>
     act(async () => {
-      await enrolAs(given, seen);
+      await enrolAs(given, seen, accepted);
       setDenied("");
     });
   const doubted = face.person ? [face.person] : face.decision === "ambiguous" ? face.candidates.slice(0, 2).map((c) => c.person) : [];
@@ -77,9 +78,10 @@ export function Actions({ shot, face, n }: { shot: Shot; face: Face; n: number }
   );
 }
 
-function NameForm(props: { busy: boolean; submit: (name: string) => void; close: () => void }) {
+function NameForm(props: { busy: boolean; submit: (name: string, accepted: boolean) => void; close: () => void }) {
   const [name, setName] = useState("");
   const [known, setKnown] = useState<string[]>([]);
+  const [accepted, setAccepted] = useState(false);
   const list = useId();
   const input = useRef<HTMLInputElement>(null);
   useEffect(() => input.current?.focus(), []);
@@ -103,7 +105,7 @@ function NameForm(props: { busy: boolean; submit: (name: string) => void; close:
       class="naming"
       onSubmit={(event) => {
         event.preventDefault();
-        if (name.trim()) props.submit(name.trim());
+        if (name.trim()) props.submit(name.trim(), accepted);
       }}
       onKeyDown={(event) => event.key === "Escape" && props.close()}
     >
@@ -124,6 +126,7 @@ function NameForm(props: { busy: boolean; submit: (name: string) => void; close:
           <option value={one} />
         ))}
       </datalist>
+      <AcceptUnfit accepted={accepted} set={setAccepted} />
       <div class="actions small">
         <button type="submit" class="primary" disabled={props.busy}>
           {props.busy ? "Enrolling…" : known.includes(name.trim()) ? "Add to this person" : "Enrol"}

@@ -1,7 +1,8 @@
-//! Who is recognised as whom.
+//! Who is recognised as whom, and what faces are fit for it.
 
 use muster_gallery::JudgeOptions;
 use muster_gallery::calibration::DEFAULT_TARGET;
+use muster_jobs::{QualityLimits, Requirements};
 use serde::{Deserialize, Serialize};
 
 /// Who is recognised as whom.
@@ -15,6 +16,8 @@ pub struct DecisionSettings {
     pub cutoff: Option<f32>,
     /// Whether a person is given to one face of a photograph at most.
     pub one_person_once: bool,
+    /// What a face needs to be enrolled, which the web tier judges, and to be named, which workers do.
+    pub quality: QualityLimits,
 }
 
 impl Default for DecisionSettings {
@@ -23,6 +26,7 @@ impl Default for DecisionSettings {
             target_fpir: DEFAULT_TARGET,
             cutoff: None,
             one_person_once: true,
+            quality: QualityLimits::default(),
         }
     }
 }
@@ -34,6 +38,7 @@ impl DecisionSettings {
             target_fpir: self.target_fpir,
             cutoff: self.cutoff,
             one_person_once: self.one_person_once,
+            required: self.quality.matching,
         }
     }
 
@@ -50,6 +55,23 @@ impl DecisionSettings {
                 "cutoff is {cutoff}: a cosine similarity is between -1 and 1"
             );
         }
-        Ok(())
+        check_limits("quality.enrolment", &self.quality.enrolment)?;
+        check_limits("quality.matching", &self.quality.matching)
     }
+}
+
+/// Checks the limits in one table. What is not a number lies in no range.
+fn check_limits(table: &str, limits: &Requirements) -> anyhow::Result<()> {
+    for (name, value, highest, off) in [
+        ("size_px", limits.size_px, 1000.0, 0),
+        ("sharpness", limits.sharpness, 1.0, 0),
+        ("brightness", limits.brightness, 255.0, 0),
+        ("turn_deg", limits.turn_deg, 90.0, 90),
+    ] {
+        anyhow::ensure!(
+            (0.0..=highest).contains(&value),
+            "{table}.{name} is {value}: it must be between 0 and {highest}, where {off} refuses nothing"
+        );
+    }
+    Ok(())
 }

@@ -23,14 +23,18 @@ fn the_sample_file_is_the_defaults() {
     let settings = resolve(sample).unwrap();
     assert_eq!(settings, Settings::default());
     let commented_out = sample.replace("\n# ", "\n");
-    let (top, ec2) = commented_out.split_once("\n[ec2]\n").unwrap();
+    // Each name stands in the part of the file that begins with its table's.
     let all: Dict = Settings::defaults().extract().unwrap();
-    let of_ec2 = all["ec2"].as_dict().unwrap();
-    for (part, keys) in [(top, &all), (ec2, of_ec2)] {
-        for key in keys.keys() {
-            let there = key == "ec2" || format!("\n{part}").contains(&format!("\n{key} = "));
-            assert!(there, "{key} is not in the sample");
-        }
+    let mut names = BTreeSet::new();
+    add_names("", &all, &mut names);
+    for name in names {
+        let (part, key) = match name.rsplit_once('.') {
+            Some((table, key)) => (commented_out.split_once(&format!("\n[{table}]\n")), key),
+            None => (Some(("", &*commented_out)), &*name),
+        };
+        let part = part.map(|(_, part)| part.split("\n[").next().unwrap());
+        let there = part.is_some_and(|part| format!("\n{part}").contains(&format!("\n{key} = ")));
+        assert!(there, "{name} is not in the sample");
     }
 }
 
@@ -99,6 +103,25 @@ fn unknown_keys_and_impossible_values_are_named() {
         ("max_header_bytes = 100", "max_header_bytes"),
         ("[ec2]\nspot = true", "spot"),
         ("fleet = \"ec2\"", "input_store is not set"),
+        (
+            "[quality.enrolment]\nsize_px = -1",
+            "quality.enrolment.size_px is -1: it must be between 0 and 1000, where 0 refuses nothing",
+        ),
+        (
+            "[quality.matching]\nsharpness = 1.5",
+            "quality.matching.sharpness is 1.5: it must be between 0 and 1",
+        ),
+        (
+            "[quality.matching]\nbrightness = nan",
+            "quality.matching.brightness is NaN: it must be between 0 and 255",
+        ),
+        (
+            "[quality.enrolment]\nturn_deg = 91",
+            "quality.enrolment.turn_deg is 91: it must be between 0 and 90, where 90 refuses nothing",
+        ),
+        ("[quality.enrolment]\nsize = 32", "size"),
+        ("[quality.enrollment]\nsize_px = 32", "enrollment"),
+        ("[quality]\nsize_px = 32", "size_px"),
     ] {
         let error = format!("{:#}", resolve(toml).unwrap_err());
         assert!(error.contains(named), "{toml}: {error}");
@@ -174,6 +197,29 @@ fn names_may_begin_with_a_digit_and_one_has_a_former_name() {
         "ec2.deployment",
     ];
     assert_eq!(texts, names);
+}
+
+#[test]
+fn a_limit_of_quality_is_set_by_itself() {
+    let settings =
+        resolve("[quality.enrolment]\nsize_px = 24\n[quality.matching]\nturn_deg = 60.5");
+    let limits = settings.unwrap().decisions.quality;
+    let by_default = Settings::default().decisions.quality;
+    assert_eq!(
+        (limits.enrolment.size_px, limits.matching.turn_deg),
+        (24.0, 60.5)
+    );
+    assert_eq!(limits.enrolment.sharpness, by_default.enrolment.sharpness);
+    assert_eq!(limits.matching.size_px, by_default.matching.size_px);
+    // As it can stand above another table.
+    let settings = resolve("quality.enrolment.size_px = 30\n[ec2]\ncapacity = \"spot\"");
+    assert_eq!(settings.unwrap().decisions.quality.enrolment.size_px, 30.0);
+    let known = names(&Settings::defaults());
+    assert!(known.contains("quality.enrolment.size_px"));
+    assert_eq!(
+        variable("quality.enrolment.size_px"),
+        "MUSTER_QUALITY__ENROLMENT__SIZE_PX"
+    );
 }
 
 #[test]

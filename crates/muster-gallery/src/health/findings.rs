@@ -1,5 +1,6 @@
 //! What can be found wrong in a gallery.
 
+use muster_jobs::{QualityLimits, Requirements, UnmetRequirement};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -70,6 +71,10 @@ pub struct Weak {
     pub person: Named,
     /// What is wrong with it, naming the measured and the required.
     pub reasons: Vec<String>,
+    /// The limits of enrolment that it does not meet: it was enrolled all the same, or before they held.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub unfit: Vec<UnmetRequirement>,
     /// Median similarity to the person's other faces; `None` without others.
     pub agreement: Option<f32>,
 }
@@ -81,6 +86,10 @@ pub struct Health {
     pub version: u64,
     /// The similarity from which on two faces are taken for one person's.
     pub cutoff: f32,
+    /// The limits of enrolment that hold.
+    #[serde(default = "by_default")]
+    #[schema(required = true)]
+    pub required: Requirements,
     /// People enrolled.
     pub people: usize,
     /// Their faces.
@@ -98,4 +107,9 @@ pub struct Health {
     pub confusable: Vec<Pair>,
     /// Faces of little use.
     pub weak: Vec<Weak>,
+}
+
+/// What a service requires that does not say so.
+fn by_default() -> Requirements {
+    QualityLimits::default().enrolment
 }

@@ -1,6 +1,6 @@
 //! Galleries with known faults, of faces drawn around each person's own direction.
 
-use muster_jobs::Quality;
+use muster_jobs::{Quality, QualityLimits};
 
 use super::*;
 use crate::Embeddings;
@@ -31,7 +31,13 @@ fn healthy(count: usize) -> Vec<Person> {
 }
 
 fn health(people: Vec<Person>) -> Health {
-    examine(&Gallery::of(MODEL, people), CUTOFF, Extent::default())
+    let required = QualityLimits::default().enrolment;
+    examine(
+        &Gallery::of(MODEL, people),
+        CUTOFF,
+        &required,
+        Extent::default(),
+    )
 }
 
 #[test]
@@ -122,7 +128,9 @@ fn a_large_gallery_is_examined_part_by_part() {
     let gallery = Gallery::of(MODEL, healthy(30));
     let (mut after, mut examined) = (None, Vec::new());
     loop {
-        let part = examine(&gallery, CUTOFF, Extent { after, faces: 50 });
+        let extent = Extent { after, faces: 50 };
+        let required = QualityLimits::default().enrolment;
+        let part = examine(&gallery, CUTOFF, &required, extent);
         examined.push(part.examined);
         after = part.next;
         if after.is_none() {
@@ -148,6 +156,6 @@ fn a_face_that_would_not_be_enrolled_now_is_weak() {
     assert_eq!(weak.face, face);
     assert_eq!(
         weak.reasons,
-        ["the face is too small: 21 pixels, 48 required"]
+        ["the face is too small: 21 pixels, 26 required"]
     );
 }

@@ -81,7 +81,7 @@ impl StartedService {
             let bytes = std::fs::read(photo)
                 .with_context(|| format!("read the photograph {}", photo.display()))?;
             client
-                .enroll(&name, &[(file_name(photo), bytes.into())])
+                .enroll(&name, &[(file_name(photo), bytes.into())], false)
                 .await
                 .context("enrol a sample person")?;
         }

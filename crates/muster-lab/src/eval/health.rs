@@ -159,7 +159,12 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
         }
     };
     let begun = Instant::now();
-    let health = health::examine(&gallery, cutoff, Extent::default());
+    let health = health::examine(
+        &gallery,
+        cutoff,
+        &settings.decisions.quality.enrolment,
+        Extent::default(),
+    );
     let seconds = begun.elapsed().as_secs_f64();
     let mislabelled = health.mislabelled.iter();
     let mislabelled: BTreeSet<(String, String)> = mislabelled

@@ -1,12 +1,13 @@
 //! `muster eval identify`: FNIR and FPIR of searches among enrolled people.
 
 mod score;
+mod table;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, value_parser};
 use muster_gallery::calibration::{Basis, Cutoff, Rate};
 use muster_gallery::decide::Rules;
 use muster_jobs::{Requirements, ShippedCalibration};
@@ -19,8 +20,9 @@ use super::recognizers::Recognizers;
 use crate::random::Random;
 use muster_base::output::OutputError;
 use muster_base::print_line;
-use muster_base::settings::Settings;
+use muster_base::settings::{DecisionSettings, Settings};
 use score::{MatedProbe, ProbePhoto, Scores, score};
+use table::Cell;
 
 /// Arguments of `muster eval identify`.
 #[derive(Debug, Args)]
@@ -49,6 +51,16 @@ pub struct IdentifyArgs {
     /// Enrol at most this many people; one photograph of each of the others is a stranger's
     #[arg(long, value_name = "N", requires = "images")]
     people: Option<usize>,
+    /// Average over this many splits, with the seeds from --seed on
+    #[arg(long, value_name = "N", requires = "images", default_value_t = 1, value_parser = value_parser!(u64).range(1..))]
+    splits: u64,
+    /// Make the photographs to enrol so much smaller that each one's face has N pixels (quality.size_px);
+    /// of several N the rates of each are printed
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = face_px)]
+    gallery_face_px: Vec<f32>,
+    /// Make the photographs that are looked up, and the strangers', so much smaller
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = face_px)]
+    probe_face_px: Vec<f32>,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -116,73 +128,67 @@ fn split(mut people: Vec<LabelledPhotos>, seed: u64, limit: Option<usize>) -> Sp
     split
 }
 
-/// Runs the evaluation and prints its figures.
-pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
-    let mut recognizers = Recognizers::load(&settings.models)?;
-    let split = match &args.images {
-        Some(images) => split(recognizers.people(images)?, args.seed, args.people),
-        None => {
-            let mut read = |folder: &Option<PathBuf>| match folder {
-                Some(folder) => recognizers.people(folder),
-                None => Ok(Vec::new()),
-            };
-            Split {
-                gallery: read(&args.gallery)?,
-                probes: read(&args.probes)?,
-                strangers: read(&args.strangers)?,
-            }
+/// A face's size on the command line.
+fn face_px(text: &str) -> anyhow::Result<f32> {
+    let size = text.parse().ok();
+    let size = size.filter(|size| (8.0..=4096.0).contains(size));
+    size.with_context(|| format!("{text} is no size of a face: name 8 to 4096 pixels"))
+}
+
+/// What one pair of sizes came to, in one split.
+struct Outcome {
+    cutoff: Cutoff,
+    cutoff_ms: f64,
+    counts: Counts,
+    scores: Scores,
+}
+
+/// What is judged by.
+struct By<'a> {
+    model: &'a str,
+    shipped: ShippedCalibration,
+    decisions: &'a DecisionSettings,
+}
+
+impl By<'_> {
+    /// Enrols the people of one split's gallery and looks up the probes and strangers of another, which
+    /// is the same one with its photographs of another size.
+    fn judge(&self, gallery_of: &Split, probes_of: &Split) -> anyhow::Result<Outcome> {
+        let (enrolled, looked_up) = (&gallery_of.gallery, &probes_of.probes);
+        let strangers = &probes_of.strangers;
+        let gallery = gallery(self.model, enrolled)?;
+        let faces = || {
+            let people = [enrolled, looked_up, strangers].into_iter().flatten();
+            people.flat_map(|person| person.photos.iter().map(|(_, face)| face.as_ref()))
+        };
+        let no_face = faces().filter(Option::is_none).count();
+        let limits = &self.decisions.quality;
+        let unfit = |required: &Requirements| {
+            let unmet = |face: &&Face| !required.unmet_by(&face.quality).is_empty();
+            faces().flatten().filter(unmet).count()
+        };
+        let (unfit_to_enrol, unfit_to_name) = (unfit(&limits.enrolment), unfit(&limits.matching));
+        let probe = |face: Option<&Face>| ProbePhoto {
+            face: face.map(|face| face.embedding.clone()),
+            unmet: face.map_or_else(Vec::new, |face| limits.matching.unmet_by(&face.quality)),
+        };
+        let mut probes: Vec<MatedProbe> = Vec::new();
+        for person in looked_up {
+            probes.extend(person.photos.iter().map(|(_, face)| MatedProbe {
+                name: person.name.clone(),
+                photo: probe(face.as_ref()),
+            }));
         }
-    };
-    let embedder = recognizers.installation.embedder();
-    let gallery = gallery(&embedder.name, &split.gallery)?;
-    let faces = || {
-        let parts = [&split.gallery, &split.probes, &split.strangers];
-        let people = parts.into_iter().flatten();
-        people.flat_map(|person| person.photos.iter().map(|(_, face)| face.as_ref()))
-    };
-    let no_face = faces().filter(Option::is_none).count();
-    let unfit = |required: Requirements| {
-        let unmet = |face: &&Face| !required.unmet_by(&face.quality).is_empty();
-        faces().flatten().filter(unmet).count()
-    };
-    let (unfit_to_enrol, unfit_to_name) = (
-        unfit(Requirements::for_enrolment()),
-        unfit(Requirements::for_match()),
-    );
-    let probe = |face: Option<&Face>| ProbePhoto {
-        face: face.map(|face| face.embedding.clone()),
-        unmet: face.map_or_else(Vec::new, |face| {
-            Requirements::for_match().unmet_by(&face.quality)
-        }),
-    };
-    let mut probes: Vec<MatedProbe> = Vec::new();
-    for person in &split.probes {
-        probes.extend(person.photos.iter().map(|(_, face)| MatedProbe {
-            name: person.name.clone(),
-            photo: probe(face.as_ref()),
-        }));
-    }
-    let strangers = split.strangers.iter().flat_map(|person| &person.photos);
-    let strangers: Vec<ProbePhoto> = strangers.map(|(_, face)| probe(face.as_ref())).collect();
-    let begun = Instant::now();
-    let cutoff = match settings.decisions.cutoff {
-        Some(cutoff) => Cutoff::set(cutoff),
-        None => Cutoff::for_target(
-            &gallery,
-            &ShippedCalibration::from(embedder),
-            settings.decisions.target_fpir,
-        ),
-    };
-    let cutoff_ms = begun.elapsed().as_secs_f64() * 1e3;
-    let scores = score(&gallery, &probes, &strangers, &Rules::at(cutoff.value));
-    if args.json {
-        let figures = Figures {
-            rank1: scores.rank1.estimate,
-            fnir: scores.at.fnir.estimate,
-            fpir: scores.at.fpir.estimate,
-            threshold: cutoff.value,
-            target_fpir: settings.decisions.target_fpir,
-            basis: cutoff.basis,
+        let strangers = strangers.iter().flat_map(|person| &person.photos);
+        let strangers: Vec<ProbePhoto> = strangers.map(|(_, face)| probe(face.as_ref())).collect();
+        let begun = Instant::now();
+        let cutoff = match self.decisions.cutoff {
+            Some(cutoff) => Cutoff::set(cutoff),
+            None => Cutoff::for_target(&gallery, &self.shipped, self.decisions.target_fpir),
+        };
+        let cutoff_ms = begun.elapsed().as_secs_f64() * 1e3;
+        Ok(Outcome {
+            cutoff,
             cutoff_ms,
             counts: Counts {
                 people: gallery.people_count(),
@@ -193,6 +199,103 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
                 unfit_to_enrol,
                 unfit_to_name,
             },
+            scores: score(&gallery, &probes, &strangers, &Rules::at(cutoff.value)),
+        })
+    }
+}
+
+/// Runs the evaluation and prints its figures.
+pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
+    let mut recognizers = Recognizers::load(&settings.models)?;
+    let sizes = |asked: &[f32]| match asked {
+        [] => vec![None],
+        asked => asked.iter().copied().map(Some).collect(),
+    };
+    let (of_gallery, of_probes) = (sizes(&args.gallery_face_px), sizes(&args.probe_face_px));
+    let mut of_either: Vec<Option<f32>> = Vec::new();
+    for size in of_gallery.iter().chain(&of_probes) {
+        if !of_either.contains(size) {
+            of_either.push(*size);
+        }
+    }
+    // By size.
+    let splits: Vec<Vec<Split>> = match &args.images {
+        Some(images) => {
+            let seeds = args.seed..args.seed.saturating_add(args.splits);
+            let people = recognizers.people_at(images, &of_either)?.into_iter();
+            let of_size = |people: Vec<LabelledPhotos>| {
+                let seeds = seeds.clone();
+                let splits = seeds.map(|seed| split(people.clone(), seed, args.people));
+                splits.collect()
+            };
+            people.map(of_size).collect()
+        }
+        None => {
+            let mut read = |folder: &Option<PathBuf>| match folder {
+                Some(folder) => recognizers.people_at(folder, &of_either),
+                None => Ok(vec![Vec::new(); of_either.len()]),
+            };
+            let (gallery, probes) = (read(&args.gallery)?, read(&args.probes)?);
+            let strangers = read(&args.strangers)?;
+            let sides = gallery.into_iter().zip(probes).zip(strangers);
+            let split = sides.map(|((gallery, probes), strangers)| Split {
+                gallery,
+                probes,
+                strangers,
+            });
+            split.map(|split| vec![split]).collect()
+        }
+    };
+    let splits_at = |size: &Option<f32>| {
+        let place = of_either.iter().position(|known| known == size);
+        place.map_or(&[][..], |place| &splits[place])
+    };
+    let embedder = recognizers.installation.embedder();
+    let by = By {
+        model: &embedder.name,
+        shipped: ShippedCalibration::from(embedder),
+        decisions: &settings.decisions,
+    };
+    let only = of_gallery.len() * of_probes.len() == 1 && args.splits == 1;
+    let mut cells = Vec::new();
+    for gallery_face_px in &of_gallery {
+        for probe_face_px in &of_probes {
+            let sides = splits_at(gallery_face_px)
+                .iter()
+                .zip(splits_at(probe_face_px));
+            let outcomes = sides.map(|(gallery, probes)| by.judge(gallery, probes));
+            let mut outcomes = outcomes.collect::<anyhow::Result<Vec<Outcome>>>()?;
+            if only {
+                return print_one(outcomes.remove(0), &settings.decisions, args.json);
+            }
+            let scores: Vec<Scores> = outcomes.into_iter().map(|one| one.scores).collect();
+            cells.push(Cell::new(*gallery_face_px, *probe_face_px, &scores));
+        }
+    }
+    table::print(&cells, args.splits, args.json)
+}
+
+/// Prints what one pair of sizes came to in one split.
+fn print_one(
+    Outcome {
+        cutoff,
+        cutoff_ms,
+        counts,
+        scores,
+    }: Outcome,
+    decisions: &DecisionSettings,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    if as_json {
+        let figures = Figures {
+            rank1: scores.rank1.estimate,
+            fnir: scores.at.fnir.estimate,
+            fpir: scores.at.fpir.estimate,
+            threshold: cutoff.value,
+            target_fpir: decisions.target_fpir,
+            basis: cutoff.basis,
+            cutoff_ms,
+            counts,
             scores,
         };
         print_line!(
@@ -203,19 +306,18 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
     }
     print_line!(
         "{} people with {} faces enrolled, {} photographs of them and {} of strangers looked up",
-        gallery.people_count(),
-        gallery.faces(),
-        probes.len(),
-        strangers.len()
+        counts.people,
+        counts.faces,
+        counts.probes,
+        counts.strangers
     )?;
-    print_line!("without a face    {no_face}")?;
+    print_line!("without a face    {}", counts.no_face)?;
     print_line!(
-        "unfit             {unfit_to_enrol} to be enrolled (they are, here), {unfit_to_name} to be named"
+        "unfit             {} to be enrolled (they are, here), {} to be named",
+        counts.unfit_to_enrol,
+        counts.unfit_to_name
     )?;
-    print_line!(
-        "target FPIR       {:.3} %",
-        100.0 * settings.decisions.target_fpir
-    )?;
+    print_line!("target FPIR       {:.3} %", 100.0 * decisions.target_fpir)?;
     print_line!(
         "threshold         {:.3}, worked out in {cutoff_ms:.2} ms",
         cutoff.value

@@ -1,4 +1,5 @@
-//! The installed models on all cores, and the faces that they find in labelled photographs.
+//! The installed models on all cores, and the faces that they find in labelled photographs, as they are or
+//! made smaller.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Analysis, Face, Options, RecognizeError, Recognizer};
 
 use super::people::LabelledPhotos;
-use crate::photos::photos_in;
+use crate::photos::{PhotoError, photos_in, smaller};
 use muster_api::progress;
 use muster_base::settings::ModelSettings;
 
@@ -33,6 +34,15 @@ pub enum SubjectError {
         /// Why.
         #[source]
         source: RecognizeError,
+    },
+    /// A photograph cannot be made smaller.
+    #[error("cannot make the photograph {} smaller", path.display())]
+    Resize {
+        /// The photograph.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: PhotoError,
     },
 }
 
@@ -89,30 +99,31 @@ impl Recognizers {
         photos: &[PathBuf],
         progress: impl Fn(usize) + Sync,
     ) -> Result<Vec<Option<Face>>, SubjectError> {
-        let mut found: Vec<Option<Face>> = vec![None; photos.len()];
+        let seen = self.subjects_at(photos, &[None], progress)?;
+        Ok(seen.into_iter().map(|mut sizes| sizes.remove(0)).collect())
+    }
+
+    /// [`Self::subjects`], of each photograph for each of these sizes in turn: as it is, or made so much
+    /// smaller that the face has so many pixels ([`muster_jobs::Quality::size_px`]). No photograph is
+    /// enlarged.
+    fn subjects_at(
+        &mut self,
+        photos: &[PathBuf],
+        sizes: &[Option<f32>],
+        progress: impl Fn(usize) + Sync,
+    ) -> Result<Vec<Vec<Option<Face>>>, SubjectError> {
+        let mut found: Vec<Vec<Option<Face>>> = vec![Vec::new(); photos.len()];
         let queue = Mutex::new((photos.iter().zip(&mut found), 0));
         let work = |recognizer: &mut Recognizer| -> Result<(), SubjectError> {
             loop {
-                let (path, face) = {
+                let (path, faces) = {
                     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                     match queue.0.next() {
                         Some(next) => next,
                         None => return Ok(()),
                     }
                 };
-                let path = || path.clone();
-                let bytes = std::fs::read(path()).map_err(|source| SubjectError::Read {
-                    path: path(),
-                    source,
-                })?;
-                let analysis =
-                    recognizer
-                        .analyze(&bytes)
-                        .map_err(|source| SubjectError::Analyze {
-                            path: path(),
-                            source,
-                        })?;
-                *face = subject(&analysis).cloned();
+                *faces = subject_at(recognizer, path, sizes)?;
                 let done = {
                     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                     queue.1 += 1;
@@ -146,6 +157,19 @@ impl Recognizers {
     /// # Errors
     /// Names the folder or the photograph that can not be read.
     pub fn people(&mut self, folder: &Path) -> anyhow::Result<Vec<LabelledPhotos>> {
+        Ok(self.people_at(folder, &[None])?.remove(0))
+    }
+
+    /// [`Self::people`] for each of these sizes in turn: with the photographs as they are, or made so
+    /// much smaller that each one's face has so many pixels.
+    ///
+    /// # Errors
+    /// As [`Self::people`].
+    pub fn people_at(
+        &mut self,
+        folder: &Path,
+        sizes: &[Option<f32>],
+    ) -> anyhow::Result<Vec<Vec<LabelledPhotos>>> {
         let photos = photos_in(folder)?;
         anyhow::ensure!(
             !photos.is_empty(),
@@ -153,25 +177,64 @@ impl Recognizers {
             folder.display()
         );
         let bar = progress::bar(photos.len(), "embedding");
-        let faces = self.subjects(&photos, |done| {
+        let mut seen = self.subjects_at(&photos, sizes, |done| {
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
-        let mut people: BTreeMap<PathBuf, LabelledPhotos> = BTreeMap::new();
-        for (path, face) in photos.iter().zip(faces) {
-            let parent = path.parent().context("a photograph is in a folder")?;
-            let name = |path: &Path| {
-                let name = path.file_name().unwrap_or_default();
-                name.to_string_lossy().into_owned()
-            };
-            let person = people
-                .entry(parent.to_owned())
-                .or_insert_with(|| LabelledPhotos {
-                    name: name(parent),
-                    photos: Vec::new(),
-                });
-            person.photos.push((name(path), face));
+        let mut all = Vec::with_capacity(sizes.len());
+        for size in 0..sizes.len() {
+            let mut people: BTreeMap<PathBuf, LabelledPhotos> = BTreeMap::new();
+            for (path, faces) in photos.iter().zip(&mut seen) {
+                let parent = path.parent().context("a photograph is in a folder")?;
+                let name = |path: &Path| {
+                    let name = path.file_name().unwrap_or_default();
+                    name.to_string_lossy().into_owned()
+                };
+                let person = people
+                    .entry(parent.to_owned())
+                    .or_insert_with(|| LabelledPhotos {
+                        name: name(parent),
+                        photos: Vec::new(),
+                    });
+                person.photos.push((name(path), faces[size].take()));
+            }
+            all.push(people.into_values().collect());
         }
-        Ok(people.into_values().collect())
+        Ok(all)
     }
+}
+
+/// The face that a photograph is of, at each of these sizes in turn.
+fn subject_at(
+    recognizer: &mut Recognizer,
+    path: &Path,
+    sizes: &[Option<f32>],
+) -> Result<Vec<Option<Face>>, SubjectError> {
+    let bytes = std::fs::read(path).map_err(|source| SubjectError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut analyze = |bytes: &[u8]| match recognizer.analyze(bytes) {
+        Ok(analysis) => Ok(subject(&analysis).cloned()),
+        Err(source) => Err(SubjectError::Analyze {
+            path: path.to_owned(),
+            source,
+        }),
+    };
+    let as_it_is = analyze(&bytes)?;
+    let at = |size: &Option<f32>| {
+        let scale = match (size, &as_it_is) {
+            (Some(size), Some(face)) => size / face.quality.size_px,
+            _ => 1.0,
+        };
+        if scale >= 1.0 {
+            return Ok(as_it_is.clone());
+        }
+        let made = smaller(&bytes, scale).map_err(|source| SubjectError::Resize {
+            path: path.to_owned(),
+            source,
+        })?;
+        analyze(&made)
+    };
+    sizes.iter().map(at).collect()
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use muster_gallery::calibration::{self, Cutoff, Report};
 use muster_gallery::health::{self, Extent, Health};
 use muster_gallery::{Gallery, PersonId};
+use muster_jobs::Requirements;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use utoipa::IntoParams;
@@ -26,6 +27,8 @@ pub struct Examiner {
     catalogue: Catalogue,
     target_fpir: f64,
     cutoff: Option<f32>,
+    /// What is required of a face at enrolment.
+    required: Requirements,
     /// The last report, while nobody works on another: one examination runs at a time, since each
     /// takes a core for up to seconds.
     last: Arc<Mutex<Option<Report>>>,
@@ -38,6 +41,7 @@ impl Examiner {
             catalogue,
             target_fpir: settings.target_fpir,
             cutoff: settings.cutoff,
+            required: settings.quality.enrolment,
             last: Arc::default(),
         }
     }
@@ -109,6 +113,7 @@ pub async fn health(
     let copy = gallery::read(&live, Gallery::clone).await?;
     let shipped = examiner.catalogue.shipped_of(&copy);
     let (target_fpir, cutoff) = (examiner.target_fpir, examiner.cutoff);
+    let required = examiner.required;
     let health = gallery::look(&live, copy, move |copy| {
         let _held = &turn;
         let cutoff =
@@ -117,7 +122,7 @@ pub async fn health(
             after: query.after,
             ..Extent::default()
         };
-        health::examine(copy, cutoff, extent)
+        health::examine(copy, cutoff, &required, extent)
     });
     Ok(Json(health.await?))
 }

@@ -8,6 +8,7 @@ use muster_base::fleet_status;
 use muster_base::live_gallery::LiveGallery;
 use muster_fleet::FleetStatus;
 use muster_gallery::{Gallery, GalleryError};
+use muster_jobs::QualityLimits;
 use muster_queue::{Counts, QueueError};
 
 use crate::dispatch::dispatcher::Dispatcher;
@@ -25,6 +26,8 @@ pub struct Observer {
     pub dispatcher: Dispatcher,
     /// When this replica started.
     pub started: Instant,
+    /// What faces need to be enrolled and named.
+    pub quality: QualityLimits,
 }
 
 /// What was seen of the whole deployment at one moment.

@@ -80,6 +80,7 @@ pub async fn status(State(observer): State<Observer>) -> Result<Json<StatusView>
             version,
         },
         model,
+        quality: observer.quality,
         failures: aws::failures()
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect(),

@@ -17,13 +17,16 @@ use crate::api::problem::ApiError;
 use crate::dispatch::answer::{embeddings, mismatched};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::forms::printable::printable;
-use crate::forms::upload::{Form, FormRules, Photo, refusal};
+use crate::forms::upload::{Form, FormRules, MAX_TEXT_BYTES, Photo, refusal};
 use crate::forms::uploads::Uploads;
 use crate::people::photographs;
 use crate::retention::Retention;
 use muster_api::problem::Code;
 use muster_base::backend::Backend;
 use muster_base::live_gallery::LiveGallery;
+
+/// The field that has faces enrolled whatever their quality.
+const ACCEPT_UNFIT: &str = "accept_unfit";
 
 /// The enrolment of faces by workers. Cheap to clone.
 #[derive(Clone)]
@@ -38,15 +41,20 @@ pub struct Enroller {
     pub gallery: LiveGallery,
     /// How long earlier photographs are kept.
     pub retention: Retention,
+    /// What a face needs to be enrolled.
+    pub required: Requirements,
 }
 
 impl Enroller {
-    /// Reads an enrolment's form: photographs, or an earlier request and which face of it.
+    /// Reads an enrolment's form: photographs, or an earlier request and which face of it, and these
+    /// fields.
     pub async fn form(
         &self,
         request: Request,
         text_fields: &[(&'static str, usize)],
     ) -> Result<Form, ApiError> {
+        let own = ["request_id", "face", ACCEPT_UNFIT].map(|field| (field, MAX_TEXT_BYTES));
+        let text_fields = &[text_fields, &own[..]].concat();
         let rules = FormRules {
             photo_fields: &["image"],
             min_photos: 0,
@@ -59,7 +67,8 @@ impl Enroller {
     }
 
     /// Has workers embed the photographs of a form, or the face of an earlier request that it
-    /// names.
+    /// names. Where the form accepts unfit faces, their quality is no reason to refuse them; that there is
+    /// one face, and which, is always required.
     ///
     /// # Errors
     /// Where a photograph is not fit, naming each that is not; where there is none.
@@ -70,6 +79,19 @@ impl Enroller {
     ) -> Result<Enrolment, ApiError> {
         let earlier = form.text("request_id");
         let face = form.text("face");
+        let required = match form.text(ACCEPT_UNFIT) {
+            None => Some(&self.required),
+            Some(text) => match &*text.trim().to_ascii_lowercase() {
+                "false" => Some(&self.required),
+                "true" => None,
+                _ => {
+                    return Err(ApiError::bad_request(format!(
+                        "{ACCEPT_UNFIT} is {}: send true or false",
+                        printable(&text)
+                    )));
+                }
+            },
+        };
         let (photos, face) = match (earlier, form.photos.is_empty()) {
             (None, true) => {
                 return Err(ApiError::bad_request(
@@ -106,7 +128,7 @@ impl Enroller {
         let mut refused = Vec::new();
         for (file, bytes, _memory, outcome) in join_all(runs).await {
             match outcome? {
-                Outcome::Embedded(embedded) => match unfit(&embedded, face, &file) {
+                Outcome::Embedded(embedded) => match unfit(&embedded, face, &file, required) {
                     None => {
                         let file = file.as_str().to_owned();
                         let mut made = EnrolledFace::new(file, embeddings(&embedded)?, now_ms());
@@ -211,12 +233,18 @@ impl Enrolment {
     }
 }
 
-/// Why a photograph is not to be enrolled, if it is not.
-fn unfit(embedded: &Embedded, asked: Option<u32>, file: &FileName) -> Option<Failure> {
+/// Why a photograph is not to be enrolled, if it is not. Its face's quality does not matter where nothing
+/// is required of that.
+fn unfit(
+    embedded: &Embedded,
+    asked: Option<u32>,
+    file: &FileName,
+    required: Option<&Requirements>,
+) -> Option<Failure> {
     let (file, found) = (file.as_str(), embedded.found);
     let (code, detail) = match (asked, found) {
-        (None, 1) => return lacking(embedded, file),
-        (Some(n), found) if n < found => return lacking(embedded, file),
+        (None, 1) => return lacking(embedded, file, required?),
+        (Some(n), found) if n < found => return lacking(embedded, file, required?),
         (Some(n), found) => (
             FailureCode::FaceNone,
             format!(
@@ -237,15 +265,21 @@ fn unfit(embedded: &Embedded, asked: Option<u32>, file: &FileName) -> Option<Fai
 }
 
 /// What a face lacks to stand for a person in every comparison to come, if anything.
-fn lacking(embedded: &Embedded, file: &str) -> Option<Failure> {
+fn lacking(embedded: &Embedded, file: &str, required: &Requirements) -> Option<Failure> {
     let quality = embedded.face.as_ref().map(measured)?;
-    let unmet = Requirements::for_enrolment().unmet_by(&quality);
-    let unmet: Vec<String> = unmet.iter().map(ToString::to_string).collect();
+    let unmet = required.unmet_by(&quality);
+    let told: Vec<String> = unmet.iter().map(ToString::to_string).collect();
+    let settings = unmet
+        .iter()
+        .map(|lack| format!("quality.enrolment.{}", lack.measure.name()));
+    let settings: Vec<String> = settings.collect();
     (!unmet.is_empty()).then(|| Failure {
         code: FailureCode::FaceUnfit,
         detail: format!(
-            "in {file} {}: enrol a clearer photograph",
-            unmet.join(", and ")
+            "in {file} {}: enrol a clearer photograph, this one all the same with {ACCEPT_UNFIT}=true, or \
+             change the setting {}",
+            told.join(", and "),
+            settings.join(" and ")
         ),
     })
 }

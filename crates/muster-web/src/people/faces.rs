@@ -5,7 +5,8 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use muster_api::people::{FaceDeletion, Faces, PersonView};
-use muster_gallery::{FaceId, Person, Source};
+use muster_gallery::{FaceId, Source};
+use muster_jobs::QualityLimits;
 use muster_recognize::decode::{DecodeLimits, probe};
 use object_store::ObjectStoreExt;
 use utoipa::ToSchema;
@@ -16,7 +17,6 @@ use crate::api::openapi::{FormProblems, NotThere, WorkProblems, problem_response
 use crate::api::problem::ApiError;
 use crate::exchange::trace;
 use crate::forms::printable::printable;
-use crate::forms::upload::MAX_TEXT_BYTES;
 use crate::forms::uploads::Uploads;
 use crate::people::deletion::{Begun, Deletions};
 use crate::people::edit::edit;
@@ -40,6 +40,9 @@ pub struct FacesForm {
     /// Which face of that answer, counted from 0.
     #[schema(nullable = false)]
     face: Option<u32>,
+    /// Whether faces are enrolled that do not meet the limits of enrolment (`quality` of `/v1/status`).
+    #[schema(nullable = false, default = false)]
+    accept_unfit: Option<bool>,
 }
 
 /// List a person's faces
@@ -53,21 +56,17 @@ pub struct FacesForm {
 )]
 pub async fn list(
     State(live): State<LiveGallery>,
+    State(limits): State<QualityLimits>,
     Path(id): Path<String>,
 ) -> Result<Json<Faces>, ApiError> {
     let person = person_id(&id)?;
-    gallery::read(&live, |gallery| {
-        gallery.person(person).map(|person| faces(&person))
-    })
-    .await?
-    .map(Json)
-    .ok_or_else(|| no_such_person(&id))
-}
-
-fn faces(person: &Person) -> Faces {
-    Faces {
-        faces: person.faces.iter().map(views::face).collect(),
-    }
+    let faces = gallery::read(&live, |gallery| {
+        let person = gallery.person(person)?;
+        let faces = person.faces.iter();
+        Some(faces.map(|face| views::face(face, &limits)).collect())
+    });
+    let faces = faces.await?.ok_or_else(|| no_such_person(&id))?;
+    Ok(Json(Faces { faces }))
 }
 
 /// Enrol more photographs of a person, or a face of an earlier answer
@@ -90,13 +89,13 @@ fn faces(person: &Person) -> Faces {
 pub async fn add(
     State(live): State<LiveGallery>,
     State(enroller): State<Enroller>,
+    State(limits): State<QualityLimits>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let person = person_id(&id)?;
     let trace = trace(request.headers());
-    let texts = [("request_id", MAX_TEXT_BYTES), ("face", MAX_TEXT_BYTES)];
-    let form = enroller.form(request, &texts).await?;
+    let form = enroller.form(request, &[]).await?;
     let known = gallery::read(&live, |gallery| {
         gallery.person(person).map(|person| person.faces.len())
     })
@@ -119,7 +118,7 @@ pub async fn add(
             }
             check_faces(person.faces.len())?;
             person.changed_at_ms = muster_jobs::now_ms();
-            view = Some(views::person(&person));
+            view = Some(views::person(&person, &limits));
             Ok(muster_gallery::Change::Put(person))
         })
         .await?;
@@ -152,6 +151,7 @@ problem_responses! {
 pub async fn remove(
     State(live): State<LiveGallery>,
     State(deletions): State<Deletions>,
+    State(limits): State<QualityLimits>,
     Path((id, face)): Path<(String, String)>,
 ) -> Result<Json<FaceDeletion>, ApiError> {
     let (person, face_id) = (person_id(&id)?, face_id(&face)?);
@@ -182,7 +182,7 @@ pub async fn remove(
                 ),
             ));
         }
-        deleted = Some(views::face(&person.faces.remove(place)));
+        deleted = Some(views::face(&person.faces.remove(place), &limits));
         Ok(())
     })
     .await?;

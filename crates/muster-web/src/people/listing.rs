@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use muster_api::people::{People, PersonView};
 use muster_gallery::{Gallery, Person, PersonId};
-use muster_jobs::name_key;
+use muster_jobs::{QualityLimits, name_key};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -54,6 +54,7 @@ problem_responses! {
 )]
 pub async fn list(
     State(live): State<LiveGallery>,
+    State(limits): State<QualityLimits>,
     Query(listing): Query<Listing>,
 ) -> Result<(Extension<AffectedPeople>, Json<People>), ApiError> {
     let limit = listing.limit.unwrap_or(PAGE);
@@ -64,12 +65,13 @@ pub async fn list(
     }
     // In a copy, while others go on: a page has many records, and a search looks at everybody's.
     let copy = gallery::read(&live, Gallery::clone).await?;
-    let page = gallery::look(&live, copy, move |copy| page(copy, &listing, limit)).await?;
+    let page =
+        gallery::look(&live, copy, move |copy| page(copy, &listing, limit, &limits)).await?;
     let shown = page.people.iter().map(|person| person.id.into()).collect();
     Ok((Extension(AffectedPeople(shown)), Json(page)))
 }
 
-fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
+fn page(gallery: &Gallery, listing: &Listing, limit: usize, limits: &QualityLimits) -> People {
     let wanted = listing.name.as_deref().map(name_key);
     let fits = |person: &Person| {
         let name = wanted.as_deref();
@@ -83,7 +85,7 @@ fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
         people.extend(
             person
                 .filter(|person| fits(person))
-                .map(|p| views::person(&p)),
+                .map(|p| views::person(&p, limits)),
         );
     } else {
         let mut after = listing.after;
@@ -99,7 +101,7 @@ fn page(gallery: &Gallery, listing: &Listing, limit: usize) -> People {
                     next = people.last().map(|shown: &PersonView| shown.id);
                     break 'pages;
                 }
-                people.push(views::person(person));
+                people.push(views::person(person, limits));
             }
         }
     }

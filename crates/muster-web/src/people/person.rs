@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use muster_api::people::{Deleted, Deletion, Merge, Patch, PersonView};
 use muster_base::live_gallery::LiveGallery;
 use muster_gallery::{Change, Gallery, Person, PersonId, WriteError};
-use muster_jobs::now_ms;
+use muster_jobs::{QualityLimits, now_ms};
 use utoipa::ToSchema;
 
 use crate::api::affected::AffectedPeople;
@@ -53,6 +53,9 @@ pub struct PersonForm {
     /// Which face of that answer, counted from 0.
     #[schema(nullable = false)]
     face: Option<u32>,
+    /// Whether faces are enrolled that do not meet the limits of enrolment (`quality` of `/v1/status`).
+    #[schema(nullable = false, default = false)]
+    accept_unfit: Option<bool>,
 }
 
 /// Show a person
@@ -66,11 +69,13 @@ pub struct PersonForm {
 )]
 pub async fn show(
     State(live): State<LiveGallery>,
+    State(limits): State<QualityLimits>,
     Path(id): Path<String>,
 ) -> Result<Json<PersonView>, ApiError> {
     let person = person_id(&id)?;
     gallery::read(&live, |gallery| {
-        gallery.person(person).map(|person| views::person(&person))
+        let person = gallery.person(person)?;
+        Some(views::person(&person, &limits))
     })
     .await?
     .map(Json)
@@ -103,6 +108,7 @@ pub async fn show(
 pub async fn create(
     State(live): State<LiveGallery>,
     State(enroller): State<Enroller>,
+    State(limits): State<QualityLimits>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let trace = trace(request.headers());
@@ -110,8 +116,6 @@ pub async fn create(
         ("name", MAX_TEXT_BYTES),
         ("external_id", MAX_TEXT_BYTES),
         ("metadata", MAX_JSON_BYTES),
-        ("request_id", MAX_TEXT_BYTES),
-        ("face", MAX_TEXT_BYTES),
     ];
     let mut form = enroller.form(request, &texts).await?;
     let name = form.text("name").ok_or_else(|| {
@@ -159,7 +163,7 @@ pub async fn create(
         })
         .await?;
     let location = format!("/v1/people/{id}");
-    let view = Json(views::person(&person));
+    let view = Json(views::person(&person, &limits));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], view).into_response())
 }
 
@@ -181,6 +185,7 @@ pub async fn create(
 pub async fn change(
     State(live): State<LiveGallery>,
     State(uploads): State<Uploads>,
+    State(limits): State<QualityLimits>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Json<PersonView>, ApiError> {
@@ -223,7 +228,7 @@ pub async fn change(
         Ok(())
     })
     .await?;
-    Ok(Json(views::person(&person)))
+    Ok(Json(views::person(&person, &limits)))
 }
 
 /// Delete a person, every embedding and every kept photograph of theirs
@@ -304,6 +309,7 @@ pub async fn remove(
 pub async fn merge(
     State(live): State<LiveGallery>,
     State(uploads): State<Uploads>,
+    State(limits): State<QualityLimits>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<(Extension<AffectedPeople>, Json<PersonView>), ApiError> {
@@ -326,7 +332,7 @@ pub async fn merge(
     };
     Ok((
         Extension(AffectedPeople(vec![from])),
-        Json(views::person(&person)),
+        Json(views::person(&person, &limits)),
     ))
 }
 

@@ -45,6 +45,9 @@ pub struct EnrollArgs {
     sources: Vec<String>,
     #[command(flatten)]
     service: ServiceArgs,
+    /// Enrol faces also where the photograph is too poor; they are marked in `muster gallery health`
+    #[arg(long)]
+    accept_unfit: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -94,10 +97,10 @@ pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let photos = people.values().map(|person| person.files.len());
     let bar = progress::bar(photos.sum(), "enrolling");
-    let (client, bar) = (&client, &bar);
+    let (client, bar, accept_unfit) = (&client, &bar, args.accept_unfit);
     let enrolments = people.into_iter().map(|(key, person)| {
         let known = known.remove(&key);
-        async move { enroll_person(client, person, known, bar).await }
+        async move { enroll_person(client, accept_unfit, person, known, bar).await }
     });
     let mut enrolments = stream::iter(enrolments).buffer_unordered(AT_ONCE);
     let mut reports = Vec::new();
@@ -130,6 +133,7 @@ pub async fn run(args: EnrollArgs) -> anyhow::Result<ExitCode> {
 /// Enrols with what photographs are fit, those that are not being reported.
 async fn enroll_person(
     client: &Client,
+    accept_unfit: bool,
     Wanted {
         name,
         files,
@@ -141,6 +145,7 @@ async fn enroll_person(
     let before = known.is_some();
     let mut enrolment = Enrolment {
         client,
+        accept_unfit,
         name,
         known,
         added: 0,
@@ -174,6 +179,7 @@ async fn enroll_person(
 /// The enrolment of one person, form by form.
 struct Enrolment<'a> {
     client: &'a Client,
+    accept_unfit: bool,
     name: String,
     /// The person, once enrolled.
     known: Option<PersonView>,
@@ -207,7 +213,7 @@ impl Enrolment<'_> {
         mut photos: Vec<(String, Bytes)>,
     ) -> Result<Option<String>, ClientError> {
         while !photos.is_empty() {
-            let problem = match send(self.client, &self.name, self.known.as_ref(), &photos).await {
+            let problem = match self.send(&photos).await {
                 Ok(person) => {
                     self.added += photos.len();
                     self.known = Some(person);
@@ -238,50 +244,48 @@ impl Enrolment<'_> {
         }
         Ok(None)
     }
-}
 
-/// Sends one form, again and again while the service is busy or away for a moment.
-async fn send(
-    client: &Client,
-    name: &str,
-    known: Option<&PersonView>,
-    photos: &[(String, Bytes)],
-) -> Result<PersonView, ClientError> {
-    let begun = Instant::now();
-    let mut failures = 0;
-    loop {
-        let answer = match known {
-            None => client.enroll(name, photos).await,
-            Some(person) => client.add_faces(person.id, photos).await,
-        };
-        let error = match answer {
-            Ok(person) => return Ok(person),
-            Err(error) => error,
-        };
-        // After a lost answer the faces may be there already.
-        let (wait, may_be_there) = match &error {
-            ClientError::Problem {
-                problem,
-                retry_after,
-            } => match problem.code {
-                _ if problem.status == 429 => (*retry_after, false),
-                Code::GalleryChanged => (None, true),
-                // A photograph that workers failed on is named.
-                _ if problem.status >= 500 && problem.members.refused.is_none() => (None, true),
-                _ => return Err(error),
-            },
-            _ => (None, true),
-        };
-        failures += 1;
-        let wait = wait.unwrap_or_else(|| backoff::after(failures));
-        if begun.elapsed() + wait > PATIENCE {
-            return Err(error);
-        }
-        tokio::time::sleep(wait).await;
-        if may_be_there && let Some(person) = client.person_named(name).await.unwrap_or(None) {
-            let sent = |(file, _): &(String, Bytes)| is_face_of(Some(&person), file);
-            if photos.iter().all(sent) {
-                return Ok(person);
+    /// Sends one form, again and again while the service is busy or away for a moment.
+    async fn send(&self, photos: &[(String, Bytes)]) -> Result<PersonView, ClientError> {
+        let (client, accept_unfit) = (self.client, self.accept_unfit);
+        let begun = Instant::now();
+        let mut failures = 0;
+        loop {
+            let answer = match &self.known {
+                None => client.enroll(&self.name, photos, accept_unfit).await,
+                Some(person) => client.add_faces(person.id, photos, accept_unfit).await,
+            };
+            let error = match answer {
+                Ok(person) => return Ok(person),
+                Err(error) => error,
+            };
+            // After a lost answer the faces may be there already.
+            let (wait, may_be_there) = match &error {
+                ClientError::Problem {
+                    problem,
+                    retry_after,
+                } => match problem.code {
+                    _ if problem.status == 429 => (*retry_after, false),
+                    Code::GalleryChanged => (None, true),
+                    // A photograph that workers failed on is named.
+                    _ if problem.status >= 500 && problem.members.refused.is_none() => (None, true),
+                    _ => return Err(error),
+                },
+                _ => (None, true),
+            };
+            failures += 1;
+            let wait = wait.unwrap_or_else(|| backoff::after(failures));
+            if begun.elapsed() + wait > PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+            if may_be_there
+                && let Some(person) = client.person_named(&self.name).await.unwrap_or(None)
+            {
+                let sent = |(file, _): &(String, Bytes)| is_face_of(Some(&person), file);
+                if photos.iter().all(sent) {
+                    return Ok(person);
+                }
             }
         }
     }

@@ -189,7 +189,7 @@ async fn an_unfit_photograph_is_refused_with_what_it_lacks() {
     let Some(samples) = samples() else { return };
     let (name, photos) = &samples.people[0];
     let photo = image::load_from_memory(&read(&photos[0])).unwrap();
-    let small = photo.resize(120, 120, FilterType::Triangle).to_rgb8();
+    let small = photo.resize(50, 50, FilterType::Triangle).to_rgb8();
     let blurred = photo.resize(500, 500, FilterType::Triangle).blur(8.0);
     let mut dark = photo.to_rgb8();
     dark.iter_mut().for_each(|value| *value /= 10);

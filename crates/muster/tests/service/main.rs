@@ -25,6 +25,7 @@ mod outages;
 mod own_model;
 mod people;
 mod proxies;
+mod quality;
 mod several;
 mod start;
 mod support;
