@@ -135,6 +135,11 @@ impl Hypervisor {
         self.lock().booted_total
     }
 
+    /// Sets how long boots take from now on, see [`Settings::boot_delay`].
+    pub fn set_boot_delay(&self, delay: Duration) {
+        self.lock().settings.boot_delay = (delay, delay);
+    }
+
     /// The ids of the instances of which a process is left.
     pub fn alive(&self) -> Vec<String> {
         let mut machines = self.lock();

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the server is run by.
 const SERVER: &str = include_str!("moto/server.py");
@@ -88,6 +88,17 @@ pub struct Pool {
     pub launch_template: Option<String>,
 }
 
+/// An instance, as the server lists it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: String,
+    /// Its tag `Name`.
+    pub name: Option<String>,
+    /// EC2's name of its state, such as `shutting-down`.
+    pub state: String,
+}
+
 impl Server {
     /// Starts a server of the caller's own; `None` where `MUSTER_MOTO` names no `moto_server`.
     ///
@@ -133,6 +144,12 @@ impl Server {
     /// asks for. Listings that are not asked for in pages are whole.
     pub fn set_page(&self, reservations: usize) {
         self.ask("page", &serde_json::json!({ "reservations": reservations }));
+    }
+
+    /// Lists the instances that have a tag, by key and value, terminated ones as well.
+    pub fn instances(&self, key: &str, value: &str) -> Vec<Instance> {
+        let listed = self.ask("instances", &serde_json::json!({ "tag": [key, value] }));
+        serde_json::from_value(listed).unwrap()
     }
 
     /// Makes a bucket.

@@ -75,6 +75,7 @@ def instances(request):
             "state": instance.state,
             "boots": instance.boots,
             "user_data": str(instance.user_data or ""),
+            "name": backend.tags.get(instance.id, {}).get("Name"),
         }
         for regions in ec2_backends.values()
         for backend in regions.values()
