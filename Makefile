@@ -70,9 +70,9 @@ test: build test-servers ## Run every test
 	    cargo test --release --locked --workspace
 	$(MAKE) test-page
 
-test-long: build ## Run the tests that take minutes: 20,000 damaged photographs (MUSTER_TEST_SEED has another 20,000)
+test-long: build $(MOTO) ## Run the tests that take minutes: 20,000 damaged photographs (MUSTER_TEST_SEED has another 20,000), 30 bursts
 	$(MUSTER) models install
-	cargo test --release --locked --workspace --test service -- --ignored --nocapture
+	MUSTER_MOTO="$(CURDIR)/$(MOTO)" cargo test --release --locked --workspace --test service -- --ignored --nocapture
 
 test-servers: $(MOTO) $(SCHEMATHESIS) $(DEBIAN_TOOLS) ## Install what tests run against and with
 

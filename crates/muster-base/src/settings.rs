@@ -30,7 +30,9 @@ use serde::Serialize;
 
 pub use base_path::{BasePath, NoBasePath};
 pub use decisions::DecisionSettings;
-pub use fleet::{EXPECTED_SERVICE, Ec2Settings, FleetKind, FleetSettings, KeepAliveMode};
+pub use fleet::{
+    EXPECTED_SERVICE, Ec2Settings, FleetKind, FleetSettings, KeepAliveMode, ScalingSettings,
+};
 pub use listen::{NoAddress, listen_address};
 pub use models::ModelSettings;
 pub use origin::Origin;

@@ -184,7 +184,7 @@ pub fn ec2_options(settings: &FleetSettings) -> Ec2FleetOptions {
         instance_types: ec2.instance_types.clone(),
         subnets: ec2.subnets.clone(),
         capacity: ec2.capacity,
-        stopped_instances: ec2.stopped_instances,
+        stopped_instances: settings.stopped_instances(),
         boot_timeout: ec2.boot_timeout,
         hung_timeout: ec2.hung_timeout,
         max_instances: settings.max_instances(),

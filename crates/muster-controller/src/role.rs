@@ -43,6 +43,13 @@ async fn control_until(
     own: Option<OwnWeb>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let overruled = settings.fleet.overruled();
+    if !overruled.is_empty() {
+        tracing::warn!(
+            "scaling.requests_per_instance keeps no instance without a request: {} has no effect",
+            overruled.join(", ")
+        );
+    }
     let backend = Backend::open(&settings, Role::Controller).await?;
     match settings.fleet.kind {
         FleetKind::Local => {

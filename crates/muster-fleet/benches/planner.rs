@@ -6,7 +6,7 @@ use divan::Bencher;
 use muster_fleet::simulate::{Autoscaler, Scenario, run, spread};
 use muster_fleet::{
     Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
-    plan,
+    Scaling, plan,
 };
 
 fn main() {
@@ -16,6 +16,7 @@ fn main() {
 const POLICY: Policy = Policy {
     min_instances: 0,
     max_instances: 2000,
+    scaling: Scaling::Objective,
     slots: 1,
     target_wait: Duration::from_secs(1),
     keep_alive: KeepAlive::Learned {
@@ -24,6 +25,7 @@ const POLICY: Policy = Policy {
     billing_minimum: Duration::from_secs(60),
     count_lag: Duration::from_secs(60),
     expected_boot: Duration::from_secs(30),
+    boot_timeout: Duration::from_secs(300),
     expected_service: Duration::from_millis(200),
 };
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::backlog::BacklogEstimator;
 use crate::fleet::{InstanceId, InstanceState};
 use crate::observation::{Observation, RequestTotals};
-use crate::policy::{KeepAlive, Policy};
+use crate::policy::{KeepAlive, Policy, Scaling, instances_for};
 use crate::season::{Season, ServiceModel};
 
 /// Boots remembered.
@@ -345,9 +345,12 @@ impl Learned {
         rate(long).min(rate(short))
     }
 
-    /// Instances that serve what is there within the objective and keep up with what comes; none
-    /// while there is nothing.
+    /// Instances that serve what is there within the objective and keep up with what comes, or those
+    /// that the number of requests is worth; none while there is nothing.
     pub fn in_use(&self, policy: &Policy) -> u32 {
+        if let Scaling::RequestsPerInstance(requests) = policy.scaling {
+            return instances_for(self.backlog, requests).min(policy.max_instances);
+        }
         if self.backlog == 0 {
             return 0;
         }

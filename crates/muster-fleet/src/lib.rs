@@ -18,6 +18,7 @@ mod policy;
 mod report;
 mod season;
 pub mod simulate;
+mod sizing;
 
 pub use activity::{Activity, BUCKET_BOUNDS_S, DurationHistogram, PlanCounts};
 pub use controller::{Controller, run};
@@ -31,5 +32,5 @@ pub use lease::{Lease, LeaseError};
 pub use local::{ALIVE_LINE, LocalFleet, LocalFleetOptions, READY_LINE};
 pub use observation::{Observation, RequestTotals};
 pub use plan::{Plan, plan};
-pub use policy::{KeepAlive, Policy};
+pub use policy::{KeepAlive, Policy, Scaling};
 pub use report::{FleetReport, FleetStatus};

@@ -6,7 +6,7 @@ use muster_fleet::simulate::peers::Fixed;
 use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run};
 use muster_fleet::{
     Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
-    plan,
+    Scaling, plan,
 };
 use proptest::prelude::*;
 
@@ -14,6 +14,7 @@ fn policy(max_instances: u32) -> Policy {
     Policy {
         min_instances: 0,
         max_instances,
+        scaling: Scaling::Objective,
         slots: 1,
         target_wait: Duration::from_secs(1),
         keep_alive: KeepAlive::Learned {
@@ -22,6 +23,7 @@ fn policy(max_instances: u32) -> Policy {
         billing_minimum: Duration::from_secs(60),
         count_lag: Duration::from_secs(60),
         expected_boot: Duration::from_secs(30),
+        boot_timeout: Duration::from_secs(300),
         expected_service: Duration::from_millis(500),
     }
 }

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run as replay};
-use muster_fleet::{Learned, Policy};
+use muster_fleet::{KeepAlive, Learned, Policy, Scaling};
 
 use arguments::{KeepAliveArg, PolicyArg};
 use muster_api::progress;
@@ -25,15 +25,18 @@ use trace::{Columns, Trace};
 const EXPECTED_BOOT: Duration = Duration::from_secs(30);
 const EXPECTED_SERVICE: Duration = Duration::from_millis(500);
 
+/// How long any boot may take, as `ec2.boot_timeout_s` has it.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Arguments of `muster simulate`.
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
     /// Trace of arrivals: a CSV file with one arrival a row, or counts per step
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
-    /// Policies, separated by commas or spaces: muster, oracle, fixed:N, and keda, knative,
-    /// target-tracking at their defaults or with a setting (keda:QUEUE_LENGTH,
-    /// knative:CONCURRENCY, target-tracking:BACKLOG)
+    /// Policies, separated by commas or spaces: muster, requests-per-instance:N (Muster's with
+    /// `scaling` set), oracle, fixed:N, and keda, knative, target-tracking at their defaults or with
+    /// a setting (keda:QUEUE_LENGTH, knative:CONCURRENCY, target-tracking:BACKLOG)
     #[arg(
         long,
         value_name = "P",
@@ -195,12 +198,16 @@ impl SimulateArgs {
     }
 
     fn replay(&self, policy: &PolicyArg, trace: &Trace, scenario: &Scenario) -> Outcome {
+        let muster = |scaling| Autoscaler::Muster {
+            policy: self.planner_policy(scaling),
+            learned: Box::<Learned>::default(),
+        };
         let autoscaler = match policy {
             PolicyArg::Oracle => return optimum(&trace.arrivals, trace.length_s, scenario),
-            PolicyArg::Muster => Autoscaler::Muster {
-                policy: self.planner_policy(),
-                learned: Box::<Learned>::default(),
-            },
+            PolicyArg::Muster => muster(Scaling::Objective),
+            PolicyArg::RequestsPerInstance(requests) => {
+                muster(Scaling::RequestsPerInstance(*requests))
+            }
             PolicyArg::Keda(setting) => Autoscaler::Peer(Box::new(Keda::new(*setting))),
             PolicyArg::Knative(setting) => Autoscaler::Peer(Box::new(Knative::new(*setting))),
             PolicyArg::TargetTracking(setting) => {
@@ -211,16 +218,25 @@ impl SimulateArgs {
         replay(&trace.arrivals, trace.length_s, scenario, autoscaler)
     }
 
-    fn planner_policy(&self) -> Policy {
+    fn planner_policy(&self, scaling: Scaling) -> Policy {
+        let keep_alive = match (scaling, self.keep_alive.0) {
+            // This rule knows no other time than one that was asked for.
+            (Scaling::RequestsPerInstance(_), KeepAlive::Learned { .. }) => {
+                KeepAlive::Fixed(Duration::ZERO)
+            }
+            (_, keep_alive) => keep_alive,
+        };
         Policy {
             min_instances: 0,
             max_instances: self.max,
+            scaling,
             slots: self.slots,
             target_wait: Duration::from_secs_f64(self.target_wait_s),
-            keep_alive: self.keep_alive.0,
+            keep_alive,
             billing_minimum: Duration::from_secs_f64(self.billing_minimum_s),
             count_lag: Duration::from_secs(60),
             expected_boot: EXPECTED_BOOT,
+            boot_timeout: BOOT_TIMEOUT,
             expected_service: EXPECTED_SERVICE,
         }
     }

@@ -1,8 +1,9 @@
 //! The workers: what they are, how many there may be, and when there are to be more or fewer.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use muster_fleet::{Capacity, KeepAlive, Policy};
+use muster_fleet::{Capacity, KeepAlive, Policy, Scaling};
 use serde::{Deserialize, Serialize};
 
 use super::queues::QueueKind;
@@ -24,6 +25,8 @@ const SQS_COUNT_LAG: Duration = Duration::from_secs(60);
 
 /// A controller renews its lease of 15 s every 3 s.
 const SHORTEST_ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a worker of this machine may take to start, whatever others took.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the controller's workers are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub struct FleetSettings {
     pub kind: FleetKind,
     /// How instances are launched where the fleet is on EC2.
     pub ec2: Ec2Settings,
+    /// The rule that the fleet is sized by, in place of the objective.
+    pub scaling: ScalingSettings,
     /// Instances kept even without work.
     pub min_instances: u32,
     /// Instances never exceeded; the number of cores, or 15 on EC2, when unset.
@@ -83,11 +88,20 @@ pub struct FleetSettings {
     pub price_per_hour: Option<f64>,
 }
 
+/// The rule that a fleet is sized by, where it is not the objective.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScalingSettings {
+    /// One instance for so many unanswered requests, and none without.
+    pub requests_per_instance: Option<u32>,
+}
+
 impl Default for FleetSettings {
     fn default() -> Self {
         Self {
             kind: FleetKind::Local,
             ec2: Ec2Settings::default(),
+            scaling: ScalingSettings::default(),
             min_instances: 0,
             max_instances: None,
             target_wait: Duration::from_secs(1),
@@ -130,7 +144,34 @@ impl FleetSettings {
             self.min_instances,
             self.max_instances()
         );
+        anyhow::ensure!(
+            self.scaling.requests_per_instance != Some(0),
+            "scaling.requests_per_instance is 0: one instance is to be there for at least 1 request"
+        );
         Ok(())
+    }
+
+    /// Settings that the rule `requests_per_instance` leaves without effect.
+    pub fn overruled(&self) -> Vec<&'static str> {
+        if self.scaling.requests_per_instance.is_none() {
+            return Vec::new();
+        }
+        let learned = self.keep_alive == Some(KeepAliveMode::Learned);
+        let settings = [
+            ("min_instances", self.min_instances > 0),
+            ("keep_alive = \"learned\"", learned),
+            ("ec2.stopped_instances", self.ec2.stopped_instances > 0),
+        ];
+        let set = settings.into_iter().filter(|(_, is_set)| *is_set);
+        set.map(|(name, _)| name).collect()
+    }
+
+    /// Drained instances that are stopped rather than terminated.
+    pub fn stopped_instances(&self) -> u32 {
+        match self.scaling.requests_per_instance {
+            Some(_) => 0,
+            None => self.ec2.stopped_instances,
+        }
     }
 
     /// Instances never exceeded.
@@ -151,41 +192,50 @@ impl FleetSettings {
 
     /// What the controller is to do, by the counts of these queues.
     pub fn policy(&self, queues: QueueKind) -> Policy {
+        let requests = self.scaling.requests_per_instance.and_then(NonZeroU32::new);
         let by_default = match self.kind {
             FleetKind::Local => KeepAliveMode::Fixed,
             FleetKind::Ec2 => KeepAliveMode::Learned,
         };
-        // Processes cost nothing by the minute.
-        let (target_wait, billing_minimum, expected_boot) = match self.kind {
-            FleetKind::Local => (
-                self.target_wait.min(FREE_WAIT),
-                Duration::ZERO,
-                EXPECTED_BOOT,
-            ),
-            FleetKind::Ec2 => (
-                self.target_wait,
-                self.ec2.billing_minimum,
-                self.ec2.expected_boot,
-            ),
-        };
-        Policy {
-            min_instances: self.min_instances,
-            max_instances: self.max_instances(),
-            slots: 1,
-            target_wait,
-            keep_alive: match self.keep_alive.unwrap_or(by_default) {
+        let keep_alive = match (requests, self.keep_alive) {
+            // This rule knows no other time than one that was asked for.
+            (Some(_), None | Some(KeepAliveMode::Learned)) => KeepAlive::Fixed(Duration::ZERO),
+            (_, mode) => match mode.unwrap_or(by_default) {
                 KeepAliveMode::Fixed => KeepAlive::Fixed(self.idle_grace),
                 KeepAliveMode::Learned => KeepAlive::Learned {
                     at_most: self.keep_alive_max,
                 },
             },
-            billing_minimum,
+        };
+        let policy = Policy {
+            min_instances: match requests {
+                Some(_) => 0,
+                None => self.min_instances,
+            },
+            max_instances: self.max_instances(),
+            scaling: requests.map_or(Scaling::Objective, Scaling::RequestsPerInstance),
+            slots: 1,
+            target_wait: self.target_wait,
+            keep_alive,
+            billing_minimum: self.ec2.billing_minimum,
             count_lag: match queues {
                 QueueKind::Local => Duration::ZERO,
                 QueueKind::Sqs => SQS_COUNT_LAG,
             },
-            expected_boot,
+            expected_boot: self.ec2.expected_boot,
+            boot_timeout: self.ec2.boot_timeout,
             expected_service: EXPECTED_SERVICE,
+        };
+        match self.kind {
+            FleetKind::Ec2 => policy,
+            // Processes cost nothing by the minute.
+            FleetKind::Local => Policy {
+                target_wait: self.target_wait.min(FREE_WAIT),
+                billing_minimum: Duration::ZERO,
+                expected_boot: EXPECTED_BOOT,
+                boot_timeout: BOOT_TIMEOUT,
+                ..policy
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use muster_fleet::KeepAlive;
+use muster_fleet::{KeepAlive, Policy, Scaling};
 use serde_json::json;
 
 use super::*;
@@ -102,6 +102,11 @@ fn unknown_keys_and_impossible_values_are_named() {
         ("cors_origins = [\"https://a.example/app\"]", "https://"),
         ("max_header_bytes = 100", "max_header_bytes"),
         ("[ec2]\nspot = true", "spot"),
+        (
+            "scaling = { requests_per_instance = 0 }",
+            "scaling.requests_per_instance is 0",
+        ),
+        ("[scaling]\nrequests = 1", "requests"),
         ("fleet = \"ec2\"", "input_store is not set"),
         (
             "[quality.enrolment]\nsize_px = -1",
@@ -149,6 +154,41 @@ fn an_installation_on_aws_is_described() {
     let policy = settings.fleet.policy(settings.queues.kind);
     assert_eq!(policy.billing_minimum, Duration::from_secs(60));
     assert!(matches!(policy.keep_alive, KeepAlive::Learned { .. }));
+}
+
+#[test]
+fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
+    let policy = |toml: &str| {
+        let stores = "input_store = \"s3://in-bucket\"\noutput_store = \"s3://out-bucket\"\nqueues = \"sqs\"\n\
+                      state_store = \"s3://state-bucket\"\nfleet = \"ec2\"\n";
+        let settings = resolve(&format!("{stores}{toml}")).unwrap().fleet;
+        (settings.policy(QueueKind::Sqs), settings)
+    };
+    let (plain, settings) = policy("");
+    assert_eq!(plain.scaling, Scaling::Objective);
+    assert!(settings.overruled().is_empty());
+    let all = "min_instances = 2\nkeep_alive = \"learned\"\nidle_grace_s = 9.0\n\
+               scaling = { requests_per_instance = 3 }\n[ec2]\nstopped_instances = 4";
+    let (ruled, settings) = policy(all);
+    assert_eq!(
+        ruled,
+        Policy {
+            scaling: Scaling::RequestsPerInstance(3.try_into().unwrap()),
+            keep_alive: KeepAlive::Fixed(Duration::ZERO),
+            ..plain
+        }
+    );
+    assert_eq!(settings.stopped_instances(), 0);
+    let without_effect = [
+        "min_instances",
+        "keep_alive = \"learned\"",
+        "ec2.stopped_instances",
+    ];
+    assert_eq!(settings.overruled(), without_effect);
+    let fixed = "keep_alive = \"fixed\"\nidle_grace_s = 9.0\n[scaling]\nrequests_per_instance = 1";
+    let (kept, settings) = policy(fixed);
+    assert_eq!(kept.keep_alive, KeepAlive::Fixed(Duration::from_secs(9)));
+    assert!(settings.overruled().is_empty());
 }
 
 #[test]

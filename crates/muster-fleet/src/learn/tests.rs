@@ -4,6 +4,7 @@ use crate::fleet::Instance;
 const POLICY: Policy = Policy {
     min_instances: 0,
     max_instances: 10,
+    scaling: Scaling::Objective,
     slots: 1,
     target_wait: Duration::from_secs(1),
     keep_alive: KeepAlive::Learned {
@@ -12,6 +13,7 @@ const POLICY: Policy = Policy {
     billing_minimum: Duration::from_secs(60),
     count_lag: Duration::from_secs(60),
     expected_boot: Duration::from_secs(10),
+    boot_timeout: Duration::from_secs(300),
     expected_service: Duration::from_millis(500),
 };
 

@@ -2,7 +2,7 @@
 
 use super::scaling_policy::ScalingPolicy;
 use crate::learn::Learned;
-use crate::policy::Policy;
+use crate::policy::{Policy, Scaling};
 
 /// What the tables call the schedule of one who knows the future.
 pub const ORACLE: &str = "oracle";
@@ -31,7 +31,10 @@ impl Autoscaler {
     /// Returns what the tables call it.
     pub fn name(&self) -> String {
         match self {
-            Self::Muster { .. } => "muster".to_owned(),
+            Self::Muster { policy, .. } => match policy.scaling {
+                Scaling::Objective => "muster".to_owned(),
+                Scaling::RequestsPerInstance(n) => format!("requests-per-instance:{n}"),
+            },
             Self::Peer(peer) => peer.name(),
             Self::Scheduled { .. } => ORACLE.to_owned(),
         }

@@ -1,5 +1,6 @@
 //! Policies and keep-alive times as they are named on the command line.
 
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ const KEEP_ALIVE_AT_MOST: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, PartialEq)]
 pub enum PolicyArg {
     Muster,
+    RequestsPerInstance(NonZeroU32),
     Keda(Option<f64>),
     Knative(Option<f64>),
     TargetTracking(Option<f64>),
@@ -44,10 +46,17 @@ impl FromStr for PolicyArg {
                 Ok(instances) if instances > 0 => Ok(Self::Fixed(instances)),
                 _ => Err(format!("`{setting}` is not a number of instances above 0")),
             },
+            ("requests-per-instance", Some(setting)) => match setting.parse() {
+                Ok(requests) => Ok(Self::RequestsPerInstance(requests)),
+                Err(_) => Err(format!("`{setting}` is not a number of requests above 0")),
+            },
+            ("requests-per-instance", None) => {
+                Err("say how many requests: requests-per-instance:N".to_owned())
+            }
             ("fixed", None) => Err("say how many instances: fixed:N".to_owned()),
             _ => Err(
-                "expected muster, keda[:queueLength], knative[:concurrency], \
-                 target-tracking[:backlog], fixed:N or oracle"
+                "expected muster, requests-per-instance:N, keda[:queueLength], \
+                 knative[:concurrency], target-tracking[:backlog], fixed:N or oracle"
                     .to_owned(),
             ),
         }
@@ -87,6 +96,10 @@ mod tests {
     fn policies_are_named_with_their_setting() {
         for (text, policy) in [
             ("muster", PolicyArg::Muster),
+            (
+                "requests-per-instance:2",
+                PolicyArg::RequestsPerInstance(NonZeroU32::MIN.saturating_add(1)),
+            ),
             ("keda", PolicyArg::Keda(None)),
             ("keda:1", PolicyArg::Keda(Some(1.0))),
             ("knative:0.5", PolicyArg::Knative(Some(0.5))),
@@ -103,6 +116,8 @@ mod tests {
             "keda:-1",
             "keda:x",
             "muster:2",
+            "requests-per-instance",
+            "requests-per-instance:0",
             "kubernetes",
         ] {
             assert!(text.parse::<PolicyArg>().is_err(), "{text}");

@@ -1,6 +1,8 @@
-//! 200 photographs at a time of 100, on a fleet that goes 0, 15, 0; with a quiet AWS and with one
-//! on a bad day.
+//! A hundred photographs at a time, on a fleet that goes 0, 15, 0 as the system did that Muster came
+//! from; with a quiet AWS and with one on a bad day.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,23 +11,24 @@ use muster_recognize::models::SamplePhotographs;
 use muster_testbed::moto;
 use muster_testbed::proxy::{Calls, Fault, FaultProxy, Service as Aws, When};
 use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use reqwest::multipart::Form;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::installation::{Installation, objects, prerequisites, seconds};
-use crate::support::{Service, jpeg, read, until};
+use crate::support::{LIMIT, Service, jpeg, read, until};
 
 const REQUESTS: usize = 200;
 const CONCURRENCY: usize = 100;
 const INSTANCES: u64 = 15;
+/// How long after the last answer the fleet may still be there, where this test has the machine to
+/// itself.
+const BACK_TO_ZERO: Duration = Duration::from_secs(2);
 
-/// For a hundred photographs that wait, the planner wants all instances at once, since they boot
-/// fast here; and none a second after the last answer.
-const FLEET: &str = "max_instances = 15\ntarget_wait_s = 0.05\nkeep_alive = \"fixed\"\n\
-                     idle_grace_s = 1.0\nrequest_timeout_s = 300.0";
-const EC2: &str = "expected_boot_s = 0.5\nbilling_minimum_s = 0.0\nboot_timeout_s = 60.0";
+/// An instance for each request, and none without.
+const FLEET: &str = "max_instances = 15\nscaling = { requests_per_instance = 1 }\n\
+                     keep_alive = \"fixed\"\nidle_grace_s = 0.0\nrequest_timeout_s = 300.0";
+const EC2: &str = "billing_minimum_s = 0.0";
 
 /// A photograph of about 512 pixels, and who is on it: the tests' point is the way, not the decoding.
 struct Photo {
@@ -52,26 +55,39 @@ fn photos(samples: &SamplePhotographs) -> Vec<Photo> {
         .collect()
 }
 
-/// What a run came to.
-struct Run {
-    most: u64,
+/// What a burst came to.
+struct Burst {
     first_submission: Instant,
     last_answer: Instant,
+    /// Most instances that EC2 had at one time, and what all of them were called.
+    most: usize,
+    names: BTreeSet<String>,
+    /// From the last answer until EC2 had none that was pending or running.
+    gone: Duration,
 }
 
-/// Sends all photographs, checks every answer, and waits until the fleet is back at zero.
-async fn run(service: &Service, photos: Vec<Photo>) -> Run {
-    let photos = Arc::new(photos);
-    let next = Arc::new(AtomicUsize::new(0));
+/// Sends photographs, checks every answer, and waits until the fleet is back at zero.
+async fn burst(
+    installation: &Installation,
+    server: &'static moto::Server,
+    service: &Service,
+    photos: &Arc<Vec<Photo>>,
+    numbers: Range<usize>,
+) -> Burst {
+    let deployment = installation.outputs["Deployment"].clone();
+    let instances = move || server.instances("muster:deployment", &deployment);
+    let before: BTreeSet<_> = instances().into_iter().map(|i| i.id).collect();
+    let next = Arc::new(AtomicUsize::new(numbers.start));
     let first_submission = Instant::now();
     let senders: Vec<_> = (0..CONCURRENCY)
         .map(|_| {
-            let (photos, next) = (Arc::clone(&photos), Arc::clone(&next));
+            let (photos, next) = (Arc::clone(photos), Arc::clone(&next));
             let (http, url) = (service.http.clone(), service.at("/v1/recognize"));
+            let end = numbers.end;
             tokio::spawn(async move {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= REQUESTS {
+                    if n >= end {
                         return;
                     }
                     let photo = &photos[n % photos.len()];
@@ -92,31 +108,59 @@ async fn run(service: &Service, photos: Vec<Photo>) -> Run {
             })
         })
         .collect();
-    let mut last_answer = first_submission;
-    let mut most = 0;
-    tokio::select! {
-        () = async {
-            for sender in senders {
-                sender.await.unwrap();
+    let answers = async {
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        Instant::now()
+    };
+    let (answered, mut until_answered) = tokio::sync::oneshot::channel();
+    let watch = tokio::task::spawn_blocking(move || {
+        let (mut most, mut names, mut last_answer) = (0, BTreeSet::new(), None);
+        loop {
+            let asked = Instant::now();
+            let fresh = instances().into_iter().filter(|i| !before.contains(&i.id));
+            let fresh: Vec<moto::Instance> = fresh.collect();
+            let up = fresh
+                .iter()
+                .filter(|i| ["pending", "running"].contains(&&*i.state));
+            let up = up.count();
+            most = most.max(up);
+            names.extend(fresh.into_iter().filter_map(|i| i.name));
+            last_answer = last_answer.or_else(|| until_answered.try_recv().ok());
+            if let Some(at) = last_answer
+                && up == 0
+            {
+                return (most, names, asked.saturating_duration_since(at));
             }
-            last_answer = Instant::now();
-        } => {}
-        () = async {
-            loop {
-                most = service.instances().await.max(most);
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        } => {}
-    }
-    until("the fleet is back at zero", async || {
+            let since = last_answer.map_or(Duration::ZERO, |at: Instant| at.elapsed());
+            assert!(
+                since < LIMIT,
+                "{up} instances are left {since:?} after the last answer"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let last_answer = answers.await;
+    answered.send(last_answer).unwrap();
+    let (most, names, gone) = watch.await.unwrap();
+    until("the fleet's status says so", async || {
         service.instances().await == 0
     })
     .await;
-    Run {
-        most,
+    Burst {
         first_submission,
         last_answer,
+        most,
+        names,
+        gone,
     }
+}
+
+/// The names of the original's instances.
+fn original_names() -> BTreeSet<String> {
+    let names = (1..=INSTANCES).map(|n| format!("app-tier-instance-{n}"));
+    names.collect()
 }
 
 /// Everything that was asked lies in both buckets, rightly answered.
@@ -153,9 +197,8 @@ async fn nothing_is_queued(service: &Service) -> bool {
     queue["visible"] == 0 && queue["in_flight"] == 0
 }
 
-/// Enrols the first person, and forgets what the controller has learned from that: how fast this
-/// machine boots instances is not what the tests are about.
-async fn enrol(installation: &Installation, server: &moto::Server, samples: &SamplePhotographs) {
+/// Enrols the first person. What the controller learns from that is kept.
+async fn enrol(installation: &Installation, samples: &SamplePhotographs) {
     let mut service = installation
         .start("up", &installation.settings(FLEET, EC2))
         .await;
@@ -168,52 +211,46 @@ async fn enrol(installation: &Installation, server: &moto::Server, samples: &Sam
     .await;
     service.signal("-TERM");
     assert!(service.ends().await.success());
-    let state = installation.bucket(server, "StateBucket");
-    state
-        .delete(&Path::from("status/learned.json"))
-        .await
-        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_photographs_go_through_a_fleet_of_fifteen() {
+async fn a_hundred_photographs_take_the_fleet_to_fifteen_and_back_each_time() {
     let Some((server, samples)) = prerequisites() else {
         return;
     };
     // Without rules it passes everything on, and tells when calls were made.
     let proxy = FaultProxy::start(server.endpoint(), 1);
     let installation = Installation::create(server, proxy.endpoint()).await;
-    enrol(&installation, server, &samples).await;
+    enrol(&installation, &samples).await;
     let mut service = installation
         .start("up", &installation.settings(FLEET, EC2))
         .await;
-    let (launches, ends) = (
-        proxy.calls("RunInstances"),
-        proxy.calls("TerminateInstances"),
-    );
-    let photos = photos(&samples);
+    let photos = Arc::new(photos(&samples));
+    for half in [0..REQUESTS / 2, REQUESTS / 2..REQUESTS] {
+        let launches = proxy.calls("RunInstances");
+        let burst = burst(&installation, server, &service, &photos, half).await;
+        let reaction = proxy.times("RunInstances")[launches] - burst.first_submission;
+        println!(
+            "first submission to RunInstances {}, to the last answer {}, from there to zero {}",
+            seconds(reaction),
+            seconds(burst.last_answer - burst.first_submission),
+            seconds(burst.gone),
+        );
+        assert_eq!(burst.most as u64, INSTANCES, "0 to 15 and not beyond");
+        assert_eq!(burst.names, original_names());
+    }
     let names: Vec<_> = photos.iter().map(|p| p.name.clone()).collect();
-    let run = run(&service, photos).await;
-    assert_eq!(run.most, INSTANCES, "0 to 15 and not beyond");
     all_is_stored(&installation, server, &names).await;
     until("the queue is empty", async || {
         nothing_is_queued(&service).await
     })
     .await;
-    assert_eq!(service.status().await["queue"]["dead_letter"], 0);
-
-    let reaction = proxy.times("RunInstances")[launches] - run.first_submission;
-    let scale_in = proxy.times("TerminateInstances")[ends..]
-        .iter()
-        .rev()
-        .find_map(|at| at.checked_duration_since(run.last_answer));
-    let cpu = &service.status().await["cpu_s"];
+    let status = service.status().await;
+    assert_eq!(status["queue"]["dead_letter"], 0);
     println!(
-        "first submission to RunInstances {}, last answer to the last TerminateInstances {}, \
-         {} boots, cpu_s {cpu}",
-        seconds(reaction),
-        scale_in.map_or("none".to_owned(), seconds),
+        "{} boots, cpu_s {}",
         installation.hypervisor.booted_total(),
+        status["cpu_s"]
     );
     service.signal("-TERM");
     assert!(service.ends().await.success());
@@ -223,6 +260,57 @@ async fn two_hundred_photographs_go_through_a_fleet_of_fifteen() {
     .await;
 }
 
+/// Ten bursts at each boot time, with whatever was learned at the one before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: run `make test-long`"]
+async fn ten_bursts_of_ten_take_the_fleet_to_fifteen_and_back_at_every_boot_time() {
+    let Some((server, samples)) = prerequisites() else {
+        return;
+    };
+    let proxy = FaultProxy::start(server.endpoint(), 1);
+    let installation = Installation::create(server, proxy.endpoint()).await;
+    let photos = Arc::new(photos(&samples));
+    installation
+        .hypervisor
+        .set_boot_delay(Duration::from_millis(500));
+    enrol(&installation, &samples).await;
+    let service = installation
+        .start("up", &installation.settings(FLEET, EC2))
+        .await;
+    println!(
+        "| boot, s | burst | instances | named 1 to 15 | first launch, s | last answer, s | last TerminateInstances, s after it | none pending or running, s after it |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut missed = 0;
+    for boot_s in [0.5, 20.0, 5.0] {
+        let boot = Duration::from_secs_f64(boot_s);
+        installation.hypervisor.set_boot_delay(boot);
+        for n in 1..=10 {
+            let (launches, ends) = (
+                proxy.calls("RunInstances"),
+                proxy.calls("TerminateInstances"),
+            );
+            let burst = burst(&installation, server, &service, &photos, 0..100).await;
+            let launch = proxy.times("RunInstances")[launches] - burst.first_submission;
+            let ends = proxy.times("TerminateInstances").split_off(ends);
+            let last_end = ends.last().expect("the fleet was ended");
+            let last_end = last_end.saturating_duration_since(burst.last_answer);
+            let named = burst.names == original_names();
+            println!(
+                "| {boot_s} | {n} | {} | {named} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                burst.most,
+                launch.as_secs_f64(),
+                (burst.last_answer - burst.first_submission).as_secs_f64(),
+                last_end.as_secs_f64(),
+                burst.gone.as_secs_f64(),
+            );
+            let exact = burst.most as u64 == INSTANCES && named;
+            missed += u32::from(!exact || burst.gone >= BACK_TO_ZERO);
+        }
+    }
+    assert_eq!(missed, 0, "bursts of 30");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_is_right_and_given_once_on_a_bad_day() {
     let Some((server, samples)) = prerequisites() else {
@@ -230,7 +318,7 @@ async fn every_answer_is_right_and_given_once_on_a_bad_day() {
     };
     let proxy = FaultProxy::start(server.endpoint(), 7);
     let installation = Installation::create(server, proxy.endpoint()).await;
-    enrol(&installation, server, &samples).await;
+    enrol(&installation, &samples).await;
     let service = installation
         .start("up", &installation.settings(FLEET, EC2))
         .await;
@@ -272,17 +360,17 @@ async fn every_answer_is_right_and_given_once_on_a_bad_day() {
             Fault::Throttled,
         ),
     ];
-    let photos = photos(&samples);
+    let photos = Arc::new(photos(&samples));
     let names: Vec<_> = photos.iter().map(|p| p.name.clone()).collect();
-    let run = run(&service, photos).await;
+    let burst = burst(&installation, server, &service, &photos, 0..REQUESTS).await;
     proxy.clear();
     let hits: Vec<_> = rules.iter().map(|rule| rule.hits()).collect();
     println!(
         "faults {hits:?}, most instances {}, {} to the last answer",
-        run.most,
-        seconds(run.last_answer - run.first_submission)
+        burst.most,
+        seconds(burst.last_answer - burst.first_submission)
     );
-    assert!(run.most <= INSTANCES, "{} instances", run.most);
+    assert!(burst.most as u64 <= INSTANCES, "{} instances", burst.most);
     assert!(
         hits[..13].iter().sum::<usize>() > 20,
         "the day was bad: {hits:?}"
