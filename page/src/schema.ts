@@ -323,6 +323,16 @@ export interface components {
         /** @description What the controller last saw and decided; all zero where none ever ran. */
         FleetView: {
             /**
+             * Format: double
+             * @description What the workers that are there cost an hour, where their price is set.
+             */
+            dollars_per_hour?: number | null;
+            /**
+             * Format: double
+             * @description What workers have cost since midnight (UTC), with what is billed for each at least.
+             */
+            dollars_today?: number | null;
+            /**
              * Format: int32
              * @description Workers that finish what they have.
              */
@@ -334,6 +344,16 @@ export interface components {
              * @description Workers never exceeded.
              */
             max: number;
+            /**
+             * Format: double
+             * @description What the workers of a day may cost, where that is limited.
+             */
+            max_dollars_per_day?: number | null;
+            /**
+             * Format: double
+             * @description What the workers that are there may cost an hour, where that is limited.
+             */
+            max_dollars_per_hour?: number | null;
             /**
              * Format: int32
              * @description Workers kept without work.

@@ -66,6 +66,18 @@ pub struct FleetView {
     pub instances: Vec<InstanceView>,
     /// Milliseconds since the Unix epoch.
     pub observed_at_ms: u64,
+    /// What the workers that are there cost an hour, where their price is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dollars_per_hour: Option<f64>,
+    /// What workers have cost since midnight (UTC), with what is billed for each at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dollars_today: Option<f64>,
+    /// What the workers that are there may cost an hour, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_dollars_per_hour: Option<f64>,
+    /// What the workers of a day may cost, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_dollars_per_day: Option<f64>,
 }
 
 /// Photographs, since this process started.

@@ -27,6 +27,7 @@ const POLICY: Policy = Policy {
     expected_boot: Duration::from_secs(30),
     boot_timeout: Duration::from_secs(300),
     expected_service: Duration::from_millis(200),
+    budget: None,
 };
 
 /// A fleet of which every tenth boots, under a backlog of which the idle ones are too many.

@@ -85,7 +85,11 @@ pub async fn run<F: Fleet>(
                 Wake::After(doubled(failures - 1))
             }
         };
-        if stored_at.elapsed() >= LEARNED_INTERVAL {
+        let spent = control
+            .learned
+            .bill
+            .take_changed(&control.controller.policy);
+        if spent || stored_at.elapsed() >= LEARNED_INTERVAL {
             stored_at = Instant::now();
             control.publish_learned();
         }
@@ -287,6 +291,7 @@ impl<F: Fleet> ControlLoop<F> {
         self.recorder.activity.failed_starts = fleet.failed_starts();
         let instances = fleet.instances().await.map_err(StepError::List)?;
         let backlog = self.learned.backlog();
+        self.learned.bill.observe(now, &instances, policy);
         self.recorder
             .observe(now, &instances, backlog, policy.min_instances);
         let count = |state| instances.iter().filter(|i| i.state == state).count() as u32;
@@ -300,6 +305,7 @@ impl<F: Fleet> ControlLoop<F> {
                 Some(failure) => format!("{reason} ({failure})"),
                 None => reason,
             },
+            cost: self.learned.bill.cost(instances.len(), policy),
             instances,
             activity: self.recorder.activity.clone(),
         })
@@ -322,6 +328,11 @@ impl<F: Fleet> ControlLoop<F> {
             } else {
                 // Nothing but the count says that something was sent.
                 (*count_interval).max(BUSY_INTERVAL)
+            };
+            let at_most = if self.learned.bill.is_limited(policy) {
+                at_most.min(RELEASE_INTERVAL)
+            } else {
+                at_most
             };
             let change = self.learned.next_change_s(policy);
             let change = change.and_then(|s| Duration::try_from_secs_f64(s).ok());

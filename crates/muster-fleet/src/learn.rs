@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backlog::BacklogEstimator;
+use crate::bill::Bill;
 use crate::fleet::{InstanceId, InstanceState};
 use crate::observation::{Observation, RequestTotals};
 use crate::policy::{KeepAlive, Policy, Scaling, instances_for};
@@ -55,6 +56,8 @@ pub struct Learned {
     /// Instance-seconds in use, and those spent idle on nothing but what was expected.
     used: Seconds,
     ahead: Seconds,
+    /// What instances cost today: not learned, and kept with what is.
+    pub(crate) bill: Bill,
     #[serde(skip)]
     now: Seconds,
     #[serde(skip)]
@@ -129,6 +132,7 @@ impl Learned {
             self.inherited = there.map(|instance| instance.id.clone()).collect();
         }
         self.learn_boots(observed, policy);
+        self.bill.observe(observed.now, &observed.instances, policy);
         self.backlog = self
             .backlog_estimator
             .estimate(now, observed, policy.count_lag);

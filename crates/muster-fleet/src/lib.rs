@@ -6,6 +6,7 @@
 mod activity;
 mod back_off;
 mod backlog;
+mod bill;
 mod controller;
 mod ec2;
 mod fleet;
@@ -21,6 +22,7 @@ pub mod simulate;
 mod sizing;
 
 pub use activity::{Activity, BUCKET_BOUNDS_S, DurationHistogram, PlanCounts};
+pub use bill::Cost;
 pub use controller::{Controller, run};
 pub use ec2::{
     Capacity, CapacityPool, Change, Ec2DryRun, Ec2Fleet, Ec2FleetOptions, Ec2Refusal, Heartbeat,
@@ -32,5 +34,5 @@ pub use lease::{Lease, LeaseError};
 pub use local::{ALIVE_LINE, LocalFleet, LocalFleetOptions, READY_LINE};
 pub use observation::{Observation, RequestTotals};
 pub use plan::{Plan, plan};
-pub use policy::{KeepAlive, Policy, Scaling};
+pub use policy::{Budget, KeepAlive, Policy, Scaling};
 pub use report::{FleetReport, FleetStatus};

@@ -1,8 +1,9 @@
 //! How many workers there should be: a pure function of what was observed and learned.
 //!
-//! A rule says how many are needed (`sizing`), the bounds how many of these there may be, and what is
-//! worth keeping which of the others go. The controller and the simulator share it.
+//! A rule says how many are needed (`sizing`), the bounds and the budget how many of these there may
+//! be, and what is worth keeping which of the others go. The controller and the simulator share it.
 
+use crate::bill::Allowance;
 use crate::fleet::{Instance, InstanceId, InstanceState};
 use crate::learn::Learned;
 use crate::observation::Observation;
@@ -41,22 +42,31 @@ pub struct Plan {
 /// **Scaling in** keeps what [`Learned::worth_keeping`] says, and what is billed anyway. An
 /// instance that boots for too long is not counted on, so another takes its place, and is drained
 /// once it has taken twice as long, or half a minute.
+///
+/// By either rule, a limit of dollars an hour bounds the instances as `max_instances` does. One of
+/// dollars a day ends the fleet, whatever is left to do, before more is spent.
 pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan {
     let members = Members::count(observed, learned, policy);
     let size = size(observed, members, learned, policy);
     let coming = members.coming();
     let others = members.hung + members.draining;
+    let allowance = learned.bill.allowance(learned.boot_s(policy), policy);
+    let stay = allowance.stay.saturating_sub(members.hung);
 
     let least = policy.min_instances.min(policy.max_instances);
     let needed = size.needed.clamp(least, policy.max_instances);
-    let missing = needed.saturating_sub(coming);
-    let room = policy.max_instances.saturating_sub(coming + others);
+    let granted = needed.min(allowance.at_a_time).min(stay);
+    let missing = granted.saturating_sub(coming);
+    let most = policy.max_instances.min(allowance.at_a_time);
+    let room = most.saturating_sub(coming + others);
     let held = observed.launch_limit.unwrap_or(u32::MAX);
-    let launch = missing.min(room).min(held);
+    let launch = missing.min(room).min(allowance.launches).min(held);
 
     let kept = needed.max(size.kept);
+    let kept = kept.min(allowance.at_a_time).min(stay);
     let surplus = coming.saturating_sub(kept) as usize;
-    let drain = instances_to_drain(observed, policy, members, surplus);
+    let spent = coming + members.hung > allowance.stay;
+    let drain = instances_to_drain(observed, learned, policy, members, surplus, spent);
 
     let action = match (launch, drain.len()) {
         (0, 0) if missing > 0 && held == 0 => {
@@ -71,9 +81,11 @@ pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan 
         (n, 0) => format!("launch {n}"),
         (n, m) => format!("launch {n}, drain {m}"),
     };
+    let limits = limits(&allowance, needed, coming, learned, policy);
     let (backlog, running, booting) = (learned.backlog(), members.running, members.booting);
-    let reason =
-        format!("backlog {backlog} needs {needed}, {running} running, {booting} booting: {action}");
+    let reason = format!(
+        "backlog {backlog} needs {needed}, {running} running, {booting} booting: {action}{limits}"
+    );
     Plan {
         launch,
         drain,
@@ -81,17 +93,60 @@ pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan 
     }
 }
 
+/// Says which limits leave fewer instances than are needed, where one does.
+fn limits(
+    allowance: &Allowance,
+    needed: u32,
+    coming: u32,
+    learned: &Learned,
+    policy: &Policy,
+) -> String {
+    let Some(cost) = learned.bill.cost(0, policy) else {
+        return String::new();
+    };
+    let mut said = String::new();
+    if let Some(dollars) = cost.max_dollars_per_hour
+        && needed > allowance.at_a_time
+    {
+        let allows = allowance.at_a_time;
+        said += &format!("; the limit of ${dollars:.2} an hour allows {allows}");
+    }
+    let by_day = coming
+        .saturating_add(allowance.launches)
+        .min(allowance.stay);
+    if let Some(dollars) = cost.max_dollars_per_day
+        && needed.min(allowance.at_a_time) > by_day
+    {
+        let spent = cost.dollars_today;
+        said += &format!("; the limit of ${dollars:.2} a day allows {by_day} (${spent:.2} spent)");
+    }
+    said
+}
+
 /// Chooses instances to drain: those whose boot is given up, then `surplus` others, none of them
 /// within the time that is billed anyway: first those whose sign of life is late, then idle ones,
 /// then booting, then busy ones, the youngest of each first.
+///
+/// Where the day's money is spent (`spent`), none that hangs is waited for, and the others go in time
+/// to be gone when what is billed anyway is over.
 fn instances_to_drain(
     observed: &Observation,
+    learned: &Learned,
     policy: &Policy,
     members: Members,
     surplus: usize,
+    spent: bool,
 ) -> Vec<InstanceId> {
     let patience = members.patience;
-    let given_up = observed.instances.iter().filter(|i| patience.gives_up(i));
+    let ends = |i: &&Instance| {
+        if spent {
+            learned.bill.grows_with(&i.id, policy)
+        } else {
+            i.age >= policy.billing_minimum
+        }
+    };
+    let hung = observed.instances.iter().filter(|i| patience.is_hung(i));
+    let given_up = hung.filter(|i| patience.gives_up(i) || spent && ends(i));
     let order = |i: &Instance| match (i.state, i.busy) {
         _ if i.overdue => 0,
         (InstanceState::Running, Some(false)) => 1,
@@ -105,7 +160,7 @@ fn instances_to_drain(
             .instances
             .iter()
             .filter(|i| i.state != InstanceState::Draining && !patience.is_hung(i))
-            .filter(|i| i.age >= policy.billing_minimum)
+            .filter(ends)
             .map(|i| (order(i), i.age, i))
             .collect()
     };

@@ -1,10 +1,10 @@
-//! What the operator asks of the fleet: bounds, the rule it is sized by, and how long idle instances
-//! stay.
+//! What the operator asks of the fleet: bounds, the rule it is sized by, how long idle instances stay,
+//! and what it may cost.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// Bounds and objective of a fleet.
+/// Bounds, objective and budget of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
     /// Instances kept even without work.
@@ -29,6 +29,30 @@ pub struct Policy {
     pub boot_timeout: Duration,
     /// How long one request takes of one slot, until requests were seen.
     pub expected_service: Duration,
+    /// What instances cost, and what they may cost, where a price is known.
+    pub budget: Option<Budget>,
+}
+
+/// Longest time between two plans while instances are there that cost money, and from a plan until it
+/// is done, in seconds.
+pub(crate) const LOOK_S: f64 = 2.0;
+
+impl Policy {
+    /// The seconds of an instance that a launch takes of a day's limit, where a boot takes `boot_s`: its
+    /// boot and as long again, or what is billed at least, and its end. One that ends before it has
+    /// worked would be money for nothing.
+    pub(crate) fn launch_s(&self, boot_s: f64) -> f64 {
+        let drain_time = self.budget.map_or(Duration::ZERO, |b| b.drain_time);
+        let worked_s = self.billing_minimum.as_secs_f64().max(2.0 * boot_s);
+        worked_s + drain_time.as_secs_f64() + LOOK_S
+    }
+
+    /// What a limit of a day has to be so that an instance is launched at all, in hours of an instance,
+    /// until boots were seen.
+    #[must_use]
+    pub fn least_hours_per_day(&self) -> f64 {
+        self.launch_s(self.expected_boot.as_secs_f64()) / 3600.0
+    }
 }
 
 /// The rule that a fleet is sized by.
@@ -45,6 +69,26 @@ pub enum Scaling {
 pub(crate) fn instances_for(backlog: u64, requests: NonZeroU32) -> u32 {
     let instances = backlog.div_ceil(requests.get().into());
     instances.try_into().unwrap_or(u32::MAX)
+}
+
+/// What an instance costs, and what the fleet may cost.
+///
+/// Days are those of UTC. An instance is paid for from its launch, for as long as the fleet lists it
+/// and for the policy's `billing_minimum` at least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// What an instance costs an hour, in dollars.
+    pub price_per_hour: f64,
+    /// What all instances that are there at one time may cost an hour.
+    pub max_dollars_per_hour: Option<f64>,
+    /// What all instances of one day may cost.
+    pub max_dollars_per_day: Option<f64>,
+    /// How long an instance that was told to end is paid for yet, at most; zero on EC2, which bills
+    /// none that shuts down.
+    pub drain_time: Duration,
+    /// How long an instance may have gone on after it was last seen, where it is gone when the next
+    /// controller looks.
+    pub unattended: Duration,
 }
 
 /// How long an idle instance is kept.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::activity::Activity;
+use crate::bill::Cost;
 use crate::fleet::Instance;
 
 /// What the controller last saw and decided; published whenever it changes.
@@ -25,6 +26,9 @@ pub struct FleetReport {
     /// What was done since the controller began.
     #[serde(default)]
     pub activity: Activity,
+    /// What the fleet costs, where a price is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
 }
 
 impl FleetReport {

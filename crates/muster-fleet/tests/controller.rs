@@ -77,6 +77,7 @@ async fn control<F: Fleet>(
             expected_boot: Duration::from_secs(1),
             boot_timeout: Duration::from_secs(300),
             expected_service: Duration::from_secs(1),
+            budget: None,
         },
         totals,
         count_interval: Duration::from_millis(50),

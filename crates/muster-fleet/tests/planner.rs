@@ -1,12 +1,13 @@
 //! The planner's promises, over random arrivals, boots, failures and crashes of the controller.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use muster_fleet::simulate::peers::Fixed;
 use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run};
 use muster_fleet::{
-    Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
-    Scaling, plan,
+    Budget, Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy,
+    RequestTotals, Scaling, plan,
 };
 use proptest::prelude::*;
 
@@ -25,6 +26,7 @@ fn policy(max_instances: u32) -> Policy {
         expected_boot: Duration::from_secs(30),
         boot_timeout: Duration::from_secs(300),
         expected_service: Duration::from_millis(500),
+        budget: None,
     }
 }
 
@@ -276,6 +278,37 @@ proptest! {
         let again = as_muster(&arrivals, length_s, &scenario);
         prop_assert_eq!(&again.waits, &muster.waits);
         prop_assert_eq!(again.instance_hours, muster.instance_hours);
+    }
+
+    /// Whatever comes, a simulated day costs no more than its limit, by the simulator's own bill.
+    #[test]
+    fn a_day_never_costs_more_than_its_limit(
+        arrivals in load(),
+        boot_s in 0.5f64..80.0,
+        dollars in 0.3f64..3.0,
+        requests in prop::option::of(1u32..4),
+        billing_minimum_s in prop_oneof![Just(0.0), Just(60.0)],
+    ) {
+        let scenario = Scenario { billing_minimum_s, ..scenario(boot_s, 8) };
+        let policy = Policy {
+            scaling: requests.and_then(NonZeroU32::new).map_or(Scaling::Objective, Scaling::RequestsPerInstance),
+            billing_minimum: Duration::from_secs_f64(billing_minimum_s),
+            budget: Some(Budget {
+                price_per_hour: scenario.price_per_hour,
+                max_dollars_per_hour: Some(5.0 * scenario.price_per_hour),
+                max_dollars_per_day: Some(dollars),
+                drain_time: Duration::from_secs_f64(scenario.service_s),
+                unattended: Duration::ZERO,
+            }),
+            ..policy(scenario.max_instances)
+        };
+        let autoscaler = Autoscaler::Muster { policy, learned: Box::default() };
+        let outcome = run(&arrivals, 2200.0, &scenario, autoscaler);
+        prop_assert_eq!(outcome.waits.len(), arrivals.len(), "the next day answers the rest");
+        let (end_s, ..) = outcome.fleet[outcome.fleet.len() - 1];
+        let days = 1.0 + (end_s / 86_400.0).floor();
+        prop_assert!(outcome.cost <= days * dollars + 1e-9, "{} on {days} days of {dollars}", outcome.cost);
+        prop_assert!(outcome.peak <= 5);
     }
 
     /// Nobody who does not know the future is cheaper at the objective than the clairvoyant.

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run as replay};
-use muster_fleet::{KeepAlive, Learned, Policy, Scaling};
+use muster_fleet::{Budget, KeepAlive, Learned, Policy, Scaling};
 
 use arguments::{KeepAliveArg, PolicyArg};
 use muster_api::progress;
@@ -66,6 +66,12 @@ pub struct SimulateArgs {
     /// Price of an instance-hour
     #[arg(long, default_value_t = 0.0116, value_name = "P")]
     price_per_hour: f64,
+    /// What Muster's instances may cost an hour at one time
+    #[arg(long, value_name = "P")]
+    max_dollars_per_hour: Option<f64>,
+    /// What Muster's instances of a day may cost
+    #[arg(long, value_name = "P")]
+    max_dollars_per_day: Option<f64>,
     /// Seconds billed for an instance at least
     #[arg(long, default_value_t = 60.0, value_name = "S")]
     billing_minimum_s: f64,
@@ -183,6 +189,7 @@ impl SimulateArgs {
             "--max is {}: it must be between 1 and 10000",
             self.max
         );
+        self.check_budget()?;
         Ok(Scenario {
             boot_s: self.boot_s,
             service_s: self.service_ms / 1e3,
@@ -226,6 +233,7 @@ impl SimulateArgs {
             }
             (_, keep_alive) => keep_alive,
         };
+        let limited = self.max_dollars_per_hour.is_some() || self.max_dollars_per_day.is_some();
         Policy {
             min_instances: 0,
             max_instances: self.max,
@@ -238,7 +246,37 @@ impl SimulateArgs {
             expected_boot: EXPECTED_BOOT,
             boot_timeout: BOOT_TIMEOUT,
             expected_service: EXPECTED_SERVICE,
+            budget: limited.then(|| Budget {
+                price_per_hour: self.price_per_hour,
+                max_dollars_per_hour: self.max_dollars_per_hour,
+                max_dollars_per_day: self.max_dollars_per_day,
+                // A simulated instance is billed until it has finished what it has.
+                drain_time: Duration::from_secs_f64(self.service_ms / 1e3),
+                unattended: Duration::ZERO,
+            }),
         }
+    }
+
+    /// Refuses limits within which nothing would ever be launched: the replay would have no end.
+    fn check_budget(&self) -> anyhow::Result<()> {
+        let day_h = self
+            .planner_policy(Scaling::Objective)
+            .least_hours_per_day();
+        // The boots that are learned are longer, and one of 100 is much longer.
+        let day_h = day_h.max(self.boot_s * 10.0 / 3600.0);
+        for (name, limit, least_h) in [
+            ("--max-dollars-per-hour", self.max_dollars_per_hour, 1.0),
+            ("--max-dollars-per-day", self.max_dollars_per_day, day_h),
+        ] {
+            let least = self.price_per_hour * least_h;
+            if let Some(limit) = limit {
+                anyhow::ensure!(
+                    limit >= least && limit > 0.0,
+                    "{name} is {limit}: it must be at least {least:.4}, or nothing would be launched"
+                );
+            }
+        }
+        Ok(())
     }
 }
 

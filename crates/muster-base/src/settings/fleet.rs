@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use muster_fleet::{Capacity, KeepAlive, Policy, Scaling};
+use muster_fleet::{Budget, Capacity, KeepAlive, Policy, Scaling};
 use serde::{Deserialize, Serialize};
 
 use super::queues::QueueKind;
@@ -86,6 +86,10 @@ pub struct FleetSettings {
     pub hung_timeout: Duration,
     /// What an instance costs an hour, in US dollars; its cost is not told when unset.
     pub price_per_hour: Option<f64>,
+    /// What all instances that are there at one time may cost an hour, in US dollars.
+    pub max_dollars_per_hour: Option<f64>,
+    /// What the instances of a day (UTC) may cost, in US dollars.
+    pub max_dollars_per_day: Option<f64>,
 }
 
 /// The rule that a fleet is sized by, where it is not the objective.
@@ -111,6 +115,8 @@ impl Default for FleetSettings {
             drain_timeout: Duration::from_secs(10),
             hung_timeout: Duration::from_secs(5),
             price_per_hour: None,
+            max_dollars_per_hour: None,
+            max_dollars_per_day: None,
         }
     }
 }
@@ -148,6 +154,41 @@ impl FleetSettings {
             self.scaling.requests_per_instance != Some(0),
             "scaling.requests_per_instance is 0: one instance is to be there for at least 1 request"
         );
+        self.check_budget()
+    }
+
+    /// Refuses limits that no instance could ever be launched within.
+    fn check_budget(&self) -> anyhow::Result<()> {
+        let policy = self.policy(QueueKind::Local);
+        for (name, limit, instance_h, what) in [
+            (
+                "max_dollars_per_hour",
+                self.max_dollars_per_hour,
+                1.0,
+                "an instance for an hour",
+            ),
+            (
+                "max_dollars_per_day",
+                self.max_dollars_per_day,
+                policy.least_hours_per_day(),
+                "the launch of one instance",
+            ),
+        ] {
+            let Some(limit) = limit else { continue };
+            let price = self.price_per_hour.filter(|price| *price > 0.0);
+            let Some(price) = price else {
+                anyhow::bail!(
+                    "{name} is set and price_per_hour is not: set it to what an instance costs an hour, \
+                     in dollars"
+                )
+            };
+            let least = price * instance_h;
+            anyhow::ensure!(
+                limit.is_finite() && limit >= least,
+                "{name} is {limit}: {what} costs {least}, so that there would be none; set it higher, or \
+                 leave it out"
+            );
+        }
         Ok(())
     }
 
@@ -225,15 +266,31 @@ impl FleetSettings {
             expected_boot: self.ec2.expected_boot,
             boot_timeout: self.ec2.boot_timeout,
             expected_service: EXPECTED_SERVICE,
+            budget: self.price_per_hour.map(|price_per_hour| Budget {
+                price_per_hour,
+                max_dollars_per_hour: self.max_dollars_per_hour,
+                max_dollars_per_day: self.max_dollars_per_day,
+                // EC2 bills no instance that it was told to end ("Amazon EC2 instance state changes").
+                drain_time: Duration::ZERO,
+                unattended: match self.ec2.orphan_timeout {
+                    Duration::ZERO => Duration::MAX,
+                    orphan_timeout => orphan_timeout,
+                },
+            }),
         };
         match self.kind {
             FleetKind::Ec2 => policy,
-            // Processes cost nothing by the minute.
+            // Processes cost nothing by the minute, and none outlives its controller.
             FleetKind::Local => Policy {
                 target_wait: self.target_wait.min(FREE_WAIT),
                 billing_minimum: Duration::ZERO,
                 expected_boot: EXPECTED_BOOT,
                 boot_timeout: BOOT_TIMEOUT,
+                budget: policy.budget.map(|budget| Budget {
+                    drain_time: self.drain_timeout,
+                    unattended: self.drain_timeout,
+                    ..budget
+                }),
                 ..policy
             },
         }

@@ -107,6 +107,22 @@ fn unknown_keys_and_impossible_values_are_named() {
             "scaling.requests_per_instance is 0",
         ),
         ("[scaling]\nrequests = 1", "requests"),
+        (
+            "max_dollars_per_hour = 2.0",
+            "max_dollars_per_hour is set and price_per_hour is not",
+        ),
+        (
+            "price_per_hour = 0.2\nmax_dollars_per_hour = 0.1",
+            "max_dollars_per_hour is 0.1: an instance for an hour costs 0.2",
+        ),
+        (
+            "price_per_hour = 0.2\nmax_dollars_per_day = 0.0",
+            "max_dollars_per_day is 0: the launch of one instance costs",
+        ),
+        (
+            "price_per_hour = 0.2\nmax_dollars_per_day = nan",
+            "max_dollars_per_day is NaN",
+        ),
         ("fleet = \"ec2\"", "input_store is not set"),
         (
             "[quality.enrolment]\nsize_px = -1",

@@ -15,6 +15,7 @@ const POLICY: Policy = Policy {
     expected_boot: Duration::from_secs(10),
     boot_timeout: Duration::from_secs(300),
     expected_service: Duration::from_millis(500),
+    budget: None,
 };
 
 /// What a controller observes, once a second.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::policy::{KeepAlive, Scaling};
+use crate::policy::{Budget, KeepAlive, Scaling};
 
 const POLICY: Policy = Policy {
     min_instances: 0,
@@ -19,6 +19,7 @@ const POLICY: Policy = Policy {
     expected_boot: Duration::from_secs(10),
     boot_timeout: Duration::from_secs(300),
     expected_service: Duration::from_millis(500),
+    budget: None,
 };
 
 fn instance(id: u32, state: InstanceState, age_s: f64) -> Instance {
@@ -239,6 +240,96 @@ fn by_requests_those_without_one_go_first() {
         "{}",
         made.reason
     );
+}
+
+/// A dollar for a second of an instance.
+const BUDGET: Budget = Budget {
+    price_per_hour: 3600.0,
+    max_dollars_per_hour: None,
+    max_dollars_per_day: None,
+    drain_time: Duration::ZERO,
+    unattended: Duration::ZERO,
+};
+
+#[test]
+fn the_limit_of_an_hour_bounds_what_is_there_at_a_time() {
+    let limited = |dollars| Policy {
+        budget: Some(Budget {
+            max_dollars_per_hour: Some(dollars),
+            ..BUDGET
+        }),
+        ..by_requests(1, 15)
+    };
+    let made = first_plan(&observed(100, vec![]), &limited(12.0 * 3600.0));
+    assert_eq!(made.launch, 12);
+    let said = "backlog 100 needs 15, 0 running, 0 booting: launch 12; \
+                the limit of $43200.00 an hour allows 12";
+    assert_eq!(made.reason, said);
+    let some = [(Draining, 9.0), (Running, 9.0), (Running, 9.0)];
+    let made = first_plan(&observed(100, members(&some)), &limited(4.5 * 3600.0));
+    assert_eq!(made.launch, 1, "what drains is paid for: {}", made.reason);
+    // The limit was lowered.
+    let made = first_plan(
+        &observed(100, members(&[(Running, 9.0); 5])),
+        &limited(2.0 * 3600.0),
+    );
+    assert_eq!((made.launch, made.drain.len()), (0, 3), "{}", made.reason);
+    let cheap = observed(2, vec![]);
+    let made = first_plan(&cheap, &limited(4.0 * 3600.0));
+    assert!(
+        made.reason.ends_with(": launch 2"),
+        "it says nothing: {}",
+        made.reason
+    );
+}
+
+#[test]
+fn the_limit_of_a_day_ends_the_fleet_before_more_is_spent() {
+    let policy = Policy {
+        budget: Some(Budget {
+            max_dollars_per_day: Some(1000.0),
+            ..BUDGET
+        }),
+        ..by_requests(1, 15)
+    };
+    // A boot of 10 s, as long again, and two seconds until all is done: 22 of 1000 for each.
+    let made = first_plan(&observed(100, vec![]), &policy);
+    assert_eq!(made.launch, 15, "{}", made.reason);
+    let made = first_plan(&observed(100, members(&[(Running, 90.0); 10])), &policy);
+    assert_eq!(
+        made.launch, 3,
+        "100 are left, 20 of them for the ten: {}",
+        made.reason
+    );
+    let said = "launch 3; the limit of $1000.00 a day allows 13 ($900.00 spent)";
+    assert!(made.reason.ends_with(said), "{}", made.reason);
+    let made = first_plan(&observed(100, members(&[(Running, 99.5); 10])), &policy);
+    assert_eq!((made.launch, made.drain.len()), (0, 8), "{}", made.reason);
+    let made = first_plan(&observed(100, members(&[(Running, 100.0); 10])), &policy);
+    assert_eq!((made.launch, made.drain.len()), (0, 10), "{}", made.reason);
+    let said = "drain 10; the limit of $1000.00 a day allows 0 ($1000.00 spent)";
+    assert!(made.reason.ends_with(said), "{}", made.reason);
+    // A minute that is paid for is used.
+    let by_the_minute = Policy {
+        billing_minimum: Duration::from_secs(60),
+        ..policy
+    };
+    let young = members(&[
+        (Running, 80.0),
+        (Running, 30.0),
+        (Running, 57.0),
+        (Running, 59.0),
+    ]);
+    let mut spent = observed(100, young);
+    spent
+        .instances
+        .extend(members(&[(Running, 739.5)]).into_iter().map(|mut old| {
+            old.id = InstanceId("old".to_owned());
+            old
+        }));
+    let made = first_plan(&spent, &by_the_minute);
+    let drained: Vec<_> = made.drain.iter().map(|id| &*id.0).collect();
+    assert_eq!(drained, ["3", "0", "old"], "{}", made.reason);
 }
 
 proptest! {

@@ -47,6 +47,7 @@ fn controller(
                 expected_boot: Duration::from_secs(2),
                 boot_timeout: Duration::from_secs(300),
                 expected_service: Duration::from_secs(1),
+                budget: None,
             },
             totals,
             count_interval: Duration::from_secs(1),

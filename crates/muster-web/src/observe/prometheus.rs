@@ -214,6 +214,34 @@ impl Exposition {
             "Workers never exceeded",
             f64::from(report.max),
         );
+        if let Some(cost) = report.cost {
+            self.gauge(
+                "fleet_dollars_per_hour",
+                "What the workers that are there cost an hour at price_per_hour",
+                cost.dollars_per_hour,
+            );
+            self.gauge(
+                "fleet_dollars_today",
+                "What workers have cost since midnight (UTC), with what is billed for each at least",
+                cost.dollars_today,
+            );
+            for (name, help, limit) in [
+                (
+                    "fleet_max_dollars_per_hour",
+                    "What the workers that are there may cost an hour",
+                    cost.max_dollars_per_hour,
+                ),
+                (
+                    "fleet_max_dollars_per_day",
+                    "What the workers of a day (UTC) may cost",
+                    cost.max_dollars_per_day,
+                ),
+            ] {
+                if let Some(limit) = limit {
+                    self.gauge(name, help, limit);
+                }
+            }
+        }
         self.gauge(
             "controller_last_seen_timestamp_seconds",
             "When the controller last published, since the Unix epoch; 0 where none ever did",

@@ -66,6 +66,10 @@ pub async fn status(State(observer): State<Observer>) -> Result<Json<StatusView>
             reason: report.reason,
             instances: report.instances.into_iter().map(instance).collect(),
             observed_at_ms: fleet.observed_at_ms,
+            dollars_per_hour: report.cost.map(|cost| cost.dollars_per_hour),
+            dollars_today: report.cost.map(|cost| cost.dollars_today),
+            max_dollars_per_hour: report.cost.and_then(|cost| cost.max_dollars_per_hour),
+            max_dollars_per_day: report.cost.and_then(|cost| cost.max_dollars_per_day),
         },
         requests: RequestsView {
             accepted: counts.accepted.load(Ordering::Relaxed),

@@ -63,6 +63,16 @@ fn print(status: &StatusView) -> Result<(), OutputError> {
         fleet.max
     )?;
     print_line!("          {}", fleet.reason)?;
+    if let (Some(per_hour), Some(today)) = (fleet.dollars_per_hour, fleet.dollars_today) {
+        let limit = |limit: Option<f64>| {
+            limit.map_or_else(String::new, |dollars| format!(" (at most ${dollars:.2})"))
+        };
+        print_line!(
+            "cost      ${per_hour:.2} an hour{}, ${today:.2} today{}",
+            limit(fleet.max_dollars_per_hour),
+            limit(fleet.max_dollars_per_day)
+        )?;
+    }
     let requests = &status.requests;
     print_line!(
         "requests  {} accepted, {} answered, {} failed, {} waiting",

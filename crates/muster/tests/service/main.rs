@@ -6,6 +6,7 @@ mod audit;
 mod aws;
 mod bad_input;
 mod clock;
+mod costs;
 mod crash;
 mod decisions;
 mod deletion;
