@@ -65,8 +65,10 @@ pub async fn list(
     }
     // In a copy, while others go on: a page has many records, and a search looks at everybody's.
     let copy = gallery::read(&live, Gallery::clone).await?;
-    let page =
-        gallery::look(&live, copy, move |copy| page(copy, &listing, limit, &limits)).await?;
+    let page = gallery::look(&live, copy, move |copy| {
+        page(copy, &listing, limit, &limits)
+    })
+    .await?;
     let shown = page.people.iter().map(|person| person.id.into()).collect();
     Ok((Extension(AffectedPeople(shown)), Json(page)))
 }
