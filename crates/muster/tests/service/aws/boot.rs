@@ -2,6 +2,7 @@
 //!
 //! The server says what CloudFormation was signalled. It has no CreationPolicy: nothing is rolled back.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -26,15 +27,21 @@ const CONCURRENCY: usize = 10;
 /// EC2's limit of user data, before it is encoded.
 const USER_DATA_BYTES: u64 = 16 << 10;
 
+/// Says what is skipped, past the capture of test output.
+fn skipped(what: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {what}");
+}
+
 /// A command of the AWS CLI; `None`, said visibly, where it is not installed beside the server.
 fn aws(endpoint: &str) -> Option<Command> {
     let program = tool("aws");
     if !program.exists() {
         assert!(!in_ci(), "{} is not there", program.display());
-        eprintln!(
-            "SKIPPED: {} is not there: run `make test-servers`",
+        skipped(&format!(
+            "{} is not there: run `make test-servers`",
             program.display()
-        );
+        ));
         return None;
     }
     let mut command = Command::new(program);
@@ -116,7 +123,7 @@ async fn verify_units(root: &Path) {
         .status();
     if there.await.is_err() {
         assert!(!in_ci(), "systemd-analyze is not there");
-        eprintln!("SKIPPED units: systemd-analyze is not there");
+        skipped("units: systemd-analyze is not there");
         return;
     }
     let copies = tempfile::tempdir().unwrap();
