@@ -61,6 +61,9 @@ fn size(face_px: Option<f32>) -> String {
     face_px.map_or_else(|| "as is".to_owned(), |size| size.to_string())
 }
 
+/// What a table shows of a cell.
+type Shown<'a> = &'a dyn Fn(&Cell) -> String;
+
 /// Prints the cells, which stand in rows of one size of the enrolled faces each.
 pub fn print(cells: &[Cell], splits: u64, as_json: bool) -> anyhow::Result<()> {
     if as_json {
@@ -80,17 +83,20 @@ pub fn print(cells: &[Cell], splits: u64, as_json: bool) -> anyhow::Result<()> {
         Some(share) => format!("{:.2}", 100.0 * share),
         None => "-".to_owned(),
     };
-    let tables: [(&str, &dyn Fn(&Cell) -> String); 3] = [
-        ("FNIR, %: not named", &|cell| percent(cell.fnir)),
-        ("FPIR, %: strangers named", &|cell| percent(cell.fpir)),
-        ("cutoff", &|cell| format!("{:.3}", cell.threshold)),
+    let fnir = |cell: &Cell| percent(cell.fnir);
+    let fpir = |cell: &Cell| percent(cell.fpir);
+    let cutoff = |cell: &Cell| format!("{:.3}", cell.threshold);
+    let tables: [(_, Shown<'_>); 3] = [
+        ("FNIR, %: not named", &fnir),
+        ("FPIR, %: strangers named", &fpir),
+        ("cutoff", &cutoff),
     ];
     for (title, shown) in tables {
         print_line!("")?;
         print_line!("{title}")?;
         let rows = cells.chunk_by(|a, b| a.gallery_face_px == b.gallery_face_px);
         for (n, row) in rows.enumerate() {
-            let line = |head: &str, cell: &dyn Fn(&Cell) -> String| {
+            let line = |head: &str, cell: Shown<'_>| {
                 let cells = row.iter().map(|one| format!("{:>8}", cell(one)));
                 format!("{head:<18}{}", cells.collect::<String>())
             };
