@@ -240,7 +240,7 @@ async fn ten_people_in_photographs_of_64_pixels_are_named_and_strangers_are_not(
         named.map(str::to_owned).collect::<Vec<String>>()
     };
     for (name, photo) in &asked {
-        assert_eq!(names(photo).await, [name.clone()]);
+        assert_eq!(names(photo).await, std::slice::from_ref(name));
     }
     assert_eq!(asked.len(), 10);
     let strangers = stream::iter(one.iter().take(100));
