@@ -8,6 +8,7 @@ pub mod backend;
 pub mod backoff;
 pub mod catalogue;
 pub mod cpu;
+pub mod descriptors;
 mod error_chain;
 pub mod fleet_status;
 pub mod live_gallery;

@@ -40,7 +40,7 @@ use crate::quota::Quota;
 use crate::replica::{self, Replica};
 use crate::retention::{self, Retention};
 use crate::routes::{router, table};
-use crate::server::{ConnectionLimits, STOP_MARGIN, serve};
+use crate::server::{ConnectionLimits, STOP_MARGIN, room, serve};
 use crate::verify::Cutoff;
 
 /// Serves until `shutdown`, then answers what is in flight and returns. `token` is the local token, where
@@ -213,7 +213,7 @@ async fn serve_until(
     tracing::info!(%address, "the web tier listens");
     ready();
     let limits = ConnectionLimits {
-        connections: settings.web.max_connections,
+        connections: room::connections(settings.web.max_connections),
         header_timeout: settings.web.header_timeout,
         write_timeout: settings.web.write_timeout,
         header_bytes: settings.web.max_header_bytes,

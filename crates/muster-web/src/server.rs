@@ -2,6 +2,7 @@
 
 mod connections;
 mod patience;
+pub mod room;
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -294,6 +294,10 @@ async fn names_of_ones_own_boot() {
         "RequireKeys=false".to_owned(),
         "WorkerNamePrefix=worker-".to_owned(),
         "MaxInstances=1".to_owned(),
+        "RequestsPerInstance=1".to_owned(),
+        "PricePerHour=0.0116".to_owned(),
+        "MaxDollarsPerHour=0.2".to_owned(),
+        "MaxDollarsPerDay=2".to_owned(),
     ];
     let folder = TempDir::new().unwrap();
     let archive = bundle(folder.path(), &under_test());
