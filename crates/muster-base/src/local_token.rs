@@ -67,10 +67,13 @@ impl LocalToken {
         };
         data_folder::prepare(data_dir, None)?;
         let file = data_dir.join(FILE);
-        let text = format!("{}\n", issued.token);
-        let held = write_private(&file, &text)
-            .with_context(|| format!("write the local token to {}", file.display()))?;
-        issued.files.push((file, text, held));
+        // That of another web tier which runs on the folder stays.
+        if read(&file)?.is_none() {
+            let text = format!("{}\n", issued.token);
+            let held = write_private(&file, &text)
+                .with_context(|| format!("write the local token to {}", file.display()))?;
+            issued.files.push((file, text, held));
+        }
         if let Err(error) = issued.note_for_commands() {
             tracing::warn!(
                 error = %ErrorChain(error.as_ref()),

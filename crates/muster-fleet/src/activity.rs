@@ -96,7 +96,9 @@ impl ActivityRecorder {
             now.saturating_sub(at).min(MAX_OBSERVATION_GAP)
         });
         self.observed_at = Some(now);
-        self.activity.instance_s += elapsed.as_secs_f64() * instances.len() as f64;
+        // One that is younger was not there all the time.
+        let there = instances.iter().map(|instance| elapsed.min(instance.age));
+        self.activity.instance_s += there.sum::<Duration>().as_secs_f64();
         for instance in instances {
             let before = self.states.get(&instance.id);
             if before == Some(&InstanceState::Pending) && instance.state == InstanceState::Running {
@@ -205,8 +207,9 @@ mod tests {
             (activity.scale_ins.count(), activity.scale_ins.sum_s),
             (1, 3.0)
         );
-        // Until each observation, those that it saw: 2 x (1 + 1 + 2 + 6 + 1 + 1 + 2).
-        assert_eq!(activity.instance_s, 28.0);
+        // Until each observation, those that it saw, as old as they were: 2 x (1 + 1 + 2 + 1 + 1 + 2)
+        // and, of six seconds, 6 + 4.
+        assert_eq!(activity.instance_s, 26.0);
         assert_eq!(activity.launched, 2);
     }
 
@@ -224,13 +227,22 @@ mod tests {
     #[test]
     fn a_machine_that_slept_is_not_counted_as_instances() {
         let mut recorder = ActivityRecorder::default();
-        let running = [instance("a", InstanceState::Running, 0)];
-        recorder.observe(Duration::ZERO, &running, 0, 1);
-        recorder.observe(Duration::from_secs(86_400), &running, 0, 1);
+        let running = |age_s| [instance("a", InstanceState::Running, age_s)];
+        recorder.observe(Duration::ZERO, &running(0), 0, 1);
+        recorder.observe(Duration::from_secs(86_400), &running(86_400), 0, 1);
         assert_eq!(
             recorder.activity.instance_s,
             MAX_OBSERVATION_GAP.as_secs_f64()
         );
+    }
+
+    #[test]
+    fn the_time_before_a_launch_is_not_counted() {
+        let mut recorder = ActivityRecorder::default();
+        recorder.observe(Duration::ZERO, &[], 0, 0);
+        let launched = [instance("a", InstanceState::Pending, 1)];
+        recorder.observe(Duration::from_secs(10), &launched, 1, 0);
+        assert_eq!(recorder.activity.instance_s, 1.0);
     }
 
     #[test]

@@ -111,6 +111,12 @@ async fn the_local_token_of_a_killed_service_is_nobodys() {
     for args in [["--url", &url], ["--data", folder]] {
         assert_eq!(printed(&args).await.trim_end(), token, "{args:?}");
     }
+    // Another one on the same folder takes nothing away from it.
+    let mut another = Service::start("web", &data, "").await;
+    assert_eq!(printed(&["--data", folder]).await.trim_end(), token);
+    another.signal("-TERM");
+    another.ends().await;
+    assert_eq!(printed(&["--data", folder]).await.trim_end(), token);
     service.signal("-KILL");
     service.ends().await;
     assert_eq!(
