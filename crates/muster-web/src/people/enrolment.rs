@@ -276,8 +276,8 @@ fn lacking(embedded: &Embedded, file: &str, required: &Requirements) -> Option<F
     (!unmet.is_empty()).then(|| Failure {
         code: FailureCode::FaceUnfit,
         detail: format!(
-            "in {file} {}: enrol a clearer photograph, this one all the same with {ACCEPT_UNFIT}=true, or \
-             change the setting {}",
+            "in {file} {}: enrol a clearer photograph, this one all the same with {ACCEPT_UNFIT}=true \
+             (--accept-unfit), or change {} in the settings",
             told.join(", and "),
             settings.join(" and ")
         ),
