@@ -20,6 +20,7 @@ mod report;
 mod season;
 pub mod simulate;
 mod sizing;
+mod staffing;
 
 pub use activity::{Activity, BUCKET_BOUNDS_S, DurationHistogram, PlanCounts};
 pub use bill::Cost;

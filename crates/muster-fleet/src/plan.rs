@@ -27,13 +27,19 @@ pub struct Plan {
 /// `ceil(backlog / requests)` instances, no matter what was learned. By the rule
 /// [`Objective`](crate::Scaling::Objective):
 ///
+/// **Staffing.** A load that goes on has as many instances as queueing theory says that it needs so that
+/// 99 of 100 requests wait no longer than the objective ([`Learned::floor`]), where the operator lets the
+/// fleet learn how long an idle instance is worth keeping.
+///
 /// **Scaling out** is immediate. With `S` seconds of a slot for a request, `k` slots, `D` seconds
-/// of a boot and `r` requests a second to be expected, what is left of the backlog when an
-/// instance launched now would be ready is
-/// `F = max(0, backlog + r D - (D running + sum of (D - time left) of the booting) k / S)`.
-/// If what runs and boots serves `F` within the objective, a launch would come too late to help
-/// and none is made. Otherwise the fleet is to clear `F` in as long as its first request has waited
-/// by then, and to keep up with what comes: `ceil((F / max(objective, D) + r) S / k)`.
+/// of a boot, `n` instances that run or boot and `r` requests a second to be expected, what is left of the
+/// requests that wait when an instance launched now would be ready is
+/// `F = max(0, waiting + r D - free slots - (D running) k / S - sum of k (1 + (D - time left) / S))`, the
+/// sum over the booting. If what runs and boots serves `F` within the objective, a launch would come too
+/// late to help and none is made; a fleet that is staffed for its load has twice as long, since some wait
+/// for longer by chance. Otherwise the fleet is to clear `F` in as long as its first request has waited by
+/// then, `T = max(objective, D)`, and to keep up with what comes, and each of those that are launched begins
+/// `k` requests at once: `n + (F + r T - n k T / S) / (k (1 + T / S))`.
 ///
 /// **Looking ahead** (predictive scaling), as many instances are ready by then as the same minute of
 /// the last half-hours, hours or days needed, where that forecast keeps coming true

@@ -33,10 +33,11 @@ pub(crate) fn size(
             let sized = needed_for_objective(observed, members, learned, policy);
             let busy = learned.in_use(policy).min(members.coming());
             let expected = learned.expected_at_ready(policy);
+            let sized = sized.max(learned.floor()).max(busy);
             Size {
-                needed: sized.max(busy).max(expected),
+                needed: sized.max(expected),
                 kept,
-                ahead: expected > sized.max(busy),
+                ahead: expected > sized,
             }
         }
         Scaling::RequestsPerInstance(requests) => Size {
@@ -58,23 +59,38 @@ fn needed_for_objective(
     let slots = f64::from(policy.slots.max(1));
     let (boot_s, service_s) = (learned.boot_s(policy), learned.service_s(policy));
     let rate = learned.expected_rate(policy);
-    let (backlog, coming) = (learned.backlog(), members.coming());
-    // Seconds that instances work in the time of a boot.
-    let mut working_s = f64::from(members.running) * boot_s;
-    for instance in &observed.instances {
-        if instance.state == InstanceState::Pending && !members.patience.is_hung(instance) {
-            working_s += instance.age.as_secs_f64().min(boot_s);
-        }
-    }
-    let left = (backlog as f64 + rate * boot_s - working_s * slots / service_s).max(0.0);
-    let objective_s = policy.target_wait.as_secs_f64();
-    let soon_enough = f64::from(coming) * objective_s * slots / service_s;
-    if backlog == 0 && coming == 0 || coming > 0 && left <= soon_enough {
+    let (backlog, coming) = (learned.backlog() as f64, f64::from(members.coming()));
+    if learned.backlog() == 0 && members.coming() == 0 {
         return 0;
     }
-    let clearing = left / objective_s.max(boot_s);
-    let wanted = ((clearing + rate) * service_s / slots).ceil() as u32;
-    wanted.max(1)
+    // Requests that an instance begins in a time: one in each slot at once, and one each service time.
+    let running = f64::from(members.running) * slots;
+    let in_service = backlog.min(running);
+    let mut begun = running - in_service + running * boot_s / service_s;
+    for instance in &observed.instances {
+        if instance.state == InstanceState::Pending && !members.patience.is_hung(instance) {
+            let works_s = instance.age.as_secs_f64().min(boot_s);
+            begun += slots * (1.0 + works_s / service_s);
+        }
+    }
+    let left = (backlog - in_service + rate * boot_s - begun).max(0.0);
+    let objective_s = policy.target_wait.as_secs_f64();
+    // A fleet that is staffed for its load has one of a hundred requests wait longer than the objective by
+    // chance; that passes.
+    let is_staffed = learned.floor() > 0 && members.coming() >= learned.floor();
+    let soon_enough_s = if is_staffed {
+        2.0 * objective_s
+    } else {
+        objective_s
+    };
+    if coming > 0.0 && left <= coming * slots * soon_enough_s / service_s {
+        return 0;
+    }
+    let within_s = objective_s.max(boot_s);
+    let by_coming = coming * slots * within_s / service_s;
+    let by_one = slots * (1.0 + within_s / service_s);
+    let more = (left + rate * within_s - by_coming).max(0.0) / by_one;
+    ((coming + more).ceil() as u32).max(1)
 }
 
 /// How long a boot may take, in seconds.

@@ -156,9 +156,11 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
         prop_assert!(made.drain.len() as u32 <= coming);
         if own == 0 && coming >= policy.min_instances && faults.with_totals {
             // Noise, and a backlog that is gone, launch nothing; only what hangs is replaced, and
-            // what comes regularly is awaited.
+            // what goes on to come, or comes regularly, is awaited.
             let booting = observed.count(InstanceState::Pending);
-            let awaited = learned.expected_at_ready(&policy);
+            let awaited = learned
+                .expected_at_ready(&policy)
+                .max(learned.in_use(&policy));
             prop_assert!(made.launch <= booting.max(awaited), "{}", made.reason);
         }
         for id in &made.drain {
