@@ -97,6 +97,7 @@ fn simulate_1000000_arrivals(bencher: Bencher<'_, '_>, boot_s: f64) {
     let scenario = Scenario {
         boot_s,
         service_s: 0.2,
+        service_cv: 0.0,
         slots: 1,
         max_instances: 32,
         price_per_hour: 0.0116,

@@ -216,6 +216,7 @@ fn scenario(boot_s: f64, max_instances: u32) -> Scenario {
     Scenario {
         boot_s,
         service_s: 0.2,
+        service_cv: 0.0,
         slots: 1,
         max_instances,
         price_per_hour: 1.0,

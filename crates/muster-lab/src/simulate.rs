@@ -48,9 +48,12 @@ pub struct SimulateArgs {
     /// Median seconds from a launch until the instance takes work
     #[arg(long, default_value_t = 26.0, value_name = "S")]
     boot_s: f64,
-    /// Milliseconds that one request occupies one slot
+    /// Milliseconds that one request occupies one slot, on average
     #[arg(long, default_value_t = 200.0, value_name = "MS")]
     service_ms: f64,
+    /// Coefficient of variation of these times: 0 where all are the same, 1 where they are exponential
+    #[arg(long, default_value_t = 0.0, value_name = "CV")]
+    service_cv: f64,
     /// Requests that one instance works on at a time
     #[arg(long, default_value_t = 1, value_name = "N")]
     slots: u32,
@@ -144,6 +147,7 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<()> {
         },
         boot_s: args.boot_s,
         service_ms: args.service_ms,
+        service_cv: args.service_cv,
         slots: args.slots,
         max: args.max,
         target_wait_s: args.target_wait_s,
@@ -180,6 +184,11 @@ impl SimulateArgs {
             );
         }
         anyhow::ensure!(
+            (0.0..=10.0).contains(&self.service_cv),
+            "--service-cv is {}: it must be between 0 and 10",
+            self.service_cv
+        );
+        anyhow::ensure!(
             (1..=1000).contains(&self.slots),
             "--slots is {}: it must be between 1 and 1000",
             self.slots
@@ -193,6 +202,7 @@ impl SimulateArgs {
         Ok(Scenario {
             boot_s: self.boot_s,
             service_s: self.service_ms / 1e3,
+            service_cv: self.service_cv,
             slots: self.slots,
             max_instances: self.max,
             price_per_hour: self.price_per_hour,
@@ -250,8 +260,11 @@ impl SimulateArgs {
                 price_per_hour: self.price_per_hour,
                 max_dollars_per_hour: self.max_dollars_per_hour,
                 max_dollars_per_day: self.max_dollars_per_day,
-                // A simulated instance is billed until it has finished what it has.
-                drain_time: Duration::from_secs_f64(self.service_ms / 1e3),
+                // A simulated instance is billed until it has finished what it has: hardly any request
+                // takes ten standard deviations longer than the mean.
+                drain_time: Duration::from_secs_f64(
+                    self.service_ms / 1e3 * (1.0 + 10.0 * self.service_cv),
+                ),
                 unattended: Duration::ZERO,
             }),
         }

@@ -36,8 +36,8 @@ const WAKE_INTERVAL_S: f64 = 0.05;
 enum Event {
     /// An instance has booted.
     Ready(u64),
-    /// An instance has finished one request.
-    Done(u64),
+    /// An instance has finished one request, which took so long.
+    Done(u64, Duration),
     /// The policy decides anew.
     Evaluate,
 }
@@ -61,49 +61,7 @@ pub fn run(
     mut autoscaler: Autoscaler,
 ) -> Outcome {
     let mut sim = Simulation::new(scenario, arrivals.len());
-    match &autoscaler {
-        Autoscaler::Peer(peer) => {
-            for _ in 0..peer.initial_instances().min(scenario.max_instances) {
-                sim.launch_ahead(0.0, 0.0);
-            }
-        }
-        Autoscaler::Scheduled { step_s, ready } => sim.launch_before_the_trace(*step_s, ready),
-        Autoscaler::Muster { .. } => {}
-    }
-    sim.schedule(0.0, Event::Evaluate);
-    let mut next = 0;
-    loop {
-        let event_s = sim.next_event_s();
-        if let Some(&arrival) = arrivals.get(next)
-            && arrival < event_s
-        {
-            next += 1;
-            sim.now = arrival;
-            sim.arrive(arrival);
-            if let Autoscaler::Muster { policy, learned } = &mut autoscaler
-                && !sim.waiting.is_empty()
-                && arrival >= sim.last_evaluation_s + WAKE_INTERVAL_S
-            {
-                sim.evaluate_muster(policy, learned);
-            }
-            continue;
-        }
-        let Some(Reverse((_, _, event))) = sim.events.pop() else {
-            break;
-        };
-        sim.now = event_s;
-        match event {
-            Event::Ready(id) => sim.booted(id),
-            Event::Done(id) => sim.done(id),
-            Event::Evaluate if sim.now >= length_s && sim.answered == arrivals.len() as u64 => {
-                break;
-            }
-            Event::Evaluate => {
-                let wait = sim.evaluate(&mut autoscaler);
-                sim.schedule(sim.now + wait, Event::Evaluate);
-            }
-        }
-    }
+    sim.replay(arrivals, length_s, &mut autoscaler);
     sim.finish(autoscaler.name())
 }
 
@@ -123,6 +81,8 @@ struct Simulation<'a> {
     launched: u64,
     in_service: u64,
     answered: u64,
+    /// What the answered requests took.
+    worked: Duration,
     billed_s: f64,
     waits: Vec<f64>,
     cold_starts: u64,
@@ -155,6 +115,7 @@ impl<'a> Simulation<'a> {
             launched: 0,
             in_service: 0,
             answered: 0,
+            worked: Duration::ZERO,
             billed_s: 0.0,
             waits: Vec::with_capacity(requests),
             cold_starts: 0,
@@ -174,6 +135,54 @@ impl<'a> Simulation<'a> {
                 launch_limit: None,
             },
             members_changed: false,
+        }
+    }
+
+    fn replay(&mut self, arrivals: &[f64], length_s: f64, autoscaler: &mut Autoscaler) {
+        match &*autoscaler {
+            Autoscaler::Peer(peer) => {
+                for _ in 0..peer.initial_instances().min(self.scenario.max_instances) {
+                    self.launch_ahead(0.0, 0.0);
+                }
+            }
+            Autoscaler::Scheduled { step_s, ready } => self.launch_before_the_trace(*step_s, ready),
+            Autoscaler::Muster { .. } => {}
+        }
+        self.schedule(0.0, Event::Evaluate);
+        let mut next = 0;
+        loop {
+            let event_s = self.next_event_s();
+            if let Some(&arrival) = arrivals.get(next)
+                && arrival < event_s
+            {
+                next += 1;
+                self.now = arrival;
+                self.arrive(arrival);
+                if let Autoscaler::Muster { policy, learned } = autoscaler
+                    && !self.waiting.is_empty()
+                    && arrival >= self.last_evaluation_s + WAKE_INTERVAL_S
+                {
+                    self.evaluate_muster(policy, learned);
+                }
+                continue;
+            }
+            let Some(Reverse((_, _, event))) = self.events.pop() else {
+                break;
+            };
+            self.now = event_s;
+            match event {
+                Event::Ready(id) => self.booted(id),
+                Event::Done(id, took) => self.done(id, took),
+                Event::Evaluate
+                    if self.now >= length_s && self.answered == arrivals.len() as u64 =>
+                {
+                    break;
+                }
+                Event::Evaluate => {
+                    let wait = self.evaluate(autoscaler);
+                    self.schedule(self.now + wait, Event::Evaluate);
+                }
+            }
         }
     }
 
@@ -208,13 +217,16 @@ impl<'a> Simulation<'a> {
                 self.free.remove(&id);
             }
             self.in_service += 1;
-            self.schedule(self.now + self.scenario.service_s, Event::Done(id));
+            let took_s = self.scenario.service_time_s(self.waits.len() as u64 - 1);
+            let took = Duration::from_secs_f64(took_s);
+            self.schedule(self.now + took_s, Event::Done(id, took));
         }
     }
 
-    fn done(&mut self, id: u64) {
+    fn done(&mut self, id: u64, took: Duration) {
         self.in_service -= 1;
         self.answered += 1;
+        self.worked += took;
         let Some(machine) = self.machines.get_mut(&id) else {
             return;
         };
@@ -349,7 +361,7 @@ impl<'a> Simulation<'a> {
             submitted: (self.waits.len() + self.waiting.len()) as u64,
             answered: self.answered,
             timed: self.answered,
-            worked: Duration::from_secs_f64(self.answered as f64 * self.scenario.service_s),
+            worked: self.worked,
         });
         learned.observe(observation, policy);
         let made = plan(observation, learned, policy);
@@ -490,3 +502,6 @@ impl<'a> Simulation<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

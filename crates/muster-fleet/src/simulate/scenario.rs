@@ -1,12 +1,19 @@
 //! What every policy is measured under.
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::SeedableRng;
+
+use super::random::{standard_normal, unit};
+
 /// A fleet and its queue: times, prices, limits and the seed, the same for every policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
     /// Median seconds from a launch until the instance takes work.
     pub boot_s: f64,
-    /// Seconds that one request occupies one slot.
+    /// Seconds that one request occupies one slot, on average.
     pub service_s: f64,
+    /// Their coefficient of variation (standard deviation divided by mean); 0 where all take as long.
+    pub service_cv: f64,
     /// Requests that one instance works on at a time.
     pub slots: u32,
     /// Instances never exceeded, by any policy.
@@ -23,4 +30,67 @@ pub struct Scenario {
     pub count_noise: u32,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+impl Scenario {
+    /// Returns the seconds that one request, counted from the first arrival, occupies a slot: by the
+    /// seed and the request alone, so that every policy has the same work to do.
+    ///
+    /// The times are log-normal, as those of services mostly are (Brown et al., "Statistical Analysis
+    /// of a Telephone Call Center", 2005), and exponential where their coefficient of variation is 1,
+    /// so that Erlang's formulas hold there.
+    pub fn service_time_s(&self, request: u64) -> f64 {
+        if self.service_cv == 0.0 {
+            return self.service_s;
+        }
+        // Neighbouring seeds of SplitMix64 give numbers that are as good as independent.
+        let mut random = SplitMix64::seed_from_u64(self.seed.rotate_left(32) ^ request);
+        let of_mean = if self.service_cv == 1.0 {
+            -(1.0 - unit(&mut random)).ln()
+        } else {
+            let variance = (1.0 + self.service_cv * self.service_cv).ln();
+            (variance.sqrt() * standard_normal(&mut random) - variance / 2.0).exp()
+        };
+        self.service_s * of_mean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_times_have_their_mean_and_spread_whatever_the_order_they_are_asked_in() {
+        for cv in [0.0, 0.5, 1.0, 2.0] {
+            let scenario = Scenario {
+                boot_s: 0.0,
+                service_s: 6.0,
+                service_cv: cv,
+                slots: 1,
+                max_instances: 1,
+                price_per_hour: 0.0,
+                billing_minimum_s: 0.0,
+                target_wait_s: 1.0,
+                count_lag_s: 0.0,
+                count_noise: 0,
+                seed: 7,
+            };
+            let requests = 100_000;
+            let times: Vec<f64> = (0..requests).map(|n| scenario.service_time_s(n)).collect();
+            let mean = times.iter().sum::<f64>() / requests as f64;
+            let squares = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>();
+            let deviation = (squares / requests as f64).sqrt();
+            assert!((mean / 6.0 - 1.0).abs() < 0.02, "{cv}: {mean}");
+            assert!(
+                (deviation / 6.0 - cv).abs() < 0.1 * cv + 1e-9,
+                "{cv}: {deviation}"
+            );
+            assert_eq!(scenario.service_time_s(9), times[9]);
+            let other = Scenario {
+                seed: 8,
+                ..scenario
+            };
+            assert_eq!(other.service_time_s(9) == times[9], cv == 0.0);
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub struct Report {
     pub trace: TraceFigures,
     pub boot_s: f64,
     pub service_ms: f64,
+    pub service_cv: f64,
     pub slots: u32,
     pub max: u32,
     pub target_wait_s: f64,
@@ -109,12 +110,13 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
 /// When nothing can be printed any more.
 pub fn print(report: &Report) -> Result<(), OutputError> {
     print_line!(
-        "{} arrivals in {:.1} h; boot {} s, service {} ms, {} slots, at most {} instances, \
+        "{} arrivals in {:.1} h; boot {} s, service {} ms (cv {}), {} slots, at most {} instances, \
          objective {} s",
         report.trace.arrivals,
         report.trace.length_s / 3600.0,
         report.boot_s,
         report.service_ms,
+        report.service_cv,
         report.slots,
         report.max,
         report.target_wait_s,
