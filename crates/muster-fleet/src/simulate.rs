@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod autoscaler;
+mod counts;
 mod engine;
 mod oracle;
 mod outcome;

@@ -8,9 +8,10 @@ use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::autoscaler::Autoscaler;
+use super::counts::CountHistory;
 use super::outcome::Outcome;
 use super::random::{standard_normal, unit};
-use super::scaling_policy::FleetMetrics;
+use super::scaling_policy::{FleetMetrics, ScalingPolicy};
 use super::scenario::Scenario;
 use crate::fleet::{Instance, InstanceId, InstanceState};
 use crate::learn::Learned;
@@ -91,8 +92,7 @@ struct Simulation<'a> {
     reasons: Vec<(f64, String)>,
     boots: SplitMix64,
     noise: SplitMix64,
-    /// `(second, visible, in flight)` as they were, for counts that lag.
-    counts: VecDeque<(f64, u64, u64)>,
+    counts: CountHistory,
     last_evaluation_s: f64,
     /// What Muster's controller observes, kept from one time to the next.
     observation: Observation,
@@ -124,7 +124,7 @@ impl<'a> Simulation<'a> {
             reasons: Vec::new(),
             boots: SplitMix64::seed_from_u64(scenario.seed),
             noise: SplitMix64::seed_from_u64(scenario.seed ^ 0x6e6f_6973),
-            counts: VecDeque::new(),
+            counts: CountHistory::new(scenario.count_lag_s),
             last_evaluation_s: f64::NEG_INFINITY,
             observation: Observation {
                 now: Duration::ZERO,
@@ -158,12 +158,8 @@ impl<'a> Simulation<'a> {
                 next += 1;
                 self.now = arrival;
                 self.arrive(arrival);
-                if let Autoscaler::Muster { policy, learned } = autoscaler
-                    && !self.waiting.is_empty()
-                    && arrival >= self.last_evaluation_s + WAKE_INTERVAL_S
-                {
-                    self.evaluate_muster(policy, learned);
-                }
+                self.record_counts();
+                self.wake(autoscaler);
                 continue;
             }
             let Some(Reverse((_, _, event))) = self.events.pop() else {
@@ -183,6 +179,7 @@ impl<'a> Simulation<'a> {
                     self.schedule(self.now + wait, Event::Evaluate);
                 }
             }
+            self.record_counts();
         }
     }
 
@@ -329,18 +326,7 @@ impl<'a> Simulation<'a> {
                 MUSTER_INTERVAL_S
             }
             Autoscaler::Peer(peer) => {
-                let (visible, in_flight) = self.approximate_counts();
-                let metrics = FleetMetrics {
-                    now_s: self.now,
-                    visible,
-                    in_flight,
-                    ready: self.ready,
-                    booting: self.booting,
-                };
-                let desired = peer
-                    .desired_instances(&metrics, self.scenario)
-                    .min(self.scenario.max_instances);
-                self.resize(desired);
+                self.evaluate_peer(peer.as_mut(), false);
                 peer.interval_s()
             }
             Autoscaler::Scheduled { step_s, ready } => {
@@ -350,9 +336,42 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// Lets the policy decide besides its interval, where a request that has just come makes it.
+    fn wake(&mut self, autoscaler: &mut Autoscaler) {
+        match autoscaler {
+            Autoscaler::Muster { policy, learned } => {
+                if !self.waiting.is_empty() && self.now >= self.last_evaluation_s + WAKE_INTERVAL_S
+                {
+                    self.evaluate_muster(policy, learned);
+                }
+            }
+            Autoscaler::Peer(peer) => {
+                if peer.wakes_at_arrival() {
+                    self.evaluate_peer(peer.as_mut(), true);
+                }
+            }
+            Autoscaler::Scheduled { .. } => {}
+        }
+    }
+
+    fn evaluate_peer(&mut self, peer: &mut dyn ScalingPolicy, arrival: bool) {
+        let (visible, in_flight, request_s) = self.approximate_counts();
+        let metrics = FleetMetrics {
+            now_s: self.now,
+            visible,
+            in_flight,
+            request_s,
+            arrival,
+            ready: self.ready,
+            booting: self.booting,
+        };
+        let desired = peer.desired_instances(&metrics, self.scenario);
+        self.resize(desired.min(self.scenario.max_instances));
+    }
+
     fn evaluate_muster(&mut self, policy: &Policy, learned: &mut Learned) {
         self.last_evaluation_s = self.now;
-        let (visible, in_flight) = self.approximate_counts();
+        let (visible, in_flight, _) = self.approximate_counts();
         self.update_instances();
         let observation = &mut self.observation;
         observation.now = Duration::from_secs_f64(self.now);
@@ -402,21 +421,22 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Returns the queue's counts as the service answers them: late, and now and then wrong.
-    fn approximate_counts(&mut self) -> (u64, u64) {
-        let now = (self.now, self.waiting.len() as u64, self.in_service);
-        self.counts.push_back(now);
-        let as_of = self.now - self.scenario.count_lag_s;
-        while self.counts.get(1).is_some_and(|(at, _, _)| *at <= as_of) {
-            self.counts.pop_front();
-        }
-        let (_, mut visible, in_flight) = *self.counts.front().unwrap_or(&now);
+    fn record_counts(&mut self) {
+        let visible = self.waiting.len() as u64;
+        self.counts.record(self.now, visible, self.in_service);
+    }
+
+    /// Returns the queue's counts as the service answers them, late, and now and then wrong, and the
+    /// seconds that requests had taken then.
+    fn approximate_counts(&mut self) -> (u64, u64, f64) {
+        let counts = self.counts.told(self.now);
+        let mut visible = counts.visible;
         if self.scenario.count_noise > 0 && unit(&mut self.noise) < NOISE_SHARE {
             let span = f64::from(2 * self.scenario.count_noise + 1);
             let off = (unit(&mut self.noise) * span) as i64 - i64::from(self.scenario.count_noise);
             visible = visible.saturating_add_signed(off);
         }
-        (visible, in_flight)
+        (visible, counts.in_flight, counts.request_s)
     }
 
     /// Launches or drains until there are `desired` instances, booting ones included.

@@ -1,20 +1,16 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use super::*;
 use crate::simulate::arrivals::spread;
 use crate::simulate::peers::Fixed;
+use crate::simulate::scenario::example;
 
 fn scenario(service_s: f64, service_cv: f64) -> Scenario {
     Scenario {
-        boot_s: 26.0,
         service_s,
         service_cv,
-        slots: 1,
-        max_instances: 32,
-        price_per_hour: 1.0,
-        billing_minimum_s: 60.0,
-        target_wait_s: 1.0,
-        count_lag_s: 1.0,
-        count_noise: 0,
-        seed: 7,
+        ..example()
     }
 }
 
@@ -43,4 +39,70 @@ fn exponential_times_wait_as_erlang_has_it() {
     let (waits, long) = (outcome.share_over(0.0), outcome.share_over(1.0));
     assert!((waits - 0.1739).abs() < 0.01, "{waits}");
     assert!((long - 0.0235).abs() < 0.003, "{long}");
+}
+
+/// A policy that notes what it sees of the queue, each so many seconds.
+struct Observer {
+    interval_s: f64,
+    seen: Rc<RefCell<Vec<(u64, u64)>>>,
+}
+
+impl ScalingPolicy for Observer {
+    fn name(&self) -> String {
+        "observer".to_owned()
+    }
+
+    fn interval_s(&self) -> f64 {
+        self.interval_s
+    }
+
+    fn initial_instances(&self) -> u32 {
+        1
+    }
+
+    fn desired_instances(&mut self, metrics: &FleetMetrics, _: &Scenario) -> u32 {
+        let seen = (metrics.visible, metrics.in_flight);
+        self.seen.borrow_mut().push(seen);
+        1
+    }
+}
+
+/// One instance, 40 s a request, and requests at 10, 14.5 and 59.5 s: visible and in flight are (0, 1)
+/// from 10 s, (1, 1) from 14.5 s, (0, 1) from 50 s, (1, 1) from 59.5 s, (0, 1) from 90 s and (0, 0) from
+/// 130 s on.
+#[test]
+fn every_policy_sees_counts_of_the_stated_lag_whatever_its_interval() {
+    let seen_each = |interval_s: f64, count_lag_s: f64| {
+        let scenario = Scenario {
+            count_lag_s,
+            ..scenario(40.0, 0.0)
+        };
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let observer = Observer {
+            interval_s,
+            seen: Rc::clone(&seen),
+        };
+        let observer = Autoscaler::Peer(Box::new(observer));
+        run(&[10.0, 14.5, 59.5], 151.0, &scenario, observer);
+        seen.take()
+    };
+    // As of 1 s before, 14 s, 29 s … 149 s.
+    let each_15_s = [
+        (0, 0),
+        (0, 1),
+        (1, 1),
+        (1, 1),
+        (0, 1),
+        (1, 1),
+        (1, 1),
+        (0, 1),
+        (0, 1),
+        (0, 0),
+        (0, 0),
+    ];
+    assert_eq!(seen_each(15.0, 1.0), each_15_s);
+    // As of 1 s before, 59 s and 119 s; of 30 s before, 30 s and 90 s; of 0 s, 60 s and 120 s.
+    assert_eq!(seen_each(60.0, 1.0), [(0, 0), (0, 1), (0, 1)]);
+    assert_eq!(seen_each(60.0, 30.0), [(0, 0), (1, 1), (0, 1)]);
+    assert_eq!(seen_each(60.0, 0.0), [(0, 0), (1, 1), (0, 1)]);
 }
