@@ -42,3 +42,8 @@ pub trait ScalingPolicy {
         0
     }
 }
+
+/// Names a policy with its setting, where it has one.
+pub(super) fn named(policy: &str, setting: Option<f64>) -> String {
+    setting.map_or(policy.to_owned(), |setting| format!("{policy}:{setting}"))
+}

@@ -3,7 +3,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::simulate::arrivals::spread;
-use crate::simulate::peers::Fixed;
+use crate::simulate::peers::{Fixed, Knative};
 use crate::simulate::scenario::example;
 
 fn scenario(service_s: f64, service_cv: f64) -> Scenario {
@@ -105,4 +105,12 @@ fn every_policy_sees_counts_of_the_stated_lag_whatever_its_interval() {
     assert_eq!(seen_each(60.0, 1.0), [(0, 0), (0, 1), (0, 1)]);
     assert_eq!(seen_each(60.0, 30.0), [(0, 0), (1, 1), (0, 1)]);
     assert_eq!(seen_each(60.0, 0.0), [(0, 0), (1, 1), (0, 1)]);
+}
+
+#[test]
+fn a_request_from_zero_makes_knative_launch_when_it_comes() {
+    let knative = Autoscaler::Peer(Box::new(Knative::new(None)));
+    let outcome = run(&[10.5], 60.0, &example(), knative);
+    let launched = outcome.fleet.iter().find(|(_, _, booting)| *booting > 0);
+    assert_eq!(launched, Some(&(10.5, 0, 1)));
 }
