@@ -287,14 +287,20 @@ fn moment(text: &str) -> anyhow::Result<f64> {
     Ok(instant.as_nanosecond() as f64 / 1e9)
 }
 
-/// A count of arrivals; what is empty is none.
+/// A count of arrivals; what is empty is none, and what a spreadsheet has made of a count (`94.0`) is one.
 fn whole(text: &str) -> anyhow::Result<u64> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse()
-        .ok()
-        .with_context(|| format!("`{text}` is not a count: expected a whole number"))
+    if let Ok(count) = text.parse() {
+        return Ok(count);
+    }
+    // Above 2^53 there are whole numbers that a float does not have.
+    let number = text.parse::<f64>().ok();
+    let count = number.filter(|n| n.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(n));
+    count.map(|count| count as u64).with_context(|| {
+        format!("`{text}` is not a count: expected a whole number, rounded where it is an average")
+    })
 }
 
 #[cfg(test)]
@@ -357,6 +363,7 @@ mod tests {
             ("second,count\n5,2\n6,0\n7,1\n", Columns::default()),
             ("time,requests\n100,2\n101,0\n102,1\n", Columns::default()),
             ("n\n2\n0\n1\n", named(None, Some("n"), Some(1.0))),
+            ("second,count\n5,2.0\n6,0.\n7,1e0\n", Columns::default()),
             (
                 "a,b\n100,2\n102,1\n",
                 named(Some("A"), Some("B"), Some(1.0)),
@@ -389,7 +396,22 @@ mod tests {
             (
                 "a,minute_1\nx,1.5\n",
                 Columns::default(),
-                vec!["line 2", "minute_1", "`1.5`"],
+                vec!["line 2", "minute_1", "`1.5`", "rounded"],
+            ),
+            (
+                "second,count\n1,94.0\n2,94.5\n",
+                Columns::default(),
+                vec!["line 3", "count", "`94.5`", "rounded"],
+            ),
+            (
+                "second,count\n1,-0.5\n",
+                Columns::default(),
+                vec!["line 2", "`-0.5`"],
+            ),
+            (
+                "second,count\n1,inf\n",
+                Columns::default(),
+                vec!["line 2", "`inf`"],
             ),
             (
                 "a,b\n1,2\n",
