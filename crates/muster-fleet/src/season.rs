@@ -1,7 +1,7 @@
-//! Seasonal forecast: the instances that the same minute of every half-hour, hour or day needs.
+//! Seasonal forecast: the instances that the same minute of every half-hour, hour, day or week needs.
 //!
 //! People and their schedulers start things by the clock. What was needed at the same minute of the
-//! last half-hours, hours and days makes a pattern, and what followed that pattern before is expected
+//! last half-hours, hours, days and weeks makes a pattern, and what followed that pattern before is expected
 //! to follow it again; but only for as long as that keeps coming true, and more often than by chance.
 
 use std::collections::VecDeque;
@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 /// The resolution of `cron`, and of this forecast.
 const MINUTE_S: f64 = 60.0;
-/// Periods that things are scheduled by, in minutes.
-const PERIODS: [u64; 3] = [30, 60, 24 * 60];
+/// Periods that things are scheduled by, in minutes. Each has its bit of a pattern, which is stored: a
+/// new one goes to the end.
+const PERIODS: [u64; 4] = [30, 60, 24 * 60, 7 * 24 * 60];
 /// Periods looked back.
 const LOOK_BACK: u64 = 2;
-/// Minutes remembered.
+/// Minutes remembered: two weeks, which take 40 kB.
 const MINUTES: usize = (LOOK_BACK * PERIODS[PERIODS.len() - 1]) as usize;
 /// Nothing is forecast before so many minutes were seen.
 const MIN_MINUTES: usize = (LOOK_BACK * PERIODS[0]) as usize;
@@ -46,9 +47,17 @@ pub(crate) struct Season {
     /// Requests of this minute so far.
     #[serde(skip)]
     requests: f64,
-    /// Fleets of one, two … instances that always run, and how they would serve these requests.
+    /// Fleets of one, two … instances that always run, and how they would serve these requests; those
+    /// that are larger have nothing waiting and nothing late.
     #[serde(skip)]
     fleets: Vec<SimulatedFleet>,
+    /// The largest fleet.
+    #[serde(skip)]
+    max_instances: usize,
+    /// The forecasts for the minute that is not over and for those within the horizon: what they follow
+    /// from changes once a minute, and a plan asks for them many times a second.
+    #[serde(skip)]
+    ahead: Vec<u32>,
 }
 
 /// A fleet that always runs.
@@ -109,14 +118,22 @@ impl Season {
     ) {
         self.advance_to((now_s / MINUTE_S) as u64);
         self.requests += requests;
-        self.fleets
-            .resize(service.max_instances as usize, SimulatedFleet::default());
+        self.max_instances = service.max_instances as usize;
+        // A fleet that is larger than this, or than any that has something waiting, serves it at once.
+        let at_once = (requests / (service.rate * elapsed)).ceil() as usize;
+        let some_wait = if requests > 0.0 { at_once } else { 0 };
+        let fleets = self.fleets.len().max(some_wait).min(self.max_instances);
+        self.fleets.resize(fleets, SimulatedFleet::default());
         for (instances, fleet) in (1..).zip(&mut self.fleets) {
             let rate = service.rate * f64::from(instances);
             fleet.waiting = (fleet.waiting + requests - rate * elapsed).max(0.0);
             let late = (fleet.waiting - rate * service.objective_s).max(0.0);
             fleet.late += late;
             fleet.waiting -= late;
+        }
+        let is_idle = |fleet: &SimulatedFleet| fleet.waiting == 0.0 && fleet.late == 0.0;
+        while self.fleets.last().is_some_and(is_idle) {
+            self.fleets.pop();
         }
     }
 
@@ -129,6 +146,9 @@ impl Season {
     fn advance_to(&mut self, minute: u64) {
         let over = *self.minute.get_or_insert(minute);
         if minute <= over {
+            if self.ahead.is_empty() {
+                self.look_ahead();
+            }
             return;
         }
         let needed = self.needed_now();
@@ -143,6 +163,15 @@ impl Season {
         for fleet in &mut self.fleets {
             fleet.late = 0.0;
         }
+        self.look_ahead();
+    }
+
+    fn look_ahead(&mut self) {
+        let first = self.minute.unwrap_or(0);
+        let minutes = (HORIZON_S / MINUTE_S) as u64 + 1;
+        self.ahead = (first..=first + minutes)
+            .map(|minute| self.forecast_of(minute))
+            .collect();
     }
 
     fn push(&mut self, needed: u16) {
@@ -159,8 +188,7 @@ impl Season {
         }
         let enough = |fleet: &SimulatedFleet| fleet.late <= LATE_SHARE * self.requests;
         let smaller = self.fleets.iter().take_while(|fleet| !enough(fleet));
-        let largest = self.fleets.len();
-        (smaller.count() + 1).min(largest) as u16
+        (smaller.count() + 1).min(self.max_instances) as u16
     }
 
     /// Counts for each pattern whether the minute that ends needed what was forecast.
@@ -211,10 +239,17 @@ impl Season {
     /// A load that is the sum of many varies by the square root of its size (square-root staffing:
     /// Halfin and Whitt, "Heavy-traffic limits for queues with many exponential servers", 1981).
     pub(crate) fn forecast(&self, at_s: f64) -> u32 {
+        let minute = (at_s / MINUTE_S) as u64;
+        let ahead = self.minute.and_then(|first| minute.checked_sub(first));
+        let known = ahead.and_then(|ahead| self.ahead.get(usize::try_from(ahead).ok()?));
+        known.copied().unwrap_or_else(|| self.forecast_of(minute))
+    }
+
+    fn forecast_of(&self, minute: u64) -> u32 {
         if self.needed.len() < MIN_MINUTES {
             return 0;
         }
-        let past = self.past((at_s / MINUTE_S) as u64);
+        let past = self.past(minute);
         let highest = past.into_iter().max().unwrap_or(0);
         let credible = (0..usize::from(highest))
             .rev()
@@ -327,6 +362,87 @@ mod tests {
     fn a_large_burst_is_expected_a_little_larger() {
         let regular = after_hours(&[33, 33]);
         assert_eq!(in_the_next_hour(&regular, 2)[19], 7 + 1);
+    }
+
+    const DAY: u64 = 24 * 60;
+
+    /// A day with a load of 12 requests a second from 9 to 17 o'clock, or without.
+    fn play_day(season: &mut Season, day: u64, has_load: bool) {
+        for minute in 0..DAY {
+            let is_open = has_load && (9 * 60..17 * 60).contains(&minute);
+            let requests = if is_open { 60.0 * 12.0 } else { 0.0 };
+            let now_s = ((day * DAY + minute) * 60) as f64;
+            season.observe(now_s, 60.0, requests, SERVICE);
+        }
+    }
+
+    /// What is expected of each minute of a day.
+    fn of_day(season: &Season, day: u64) -> Vec<u32> {
+        let minutes = day * DAY..(day + 1) * DAY;
+        minutes
+            .map(|minute| season.forecast((minute * 60) as f64))
+            .collect()
+    }
+
+    /// The first day is a Monday. 12 requests a second need 3 instances of 5.
+    #[test]
+    fn a_monday_is_expected_by_mondays_and_a_saturday_by_saturdays() {
+        let mut season = Season::default();
+        for day in 0..14 {
+            play_day(&mut season, day, day % 7 < 5);
+        }
+        let monday = of_day(&season, 14);
+        assert_eq!(monday.iter().position(|n| *n > 0), Some(9 * 60));
+        assert_eq!(monday[9 * 60], 3);
+        for day in 14..19 {
+            play_day(&mut season, day, true);
+        }
+        assert_eq!(of_day(&season, 19).iter().max(), Some(&0), "Saturday");
+        play_day(&mut season, 19, false);
+        assert_eq!(of_day(&season, 20).iter().max(), Some(&0), "Sunday");
+        play_day(&mut season, 20, false);
+        assert_eq!(of_day(&season, 21)[9 * 60], 3, "Monday");
+        assert_eq!(season.needed.len(), MINUTES, "no more is remembered");
+    }
+
+    /// As it was stored when the longest period was a day: two days in which each 20th minute of an hour
+    /// needed 3, and for each of these levels the tallies of 8 patterns.
+    #[test]
+    fn what_was_stored_without_weeks_is_read() {
+        let needed: Vec<u16> = (0..2 * DAY)
+            .map(|n| if n % 60 == 20 { 3 } else { 0 })
+            .collect();
+        let mut patterns = vec![(0.0, 0.0); 8];
+        (patterns[0], patterns[7]) = ((20.0, 20.0), (20.0, 20.0));
+        let stored = serde_json::json!({
+            "minute": 2 * DAY,
+            "needed": needed,
+            "after": vec![patterns; 3],
+            "at_any_time": vec![(1.7, 100.0); 3],
+        });
+        let season: Season = serde_json::from_value(stored).unwrap();
+        let expected = in_the_next_hour(&season, 48);
+        assert_eq!(expected.iter().position(|n| *n > 0), Some(19));
+        assert_eq!(expected[19], 3);
+    }
+
+    /// A thousand instances that are allowed cost nothing while three are needed.
+    #[test]
+    fn only_fleets_in_which_something_waits_are_simulated() {
+        let mut season = Season::default();
+        let service = ServiceModel {
+            max_instances: 1000,
+            ..SERVICE
+        };
+        season.observe(1.0, 1.0, 12.0, service);
+        assert!(season.fleets.len() <= 3, "{}", season.fleets.len());
+        season.observe(2.0, 1.0, 100_000.0, service);
+        assert_eq!(season.fleets.len(), 1000);
+        season.observe(61.0, 1.0, 0.0, service);
+        assert_eq!(season.needed, [1000]);
+        season.observe(62.0, 1.0, 0.0, service);
+        season.observe(1000.0, 900.0, 0.0, service);
+        assert_eq!(season.fleets.len(), 0);
     }
 
     #[test]
