@@ -15,7 +15,7 @@ const MINUTE_S: f64 = 60.0;
 const PERIODS: [u64; 4] = [30, 60, 24 * 60, 7 * 24 * 60];
 /// Periods looked back.
 const LOOK_BACK: u64 = 2;
-/// Minutes remembered: two weeks, which take 40 kB.
+/// Minutes remembered: two weeks, of two bytes each.
 const MINUTES: usize = (LOOK_BACK * PERIODS[PERIODS.len() - 1]) as usize;
 /// Nothing is forecast before so many minutes were seen.
 const MIN_MINUTES: usize = (LOOK_BACK * PERIODS[0]) as usize;
