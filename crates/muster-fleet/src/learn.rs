@@ -16,35 +16,17 @@ use crate::fleet::{InstanceId, InstanceState};
 use crate::observation::{Observation, RequestTotals};
 use crate::policy::{KeepAlive, Policy, Scaling, instances_for};
 use crate::season::{Season, ServiceModel};
-use crate::staffing::Load;
 
+mod steady;
 mod window;
 
-use window::{Estimate, Quantity, Window};
+use steady::{SteadyLoad, Terms};
+use window::{Quantity, Window};
 
 /// Boots remembered.
 const BOOTS: usize = 64;
 /// Answers that make one sample of the service time.
 const ANSWERS_PER_SAMPLE: u64 = 4;
-/// The share of requests that the fleet is staffed to be late with; the objective allows 0.01, and what
-/// is known of the load is not exact.
-const LATE_SHARE: f64 = 0.008;
-/// Deviations that are added to a rate that was counted, for the instances that it needs at least, and at
-/// most: in between the fleet stays as it is.
-const RATE_DEVIATIONS: (f64, f64) = (0.5, 1.5);
-/// Requests come in bursts where their number varies by more than this times what chance makes of it, and
-/// so many at least were counted.
-const BURSTY: f64 = 1.5;
-const ENOUGH_TO_BE_BURSTY: f64 = 20.0;
-/// How much of that variation is one of the requests in service, which a burst leaves one after another.
-const PEAKEDNESS: f64 = 0.75;
-/// A load is over once none came for as long as so many take on average: that happens by chance once in
-/// a thousand times.
-const OVER: f64 = 7.0;
-/// Deviations of the instances in use that are chance.
-const CHANCE_DEVIATIONS: f64 = 2.0;
-/// The coefficient of variation of service times, squared, that is believed at most.
-const MAX_SERVICE_CV2: f64 = 4.0;
 /// A boot is suspicious when it takes this many times the longest seen.
 const HUNG: f64 = 1.5;
 /// Boots after which the longest of them may be an outlier, and the second longest counts.
@@ -55,6 +37,9 @@ const UNKNOWN_BOOT: f64 = 3.0;
 const GAPS: usize = 32;
 /// Gaps after which a learned keep-alive is preferred to the break-even time.
 const ENOUGH_GAPS: usize = 4;
+
+/// What instances cost, and what they were used for, is forgotten at this rate.
+const COSTS_MEMORY: Seconds = 7.0 * 86_400.0;
 
 /// Longest time between two observations; with more the machine has slept, and nothing is known of
 /// that time.
@@ -95,15 +80,8 @@ pub struct Learned {
     /// `(second, submitted)`, the newest last.
     #[serde(skip)]
     submissions: VecDeque<(Seconds, f64)>,
-    /// Requests for as long as they have been coming like this.
     #[serde(skip)]
-    load: Option<Window>,
-    /// How long none has come.
-    #[serde(skip)]
-    quiet_s: Seconds,
-    /// Instances that this load needs.
-    #[serde(skip)]
-    floor: u32,
+    load: SteadyLoad,
     #[serde(skip)]
     backlog_estimator: BacklogEstimator,
     #[serde(skip)]
@@ -280,81 +258,29 @@ impl Learned {
     }
 
     fn learn_load(&mut self, came: f64, elapsed: Seconds, policy: &Policy) {
-        if elapsed > 0.0 {
-            let grain = policy.target_wait.as_secs_f64().max(self.service_s(policy));
-            let load = self.load.get_or_insert_with(|| Window::of(Quantity::Rate));
-            load.add(elapsed, came, grain);
-            self.quiet_s = if came > 0.0 {
-                0.0
-            } else {
-                self.quiet_s + elapsed
-            };
-            let all = load.estimate();
-            let before_s = (all.length - self.quiet_s).max(grain);
-            if all.total / all.dispersion() * self.quiet_s > OVER * before_s {
-                self.load = None;
-            }
-        }
-        let came = self.load.as_ref().map(Window::estimate).unwrap_or_default();
-        // A launch for what is not known for as long as a boot takes would be one for chance.
-        let known_s = self.boot_s(policy).max(self.short_window_s(policy));
-        let least = if came.length < known_s {
-            0
-        } else {
-            self.staffing(came, RATE_DEVIATIONS.0, policy)
-        };
-        let most = self.staffing(came, RATE_DEVIATIONS.1, policy);
-        self.floor = self.floor.clamp(least, most.max(least));
+        let terms = self.terms(policy);
+        self.load.observe(came, elapsed, terms.as_ref());
     }
 
-    /// Instances that the load needs so that 99 of 100 requests wait no longer than the objective, for as
-    /// long as they go on to come like this, if so many `deviations` more come than were counted.
-    ///
-    /// An instance is worth having while the requests that it makes punctual are worth its time; where
-    /// nothing else is said, one is worth the longest time that an idle instance is kept for.
-    fn staffing(&self, came: Estimate, deviations: f64, policy: &Policy) -> u32 {
+    /// What instances are staffed for; nothing where the operator says how long one is kept.
+    fn terms(&self, policy: &Policy) -> Option<Terms> {
         let KeepAlive::Learned { at_most } = policy.keep_alive else {
-            return 0;
+            return None;
         };
-        // Where the next request is further away than an instance is worth keeping idle for, there is no
-        // load that goes on, and each is one from nothing.
-        let minimum_s = policy.billing_minimum.as_secs_f64();
-        let kept_s = self
-            .boot_s(policy)
-            .max(minimum_s)
-            .min(at_most.as_secs_f64());
-        if came.groups() * kept_s < 1.0 {
-            return 0;
-        }
-        let dispersion = came.dispersion();
-        let bursty = came.total >= ENOUGH_TO_BE_BURSTY && dispersion > BURSTY;
-        let load = Load {
-            rate: came.rate() + deviations * (came.total + 1.0).sqrt() / came.length,
+        let (boot_s, at_most_s) = (self.boot_s(policy), at_most.as_secs_f64());
+        let billed_s = policy.billing_minimum.as_secs_f64();
+        Some(Terms {
+            objective_s: policy.target_wait.as_secs_f64(),
+            known_s: boot_s.max(self.short_window_s(policy)),
+            kept_s: boot_s.max(billed_s).min(at_most_s),
             service_s: self.service_s(policy),
-            service_cv2: self.summary.service_cv2.unwrap_or(1.0).min(MAX_SERVICE_CV2),
-            peakedness: if bursty {
-                1.0 + (dispersion - 1.0) * PEAKEDNESS
-            } else {
-                1.0
-            },
+            service_cv2: self.summary.service_cv2.unwrap_or(1.0),
             slots: policy.slots,
-        };
-        let keeps_up = load.rate * load.service_s / f64::from(policy.slots.max(1)) + 1.0;
-        let worth = at_most.as_secs_f64();
-        let shares = load.late_shares(policy.target_wait.as_secs_f64());
-        let mut before = 1.0;
-        let mut needed = 0;
-        for (instances, late) in (0..=policy.max_instances).zip(shares) {
-            let is_worth_it = load.rate * (before - late) * worth >= 1.0;
-            if instances > 0 && f64::from(instances) > keeps_up && !is_worth_it {
-                break;
-            }
-            (needed, before) = (instances, late);
-            if late <= LATE_SHARE {
-                break;
-            }
-        }
-        needed
+            max_instances: policy.max_instances,
+            // Where nothing else is said, a late request is worth the longest that an instance idles.
+            worth_s: policy.late_request.unwrap_or(at_most).as_secs_f64(),
+            by_worth_alone: policy.late_request.is_some(),
+        })
     }
 
     fn learn_season(&mut self, came: f64, elapsed: Seconds, policy: &Policy) {
@@ -410,8 +336,14 @@ impl Learned {
         let members = running + observed.count(InstanceState::Pending);
         let expected = self.expected_soon(policy).min(members);
         let ahead = expected.saturating_sub(self.kept_idle(policy));
-        self.ahead += elapsed * f64::from(ahead);
-        self.used += elapsed * f64::from(self.in_use(policy).min(running));
+        let used = self.in_use(policy).min(running);
+        let left = (-elapsed / COSTS_MEMORY).exp();
+        self.ahead = self.ahead * left + elapsed * f64::from(ahead);
+        self.used = self.used * left + elapsed * f64::from(used);
+        for level in &mut self.levels {
+            level.paid *= left;
+            level.clairvoyant *= left;
+        }
     }
 
     /// Requests submitted and not answered.
@@ -467,21 +399,36 @@ impl Learned {
         rate(long).min(rate(short))
     }
 
-    /// Instances that the load needs ([`Load::late_shares`]), as far as that is known.
+    /// Instances that a load that goes on needs, as far as one is known.
     pub(crate) fn floor(&self) -> u32 {
-        self.floor
+        self.load.needed()
     }
 
-    /// Instances that serve what is there within the objective, and those that the load needs; or those
-    /// that the number of requests is worth.
+    /// Instances that serve what is there within the objective and keep up with what comes, and those that
+    /// a load that goes on needs; or those that the number of requests is worth.
     pub fn in_use(&self, policy: &Policy) -> u32 {
         if let Scaling::RequestsPerInstance(requests) = policy.scaling {
             return instances_for(self.backlog, requests).min(policy.max_instances);
         }
+        if self.backlog == 0 {
+            return self.floor();
+        }
         let slot_s = self.service_s(policy) / f64::from(policy.slots.max(1));
         let within = policy.target_wait.as_secs_f64().max(self.service_s(policy));
-        let clearing = (self.backlog as f64 * slot_s / within).ceil() as u32;
-        clearing.max(self.floor).min(policy.max_instances)
+        let clearing = self.backlog as f64 * slot_s / within;
+        let window = self.short_window_s(policy);
+        let came = self.arrivals(window);
+        // What a launch would mend before the window is over need not be kept for a chance; what it
+        // would mend too late is kept with a deviation in hand. The first tells nothing of how soon others
+        // follow.
+        let came = if self.boot_s(policy) <= window {
+            less_a_deviation(came)
+        } else {
+            (came - 1.0 + came.sqrt()).max(0.0)
+        };
+        let keeping_up = came / window * slot_s;
+        let here = clearing.max(keeping_up).ceil() as u32;
+        here.max(self.floor()).min(policy.max_instances)
     }
 
     /// Instances to launch by now for what is expected when they would be ready.
@@ -491,9 +438,7 @@ impl Learned {
         }
         let ready_s = self.now + self.lead_s(policy);
         let expected = self.season.forecast(ready_s).min(policy.max_instances);
-        // What the load needs by chance at some minute is no rhythm.
-        let floor = f64::from(self.floor);
-        if f64::from(expected) > floor + CHANCE_DEVIATIONS * floor.sqrt() {
+        if self.load.is_exceeded_by(expected) {
             expected
         } else {
             0

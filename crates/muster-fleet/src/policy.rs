@@ -19,6 +19,9 @@ pub struct Policy {
     pub target_wait: Duration,
     /// How long an idle instance is kept.
     pub keep_alive: KeepAlive,
+    /// What a late request is worth, as time of an instance: in place of the share of requests that the
+    /// objective is kept for.
+    pub late_request: Option<Duration>,
     /// Time that is billed for an instance at least; zero where nothing is billed.
     pub billing_minimum: Duration,
     /// How long the queue's counts may lag behind; zero where they are exact.

@@ -72,6 +72,7 @@ async fn control<F: Fleet>(
             slots: 1,
             target_wait: Duration::from_secs(1),
             keep_alive: KeepAlive::Fixed(idle_grace),
+            late_request: None,
             billing_minimum: Duration::ZERO,
             count_lag: Duration::ZERO,
             expected_boot: Duration::from_secs(1),

@@ -21,6 +21,7 @@ fn policy(max_instances: u32) -> Policy {
         keep_alive: KeepAlive::Learned {
             at_most: Duration::from_secs(3600),
         },
+        late_request: None,
         billing_minimum: Duration::from_secs(60),
         count_lag: Duration::from_secs(60),
         expected_boot: Duration::from_secs(30),

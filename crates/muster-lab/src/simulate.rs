@@ -69,6 +69,9 @@ pub struct SimulateArgs {
     /// Price of an instance-hour
     #[arg(long, default_value_t = 0.0116, value_name = "P")]
     price_per_hour: f64,
+    /// What a late request costs: Muster then has instances for what they save of it
+    #[arg(long, value_name = "P")]
+    dollars_per_late_request: Option<f64>,
     /// What Muster's instances may cost an hour at one time
     #[arg(long, value_name = "P")]
     max_dollars_per_hour: Option<f64>,
@@ -198,6 +201,13 @@ impl SimulateArgs {
             "--max is {}: it must be between 1 and 10000",
             self.max
         );
+        if let Some(dollars) = self.dollars_per_late_request {
+            anyhow::ensure!(
+                dollars > 0.0 && dollars <= 1e6 && self.price_per_hour >= 1e-6,
+                "--dollars-per-late-request is {dollars}: it must be more than 0 and at most 1e6, and \
+                 --price-per-hour at least 1e-6"
+            );
+        }
         self.check_budget()?;
         Ok(Scenario {
             boot_s: self.boot_s,
@@ -251,6 +261,9 @@ impl SimulateArgs {
             slots: self.slots,
             target_wait: Duration::from_secs_f64(self.target_wait_s),
             keep_alive,
+            late_request: self
+                .dollars_per_late_request
+                .map(|dollars| Duration::from_secs_f64(dollars / self.price_per_hour * 3600.0)),
             billing_minimum: Duration::from_secs_f64(self.billing_minimum_s),
             count_lag: Duration::from_secs(60),
             expected_boot: EXPECTED_BOOT,

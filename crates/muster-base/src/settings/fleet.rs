@@ -86,6 +86,9 @@ pub struct FleetSettings {
     pub hung_timeout: Duration,
     /// What an instance costs an hour, in US dollars; its cost is not told when unset.
     pub price_per_hour: Option<f64>,
+    /// What a request that waits longer than `target_wait` costs, in US dollars: where it is set, instances
+    /// are there for what they save of it, whatever share of the requests is late.
+    pub dollars_per_late_request: Option<f64>,
     /// What all instances that are there at one time may cost an hour, in US dollars.
     pub max_dollars_per_hour: Option<f64>,
     /// What the instances of a day (UTC) may cost, in US dollars.
@@ -115,6 +118,7 @@ impl Default for FleetSettings {
             drain_timeout: Duration::from_secs(10),
             hung_timeout: Duration::from_secs(5),
             price_per_hour: None,
+            dollars_per_late_request: None,
             max_dollars_per_hour: None,
             max_dollars_per_day: None,
         }
@@ -154,7 +158,29 @@ impl FleetSettings {
             self.scaling.requests_per_instance != Some(0),
             "scaling.requests_per_instance is 0: one instance is to be there for at least 1 request"
         );
+        self.check_late_request()?;
         self.check_budget()
+    }
+
+    fn check_late_request(&self) -> anyhow::Result<()> {
+        let Some(dollars) = self.dollars_per_late_request else {
+            return Ok(());
+        };
+        anyhow::ensure!(
+            dollars > 0.0 && dollars <= 1e6,
+            "dollars_per_late_request is {dollars}: it must be more than 0 and at most 1e6 dollars"
+        );
+        anyhow::ensure!(
+            self.price_per_hour.is_some_and(|price| price > 0.0),
+            "dollars_per_late_request needs price_per_hour: a late request is weighed against it"
+        );
+        Ok(())
+    }
+
+    /// What a late request is worth, as time of an instance.
+    fn late_request(&self) -> Option<Duration> {
+        let (dollars, price) = (self.dollars_per_late_request?, self.price_per_hour?);
+        Duration::try_from_secs_f64(dollars / price * 3600.0).ok()
     }
 
     /// Refuses limits that no instance could ever be launched within.
@@ -202,6 +228,10 @@ impl FleetSettings {
             ("min_instances", self.min_instances > 0),
             ("keep_alive = \"learned\"", learned),
             ("ec2.stopped_instances", self.ec2.stopped_instances > 0),
+            (
+                "dollars_per_late_request",
+                self.dollars_per_late_request.is_some(),
+            ),
         ];
         let set = settings.into_iter().filter(|(_, is_set)| *is_set);
         set.map(|(name, _)| name).collect()
@@ -258,6 +288,7 @@ impl FleetSettings {
             slots: 1,
             target_wait: self.target_wait,
             keep_alive,
+            late_request: self.late_request(),
             billing_minimum: self.ec2.billing_minimum,
             count_lag: match queues {
                 QueueKind::Local => Duration::ZERO,

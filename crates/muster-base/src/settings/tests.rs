@@ -125,6 +125,14 @@ fn unknown_keys_and_impossible_values_are_named() {
             "price_per_hour = 0.2\nmax_dollars_per_day = nan",
             "max_dollars_per_day is NaN",
         ),
+        (
+            "dollars_per_late_request = 0.001",
+            "dollars_per_late_request needs price_per_hour",
+        ),
+        (
+            "price_per_hour = 0.2\ndollars_per_late_request = 0.0",
+            "dollars_per_late_request is 0",
+        ),
         ("fleet = \"ec2\"", "input_store is not set"),
         (
             "[quality.enrolment]\nsize_px = -1",
@@ -186,6 +194,7 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
     assert_eq!(plain.scaling, Scaling::Objective);
     assert!(settings.overruled().is_empty());
     let all = "min_instances = 2\nkeep_alive = \"learned\"\nidle_grace_s = 9.0\n\
+               price_per_hour = 0.36\ndollars_per_late_request = 0.01\n\
                scaling = { requests_per_instance = 3 }\n[ec2]\nstopped_instances = 4";
     let (ruled, settings) = policy(all);
     assert_eq!(
@@ -193,6 +202,8 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
         Policy {
             scaling: Scaling::RequestsPerInstance(3.try_into().unwrap()),
             keep_alive: KeepAlive::Fixed(Duration::ZERO),
+            late_request: Some(Duration::from_secs(100)),
+            budget: ruled.budget,
             ..plain
         }
     );
@@ -201,6 +212,7 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
         "min_instances",
         "keep_alive = \"learned\"",
         "ec2.stopped_instances",
+        "dollars_per_late_request",
     ];
     assert_eq!(settings.overruled(), without_effect);
     let fixed = "keep_alive = \"fixed\"\nidle_grace_s = 9.0\n[scaling]\nrequests_per_instance = 1";

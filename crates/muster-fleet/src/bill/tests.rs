@@ -25,6 +25,7 @@ const POLICY: Policy = Policy {
     slots: 1,
     target_wait: Duration::from_secs(1),
     keep_alive: KeepAlive::Fixed(Duration::from_secs(10)),
+    late_request: None,
     billing_minimum: Duration::from_secs(60),
     count_lag: Duration::ZERO,
     expected_boot: Duration::from_secs(10),

@@ -14,6 +14,7 @@ const POLICY: Policy = Policy {
     keep_alive: KeepAlive::Learned {
         at_most: Duration::from_secs(3600),
     },
+    late_request: None,
     billing_minimum: Duration::from_secs(60),
     count_lag: Duration::from_secs(60),
     expected_boot: Duration::from_secs(10),

@@ -14,6 +14,7 @@ const POLICY: Policy = Policy {
     slots: 1,
     target_wait: Duration::from_secs(1),
     keep_alive: KeepAlive::Fixed(Duration::from_secs(30)),
+    late_request: None,
     billing_minimum: Duration::ZERO,
     count_lag: Duration::from_secs(60),
     expected_boot: Duration::from_secs(10),

@@ -42,6 +42,7 @@ fn controller(
                 slots: 1,
                 target_wait: Duration::from_secs(1),
                 keep_alive: KeepAlive::Fixed(Duration::from_secs(1)),
+                late_request: None,
                 billing_minimum: Duration::ZERO,
                 count_lag: Duration::ZERO,
                 expected_boot: Duration::from_secs(2),

@@ -1,0 +1,157 @@
+//! The load that goes on: how many requests come for as long as they have been coming like this, and
+//! the instances that this needs.
+
+use super::window::{Estimate, Quantity, Window};
+use crate::staffing::Load;
+
+/// The share of requests that the fleet is staffed to be late with; the objective allows 0.01, and what
+/// is known of the load is not exact.
+const LATE_SHARE: f64 = 0.007;
+/// Deviations that are added to a rate that was counted, for the instances that it needs at least, and at
+/// most: in between the fleet stays as it is.
+const RATE_DEVIATIONS: (f64, f64) = (0.5, 1.5);
+/// Requests come in bursts where their number varies by more than this times what chance makes of it, and
+/// so many at least were counted.
+const BURSTY: f64 = 1.5;
+const ENOUGH_TO_BE_BURSTY: f64 = 20.0;
+/// How much of that variation is one of the requests in service, which a burst leaves one after another.
+const PEAKEDNESS: f64 = 0.75;
+/// The coefficient of variation of service times, squared, that is believed at most.
+const MAX_SERVICE_CV2: f64 = 4.0;
+/// A load is over once none came for as long as so many take on average: that happens by chance once in
+/// a thousand times.
+const OVER: f64 = 7.0;
+/// A load that has been the same for longer than the shortest period of the rhythm, half an hour, has
+/// none at it.
+const STEADY_S: f64 = 1800.0;
+/// Deviations of the instances that such a load needs that are chance.
+const CHANCE_DEVIATIONS: f64 = 2.0;
+
+/// What instances there are to be for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// How long a request may wait.
+    pub objective_s: f64,
+    /// How long a load has to go on before a launch for it is one for more than chance.
+    pub known_s: f64,
+    /// How long an idle instance is kept: where the next request is further away, there is no load that
+    /// goes on, and each is one from nothing.
+    pub kept_s: f64,
+    /// Seconds that a request takes of one slot, and the square of their coefficient of variation.
+    pub service_s: f64,
+    pub service_cv2: f64,
+    /// Requests that one instance works on at a time.
+    pub slots: u32,
+    /// Largest fleet.
+    pub max_instances: u32,
+    /// What a late request is worth, in seconds of an instance.
+    pub worth_s: f64,
+    /// Whether that alone decides, or the objective where it takes fewer instances.
+    pub by_worth_alone: bool,
+}
+
+/// The load that goes on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SteadyLoad {
+    came: Option<Window>,
+    /// How long none has come.
+    quiet_s: f64,
+    needed: u32,
+}
+
+impl SteadyLoad {
+    /// Takes in what came in the last `elapsed` seconds.
+    pub fn observe(&mut self, came: f64, elapsed: f64, terms: Option<&Terms>) {
+        let Some(terms) = terms else {
+            *self = Self::default();
+            return;
+        };
+        if elapsed > 0.0 {
+            let window = self.came.get_or_insert_with(|| Window::of(Quantity::Rate));
+            let grain = terms.objective_s.max(terms.service_s);
+            window.add(elapsed, came, grain);
+            self.quiet_s = if came > 0.0 {
+                0.0
+            } else {
+                self.quiet_s + elapsed
+            };
+            let all = window.estimate();
+            let before_s = (all.length - self.quiet_s).max(grain);
+            if all.total / all.dispersion() * self.quiet_s > OVER * before_s {
+                self.came = None;
+            }
+        }
+        let came = self.estimate();
+        let (least, most) = RATE_DEVIATIONS;
+        let most = staffing(came, most, terms);
+        let least = if came.length < terms.known_s {
+            0
+        } else {
+            staffing(came, least, terms)
+        };
+        self.needed = self.needed.clamp(least, most.max(least));
+    }
+
+    /// Instances that the load needs so that 99 of 100 requests wait no longer than the objective; none
+    /// before it is known, and where none goes on.
+    pub fn needed(&self) -> u32 {
+        self.needed
+    }
+
+    /// Whether so many instances at some minute are more than this load needs now and then by chance.
+    pub fn is_exceeded_by(&self, instances: u32) -> bool {
+        let needed = f64::from(self.needed);
+        let by_chance = if self.estimate().length >= STEADY_S {
+            needed + CHANCE_DEVIATIONS * needed.sqrt()
+        } else {
+            needed
+        };
+        f64::from(instances) > by_chance
+    }
+
+    fn estimate(&self) -> Estimate {
+        let came = self.came.as_ref().map(Window::estimate);
+        came.unwrap_or_default()
+    }
+}
+
+/// Instances for a load that goes on like this, if so many `deviations` more come than were counted.
+///
+/// An instance is worth having while the requests that it makes punctual are worth its time.
+fn staffing(came: Estimate, deviations: f64, terms: &Terms) -> u32 {
+    if came.groups() * terms.kept_s < 1.0 {
+        return 0;
+    }
+    let dispersion = came.dispersion();
+    let bursty = came.total >= ENOUGH_TO_BE_BURSTY && dispersion > BURSTY;
+    let load = Load {
+        rate: came.rate() + deviations * (came.total + 1.0).sqrt() / came.length,
+        service_s: terms.service_s,
+        service_cv2: terms.service_cv2.min(MAX_SERVICE_CV2),
+        peakedness: if bursty {
+            1.0 + (dispersion - 1.0) * PEAKEDNESS
+        } else {
+            1.0
+        },
+        slots: terms.slots,
+    };
+    let enough = if terms.by_worth_alone {
+        0.0
+    } else {
+        LATE_SHARE
+    };
+    let keeps_up = load.rate * load.service_s / f64::from(terms.slots.max(1)) + 1.0;
+    let shares = load.late_shares(terms.objective_s);
+    let (mut needed, mut before) = (0, 1.0);
+    for (instances, late) in (0..=terms.max_instances).zip(shares) {
+        let is_worth_it = load.rate * (before - late) * terms.worth_s >= 1.0;
+        if f64::from(instances) > keeps_up && !is_worth_it {
+            break;
+        }
+        (needed, before) = (instances, late);
+        if late <= enough {
+            break;
+        }
+    }
+    needed
+}
