@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aws_config::SdkConfig;
+use futures::TryStreamExt;
 use muster_gallery::{GalleryStore, Source};
 use muster_jobs::keys::{
     self, ENROLLED_PREFIX, GALLERY_PREFIX, INPUT_PREFIX, JOBS_PREFIX, OUTPUT_PREFIX, ObjectKeys,
@@ -18,7 +19,7 @@ use muster_jobs::{FileName, Purpose, RequestId};
 use muster_queue::{OutboxOptions, Queue, QueueOptions, Queues};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use percent_encoding::percent_decode_str;
 
 use crate::aws;
@@ -71,7 +72,7 @@ pub struct Backend {
     pub dead_letters: Arc<dyn Queue>,
     /// Where workers and web replicas tell the controller how they fare.
     pub reports: Arc<dyn Queue>,
-    /// How objects are named.
+    /// How the objects of new requests are named.
     pub keys: ObjectKeys,
     /// AWS's configuration, where any of it is used.
     pub sdk: Option<SdkConfig>,
@@ -226,16 +227,21 @@ impl Backend {
         made.context("open the reply queue")
     }
 
-    /// Where a request's photograph is uploaded to, in the input store.
-    pub fn input_key(&self, purpose: Purpose, id: RequestId, file: &FileName) -> Path {
-        Path::from(self.layout(purpose).input(id, file))
+    /// How the objects of a new request are named: only recognition knows the layout by file name.
+    pub fn layout(&self, purpose: Purpose) -> ObjectKeys {
+        match (self.keys, purpose) {
+            (ObjectKeys::Filename, Purpose::Embed { .. }) => ObjectKeys::Request,
+            (keys, _) => keys,
+        }
     }
 
-    /// How the objects of a request are named: only recognition knows the layout by file name.
-    pub fn layout(&self, purpose: Purpose) -> ObjectKeys {
-        match purpose {
-            Purpose::Recognize => self.keys,
-            Purpose::Embed { .. } => ObjectKeys::Request,
+    /// The layouts in which a request that is known by its id may have objects, that of new ones first.
+    pub fn layouts(&self) -> [ObjectKeys; 2] {
+        match self.keys {
+            ObjectKeys::PrefixHashed => [ObjectKeys::PrefixHashed, ObjectKeys::Request],
+            ObjectKeys::Request | ObjectKeys::Filename => {
+                [ObjectKeys::Request, ObjectKeys::PrefixHashed]
+            }
         }
     }
 
@@ -244,16 +250,11 @@ impl Backend {
         Path::from(source.photograph_key())
     }
 
-    /// Where a request's result is written to, in the output store.
-    pub fn output_key(&self, id: RequestId, file: &FileName) -> Path {
-        Path::from(self.keys.output(id, file))
-    }
-
-    /// Whether the output store has the whole outcome of such a request, at [`Backend::output_key`].
+    /// Whether the output store has the whole outcome of such a request, in that layout.
     ///
     /// By file name it has no more than a name, and of an embedding nothing.
-    pub fn stores_outcome(&self, purpose: Purpose) -> bool {
-        purpose == Purpose::Recognize && self.keys == ObjectKeys::Request
+    pub fn stores_outcome(layout: ObjectKeys, purpose: Purpose) -> bool {
+        purpose == Purpose::Recognize && layout != ObjectKeys::Filename
     }
 
     /// Where an outcome that is too large for a queue is put for its web tier, which deletes it, in the
@@ -262,9 +263,20 @@ impl Backend {
         Path::from(keys::carried(id))
     }
 
-    /// Below which a request's photograph and result are, whatever its file is called.
-    pub fn of_request(id: RequestId) -> Path {
-        Path::from(keys::request_prefix(id))
+    /// What a store has of a request, the photograph or the result: in either layout by id, whatever its file is
+    /// called.
+    ///
+    /// # Errors
+    /// When the store can not be listed.
+    pub async fn of_request(
+        store: &dyn ObjectStore,
+        id: RequestId,
+    ) -> Result<Vec<ObjectMeta>, object_store::Error> {
+        let [plain, hashed] = keys::request_prefixes(id).map(Path::from);
+        let below = async |prefix: Path| store.list(Some(&prefix)).try_collect::<Vec<_>>().await;
+        let (mut found, hashed) = tokio::try_join!(below(plain), below(hashed))?;
+        found.extend(hashed);
+        Ok(found)
     }
 
     /// The client's file name at the end of a request's key, where it is percent-encoded.

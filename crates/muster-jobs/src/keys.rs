@@ -59,6 +59,11 @@ pub enum ObjectKeys {
     /// `<request id>/<file name>` in, `<request id>/<stem>.json` out: no two requests share one.
     #[default]
     Request,
+    /// `<hash>-<request id>/<file name>` in, `<hash>-<request id>/<stem>.json` out, for a bucket that is asked
+    /// for more than 3,500 writes a second, the limit of S3 for keys that begin alike: ids that are made at
+    /// one time do.
+    #[serde(rename = "prefix-hashed")]
+    PrefixHashed,
     /// The layout of the system Muster came from: `<file name>` in, `<stem>` out with the person's
     /// name as plain text. Uploads of the same file name overwrite each other, so a request also
     /// carries the ETag of its own upload.
@@ -70,6 +75,7 @@ impl ObjectKeys {
     pub fn input(self, id: RequestId, file: &FileName) -> String {
         match self {
             Self::Request => format!("{id}/{}", file.as_str()),
+            Self::PrefixHashed => format!("{}/{}", hashed(id), file.as_str()),
             Self::Filename => file.as_str().to_owned(),
         }
     }
@@ -78,15 +84,22 @@ impl ObjectKeys {
     pub fn output(self, id: RequestId, file: &FileName) -> String {
         match self {
             Self::Request => format!("{id}/{}.json", file.stem()),
+            Self::PrefixHashed => format!("{}/{}.json", hashed(id), file.stem()),
             Self::Filename => file.stem().to_owned(),
         }
     }
 }
 
-/// Names what the photograph and the result of a request stand below, whatever its file is called,
-/// in the layout [`ObjectKeys::Request`].
-pub fn request_prefix(id: RequestId) -> String {
-    id.to_string()
+/// The id behind a hash of two digits: its last two, which are random.
+fn hashed(id: RequestId) -> String {
+    let id = id.to_string();
+    format!("{}-{id}", &id[id.len() - 2..])
+}
+
+/// Names what the photograph and the result of a request stand below, whatever its file is called:
+/// in the layout [`ObjectKeys::Request`], and in [`ObjectKeys::PrefixHashed`].
+pub fn request_prefixes(id: RequestId) -> [String; 2] {
+    [id.to_string(), hashed(id)]
 }
 
 /// Names the outcome of a request on its way to the web tier, where it is too large for the reply queue,
@@ -95,9 +108,14 @@ pub fn carried(id: RequestId) -> String {
     format!("{id}.reply")
 }
 
-/// Tells which request owns the object whose key begins with `first_part`, if any.
+/// Tells which request owns the object whose key begins with `first_part`, if any; in either layout.
 pub fn owned_by(first_part: &str) -> Option<RequestId> {
-    first_part.parse().ok()
+    if let Ok(id) = first_part.parse() {
+        return Some(id);
+    }
+    let (_, id) = first_part.split_once('-')?;
+    let id = id.parse().ok()?;
+    (hashed(id) == first_part).then_some(id)
 }
 
 /// Names the object without content that says that a request is a job and whose, in the input store.

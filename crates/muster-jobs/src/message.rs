@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attributes::Attributes;
 use crate::file_name::FileName;
+use crate::keys::ObjectKeys;
 use crate::request_id::RequestId;
 use crate::trace::TraceParent;
 
@@ -45,9 +46,13 @@ pub struct Request {
     pub models: Vec<String>,
     /// The client's file name.
     pub file: FileName,
-    /// The ETag of the uploaded photograph, where its key may be overwritten by another upload.
+    /// The ETag of the uploaded photograph, in the layout [`ObjectKeys::Filename`]: another upload may overwrite
+    /// its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_etag: Option<String>,
+    /// Whether its objects are in the layout [`ObjectKeys::PrefixHashed`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prefix_hashed: bool,
     /// The gallery's version that the answer must know at least; 0 where nobody was ever enrolled.
     pub gallery_version: u64,
     /// Whether nobody waits for the reply: what is stored is all that the client gets.
@@ -118,6 +123,18 @@ impl Request {
         Ok(request)
     }
 
+    /// How its objects are named: by the settings of the web tier that accepted it, whatever they are now and
+    /// elsewhere.
+    pub fn layout(&self) -> ObjectKeys {
+        if self.prefix_hashed {
+            ObjectKeys::PrefixHashed
+        } else if self.input_etag.is_some() {
+            ObjectKeys::Filename
+        } else {
+            ObjectKeys::Request
+        }
+    }
+
     /// The message's body and attributes.
     pub fn to_message(&self) -> (String, Attributes) {
         let attributes = [
@@ -156,6 +173,7 @@ mod tests {
             models: Vec::new(),
             file: FileName::from_client("anna.jpg"),
             input_etag: None,
+            prefix_hashed: false,
             gallery_version: 7,
             job: false,
             sent_at_ms: now_ms(),
@@ -177,12 +195,29 @@ mod tests {
         let (job_body, job_attributes) = job.to_message();
         let read = Request::from_message(&job_body, &job_attributes).unwrap();
         assert!(read.job && !body.contains("job"));
+        // Workers of earlier builds know no such field.
+        assert!(!body.contains("prefix_hashed"));
         let traceless = Request::from_message(&body, &attributes).unwrap();
         assert_ne!(traceless.trace, sent.trace);
         assert!(matches!(
             Request::from_message(&body, &Attributes::new()),
             Err(MessageError::NoReplyQueue)
         ));
+    }
+
+    #[test]
+    fn a_request_says_how_its_objects_are_named() {
+        assert_eq!(request().layout(), ObjectKeys::Request);
+        let hashed = Request {
+            prefix_hashed: true,
+            ..request()
+        };
+        assert_eq!(hashed.layout(), ObjectKeys::PrefixHashed);
+        let by_name = Request {
+            input_etag: Some("\"1\"".to_owned()),
+            ..request()
+        };
+        assert_eq!(by_name.layout(), ObjectKeys::Filename);
     }
 
     #[test]
@@ -218,6 +253,7 @@ mod tests {
                 models: vec!["m".repeat(64); 3],
                 file: FileName::from_client(&name),
                 input_etag: Some(format!("\"{}-10000\"", "e".repeat(32))),
+                prefix_hashed: true,
                 gallery_version: u64::MAX,
                 job: true,
                 reply_to: "q".repeat(80),

@@ -18,9 +18,9 @@ use axum::{Extension, Json};
 use futures::{StreamExt, TryStreamExt, stream};
 use muster_api::jobs::{Accepted, Job, JobDeletion, JobState, Jobs, Submitted};
 use muster_jobs::keys::ObjectKeys;
-use muster_jobs::{Failure, FailureCode, FileName, Purpose, RequestId, now_ms};
+use muster_jobs::{Failure, FailureCode, FileName, RequestId, now_ms};
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
@@ -178,13 +178,13 @@ pub async fn show(
         let found = stored(&backend, id, &file).await.map_err(failed)?;
         return Ok(Json(rules.job(id, Some(file), found)));
     }
-    let below = Backend::of_request(id);
-    if let Some(key) = first(&**output, &below).await.map_err(failed)?
+    let result = first_of(&**output, id).await.map_err(failed)?;
+    if let Some(key) = result
         && let Some((outcome, at)) = read(&**output, &key).await.map_err(failed)?
     {
         return Ok(Json(rules.job(id, None, StoredJob::Outcome(outcome, at))));
     }
-    let photo = first(&**input, &below).await.map_err(failed)?;
+    let photo = first_of(&**input, id).await.map_err(failed)?;
     let photo = photo.ok_or_else(unknown)?;
     Ok(Json(rules.job(
         id,
@@ -300,9 +300,8 @@ pub async fn remove(
     }
     // A worker that is at it looks for the photograph after it has stored a result. What lists the
     // job goes last, so that a deletion that was cut off can be made again.
-    let below = Backend::of_request(id);
-    let photographs = delete_below(&**input, &below).await.map_err(failed)?;
-    let results = delete_below(&**output, &below).await.map_err(failed)?;
+    let photographs = delete_of(&**input, id).await.map_err(failed)?;
+    let results = delete_of(&**output, id).await.map_err(failed)?;
     let listed = delete_below(&**input, &Backend::of_job(id)).await;
     if photographs + results + listed.map_err(failed)? == 0 {
         return Err(unknown());
@@ -391,7 +390,7 @@ fn outcome(found: StoredJob, name: &str, expired: bool) -> Option<Result<Value, 
 /// Jobs are found by the ids in the names of their objects.
 fn there_are_jobs(backend: &Backend) -> Result<(), ApiError> {
     match backend.keys {
-        ObjectKeys::Request => Ok(()),
+        ObjectKeys::Request | ObjectKeys::PrefixHashed => Ok(()),
         ObjectKeys::Filename => Err(ApiError::new(
             Code::JobsUnavailable,
             "there are no jobs where object_keys is \"filename\", since a result is known by its \
@@ -407,16 +406,19 @@ fn no_such_job(id: &str) -> ApiError {
 /// What the stores have of a job whose file's name is known.
 async fn stored(backend: &Backend, id: RequestId, file: &FileName) -> anyhow::Result<StoredJob> {
     let Backend { input, output, .. } = backend;
-    let key = backend.output_key(id, file);
-    if let Some((outcome, at)) = read(&**output, &key).await? {
-        return Ok(StoredJob::Outcome(outcome, at));
+    // Photograph and result of a request are in one layout.
+    for layout in backend.layouts() {
+        let key = Key::from(layout.output(id, file));
+        if let Some((outcome, at)) = read(&**output, &key).await? {
+            return Ok(StoredJob::Outcome(outcome, at));
+        }
+        match input.head(&Key::from(layout.input(id, file))).await {
+            Ok(_) => return Ok(StoredJob::Photograph),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    let key = backend.input_key(Purpose::Recognize, id, file);
-    match input.head(&key).await {
-        Ok(_) => Ok(StoredJob::Photograph),
-        Err(object_store::Error::NotFound { .. }) => Ok(StoredJob::Nothing),
-        Err(error) => Err(error.into()),
-    }
+    Ok(StoredJob::Nothing)
 }
 
 /// The stored outcome and when it was stored, where there is one.
@@ -437,9 +439,23 @@ async fn first(store: &dyn ObjectStore, prefix: &Key) -> anyhow::Result<Option<K
     Ok(found.map(|meta| meta.location))
 }
 
+/// The key of an object of a request, where there is one.
+async fn first_of(store: &dyn ObjectStore, id: RequestId) -> anyhow::Result<Option<Key>> {
+    let found = Backend::of_request(store, id).await?;
+    Ok(found.into_iter().next().map(|meta| meta.location))
+}
+
+/// Deletes what a store has of a request and says how much that was.
+async fn delete_of(store: &dyn ObjectStore, id: RequestId) -> anyhow::Result<usize> {
+    delete(store, Backend::of_request(store, id).await?).await
+}
+
 /// Deletes everything below `prefix` and says how much that was.
 async fn delete_below(store: &dyn ObjectStore, prefix: &Key) -> anyhow::Result<usize> {
-    let listed: Vec<_> = store.list(Some(prefix)).try_collect().await?;
+    delete(store, store.list(Some(prefix)).try_collect().await?).await
+}
+
+async fn delete(store: &dyn ObjectStore, listed: Vec<ObjectMeta>) -> anyhow::Result<usize> {
     let mut deleted = 0;
     for meta in listed {
         match store.delete(&meta.location).await {

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures::TryStreamExt;
 use muster_base::backend::{Backend, data_folder};
 use muster_base::settings::StorageSettings;
-use muster_jobs::keys::owned_by;
+use muster_jobs::keys::{ObjectKeys, owned_by};
 use muster_jobs::{Failure, FailureCode, RequestId};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -138,7 +138,7 @@ impl<'a> Sweep<'a> {
         let jobs: BTreeSet<RequestId> = self.old_requests(&jobs.common_prefixes).collect();
         let photographs: BTreeSet<RequestId> = self.old_requests(&top.common_prefixes).collect();
         for id in &photographs - &jobs {
-            self.delete_below(input, &Backend::of_request(id)).await;
+            self.delete_of(input, id).await;
         }
         for id in jobs {
             let swept = self.job(id).await;
@@ -152,10 +152,9 @@ impl<'a> Sweep<'a> {
         let output = &*self.backend.output;
         let top = output.list_with_delimiter(None).await;
         let Some(top) = self.note(top) else { return };
-        let old: Vec<_> = self.old_requests(&top.common_prefixes).collect();
+        let old: BTreeSet<_> = self.old_requests(&top.common_prefixes).collect();
         for id in old {
-            let below = Backend::of_request(id);
-            let listed = output.list(Some(&below)).try_collect::<Vec<_>>().await;
+            let listed = Backend::of_request(output, id).await;
             if let Some(listed) = self.note(listed) {
                 self.files(output, &listed).await;
             }
@@ -166,15 +165,14 @@ impl<'a> Sweep<'a> {
     /// An old job: all of it goes some time after its answer; it is answered where no worker will.
     async fn job(&mut self, id: RequestId) -> Result<(), object_store::Error> {
         let Backend { input, output, .. } = self.backend;
-        let below = Backend::of_request(id);
-        let results: Vec<_> = output.list(Some(&below)).try_collect().await?;
+        let results = Backend::of_request(&**output, id).await?;
         if let Some(answered) = results.iter().map(written).max() {
             if answered < self.limit {
                 self.delete_job(id).await;
             }
             return Ok(());
         }
-        let Some(photograph) = input.list(Some(&below)).try_next().await? else {
+        let Some(photograph) = Backend::of_request(&**input, id).await?.pop() else {
             // Somebody deleted it: there is nothing to wait for.
             self.delete_job(id).await;
             return Ok(());
@@ -185,7 +183,13 @@ impl<'a> Sweep<'a> {
         if let Some(file) = Backend::file_of(&photograph.location) {
             let body = serde_json::to_vec(&never_worked(file.as_str()));
             let body = PutPayload::from(body.expect("a failure has only string keys"));
-            let key = self.backend.output_key(id, &file);
+            let hashed = Path::from(ObjectKeys::PrefixHashed.input(id, &file));
+            let layout = if photograph.location == hashed {
+                ObjectKeys::PrefixHashed
+            } else {
+                ObjectKeys::Request
+            };
+            let key = Path::from(layout.output(id, &file));
             match output.put_opts(&key, body, PutMode::Create.into()).await {
                 // A worker has answered it this moment.
                 Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
@@ -198,8 +202,10 @@ impl<'a> Sweep<'a> {
     /// Deletes the photograph of a job, and then what lists it.
     async fn delete_job(&mut self, id: RequestId) {
         let input = &*self.backend.input;
-        if self.delete_below(input, &Backend::of_request(id)).await {
-            self.delete_below(input, &Backend::of_job(id)).await;
+        if self.delete_of(input, id).await {
+            let job = Backend::of_job(id);
+            let listed = input.list(Some(&job)).try_collect::<Vec<_>>().await;
+            self.delete_listed(input, listed).await;
         }
     }
 
@@ -222,9 +228,18 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Deletes everything below a prefix; tells whether nothing is left.
-    async fn delete_below(&mut self, objects: &dyn ObjectStore, prefix: &Path) -> bool {
-        let listed = objects.list(Some(prefix)).try_collect::<Vec<_>>().await;
+    /// Deletes what a store has of a request; tells whether nothing is left.
+    async fn delete_of(&mut self, objects: &dyn ObjectStore, id: RequestId) -> bool {
+        let listed = Backend::of_request(objects, id).await;
+        self.delete_listed(objects, listed).await
+    }
+
+    /// Deletes everything that was listed; tells whether nothing is left.
+    async fn delete_listed(
+        &mut self,
+        objects: &dyn ObjectStore,
+        listed: Result<Vec<ObjectMeta>, object_store::Error>,
+    ) -> bool {
         let Some(listed) = self.note(listed) else {
             return false;
         };
@@ -328,6 +343,7 @@ mod tests {
 
     use muster_base::backend::Role;
     use muster_base::settings::Settings;
+    use muster_jobs::keys::request_prefixes;
     use object_store::local::LocalFileSystem;
 
     use super::*;
@@ -372,8 +388,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let backend = backend(folder.path()).await;
         let (input, output) = (&*backend.input, &*backend.output);
-        let [id, job] = [RequestId::new(), RequestId::new()];
+        let [id, job, hashed, hashed_job] = [(); 4].map(|()| RequestId::new());
+        let [hashed, hashed_job_prefix] = [hashed, hashed_job].map(|id| {
+            let [_, hashed] = request_prefixes(id);
+            hashed
+        });
         let mut all = vec![
+            put(input, &format!("{hashed}/a.jpg")).await,
+            put(output, &format!("{hashed}/a.json")).await,
+            put(input, &format!("{hashed_job_prefix}/a.jpg")).await,
+            put(input, &format!("jobs/{hashed_job}/own/a.jpg")).await,
+            put(output, &format!("{hashed_job_prefix}/a.json")).await,
             put(input, &format!("{id}/a.jpg")).await,
             put(output, &format!("{id}/a.json")).await,
             put(input, &format!("{job}/a.jpg")).await,
@@ -385,16 +410,24 @@ mod tests {
         all.sort();
         assert_eq!(sweep_in(&backend, Duration::ZERO).await, (0, 0, all));
         let (deleted, failed, left) = sweep_in(&backend, 2 * HOUR).await;
-        assert_eq!((deleted, failed, left.len()), (7, 0, 0), "{left:?}");
+        assert_eq!((deleted, failed, left.len()), (12, 0, 0), "{left:?}");
     }
 
     #[tokio::test]
     async fn a_job_is_kept_until_it_is_answered_and_then_for_the_retention() {
+        for layout in [0, 1] {
+            a_job_is_kept_in(layout).await;
+        }
+    }
+
+    /// In that one of the layouts by id.
+    async fn a_job_is_kept_in(layout: usize) {
         let folder = tempfile::tempdir().unwrap();
         let backend = backend(folder.path()).await;
         let (input, output) = (&*backend.input, &*backend.output);
         let [waiting, deleted] = [RequestId::new(), RequestId::new()];
-        let photograph = put(input, &format!("{waiting}/a.jpg")).await;
+        let prefix = &request_prefixes(waiting)[layout];
+        let photograph = put(input, &format!("{prefix}/a.jpg")).await;
         let entry = put(input, &format!("jobs/{waiting}/a.jpg")).await;
         put(input, &format!("jobs/{deleted}/a.jpg")).await;
         let kept = vec![photograph.clone(), entry.clone()];
@@ -402,7 +435,7 @@ mod tests {
         assert_eq!(sweep_in(&backend, 23 * HOUR).await, (0, 0, kept));
 
         // The queue has no message any more. What was answered is kept from now on.
-        let result = format!("{waiting}/a.json");
+        let result = format!("{prefix}/a.json");
         let mut all = vec![photograph, entry, result.clone()];
         all.sort();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -12,6 +12,7 @@ use muster_jobs::{
 use muster_queue::{Outgoing, Received};
 use muster_recognize::decode::ImageError;
 use object_store::GetOptions;
+use object_store::path::Path;
 
 use super::inference::Analyzed;
 use super::place::Place;
@@ -154,9 +155,7 @@ impl Worker {
 
     /// Reads the photograph.
     async fn fetch(&self, request: &Request) -> Result<Fetched, object_store::Error> {
-        let key = self
-            .backend
-            .input_key(request.purpose, request.id, &request.file);
+        let key = Path::from(request.layout().input(request.id, &request.file));
         let options = GetOptions {
             if_match: request.input_etag.clone(),
             ..GetOptions::default()

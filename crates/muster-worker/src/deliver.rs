@@ -39,8 +39,9 @@ impl Worker {
             io_ms: millis(used),
         });
         let begun = Instant::now();
-        if let Some(body) = stored(&reply, request, self.backend.keys) {
-            let key = self.backend.output_key(request.id, &request.file);
+        let layout = request.layout();
+        if let Some(body) = stored(&reply, request, layout) {
+            let key = Path::from(layout.output(request.id, &request.file));
             let mode = match &reply.outcome {
                 Outcome::Failed(_) => PutMode::Create,
                 _ => PutMode::Overwrite,
@@ -95,7 +96,7 @@ impl Worker {
         let limit = self.replies.limit(&request.reply_to).await?;
         let (message, pointed_to) = for_queue(reply, attributes, limit);
         if let Some(outcome) = pointed_to
-            && !self.backend.stores_outcome(request.purpose)
+            && !Backend::stores_outcome(request.layout(), request.purpose)
         {
             let whole = serde_json::to_vec(&outcome).expect("an outcome has only string keys");
             let key = Backend::carried_key(request.id);
@@ -111,9 +112,7 @@ impl Worker {
         request: &Request,
         stored: &Path,
     ) -> Result<(), object_store::Error> {
-        let photo = self
-            .backend
-            .input_key(request.purpose, request.id, &request.file);
+        let photo = Path::from(request.layout().input(request.id, &request.file));
         match self.backend.input.head(&photo).await {
             Ok(_) => return Ok(()),
             Err(object_store::Error::NotFound { .. }) => {}

@@ -22,7 +22,7 @@ pub struct StorageSettings {
     pub output_store: Option<S3Url>,
     /// Where the gallery and what the controller knows are kept; below the data folder when unset.
     pub state_store: Option<S3Url>,
-    /// How objects are named: `request` or `filename`.
+    /// How objects are named: `request`, `prefix-hashed` or `filename`.
     pub object_keys: ObjectKeys,
     /// How long photographs and results are kept on this machine. A bucket has lifecycle rules of
     /// its own.

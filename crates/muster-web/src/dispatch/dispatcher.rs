@@ -367,7 +367,8 @@ impl Dispatcher {
         let (id, purpose) = (self.inner.issue(), Purpose::Embed { face });
         let this = self.clone();
         let embedding = self.inner.tasks.spawn(async move {
-            let key = this.inner.backend.input_key(purpose, id, &photo.file);
+            let layout = this.inner.backend.layout(purpose);
+            let key = Path::from(layout.input(id, &photo.file));
             let outcome = this.answered(id, photo, purpose, trace).await;
             this.inner.delete_upload(id, &key).await;
             outcome?.ok_or_else(|| this.timed_out("send it again later"))

@@ -11,6 +11,7 @@ use muster_base::settings::EXPECTED_SERVICE;
 use muster_fleet::RequestTotals;
 use muster_jobs::keys::ObjectKeys;
 use muster_jobs::{FileName, Purpose, RequestId, TraceParent};
+use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::api::problem::ApiError;
@@ -163,8 +164,9 @@ impl Dispatcher {
     /// Deletes the photograph of a job that was not accepted, so that no worker works on it.
     async fn take_back(&self, id: RequestId, owner: &str, file: &FileName) {
         let backend = &self.inner.backend;
+        let layout = backend.layout(Purpose::Recognize);
         for key in [
-            backend.input_key(Purpose::Recognize, id, file),
+            Path::from(layout.input(id, file)),
             Backend::job_key(id, owner, file),
         ] {
             self.inner.delete_upload(id, &key).await;

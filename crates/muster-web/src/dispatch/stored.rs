@@ -1,10 +1,10 @@
 //! Outcomes that a reply only points to, in the output store.
 
-use futures::TryStreamExt;
 use muster_base::aws;
 use muster_base::backend::Backend;
 use muster_jobs::{FileName, Outcome, Purpose, Reply, RequestId};
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
 use crate::api::problem::ApiError;
 use crate::dispatch::dispatcher::{Dispatcher, Inner};
@@ -21,9 +21,10 @@ impl Dispatcher {
         let backend = &self.inner.backend;
         let failed = |error| ApiError::internal("a stored result could not be read", &error);
         let garbled = |error| ApiError::internal("a stored result is not JSON", &error);
-        let stays = backend.stores_outcome(purpose);
+        let layout = backend.layout(purpose);
+        let stays = Backend::stores_outcome(layout, purpose);
         let key = if stays {
-            backend.output_key(id, file)
+            Path::from(layout.output(id, file))
         } else {
             Backend::carried_key(id)
         };
@@ -48,9 +49,11 @@ impl Inner {
     pub(super) async fn answer_from_store(&self) {
         let waiting: Vec<RequestId> = self.waiting().keys().copied().collect();
         for id in waiting {
-            let below = Backend::of_request(id);
-            match self.backend.output.list(Some(&below)).try_next().await {
-                Ok(Some(stored)) => {
+            match Backend::of_request(&*self.backend.output, id).await {
+                Ok(stored) => {
+                    let Some(stored) = stored.first() else {
+                        continue;
+                    };
                     let file = Backend::file_of(&stored.location);
                     let waiter = self.waiting().remove(&id);
                     if let (Some(waiter), Some(file)) = (waiter, file) {
@@ -58,7 +61,6 @@ impl Inner {
                         let _ = waiter.send(Reply::new(id, file, Outcome::Stored));
                     }
                 }
-                Ok(None) => {}
                 Err(error) => {
                     aws::failed("could not look for a result whose reply is lost", &error);
                 }

@@ -6,6 +6,7 @@ use muster_api::problem::Code;
 use muster_jobs::keys::ObjectKeys;
 use muster_jobs::{MESSAGE_VERSION, Purpose, Request, RequestId, TraceParent, now_ms};
 use muster_queue::Outgoing;
+use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::api::problem::ApiError;
@@ -50,7 +51,8 @@ impl Dispatcher {
             );
             ApiError::new(Code::Timeout, detail)
         };
-        let key = inner.backend.input_key(purpose, id, &photo.file);
+        let layout = inner.backend.layout(purpose);
+        let key = Path::from(layout.input(id, &photo.file));
         inner.quota.take(photo.bytes.len())?;
         let preparation = async {
             tokio::join!(
@@ -81,10 +83,11 @@ impl Dispatcher {
             purpose,
             models,
             file: photo.file,
-            input_etag: match inner.backend.layout(purpose) {
-                ObjectKeys::Request => None,
+            input_etag: match layout {
+                ObjectKeys::Request | ObjectKeys::PrefixHashed => None,
                 ObjectKeys::Filename => stored.e_tag,
             },
+            prefix_hashed: layout == ObjectKeys::PrefixHashed,
             gallery_version,
             job,
             sent_at_ms: now_ms(),

@@ -197,7 +197,7 @@ impl Deletions {
 
     /// Whether results may name what was deleted, and Muster can change them.
     fn names_in_results(&self, begun: &Begun) -> bool {
-        begun.whole && self.backend.keys == ObjectKeys::Request && !self.retention.output_is_bucket
+        begun.whole && self.backend.keys != ObjectKeys::Filename && !self.retention.output_is_bucket
     }
 
     async fn forget_in_results(&self, begun: &Begun) -> Result<usize, ApiError> {

@@ -3,7 +3,6 @@
 
 use axum::extract::Request;
 use bytes::Bytes;
-use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use muster_gallery::{Change, Embeddings, EnrolledFace, Gallery, Source};
 use muster_jobs::{
@@ -206,9 +205,8 @@ impl Enroller {
         let failed = |error| ApiError::internal("an earlier photograph could not be read", &error);
         let id: RequestId = id.trim().parse().map_err(|_| gone())?;
         let input = &self.backend.input;
-        let below = Backend::of_request(id);
-        let found = input.list(Some(&below)).try_next().await.map_err(failed)?;
-        let location = found.ok_or_else(gone)?.location;
+        let found = Backend::of_request(&**input, id).await.map_err(failed)?;
+        let location = found.into_iter().next().ok_or_else(gone)?.location;
         let file = Backend::file_of(&location).ok_or_else(gone)?;
         match input.get(&location).await {
             Ok(found) => self

@@ -408,6 +408,77 @@ async fn a_job_outlives_a_stop_that_is_longer_than_the_retention() {
     assert!(ended["expires_at_ms"].as_u64().unwrap() > submitted + 1500);
 }
 
+/// What was accepted under one layout of the object keys is answered, listed, enrolled and deleted under the
+/// other.
+#[tokio::test]
+async fn the_layout_of_the_keys_may_be_changed_while_jobs_wait() {
+    let Some(samples) = samples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let photo = read(&samples.people[0].1[0]);
+    let mut web = Service::start("web", &data, "max_instances = 1").await;
+    let plain = id(&web.submit(&[("a.jpg", &photo)]).await.json());
+    web.signal("-TERM");
+    web.ends().await;
+    let settings = "max_instances = 1\nobject_keys = \"prefix-hashed\"";
+    let mut web = Service::start("web", &data, settings).await;
+    let hashed = id(&web.submit(&[("a.jpg", &photo)]).await.json());
+    web.signal("-TERM");
+    web.ends().await;
+
+    // And back: the worker's settings are those of neither request.
+    for settings in ["max_instances = 1", settings] {
+        let mut service = Service::start("up", &data, settings).await;
+        for job in [&plain, &hashed] {
+            let ended = service.ended(job).await;
+            assert_eq!(ended["state"], "done", "{ended}");
+        }
+        let listed = service.fetch("/v1/jobs").await.json();
+        let ids: Vec<_> = listed["jobs"].as_array().unwrap().iter().map(id).collect();
+        assert_eq!(ids, [plain.clone(), hashed.clone()]);
+        service.signal("-TERM");
+        service.ends().await;
+    }
+    let service = Service::start("up", &data, settings).await;
+    let form = Form::new().part("image", jpeg("b.jpg", &photo));
+    let answer = service.post("/v1/recognize", form).await.json();
+    let recognized = answer["request_id"].as_str().unwrap();
+    let objects = service.data.join("objects");
+    let prefix = |id: &str| format!("{}-{id}", &id[id.len() - 2..]);
+    for (request, file) in [
+        (plain.clone(), "a"),
+        (prefix(&hashed), "a"),
+        (prefix(recognized), "b"),
+    ] {
+        assert!(objects.join(format!("input/{request}/{file}.jpg")).exists());
+        assert!(
+            objects
+                .join(format!("output/{request}/{file}.json"))
+                .exists()
+        );
+    }
+    for (request, person) in [(&plain, "Anna"), (&hashed, "Ben")] {
+        let form = Form::new()
+            .text("name", person)
+            .text("request_id", request.clone())
+            .text("face", "0");
+        let enrolled = service.post("/v1/people", form).await;
+        assert_eq!(enrolled.status, 201, "{}", enrolled.text());
+    }
+    for job in [&plain, &hashed] {
+        let gone = service.delete(&format!("/v1/jobs/{job}")).await.json();
+        assert_eq!(
+            (&gone["photographs"], &gone["results"]),
+            (&1.into(), &1.into())
+        );
+        assert_eq!(service.fetch(&format!("/v1/jobs/{job}")).await.status, 404);
+    }
+    for folder in [plain, prefix(&hashed)] {
+        assert!(!objects.join("input").join(&folder).exists());
+        assert!(!objects.join("output").join(&folder).exists());
+    }
+}
+
 /// A job is gone when its photograph and its result are.
 #[tokio::test]
 async fn jobs_expire() {

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use muster_base::backend::Role;
 use muster_base::settings::{ReplyQueues, Settings};
+use muster_jobs::keys::ObjectKeys;
 use muster_jobs::{Failure, FailureCode, FileName, Request};
 use object_store::PutPayload;
 use tempfile::TempDir;
@@ -182,7 +183,7 @@ async fn a_result_whose_reply_was_lost_with_the_queue_is_answered() {
             detail: String::new(),
         };
         let body = serde_json::to_vec(&failure).unwrap();
-        let key = tier.backend.output_key(request.id, &request.file);
+        let key = Path::from(ObjectKeys::Request.output(request.id, &request.file));
         let put = tier.backend.output.put(&key, PutPayload::from(body));
         put.await.unwrap();
         let queue = tier.backend.queues.existing(&request.reply_to).await;
