@@ -181,6 +181,15 @@ impl Backend {
         }
     }
 
+    /// How many receives of a full queue there are at one time: as many as calls that send to it. On this
+    /// machine one takes no time.
+    pub fn receives_at_once(&self) -> usize {
+        match self.sdk {
+            Some(_) => CALLS_IN_FLIGHT,
+            None => 1,
+        }
+    }
+
     /// Whether the reply queue is one that stays, and not a replica's own.
     pub fn shares_replies(&self) -> bool {
         self.queue_settings.reply_queues == ReplyQueues::Shared

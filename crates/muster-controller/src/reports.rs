@@ -1,10 +1,11 @@
 //! What workers and web replicas report, and the queues of replicas that report no more.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_jobs::{Report, ReportContent, WorkerReport};
-use muster_queue::{MAX_BATCH, QueueError};
+use muster_queue::{QueueError, Receiving};
 
 use uuid::Uuid;
 
@@ -39,8 +40,10 @@ pub async fn listen(
 ) {
     let mut failures = 0;
     let poll = hung_timeout.map_or(POLL, |timeout| POLL.min(timeout / 4));
+    let reports = Arc::clone(&backend.reports);
+    let mut receiving = Receiving::new(reports, poll, backend.receives_at_once());
     loop {
-        let received = match backend.reports.receive(MAX_BATCH, poll).await {
+        let received = match receiving.next().await {
             Ok(received) => received,
             Err(error) => {
                 totals.listening(false);

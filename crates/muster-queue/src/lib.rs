@@ -7,7 +7,8 @@
 //! dead-letter queue, or outlives its retention; no crash of a holder loses it. On SQLite a stale
 //! receipt never takes away another consumer's delivery.
 //!
-//! [`Outbox`] and [`Deleter`] make batches of what many tasks send and delete one by one, on either.
+//! [`Outbox`] and [`Deleter`] make batches of what many tasks send and delete one by one, on either, and
+//! [`Receiving`] receives as much as there is.
 //!
 //! # What both guarantee
 //!
@@ -26,6 +27,7 @@ mod limits;
 mod message;
 mod outbox;
 mod queue;
+mod receiving;
 mod sqlite;
 mod sqs;
 
@@ -37,5 +39,6 @@ pub use limits::{
 pub use message::{MessageId, Outgoing, Receipt, Received};
 pub use outbox::{Deleter, Outbox, OutboxOptions, RETRY_FOR};
 pub use queue::{Counts, Queue, QueueOptions, Queues, Redrive};
+pub use receiving::Receiving;
 pub use sqlite::{SqliteQueue, SqliteQueues};
 pub use sqs::{QueueDescription, SqsQueue, SqsQueues, SqsRefusal};

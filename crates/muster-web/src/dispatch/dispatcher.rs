@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use muster_jobs::{Outcome, Purpose, Reply, RequestId, TraceParent, now_ms};
-use muster_queue::{Deleter, MAX_BATCH, Outbox, Queue, QueueError, Receipt};
+use muster_queue::{Deleter, Outbox, Queue, QueueError, Receipt, Receiving};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use tokio::sync::{oneshot, watch};
@@ -480,8 +480,10 @@ async fn listen(
 ) {
     let mut failures = 0;
     let mut alone = true;
+    let at_once = inner.backend.receives_at_once();
+    let mut receiving = Receiving::new(Arc::clone(&replies), POLL, at_once);
     loop {
-        let received = match replies.receive(MAX_BATCH, POLL).await {
+        let received = match receiving.next().await {
             Ok(received) => {
                 failures = 0;
                 received
@@ -495,6 +497,7 @@ async fn listen(
                     match inner.backend.replies_on(&inner.reply_to).await {
                         Ok(made) => {
                             replies = made;
+                            receiving = Receiving::new(Arc::clone(&replies), POLL, at_once);
                             let inner = Arc::clone(&inner);
                             tasks.spawn(async move { inner.answer_from_store().await });
                         }
