@@ -39,9 +39,12 @@ const REPEATED_UNTIL: Duration = Duration::from_secs(60 * 60);
 /// consistent.
 const LISTING_LAG: Duration = Duration::from_secs(60);
 
-/// Instances that are named at the same time. Each takes a call of its own, and EC2 refills what an
-/// account has of them slowly ("Request throttling for the Amazon EC2 API").
+/// Instances that are named at the same time. Each takes a call of its own.
 const NAMED_AT_ONCE: usize = 8;
+/// Instances that are named in one look, of which there is one a second at most: EC2 gives an account ten
+/// calls of CreateTags a second, after a hundred ("Request throttling for the Amazon EC2 API"). Whoever made
+/// more would look at nothing else until they are made.
+const NAMED_IN_A_LOOK: usize = 10;
 
 /// The instances of one deployment, seen and changed by the one controller that holds the lease.
 ///
@@ -65,6 +68,8 @@ struct State {
     pools: Pools,
     /// When the last listing began.
     listed: Option<Instant>,
+    /// Listings so far.
+    looks: usize,
 }
 
 impl Ec2Fleet {
@@ -96,6 +101,7 @@ impl Ec2Fleet {
                 record,
                 pools,
                 listed: None,
+                looks: 0,
             }),
             changed: Notify::new(),
             options,
@@ -147,7 +153,9 @@ impl Ec2Fleet {
             return Ok(());
         }
         let resolved = self.resolve(state).await.map(drop);
-        let (ended, named) = tokio::join!(self.end_unresponsive(), self.name_untagged());
+        let look = state.looks;
+        state.looks = look.wrapping_add(1);
+        let (ended, named) = tokio::join!(self.end_unresponsive(), self.name_untagged(look));
         let now = Instant::now();
         let tagged =
             |launch: &Launch| launch.resolved && self.members().is_tagged(now, &launch.token);
@@ -255,9 +263,14 @@ impl Ec2Fleet {
         self.shut_down(Shutdown::Terminate, &ids).await
     }
 
-    /// Gives every instance its slot's name. All are tried; the first failure is returned.
-    async fn name_untagged(&self) -> Result<(), FleetError> {
-        let untagged = self.members().untagged(Instant::now());
+    /// Gives instances their slots' names, of many some in each look. All of those are tried; the first failure
+    /// is returned.
+    async fn name_untagged(&self, look: usize) -> Result<(), FleetError> {
+        let mut untagged = self.members().untagged(Instant::now());
+        // One that can not be named holds up no other.
+        let first = look.wrapping_mul(NAMED_IN_A_LOOK) % untagged.len().max(1);
+        untagged.rotate_left(first);
+        untagged.truncate(NAMED_IN_A_LOOK);
         let names = untagged.into_iter().map(async |(id, slot)| {
             self.check_lease()?;
             match self.calls.name(&id, &self.options.name_prefix, slot).await {

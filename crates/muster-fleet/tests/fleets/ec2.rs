@@ -281,6 +281,32 @@ async fn naming_holds_up_neither_the_listing_nor_itself() {
     named(&account, &fleet, 8).await;
 }
 
+/// EC2 takes ten names a second: a look that made more calls would be throttled, and hold everything up.
+#[tokio::test]
+async fn of_many_instances_some_are_named_in_each_look() {
+    let Some(account) = Account::new(25).await else {
+        return;
+    };
+    let (fleet, proxy, _booter) = counted(&account).await;
+    fleet.launch(25).await.unwrap();
+    let (mut looks, mut names) = (proxy.calls("DescribeInstances"), 0);
+    let all_named = async {
+        while names < 25 {
+            fleet.instances().await.unwrap();
+            let (looks_now, names_now) =
+                (proxy.calls("DescribeInstances"), proxy.calls("CreateTags"));
+            assert!(names_now - names <= 10 * (looks_now - looks), "{names_now}");
+            (looks, names) = (looks_now, names_now);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(conformance::LIMIT, all_named)
+        .await
+        .expect("they are named");
+    named(&account, &fleet, 25).await;
+    assert_eq!(proxy.calls("CreateTags"), 25, "each once");
+}
+
 #[tokio::test]
 async fn the_stopped_are_started_while_every_pool_is_held() {
     let Some(mut account) = Account::new(3).await else {
