@@ -78,7 +78,7 @@ pub struct Backend {
     pub sdk: Option<SdkConfig>,
     /// Objects on this machine, where any store is.
     local: Option<Arc<dyn ObjectStore>>,
-    queue_settings: QueueSettings,
+    queue_settings: Arc<QueueSettings>,
     /// Whether a queue that is missing on SQS is made, other than a replica's own.
     may_make: bool,
 }
@@ -145,7 +145,7 @@ impl Backend {
             keys: settings.storage.object_keys,
             sdk,
             local,
-            queue_settings: settings.queues.clone(),
+            queue_settings: Arc::new(settings.queues.clone()),
             may_make,
         })
     }

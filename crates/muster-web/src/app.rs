@@ -1,5 +1,7 @@
 //! What the handlers share: each takes only the parts that it uses.
 
+use std::sync::Arc;
+
 use axum::extract::FromRef;
 use muster_base::backend::Backend;
 use muster_base::catalogue::Catalogue;
@@ -22,19 +24,22 @@ use crate::people::enrolment::Enroller;
 use crate::retention::Retention;
 use crate::verify::Cutoff;
 
-/// Defines [`App`] and how each of its parts is taken out of it.
+/// The router's state. Each layer clones it for each request, which copies none of its parts.
+#[derive(Clone)]
+pub struct App(pub Arc<Parts>);
+
+/// Defines [`Parts`] and how each is taken out of [`App`].
 macro_rules! app {
     ($($(#[$doc:meta])+ $part:ident: $type:ty,)+) => {
-        /// The router's state. Cheap to clone.
-        #[derive(Clone)]
-        pub struct App {
+        /// What the router's state is made of.
+        pub struct Parts {
             $($(#[$doc])+ pub $part: $type,)+
         }
 
         $(
             impl FromRef<App> for $type {
                 fn from_ref(app: &App) -> Self {
-                    app.$part.clone()
+                    app.0.$part.clone()
                 }
             }
         )+

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::guard::Access;
 use crate::access::keyless::Keyless;
-use crate::app::App;
+use crate::app::{App, Parts};
 use crate::dispatch::dispatcher::{Dependencies, Dispatcher};
 use crate::forms::uploads::Uploads;
 use crate::gallery::examination::Examiner;
@@ -160,7 +160,7 @@ async fn serve_until(
     );
     let closing = backend.clone();
     let quality = settings.decisions.quality;
-    let app = App {
+    let app = App(Arc::new(Parts {
         access,
         cutoff: Cutoff {
             operator: settings.decisions.cutoff,
@@ -208,7 +208,7 @@ async fn serve_until(
         dispatcher,
         gallery,
         uploads,
-    };
+    }));
     tasks.spawn(model_change::run(model_changes, stop.clone()));
     tracing::info!(%address, "the web tier listens");
     ready();

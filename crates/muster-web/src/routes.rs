@@ -128,7 +128,7 @@ pub fn router(routes: Router<App>, app: App, traces: Traces, web: &WebSettings) 
     };
     router
         .layer(middleware::from_fn_with_state(
-            app.metrics.clone(),
+            app.0.metrics.clone(),
             metrics::count,
         ))
         .layer(middleware::from_fn_with_state(
