@@ -1,8 +1,9 @@
-//! How long one observation of the controller takes, and a million arrivals of the simulator.
+//! How long one observation of the controller takes, a million arrivals of the simulator, and 55 days.
 
 use std::time::Duration;
 
 use divan::Bencher;
+use muster_fleet::simulate::peers::{Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{Autoscaler, Scenario, run, spread};
 use muster_fleet::{
     Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
@@ -95,7 +96,48 @@ fn simulate_1000000_arrivals(bencher: Bencher<'_, '_>, boot_s: f64) {
     arrivals.sort_unstable_by(f64::total_cmp);
     arrivals.truncate(1_000_000);
     assert_eq!(arrivals.len(), 1_000_000);
-    let scenario = Scenario {
+    let scenario = scenario(boot_s);
+    bencher.bench(|| run(&arrivals, 86_400.0, &scenario, muster()));
+}
+
+/// 1.4 million arrivals in counts of five minutes, with a swing of the day and of the week, and a
+/// burst of 10 to 100 times as many every 21 hours.
+#[divan::bench(
+    args = ["muster", "keda", "knative", "target-tracking"],
+    sample_count = 1,
+    sample_size = 1
+)]
+fn simulate_55_days(bencher: Bencher<'_, '_>, policy: &str) {
+    let count = |step: u32| {
+        let (day, time) = (step / 288, f64::from(step % 288) / 288.0);
+        let weekend = if day % 7 < 5 { 1.15 } else { 0.6 };
+        let swing = 1.0 - 0.6 * (std::f64::consts::TAU * time).cos();
+        let burst = if step % 251 == 250 {
+            f64::from(10 + step % 90)
+        } else {
+            1.0
+        };
+        (
+            f64::from(step) * 300.0,
+            (74.0 * weekend * swing * burst) as u64,
+        )
+    };
+    let counts: Vec<(f64, u64)> = (0..55 * 288).map(count).collect();
+    let arrivals = spread(&counts, 300.0, 1);
+    let scenario = scenario(60.0);
+    bencher.bench_local(|| {
+        let autoscaler = match policy {
+            "keda" => Autoscaler::Peer(Box::new(Keda::new(None))),
+            "knative" => Autoscaler::Peer(Box::new(Knative::new(None))),
+            "target-tracking" => Autoscaler::Peer(Box::new(TargetTracking::new(None))),
+            _ => muster(),
+        };
+        run(&arrivals, 55.0 * 86_400.0, &scenario, autoscaler)
+    });
+}
+
+fn scenario(boot_s: f64) -> Scenario {
+    Scenario {
         boot_s,
         service_s: 0.2,
         service_cv: 0.0,
@@ -107,15 +149,16 @@ fn simulate_1000000_arrivals(bencher: Bencher<'_, '_>, boot_s: f64) {
         count_lag_s: 1.0,
         count_noise: 2,
         seed: 1,
+    }
+}
+
+fn muster() -> Autoscaler {
+    let policy = Policy {
+        max_instances: 32,
+        ..POLICY
     };
-    bencher.bench(|| {
-        let autoscaler = Autoscaler::Muster {
-            policy: Policy {
-                max_instances: 32,
-                ..POLICY
-            },
-            learned: Box::default(),
-        };
-        run(&arrivals, 86_400.0, &scenario, autoscaler)
-    });
+    Autoscaler::Muster {
+        policy,
+        learned: Box::default(),
+    }
 }
