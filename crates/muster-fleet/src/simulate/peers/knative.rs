@@ -160,7 +160,7 @@ impl Knative {
 
     /// What becomes of a decision for zero: one more pod, or as many as there are, until the revision was
     /// active for the stable window and the activator is in the path for the grace period.
-    fn to_zero(&mut self, metrics: &FleetMetrics) -> u32 {
+    fn scale_to_zero(&mut self, metrics: &FleetMetrics) -> u32 {
         let members = metrics.ready + metrics.booting;
         if members == 0 || metrics.ready == 0 {
             return members;
@@ -209,7 +209,7 @@ impl ScalingPolicy for Knative {
             self.proxied_since_s.get_or_insert(now);
         }
         if self.desired == 0 {
-            return self.to_zero(metrics);
+            return self.scale_to_zero(metrics);
         }
         if metrics.ready > 0 {
             self.active_since_s.get_or_insert(now);
