@@ -200,6 +200,7 @@ fn heartbeat(report: WorkerReport) -> Heartbeat {
         },
         busy: report.busy,
         started_at_ms: report.started_at_ms,
+        answered: report.answered,
         every: Duration::from_millis(report.every_ms),
     }
 }

@@ -56,6 +56,7 @@ impl Replica {
             answered: self.now.answered.saturating_sub(self.before.answered),
             timed: self.now.timed.saturating_sub(self.before.timed),
             worked: self.now.worked.saturating_sub(self.before.worked),
+            oldest: self.now.oldest,
         }
     }
 }
@@ -65,6 +66,7 @@ fn add(total: &mut RequestTotals, more: &RequestTotals) {
     total.answered += more.answered;
     total.timed += more.timed;
     total.worked += more.worked;
+    total.oldest = total.oldest.into_iter().chain(more.oldest).min();
 }
 
 impl Others {
@@ -73,6 +75,7 @@ impl Others {
         if let Some(replica) = self.replicas.remove(id) {
             let mut done = replica.done();
             done.answered = done.submitted;
+            done.oldest = None;
             add(&mut self.gone, &done);
         }
     }
@@ -138,6 +141,7 @@ impl ReplicaTotals {
             answered: report.answered,
             timed: report.timed,
             worked: Duration::try_from_secs_f64(report.worked_ms / 1e3).unwrap_or_default(),
+            oldest: report.oldest_at_ms.map(Duration::from_millis),
         };
         {
             let mut others = self.others();
@@ -248,6 +252,7 @@ mod tests {
             answered,
             timed: answered,
             worked_ms: answered as f64 * 10.0,
+            oldest_at_ms: (submitted > answered).then_some(1000 * submitted),
             stopped: false,
         }
     }
@@ -279,6 +284,20 @@ mod tests {
         sender.send_modify(|totals| totals.submitted = 2);
         totals.sum();
         assert_eq!(waiting(&totals), (20, 10));
+    }
+
+    #[test]
+    fn the_oldest_of_all_replicas_is_known_for_as_long_as_its_replica_waits() {
+        let totals = ReplicaTotals::new(None);
+        let oldest = || totals.total().borrow().oldest;
+        totals.report(&report("a", 7, 6));
+        totals.report(&report("b", 5, 1));
+        assert_eq!(oldest(), Some(Duration::from_secs(5)));
+        totals.report(&report("b", 5, 5));
+        assert_eq!(oldest(), Some(Duration::from_secs(7)));
+        totals.forget_silent(Instant::now() + SILENT + LOOK);
+        totals.sum();
+        assert_eq!(oldest(), None);
     }
 
     #[test]

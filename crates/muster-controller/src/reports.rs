@@ -174,6 +174,7 @@ mod tests {
             answered: 0,
             timed: 0,
             worked_ms: 0.0,
+            oldest_at_ms: None,
             stopped: false,
         };
         totals.report(&report);

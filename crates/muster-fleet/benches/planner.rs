@@ -47,6 +47,7 @@ fn observation(instances: usize, backlog: u64) -> Observation {
         }),
         busy: Some(n.is_multiple_of(2)),
         overdue: false,
+        answered: None,
     };
     Observation {
         now: Duration::from_secs(1_000_000),
@@ -148,6 +149,8 @@ fn scenario(boot_s: f64) -> Scenario {
         target_wait_s: 1.0,
         count_lag_s: 1.0,
         count_noise: 2,
+        speeds: Vec::new(),
+        closed_loop: false,
         seed: 1,
     }
 }

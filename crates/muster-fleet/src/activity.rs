@@ -152,6 +152,7 @@ mod tests {
             age: Duration::from_secs(age_s),
             busy: None,
             overdue: false,
+            answered: None,
         }
     }
 

@@ -94,6 +94,7 @@ mod tests {
             age: Duration::ZERO,
             busy: None,
             overdue: false,
+            answered: None,
         };
         running.iter().map(instance).collect()
     }

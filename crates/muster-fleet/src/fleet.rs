@@ -45,6 +45,10 @@ pub struct Instance {
     /// Whether it takes work and its sign of life is late: where one has to go, it goes first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overdue: bool,
+    /// Requests that it has answered since it took work first, as it last said; for the planner, and not
+    /// published.
+    #[serde(skip)]
+    pub answered: Option<u64>,
 }
 
 mod seconds {

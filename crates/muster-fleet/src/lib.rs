@@ -32,7 +32,7 @@ pub use ec2::{
 pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
 pub use learn::Learned;
 pub use lease::{Lease, LeaseError};
-pub use local::{ALIVE_LINE, LocalFleet, LocalFleetOptions, READY_LINE};
+pub use local::{LocalFleet, LocalFleetOptions, READY_LINE, alive_line};
 pub use observation::{Observation, RequestTotals};
 pub use plan::{Plan, plan};
 pub use policy::{Budget, KeepAlive, Policy, Scaling};

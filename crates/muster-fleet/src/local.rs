@@ -27,9 +27,20 @@ use crate::fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
 
 /// The line that a worker prints on its standard output once it takes work.
 pub const READY_LINE: &str = "ready";
-/// The line that a worker prints while its work gets on: several within
-/// [`LocalFleetOptions::hung_timeout`].
-pub const ALIVE_LINE: &str = "alive";
+/// What the line begins with that a worker prints while its work gets on.
+const ALIVE: &str = "alive";
+
+/// The line that a worker prints while its work gets on, several times within
+/// [`LocalFleetOptions::hung_timeout`], with the requests that it has answered.
+#[must_use]
+pub fn alive_line(answered: u64) -> String {
+    format!("{ALIVE} {answered}")
+}
+
+/// The requests that a worker says it has answered, where the line tells.
+fn answered(line: &str) -> Option<u64> {
+    line.strip_prefix(ALIVE)?.trim().parse().ok()
+}
 
 /// How often within the time of its silence a worker is looked at. These looks are counted, not
 /// the time: where this process itself was stopped, its workers are not to blame.
@@ -80,6 +91,7 @@ struct Member {
     launched: Instant,
     drain: Arc<Notify>,
     overdue: bool,
+    answered: Option<u64>,
 }
 
 impl Shared {
@@ -130,6 +142,7 @@ impl LocalFleet {
             launched: Instant::now(),
             drain: Arc::clone(&drain),
             overdue: false,
+            answered: None,
         };
         self.shared.members().insert(number, member);
         self.supervisors.spawn(supervise(
@@ -172,6 +185,7 @@ impl Fleet for LocalFleet {
                 age: member.launched.elapsed(),
                 busy: None,
                 overdue: member.overdue && member.state == InstanceState::Running,
+                answered: member.answered,
             })
             .collect())
     }
@@ -235,11 +249,10 @@ async fn supervise(
                     }
                     shared.changed.notify_one();
                 }
-                Ok(Some(_)) => {
-                    if silent_looks >= OVERDUE_LOOKS
-                        && let Some(member) = shared.members().get_mut(&number)
-                    {
+                Ok(Some(line)) => {
+                    if let Some(member) = shared.members().get_mut(&number) {
                         member.overdue = false;
+                        member.answered = answered(&line).or(member.answered);
                     }
                     silent_looks = 0;
                 }
@@ -405,7 +418,7 @@ mod tests {
         // The second ignores SIGTERM too, as a deadlocked process does.
         let script = format!(
             "echo $$ > {}/$2; [ $2 = worker-1 ] || trap '' TERM; echo ready; \
-             while :; do echo alive; sleep 0.05; done",
+             while :; do echo alive 7; sleep 0.05; done",
             folder.path().display()
         );
         let fleet = LocalFleet::new(LocalFleetOptions {
@@ -437,7 +450,8 @@ mod tests {
         until(&fleet, &[InstanceState::Running]).await;
         assert_eq!(ids(&fleet).await, [InstanceId("worker-3".to_owned())]);
         assert!(begun.elapsed() < Duration::from_secs(10));
-        assert!(!fleet.instances().await.unwrap()[0].overdue);
+        let left = &fleet.instances().await.unwrap()[0];
+        assert_eq!((left.overdue, left.answered), (false, Some(7)));
         assert_eq!(fleet.failed_starts(), 0);
     }
 

@@ -17,6 +17,9 @@ pub struct RequestTotals {
     pub timed: u64,
     /// The service times of these, summed.
     pub worked: Duration,
+    /// When the oldest request was submitted that is not answered, since the Unix epoch by the web
+    /// tier's clock.
+    pub oldest: Option<Duration>,
 }
 
 /// Backlog and fleet as the controller saw them at one time.

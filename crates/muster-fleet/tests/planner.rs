@@ -139,6 +139,7 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
                     age: Duration::from_secs(u64::from(now - member.launched)),
                     busy: None,
                     overdue: false,
+                    answered: None,
                 })
                 .collect(),
             launch_limit: None,
@@ -225,6 +226,8 @@ fn scenario(boot_s: f64, max_instances: u32) -> Scenario {
         target_wait_s: 1.0,
         count_lag_s: 1.0,
         count_noise: 0,
+        speeds: Vec::new(),
+        closed_loop: false,
         seed: 7,
     }
 }

@@ -150,7 +150,8 @@ pub struct TimingMs {
 }
 
 impl TimingMs {
-    /// How long the photograph occupied the worker's one inference thread.
+    /// How long the photograph occupied the worker's one inference thread, which is less than it occupied
+    /// of its slot.
     pub fn inference(&self) -> Duration {
         let milliseconds = self.decode + self.detect + self.align + self.embed;
         Duration::try_from_secs_f64(milliseconds / 1e3).unwrap_or_default()
@@ -293,6 +294,10 @@ pub struct Reply {
     /// What its worker has spent so far, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<WorkerCpu>,
+    /// How long requests have occupied its worker's slot since the worker's last reply, whatever of that
+    /// the request of the last one took after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_ms: Option<f64>,
 }
 
 impl Reply {
@@ -304,6 +309,7 @@ impl Reply {
             file,
             outcome,
             cpu: None,
+            slot_ms: None,
         }
     }
 

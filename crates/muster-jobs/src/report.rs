@@ -63,10 +63,14 @@ pub struct WebReport {
     pub submitted: u64,
     /// Requests answered, or given up.
     pub answered: u64,
-    /// Answers whose worker said how long they had occupied it.
+    /// Answers whose worker said how long they had occupied its slot.
     pub timed: u64,
     /// How long that was, all together.
     pub worked_ms: f64,
+    /// When the oldest request was submitted that is not answered, in milliseconds since the Unix epoch;
+    /// none where every one is answered, and from a build that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_at_ms: Option<u64>,
     /// Whether this is its last report: it has stopped.
     pub stopped: bool,
 }
@@ -116,6 +120,7 @@ mod tests {
                 answered: 2,
                 timed: 1,
                 worked_ms: 30.5,
+                oldest_at_ms: Some(1),
                 stopped: false,
             }),
         ] {

@@ -220,6 +220,8 @@ impl SimulateArgs {
             target_wait_s: self.target_wait_s,
             count_lag_s: self.count_lag_s,
             count_noise: self.count_noise,
+            speeds: Vec::new(),
+            closed_loop: false,
             seed: self.seed,
         })
     }

@@ -9,6 +9,7 @@ pub mod counts;
 pub mod dispatcher;
 mod issued;
 mod jobs;
+mod slot_time;
 mod stored;
 mod submission;
 mod throughput;

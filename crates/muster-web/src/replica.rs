@@ -129,6 +129,7 @@ async fn send(
         answered: totals.answered,
         timed: totals.timed,
         worked_ms: totals.worked.as_secs_f64() * 1e3,
+        oldest_at_ms: totals.oldest.map(|at| at.as_millis() as u64),
         stopped,
     }));
     let sent = reports.send(&[Outgoing::from(report.to_json())]).await?;

@@ -119,7 +119,13 @@ impl Worker {
         let outcome = loop {
             let analysis = self
                 .inference
-                .analyze(photo.clone(), &models, self.processing_timeout, &self.steps)
+                .analyze(
+                    photo.clone(),
+                    &models,
+                    self.processing_timeout,
+                    &self.steps,
+                    &self.slot,
+                )
                 .await;
             let analyzed = match analysis {
                 Ok(analyzed) => analyzed,

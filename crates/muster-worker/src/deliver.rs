@@ -38,6 +38,7 @@ impl Worker {
             instance: self.id.clone(),
             io_ms: millis(used),
         });
+        reply.slot_ms = Some(millis(self.slot.take_occupied()));
         let begun = Instant::now();
         let layout = request.layout();
         if let Some(body) = stored(&reply, request, layout) {
@@ -283,6 +284,7 @@ mod tests {
                 instance: "i-0123456789abcdef0".to_owned(),
                 io_ms: 123_456_789.123,
             });
+            long.slot_ms = Some(123_456_789.123);
             let trace = [TraceParent::new().to_attribute()];
             let (pointer, pointed_to) = for_queue(long, trace.into(), LEAST_MESSAGE_BYTES);
             assert!(pointed_to.is_some());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Analysis, Options, RecognizeError, Recognizer};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::slot::Slot;
 use super::steps::Steps;
 use muster_base::ErrorChain;
 use muster_base::cpu;
@@ -127,8 +129,10 @@ impl Inference {
         models: &[String],
         limit: Duration,
         steps: &Steps,
+        slot: &Arc<Slot>,
     ) -> Result<Analyzed, Failure> {
         let turn = self.turn.lock().await;
+        let _occupied = slot.at_models();
         let jobs = turn.as_ref().expect("it is not dropped while it is used");
         let (reply, answer) = oneshot::channel();
         let models = models.to_vec();

@@ -14,6 +14,7 @@ mod place;
 mod replies;
 mod report;
 mod role;
+mod slot;
 mod steps;
 mod worker;
 

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::DropGuard;
 
+use super::slot::{Occupied, Slot};
+
 /// A request's place in hand, held until it is answered.
 pub struct Place {
     permit: OwnedSemaphorePermit,
+    _occupied: Occupied,
     /// Of a request that is alone in hand: says that others may come again, when it is dropped.
     alone: Option<DropGuard>,
 }
 
 impl Place {
     /// One of several places.
-    pub fn new(permit: OwnedSemaphorePermit) -> Self {
+    pub fn new(permit: OwnedSemaphorePermit, slot: &Arc<Slot>) -> Self {
         Self {
             permit,
+            _occupied: slot.in_hand(),
             alone: None,
         }
     }
@@ -25,10 +29,16 @@ impl Place {
     ///
     /// # Panics
     /// If the places were closed, which nobody does.
-    pub async fn alone(places: Arc<Semaphore>, all: u32, others: DropGuard) -> Self {
+    pub async fn alone(
+        places: Arc<Semaphore>,
+        all: u32,
+        others: DropGuard,
+        slot: Arc<Slot>,
+    ) -> Self {
         let permit = places.acquire_many_owned(all).await;
         Self {
             permit: permit.expect("the places are never closed"),
+            _occupied: slot.in_hand(),
             alone: Some(others),
         }
     }
@@ -51,12 +61,14 @@ mod tests {
     #[tokio::test]
     async fn one_is_alone_once_the_others_have_gone_and_until_it_lets_them_in() {
         let places = Arc::new(Semaphore::new(3));
-        let other = Place::new(Arc::clone(&places).acquire_owned().await.unwrap());
+        let slot = Slot::new(3);
+        let other = Place::new(Arc::clone(&places).acquire_owned().await.unwrap(), &slot);
         let others = CancellationToken::new();
         let mut alone = Box::pin(Place::alone(
             Arc::clone(&places),
             3,
             others.clone().drop_guard(),
+            slot,
         ));
         assert!(
             alone.as_mut().now_or_never().is_none(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use muster_fleet::ALIVE_LINE;
+use muster_fleet::alive_line;
 use muster_jobs::{Report, ReportContent, WorkerPhase, WorkerReport};
 use muster_queue::Outgoing;
 use tokio::io::AsyncWriteExt;
@@ -27,7 +27,6 @@ const LOOK: Duration = Duration::from_millis(250);
 pub async fn print(worker: Arc<Worker>, hung_timeout: Duration, ended: CancellationToken) {
     let mut stdout = tokio::io::stdout();
     let mut gets_on = true;
-    let line = format!("{ALIVE_LINE}\n");
     let mut signs = tokio::time::interval(hung_timeout / SIGNS);
     signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -39,6 +38,7 @@ pub async fn print(worker: Arc<Worker>, hung_timeout: Duration, ended: Cancellat
         if !gets_on {
             continue;
         }
+        let line = alive_line(worker.answered.load(Ordering::Relaxed)) + "\n";
         let written = async {
             stdout.write_all(line.as_bytes()).await?;
             stdout.flush().await

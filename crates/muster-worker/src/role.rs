@@ -28,6 +28,7 @@ use super::orphan::orphaned;
 use super::place::Place;
 use super::replies::Replies;
 use super::report;
+use super::slot::Slot;
 use super::steps::Steps;
 use super::worker::Worker;
 
@@ -149,6 +150,7 @@ async fn work_until(
         answered: AtomicU64::new(0),
         failures: AtomicU32::new(0),
         steps: Steps::default(),
+        slot: Slot::new(in_hand),
         // The models may take as long over a photograph.
         longest_step: settings.worker.processing_timeout.max(hung_timeout),
     });
@@ -215,10 +217,12 @@ async fn work_until(
     // Across a network a receive costs as much for one request as for several.
     let least = if remote { in_hand / 2 } else { 1 };
     while !drain.is_cancelled() {
+        let full = worker.slot.full();
         let mut taken = Arc::clone(&places)
             .acquire_many_owned(least as u32)
             .await
             .context("take a place in hand")?;
+        drop(full);
         let max = least + places.available_permits();
         // A worker that can do nothing at present leaves the requests to others.
         while !worker.gets_on() && !drain.is_cancelled() {
@@ -264,7 +268,7 @@ async fn work_until(
                     .await
                     .context("take a place in hand")?,
             };
-            let place = Place::new(permit);
+            let place = Place::new(permit, &worker.slot);
             tasks.spawn(Arc::clone(&worker).handle(message, async { place }.boxed()));
         }
         drop(taken);
@@ -277,8 +281,10 @@ async fn work_until(
             }
             let others = CancellationToken::new();
             let guard = others.clone().drop_guard();
-            let place = Place::alone(Arc::clone(&places), in_hand as u32, guard);
+            let slot = Arc::clone(&worker.slot);
+            let place = Place::alone(Arc::clone(&places), in_hand as u32, guard, slot);
             tasks.spawn(Arc::clone(&worker).handle(alone, place.boxed()));
+            let _full = worker.slot.full();
             others.cancelled().await;
         }
     }

@@ -23,6 +23,7 @@ use super::inference::Inference;
 use super::lease;
 use super::place::Place;
 use super::replies::Replies;
+use super::slot::Slot;
 use super::steps::Steps;
 
 /// What the tasks of one worker share.
@@ -45,6 +46,7 @@ pub struct Worker {
     /// Receives and requests that failed in a row, for no fault of a photograph.
     pub failures: AtomicU32,
     pub steps: Steps,
+    pub slot: Arc<Slot>,
     /// How long a step may take before the worker counts as hung.
     pub longest_step: Duration,
 }

@@ -44,6 +44,7 @@ fn instance(id: &str, state: InstanceState, age_s: f64) -> Instance {
         age: Duration::from_secs_f64(age_s),
         busy: None,
         overdue: false,
+        answered: None,
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Heartbeat {
     /// When its worker began, by its own clock, in milliseconds since the Unix epoch: tells the
     /// reports of one run from those of the one before.
     pub started_at_ms: u64,
+    /// Requests that its worker has answered since it began.
+    pub answered: u64,
     /// How often it reports at least, by its own settings; zero where that is not known.
     pub every: Duration,
 }

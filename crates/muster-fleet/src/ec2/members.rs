@@ -54,6 +54,7 @@ struct Run {
     last: Instant,
     draining: bool,
     busy: bool,
+    answered: u64,
     every: Duration,
 }
 
@@ -64,6 +65,7 @@ impl Run {
             last: now,
             draining: report.phase == Phase::Draining,
             busy: report.busy,
+            answered: report.answered,
             every: report.every,
         }
     }
@@ -383,6 +385,7 @@ impl Members {
                 // A late report from before the drain takes nothing back.
                 *run = Run {
                     draining: run.draining || heard.draining,
+                    answered: run.answered.max(heard.answered),
                     ..heard
                 };
             }
@@ -435,6 +438,7 @@ impl Members {
                     age: member.age(now),
                     busy: member.run.map(|run| run.busy),
                     overdue: state == InstanceState::Running && self.is_overdue(member),
+                    answered: member.run.map(|run| run.answered),
                 })
             })
             .collect();

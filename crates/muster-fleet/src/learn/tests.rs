@@ -56,6 +56,7 @@ impl World {
             age: Duration::from_secs_f64(age_s),
             busy: None,
             overdue: false,
+            answered: None,
         });
     }
 

@@ -30,6 +30,7 @@ fn instance(id: u32, state: InstanceState, age_s: f64) -> Instance {
         age: Duration::from_secs_f64(age_s),
         busy: Some(false),
         overdue: false,
+        answered: None,
     }
 }
 

@@ -37,8 +37,8 @@ const WAKE_INTERVAL_S: f64 = 0.05;
 enum Event {
     /// An instance has booted.
     Ready(u64),
-    /// An instance has finished one request, which took so long.
-    Done(u64, Duration),
+    /// An instance has finished one request, the n-th that was begun.
+    Done(u64, u64),
     /// The policy decides anew.
     Evaluate,
 }
@@ -48,6 +48,9 @@ struct Machine {
     booted: bool,
     draining: bool,
     busy: u32,
+    /// How much of the scenario's service it gives.
+    speed: f64,
+    answered: u64,
 }
 
 /// Runs one policy over one trace.
@@ -73,6 +76,8 @@ struct Simulation<'a> {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     scheduled: u64,
     waiting: VecDeque<f64>,
+    /// When the requests came that were begun, from the oldest that is not answered on; none where one is.
+    begun: VecDeque<Option<f64>>,
     machines: BTreeMap<u64, Machine>,
     /// Machines that take work and have a free slot, first launched first.
     free: BTreeSet<u64>,
@@ -108,6 +113,7 @@ impl<'a> Simulation<'a> {
             events: BinaryHeap::new(),
             scheduled: 0,
             waiting: VecDeque::new(),
+            begun: VecDeque::new(),
             machines: BTreeMap::new(),
             free: BTreeSet::new(),
             ready: 0,
@@ -157,9 +163,7 @@ impl<'a> Simulation<'a> {
             {
                 next += 1;
                 self.now = arrival;
-                self.arrive(arrival);
-                self.record_counts();
-                self.wake(autoscaler);
+                self.arrive(autoscaler);
                 continue;
             }
             let Some(Reverse((_, _, event))) = self.events.pop() else {
@@ -168,9 +172,16 @@ impl<'a> Simulation<'a> {
             self.now = event_s;
             match event {
                 Event::Ready(id) => self.booted(id),
-                Event::Done(id, took) => self.done(id, took),
+                Event::Done(id, request) => {
+                    self.done(id, request);
+                    if self.scenario.closed_loop && self.now < length_s {
+                        self.arrive(autoscaler);
+                    }
+                }
                 Event::Evaluate
-                    if self.now >= length_s && self.answered == arrivals.len() as u64 =>
+                    if self.now >= length_s
+                        && next == arrivals.len()
+                        && self.answered == self.submitted() =>
                 {
                     break;
                 }
@@ -196,9 +207,16 @@ impl<'a> Simulation<'a> {
             .map_or(f64::INFINITY, |Reverse((bits, _, _))| f64::from_bits(*bits))
     }
 
-    fn arrive(&mut self, at_s: f64) {
-        self.waiting.push_back(at_s);
+    /// Requests that have come.
+    fn submitted(&self) -> u64 {
+        (self.waits.len() + self.waiting.len()) as u64
+    }
+
+    fn arrive(&mut self, autoscaler: &mut Autoscaler) {
+        self.waiting.push_back(self.now);
         self.dispatch();
+        self.record_counts();
+        self.wake(autoscaler);
     }
 
     fn dispatch(&mut self) {
@@ -208,26 +226,35 @@ impl<'a> Simulation<'a> {
                 continue;
             };
             self.waiting.pop_front();
+            let request = self.waits.len() as u64;
             self.waits.push(self.now - arrived);
+            self.begun.push_back(Some(arrived));
             machine.busy += 1;
             if machine.busy == self.scenario.slots {
                 self.free.remove(&id);
             }
             self.in_service += 1;
-            let took_s = self.scenario.service_time_s(self.waits.len() as u64 - 1);
-            let took = Duration::from_secs_f64(took_s);
-            self.schedule(self.now + took_s, Event::Done(id, took));
+            let took_s = self.scenario.service_time_s(request) / machine.speed;
+            self.schedule(self.now + took_s, Event::Done(id, request));
         }
     }
 
-    fn done(&mut self, id: u64, took: Duration) {
+    fn done(&mut self, id: u64, request: u64) {
+        let first = self.waits.len() - self.begun.len();
+        self.begun[request as usize - first] = None;
+        while let Some(None) = self.begun.front() {
+            self.begun.pop_front();
+        }
+        // What workers say, whatever their speed is.
+        let said_s = self.scenario.service_time_s(request);
+        self.worked += Duration::from_secs_f64(said_s);
         self.in_service -= 1;
         self.answered += 1;
-        self.worked += took;
         let Some(machine) = self.machines.get_mut(&id) else {
             return;
         };
         machine.busy -= 1;
+        machine.answered += 1;
         if !machine.draining {
             self.free.insert(id);
             self.dispatch();
@@ -265,6 +292,8 @@ impl<'a> Simulation<'a> {
     fn launch_ahead(&mut self, launched_s: f64, ready_s: f64) {
         let id = self.launched;
         self.launched += 1;
+        let speeds = &self.scenario.speeds;
+        let speed = speeds.get(id as usize % speeds.len().max(1));
         self.machines.insert(
             id,
             Machine {
@@ -272,6 +301,8 @@ impl<'a> Simulation<'a> {
                 booted: false,
                 draining: false,
                 busy: 0,
+                speed: speed.copied().unwrap_or(1.0),
+                answered: 0,
             },
         );
         self.members_changed = true;
@@ -373,14 +404,18 @@ impl<'a> Simulation<'a> {
         self.last_evaluation_s = self.now;
         let (visible, in_flight, _) = self.approximate_counts();
         self.update_instances();
+        let submitted = self.submitted();
+        let begun = self.begun.front().copied().flatten();
+        let oldest = begun.or(self.waiting.front().copied());
         let observation = &mut self.observation;
         observation.now = Duration::from_secs_f64(self.now);
         (observation.visible, observation.in_flight) = (visible, in_flight);
         observation.totals = Some(RequestTotals {
-            submitted: (self.waits.len() + self.waiting.len()) as u64,
+            submitted,
             answered: self.answered,
             timed: self.answered,
             worked: self.worked,
+            oldest: oldest.map(Duration::from_secs_f64),
         });
         learned.observe(observation, policy);
         let made = plan(observation, learned, policy);
@@ -407,6 +442,7 @@ impl<'a> Simulation<'a> {
                 age: Duration::ZERO,
                 busy: None,
                 overdue: false,
+                answered: None,
             };
             self.observation.instances = self.machines.keys().copied().map(known).collect();
         }
@@ -418,6 +454,7 @@ impl<'a> Simulation<'a> {
             };
             instance.age = Duration::from_secs_f64(self.now - machine.launched_s);
             instance.busy = Some(machine.busy > 0);
+            instance.answered = Some(machine.answered);
         }
     }
 

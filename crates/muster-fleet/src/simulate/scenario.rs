@@ -28,6 +28,12 @@ pub struct Scenario {
     pub count_lag_s: f64,
     /// The queue's counts are wrong by up to this many requests either way, now and then.
     pub count_noise: u32,
+    /// The share of the service that workers report which an instance gives, the first launched first and
+    /// then again from the beginning; none where all give what they report.
+    pub speeds: Vec<f64>,
+    /// Whether each answer brings the next request at once, until the trace is over: as many clients as
+    /// arrivals wait for each other's instances.
+    pub closed_loop: bool,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -69,6 +75,8 @@ pub(super) fn example() -> Scenario {
         target_wait_s: 1.0,
         count_lag_s: 1.0,
         count_noise: 0,
+        speeds: Vec::new(),
+        closed_loop: false,
         seed: 7,
     }
 }

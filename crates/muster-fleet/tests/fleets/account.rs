@@ -224,6 +224,7 @@ pub fn report(id: &str, started_at_ms: u64) -> Heartbeat {
         phase: Phase::Ready,
         busy: false,
         started_at_ms,
+        answered: 0,
         every: Duration::from_secs(10),
     }
 }

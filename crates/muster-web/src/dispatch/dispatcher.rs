@@ -1,6 +1,6 @@
 //! The way of one photograph to a worker and of its reply back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::problem::ApiError;
 use crate::dispatch::counts::Counts;
 use crate::dispatch::issued::Issued;
+use crate::dispatch::slot_time::{answered, slot_time};
 use crate::dispatch::throughput::Throughput;
 use crate::dispatch::unawaited::{Since, Unawaited};
 use crate::forms::upload::Photo;
@@ -30,6 +31,7 @@ use muster_base::backoff;
 use muster_base::catalogue::Catalogue;
 use muster_base::live_gallery::LiveGallery;
 use muster_base::traces::Traces;
+use muster_fleet::RequestTotals;
 
 /// One long poll for replies.
 const POLL: Duration = Duration::from_secs(20);
@@ -59,7 +61,7 @@ pub struct Dependencies {
     /// Workers that there may be.
     pub max_instances: u32,
     /// What was submitted and answered, for the controller.
-    pub backlog: watch::Sender<muster_fleet::RequestTotals>,
+    pub backlog: watch::Sender<RequestTotals>,
     /// What photographs may take of the disk.
     pub quota: Arc<Quota>,
     /// Where spans are recorded.
@@ -99,7 +101,8 @@ pub(super) struct Inner {
     pub(super) catalogue: Catalogue,
     pub(super) reply_to: String,
     pub(super) outbox: Outbox,
-    waiting: Mutex<HashMap<RequestId, oneshot::Sender<Reply>>>,
+    /// Locked within `backlog`.
+    waiting: Mutex<BTreeMap<RequestId, oneshot::Sender<Reply>>>,
     /// Requests that nobody waits for here, jobs and those that a client gave up; locked within
     /// `waiting`.
     pub(super) unawaited: Unawaited,
@@ -109,8 +112,8 @@ pub(super) struct Inner {
     metrics: Metrics,
     /// How fast the waiting are answered.
     throughput: Mutex<Throughput>,
-    /// What was submitted and answered, for the controller.
-    pub(super) backlog: watch::Sender<muster_fleet::RequestTotals>,
+    /// What was submitted and answered, for the controller; changed by [`Inner::count`].
+    pub(super) backlog: watch::Sender<RequestTotals>,
     pub(super) timeout: Duration,
     max_waiting: usize,
     pub(super) max_instances: u32,
@@ -128,7 +131,7 @@ struct Waiter<'a> {
     /// Whether the request is on the queue.
     queued: bool,
     answered: bool,
-    /// How long its worker's models were occupied, where it said so.
+    /// How long requests occupied its worker's slot, where it said so.
     worked: Option<Duration>,
 }
 
@@ -156,13 +159,7 @@ impl Drop for Waiter<'_> {
             // A worker is still needed for it.
             return;
         }
-        self.inner.backlog.send_modify(|totals| {
-            totals.answered += 1;
-            if let Some(worked) = self.worked {
-                totals.timed += 1;
-                totals.worked += worked;
-            }
-        });
+        self.inner.count(|totals| answered(totals, self.worked));
     }
 }
 
@@ -195,7 +192,7 @@ impl Inner {
             .expect("no code panics while it holds these")
     }
 
-    pub(super) fn waiting(&self) -> MutexGuard<'_, HashMap<RequestId, oneshot::Sender<Reply>>> {
+    pub(super) fn waiting(&self) -> MutexGuard<'_, BTreeMap<RequestId, oneshot::Sender<Reply>>> {
         self.waiting
             .lock()
             .expect("no code panics while it holds the waiters")
@@ -220,27 +217,32 @@ impl Inner {
     fn forget_unawaited(&self) {
         let forgotten = self.unawaited.expire();
         if forgotten > 0 {
-            self.backlog
-                .send_modify(|totals| totals.answered += forgotten);
+            self.count(|totals| totals.answered += forgotten);
         }
     }
 
-    /// Takes note of the answer to a request that nobody waits for here, where it is one.
-    fn settle_unawaited(&self, reply: &Reply) {
-        let Some(since) = self.unawaited.remove(reply.id) else {
-            return;
-        };
+    /// Changes what the controller is told of the backlog.
+    pub(super) fn count(&self, change: impl FnOnce(&mut RequestTotals)) {
+        self.backlog.send_modify(|totals| {
+            change(totals);
+            totals.oldest = self.oldest().and_then(RequestId::submitted_at);
+        });
+    }
+
+    /// The oldest request of this replica that has no answer, jobs and those that a client gave up
+    /// included.
+    fn oldest(&self) -> Option<RequestId> {
+        let waiting = self.waiting().first_key_value().map(|(id, _)| *id);
+        waiting.into_iter().chain(self.unawaited.oldest()).min()
+    }
+
+    /// Takes note of the answer to a request that nobody has waited for here since then.
+    fn settle_unawaited(&self, reply: &Reply, since: Since) {
         if let Since::Submitted(_) = since {
             self.counts.answered.fetch_add(1, Ordering::Relaxed);
             self.metrics.worked(&reply.outcome);
         }
-        self.backlog.send_modify(|totals| {
-            totals.answered += 1;
-            if let Outcome::Recognized(recognition) = &reply.outcome {
-                totals.timed += 1;
-                totals.worked += recognition.timing_ms.inference();
-            }
-        });
+        self.count(|totals| answered(totals, slot_time(reply)));
     }
 }
 
@@ -323,13 +325,8 @@ impl Dispatcher {
     /// The age of the oldest request of this replica that has no answer, jobs and those that a
     /// client gave up included.
     pub fn oldest(&self) -> Option<Duration> {
-        let waiting = self.inner.waiting().keys().min().copied();
-        let oldest = waiting
-            .into_iter()
-            .chain(self.inner.unawaited.oldest())
-            .min()?;
         let now = Duration::from_millis(now_ms());
-        Some(now.saturating_sub(oldest.submitted_at()?))
+        Some(now.saturating_sub(self.inner.oldest()?.submitted_at()?))
     }
 
     /// Submits a photograph to be recognised, and waits for its outcome. After the timeout it is a job of
@@ -403,15 +400,12 @@ impl Dispatcher {
             worked: None,
         };
         inner.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        inner.backlog.send_modify(|totals| totals.submitted += 1);
+        inner.count(|totals| totals.submitted += 1);
         let outcome = self
-            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter.queued)
+            .submit_and_wait(id, photo, purpose, trace, replied, &mut waiter)
             .await;
         if let Ok(Some(outcome)) = &outcome {
             waiter.answered = true;
-            if let Outcome::Recognized(recognition) = outcome {
-                waiter.worked = Some(recognition.timing_ms.inference());
-            }
             inner.counts.note(begun.elapsed());
             inner.metrics.answered(purpose, begun.elapsed());
             inner.metrics.worked(outcome);
@@ -450,18 +444,21 @@ impl Dispatcher {
         purpose: Purpose,
         trace: TraceParent,
         replied: oneshot::Receiver<Reply>,
-        queued: &mut bool,
+        waiter: &mut Waiter<'_>,
     ) -> Result<Option<Outcome>, ApiError> {
         let deadline = tokio::time::Instant::now() + self.inner.timeout;
         let file = photo.file.clone();
         self.submit(id, photo, Submission::awaited(purpose), trace, deadline)
             .await?;
-        *queued = true;
+        waiter.queued = true;
         match tokio::time::timeout_at(deadline, replied).await {
-            Ok(Ok(reply)) => match reply.outcome {
-                Outcome::Stored => self.read_stored(id, &file, purpose).await.map(Some),
-                outcome => Ok(Some(outcome)),
-            },
+            Ok(Ok(reply)) => {
+                waiter.worked = slot_time(&reply);
+                match reply.outcome {
+                    Outcome::Stored => self.read_stored(id, &file, purpose).await.map(Some),
+                    outcome => Ok(Some(outcome)),
+                }
+            }
             Ok(Err(_)) => Err(ApiError::new(
                 Code::Stopping,
                 "this Muster is stopping: send the photograph again",
@@ -535,12 +532,22 @@ async fn listen(
                     if let Some(cpu) = reply.cpu.take() {
                         inner.counts.note_cpu(cpu);
                     }
-                    let mut waiting = inner.waiting();
-                    if let Some(waiter) = waiting.remove(&reply.id) {
+                    let (waiter, since) = {
+                        let mut waiting = inner.waiting();
+                        let waiter = waiting.remove(&reply.id);
+                        let since = match &waiter {
+                            Some(_) => None,
+                            None => inner.unawaited.remove(reply.id),
+                        };
+                        (waiter, since)
+                    };
+                    if let Some(waiter) = waiter {
                         // A client that hung up this moment needs no reply.
                         let _ = waiter.send(reply);
                     } else {
-                        inner.settle_unawaited(&reply);
+                        if let Some(since) = since {
+                            inner.settle_unawaited(&reply, since);
+                        }
                         if reply.outcome == Outcome::Stored {
                             let inner = Arc::clone(&inner);
                             tasks.spawn(async move { inner.delete_carried(reply.id).await });

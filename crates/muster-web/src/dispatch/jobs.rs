@@ -36,7 +36,7 @@ impl<'a> QueuedJob<'a> {
         // Before it is sent: its reply may be quicker than this.
         inner.unawaited.submit(id);
         inner.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        inner.backlog.send_modify(|totals| totals.submitted += 1);
+        inner.count(|totals| totals.submitted += 1);
         Self {
             inner,
             id,
@@ -49,8 +49,7 @@ impl Drop for QueuedJob<'_> {
     fn drop(&mut self) {
         if !self.queued && self.inner.unawaited.remove(self.id).is_some() {
             self.inner.counts.failed.fetch_add(1, Ordering::Relaxed);
-            let backlog = &self.inner.backlog;
-            backlog.send_modify(|totals| totals.answered += 1);
+            self.inner.count(|totals| totals.answered += 1);
         }
     }
 }
@@ -196,6 +195,7 @@ mod tests {
             answered: 25,
             timed: 20,
             worked: Duration::from_secs(10),
+            oldest: None,
         };
         assert_eq!(time_to_answer(7, &some, 1), Duration::from_millis(3500));
         assert_eq!(time_to_answer(8, &some, 2), Duration::from_secs(2));

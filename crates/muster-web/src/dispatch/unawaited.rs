@@ -1,6 +1,6 @@
 //! Requests that nobody waits for: jobs, and those that a client gave up.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ impl Since {
 
 /// The requests that nobody waits for here, each with since when.
 #[derive(Debug, Default)]
-pub struct Unawaited(Mutex<HashMap<RequestId, Since>>);
+pub struct Unawaited(Mutex<BTreeMap<RequestId, Since>>);
 
 impl Unawaited {
     /// Adds a job.
@@ -63,7 +63,8 @@ impl Unawaited {
 
     /// The oldest request.
     pub fn oldest(&self) -> Option<RequestId> {
-        self.requests().keys().min().copied()
+        let requests = self.requests();
+        requests.first_key_value().map(|(id, _)| *id)
     }
 
     /// How many are jobs.
@@ -72,7 +73,7 @@ impl Unawaited {
         self.requests().values().filter(submitted).count()
     }
 
-    fn requests(&self) -> MutexGuard<'_, HashMap<RequestId, Since>> {
+    fn requests(&self) -> MutexGuard<'_, BTreeMap<RequestId, Since>> {
         self.0.lock().expect("no code panics while it holds these")
     }
 }

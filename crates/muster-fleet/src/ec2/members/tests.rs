@@ -64,11 +64,16 @@ impl World {
     }
 
     fn report(&mut self, id: &str, phase: Phase, started_at_ms: u64) {
+        self.report_answers(id, phase, started_at_ms, 0);
+    }
+
+    fn report_answers(&mut self, id: &str, phase: Phase, started_at_ms: u64, answered: u64) {
         let report = Heartbeat {
             id: InstanceId(id.to_owned()),
             phase,
             busy: true,
             started_at_ms,
+            answered,
             every: self.every,
         };
         self.members.record_heartbeat(self.now(), &report);
@@ -243,4 +248,20 @@ fn no_two_bear_the_same_slot_and_the_lowest_free_ones_are_used() {
     assert_eq!(slots, [("b", 1), ("unlisted", 3)]);
     assert_eq!(world.members.free_slots(world.now(), 9, &[]), [4, 5, 6]);
     assert_eq!(world.members.free_slots(world.now(), 1, &[]), [4]);
+}
+
+#[test]
+fn what_an_instance_has_answered_is_known_and_no_late_report_takes_it_back() {
+    let mut world = World::new(1);
+    world.add("a", 60, None);
+    world.list();
+    let answered = |world: &World| world.members.instances(world.now())[0].answered;
+    assert_eq!(answered(&world), None);
+    for (reported, known) in [(3, 3), (8, 8), (5, 8)] {
+        world.report_answers("a", Phase::Ready, NOW_MS, reported);
+        assert_eq!(answered(&world), Some(known));
+    }
+    // Another run of its worker counts anew.
+    world.report_answers("a", Phase::Ready, NOW_MS + 1, 2);
+    assert_eq!(answered(&world), Some(2));
 }

@@ -153,6 +153,27 @@ async fn a_client_that_hangs_up_fails_at_once_and_stays_in_the_backlog_until_its
 }
 
 #[tokio::test]
+async fn the_controller_knows_since_when_the_oldest_waits_whoever_waits_for_it() {
+    let tier = Tier::start(LIMIT).await;
+    let oldest = || tier.totals.borrow().oldest;
+    let given_up = tokio::select! {
+        _ = tier.run() => panic!("nobody answered"),
+        request = tier.received() => request,
+    };
+    let worker = async {
+        let waited_for = tier.received().await;
+        assert_eq!(oldest(), given_up.id.submitted_at());
+        tier.answer(&given_up).await;
+        tier.until_answered(1).await;
+        assert_eq!(oldest(), waited_for.id.submitted_at());
+        tier.answer(&waited_for).await;
+    };
+    let (answered, ()) = tokio::join!(tier.run(), worker);
+    assert!(answered.is_ok());
+    assert_eq!(oldest(), None);
+}
+
+#[tokio::test]
 async fn a_client_whose_time_is_over_is_counted_like_one_that_hangs_up() {
     let tier = Tier::start(Duration::from_millis(100)).await;
     assert!(tier.run().await.is_err());

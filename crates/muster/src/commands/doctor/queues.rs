@@ -123,6 +123,7 @@ pub(super) async fn reports(context: &Context<'_>, sqs: &SqsQueues) -> Outcome {
                 answered: 0,
                 timed: 0,
                 worked_ms: 0.0,
+                oldest_at_ms: None,
                 stopped: true,
             }));
             let sent = queue.send(&[Outgoing::from(report.to_json())]).await;
