@@ -17,9 +17,13 @@ use crate::observation::{Observation, RequestTotals};
 use crate::policy::{KeepAlive, Policy, Scaling, instances_for};
 use crate::season::{Season, ServiceModel};
 
+mod capacity;
+mod standing;
 mod steady;
 mod window;
 
+use capacity::{Believed, Capacity};
+use standing::{Requests, StandingQueue};
 use steady::{SteadyLoad, Terms};
 use window::{Quantity, Window};
 
@@ -82,6 +86,11 @@ pub struct Learned {
     submissions: VecDeque<(Seconds, f64)>,
     #[serde(skip)]
     load: SteadyLoad,
+    /// What instances drain of what is planned.
+    #[serde(skip)]
+    capacity: Capacity,
+    #[serde(skip)]
+    standing: StandingQueue,
     #[serde(skip)]
     backlog_estimator: BacklogEstimator,
     #[serde(skip)]
@@ -150,6 +159,7 @@ impl Learned {
         let submitted = match &observed.totals {
             Some(totals) => {
                 self.learn_service(totals);
+                self.learn_drain(observed, totals, policy);
                 totals.submitted as f64
             }
             // Without totals: what is there, and what must have been answered in between.
@@ -178,6 +188,8 @@ impl Learned {
         }
         self.submissions.clear();
         self.backlog_estimator = BacklogEstimator::default();
+        self.capacity = Capacity::default();
+        self.standing = StandingQueue::default();
     }
 
     /// A boot that was given up took as long as it was given, at least.
@@ -229,6 +241,30 @@ impl Learned {
                 self.summarise();
             }
         }
+    }
+
+    /// Compares what is answered with what was planned, and looks for requests that wait for too long.
+    fn learn_drain(&mut self, observed: &Observation, totals: &RequestTotals, policy: &Policy) {
+        self.capacity.observe(Believed {
+            now: self.now,
+            visible: observed.visible,
+            backlog: self.backlog,
+            answered: totals.answered,
+            instances: &observed.instances,
+            slots: f64::from(policy.slots.max(1)),
+            service_s: self.summary.service_s,
+        });
+        let target_s = policy.target_wait.as_secs_f64();
+        let late_from = self.now - target_s - self.service_s(policy);
+        let oldest = totals.oldest.map(|at| at.as_secs_f64());
+        let requests = Requests {
+            submitted: totals.submitted,
+            answered: totals.answered,
+            late: oldest.filter(|at| *at < late_from),
+        };
+        let runs = observed.count(InstanceState::Running) > 0;
+        let interval_s = self.boot_s(policy).max(target_s);
+        self.standing.observe(self.now, requests, runs, interval_s);
     }
 
     fn summarise(&mut self) {
@@ -285,9 +321,10 @@ impl Learned {
 
     fn learn_season(&mut self, came: f64, elapsed: Seconds, policy: &Policy) {
         // What a guessed service time would make of a minute is not worth remembering.
-        let Some(service_s) = self.summary.service_s else {
+        if self.summary.service_s.is_none() {
             return;
-        };
+        }
+        let service_s = self.service_s(policy);
         let service = ServiceModel {
             rate: f64::from(policy.slots.max(1)) / service_s,
             objective_s: policy.target_wait.as_secs_f64().max(service_s),
@@ -366,11 +403,26 @@ impl Learned {
         }
     }
 
-    /// Seconds that one request takes of one slot.
+    /// Seconds that one request takes of one slot: what workers say, corrected by what instances drain.
     pub fn service_s(&self, policy: &Policy) -> Seconds {
-        self.summary
-            .service_s
-            .unwrap_or(policy.expected_service.as_secs_f64())
+        let said_s = self.summary.service_s;
+        said_s.unwrap_or(policy.expected_service.as_secs_f64()) / self.capacity.mean()
+    }
+
+    /// What an instance drains, of what one does whose slots take [`Self::service_s`] for a request.
+    pub(crate) fn speed(&self, id: &InstanceId) -> f64 {
+        self.capacity.of(id)
+    }
+
+    /// Instances for the requests that stand, if there are any: each is to be answered once within the
+    /// time that it may wait and is worked on (Little's law). Half the square root of them is added, since
+    /// requests do not come evenly.
+    pub(crate) fn standing(&self, policy: &Policy) -> u32 {
+        let service_s = self.service_s(policy);
+        let cycle_s = policy.target_wait.as_secs_f64() + service_s;
+        let busy_slots = self.standing.requests() as f64 * service_s / cycle_s;
+        let busy = busy_slots / f64::from(policy.slots.max(1));
+        (busy + busy.sqrt() / 2.0).ceil() as u32
     }
 
     fn short_window_s(&self, policy: &Policy) -> Seconds {

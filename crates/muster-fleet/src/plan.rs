@@ -41,6 +41,9 @@ pub struct Plan {
 /// then, `T = max(objective, D)`, and to keep up with what comes, and each of those that are launched begins
 /// `k` requests at once: `n + (F + r T - n k T / S) / (k (1 + T / S))`.
 ///
+/// **Requests that stand**, because their clients wait for an answer before they send the next, have the
+/// instances that answer each of them once in the objective and its service time.
+///
 /// **Looking ahead** (predictive scaling), as many instances are ready by then as the same minute of
 /// the last half-hours, hours or days needed, where that forecast keeps coming true
 /// ([`Learned::expected_at_ready`]).

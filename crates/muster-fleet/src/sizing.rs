@@ -34,6 +34,7 @@ pub(crate) fn size(
             let busy = learned.in_use(policy).min(members.coming());
             let expected = learned.expected_at_ready(policy);
             let sized = sized.max(learned.floor()).max(busy);
+            let sized = sized.max(learned.standing(policy));
             Size {
                 needed: sized.max(expected),
                 kept,
@@ -59,16 +60,22 @@ fn needed_for_objective(
     let slots = f64::from(policy.slots.max(1));
     let (boot_s, service_s) = (learned.boot_s(policy), learned.service_s(policy));
     let rate = learned.expected_rate(policy);
-    let (backlog, coming) = (learned.backlog() as f64, f64::from(members.coming()));
+    let backlog = learned.backlog() as f64;
     if learned.backlog() == 0 && members.coming() == 0 {
         return 0;
     }
     // Requests that an instance begins in a time: one in each slot at once, and one each service time.
     let running = f64::from(members.running) * slots;
     let in_service = backlog.min(running);
-    let mut begun = running - in_service + running * boot_s / service_s;
+    let mut begun = running - in_service;
+    // Instances of the average speed that the others amount to.
+    let mut coming = f64::from(members.booting);
     for instance in &observed.instances {
-        if instance.state == InstanceState::Pending && !members.patience.is_hung(instance) {
+        if instance.state == InstanceState::Running {
+            let speed = learned.speed(&instance.id);
+            coming += speed;
+            begun += speed * slots * boot_s / service_s;
+        } else if instance.state == InstanceState::Pending && !members.patience.is_hung(instance) {
             let works_s = instance.age.as_secs_f64().min(boot_s);
             begun += slots * (1.0 + works_s / service_s);
         }
@@ -90,7 +97,7 @@ fn needed_for_objective(
     let by_coming = coming * slots * within_s / service_s;
     let by_one = slots * (1.0 + within_s / service_s);
     let more = (left + rate * within_s - by_coming).max(0.0) / by_one;
-    ((coming + more).ceil() as u32).max(1)
+    ((f64::from(members.coming()) + more).ceil() as u32).max(1)
 }
 
 /// How long a boot may take, in seconds.

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use muster_fleet::simulate::peers::Fixed;
-use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run};
+use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run, spread};
 use muster_fleet::{
     Budget, Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy,
     RequestTotals, Scaling, plan,
@@ -238,6 +238,105 @@ fn as_muster(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outcome {
         learned: Box::default(),
     };
     run(arrivals, length_s, scenario, autoscaler)
+}
+
+/// A hundred clients, each of which sends the next request when it has its answer, on instances with these
+/// shares of the speed that their workers say.
+fn closed_loop(scenario: &Scenario, length_s: f64) -> Outcome {
+    let outcome = as_muster(&[0.0; 100], length_s, scenario);
+    assert!(outcome.peak <= scenario.max_instances);
+    outcome
+}
+
+/// The instances that were ready, and those that booted, at a time.
+fn fleet_at(outcome: &Outcome, at_s: f64) -> (u32, u32) {
+    let before = outcome.fleet.partition_point(|(at, ..)| *at <= at_s);
+    let (_, ready, booting) = outcome.fleet[before - 1];
+    (ready, booting)
+}
+
+/// Speeds of the instances, in turn; and their average.
+const SPEEDS: [(&[f64], f64); 5] = [
+    (&[1.0], 1.0),
+    (&[0.5], 0.5),
+    (&[0.2], 0.2),
+    (&[0.1], 0.1),
+    (&[1.0, 0.5, 0.2, 0.1], 0.45),
+];
+
+#[test]
+fn a_closed_loop_has_all_instances_in_three_boots_whatever_their_speed_is() {
+    for (speeds, _) in SPEEDS {
+        for boot_s in [2.0, 26.0, 60.0] {
+            let scenario = Scenario {
+                speeds: speeds.to_vec(),
+                closed_loop: true,
+                ..scenario(boot_s, 15)
+            };
+            // The slowest boot of fifteen takes a fifth longer.
+            let three_boots_s = 3.4 * boot_s;
+            let outcome = closed_loop(&scenario, 4.0 * boot_s);
+            let fleet = fleet_at(&outcome, three_boots_s);
+            assert_eq!(fleet, (15, 0), "{speeds:?}, boots of {boot_s} s");
+        }
+    }
+}
+
+#[test]
+fn a_closed_loop_gets_the_instances_that_its_objective_needs_whatever_their_speed_is() {
+    for (speeds, average) in SPEEDS {
+        let scenario = Scenario {
+            speeds: speeds.to_vec(),
+            closed_loop: true,
+            ..scenario(26.0, 100)
+        };
+        let outcome = closed_loop(&scenario, 600.0);
+        // Each client is served once in its wait and its service.
+        let service_s = scenario.service_s / average;
+        let needed = 100.0 * service_s / (scenario.target_wait_s + service_s);
+        let (ready, booting) = fleet_at(&outcome, 3.3 * 26.0);
+        assert!(
+            f64::from(ready + booting) >= 0.9 * needed,
+            "{speeds:?}: {ready} of {needed}"
+        );
+        let settled = Outcome {
+            waits: outcome.waits[outcome.waits.len() / 2..].to_vec(),
+            ..outcome
+        };
+        let late = settled.share_over(scenario.target_wait_s);
+        assert!(late <= 0.01, "{speeds:?}: {late} are late");
+        assert!(
+            f64::from(settled.peak) <= 2.0 * needed,
+            "{speeds:?}: {} of {needed}",
+            settled.peak
+        );
+    }
+}
+
+/// Where instances have the speed that their workers say, nothing is to be corrected: the launches are those
+/// that there are without.
+#[test]
+fn a_steady_load_on_instances_of_the_speed_they_say_is_not_disturbed() {
+    for (boot_s, service_cv, launches) in [
+        (2.0, 0.0, 7),
+        (26.0, 0.0, 6),
+        (26.0, 1.0, 10),
+        (60.0, 1.0, 10),
+    ] {
+        let scenario = Scenario {
+            service_s: 0.5,
+            service_cv,
+            count_noise: 2,
+            ..scenario(boot_s, 64)
+        };
+        let arrivals = spread(&[(0.0, 18_000)], 3600.0, 7);
+        let outcome = as_muster(&arrivals, 3600.0, &scenario);
+        assert!(
+            outcome.launches <= launches,
+            "{} launches, boots of {boot_s} s, {service_cv}",
+            outcome.launches
+        );
+    }
 }
 
 prop_compose! {
