@@ -2,6 +2,7 @@
 //! instances that boot from their user data.
 
 mod boot;
+mod closed_loop;
 mod doctor;
 mod end_to_end;
 mod hung;
