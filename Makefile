@@ -24,7 +24,7 @@ TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functi
 
 .PHONY: help run demo build page models test test-long test-page test-servers lint lint-page lint-crates lint-templates \
     fmt \
-    bench bench-gallery simulate bundle clean
+    bench bench-gallery bench-grid simulate bundle clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -129,6 +129,9 @@ bench: build models ## Measure a service on this machine, the pipeline and the p
 	$(MUSTER) bench
 	$(MUSTER) profile
 	cargo bench --locked -p muster-fleet --bench planner
+
+bench-grid: ## Measure the planner on a grid of loads made by seed (GRID="seeds=20 kind=steady")
+	cargo run --release --locked -p muster-fleet --example grid -- $(GRID)
 
 simulate: build ## Replay traces of arrivals and write docs/AUTOSCALING.md's tables and pictures
 	scripts/simulate $(TRACES)

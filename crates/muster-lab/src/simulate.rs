@@ -1,4 +1,5 @@
-//! `muster simulate`: a trace replayed under Muster's planner, other autoscalers and an oracle.
+//! `muster simulate`: a trace replayed under Muster's planner, other autoscalers and the best schedule
+//! that is known.
 
 mod arguments;
 mod chart;
@@ -12,13 +13,15 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
-use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, optimum, run as replay};
+use muster_fleet::simulate::{
+    Autoscaler, Outcome, Scenario, best_known, lower_bound_hours, run as replay,
+};
 use muster_fleet::{Budget, KeepAlive, Learned, Policy, Scaling};
 
 use arguments::{KeepAliveArg, PolicyArg};
 use muster_api::progress;
 use muster_base::print_line;
-use report::{Report, TraceFigures, figures, print, round};
+use report::{Bound, Report, TraceFigures, figures, least_hours, print, round};
 use trace::{Columns, Trace};
 
 /// What Muster's planner expects before it has seen a boot or an answer, whatever the truth.
@@ -35,14 +38,15 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
     /// Policies, separated by commas or spaces: muster, requests-per-instance:N (Muster's with
-    /// `scaling` set), oracle, fixed:N, and keda, knative, target-tracking at their defaults or with
+    /// `scaling` set), best (the cheapest schedule that is known to one who knows the future, with a bound
+    /// that nobody undercuts), fixed:N, and keda, knative, target-tracking at their defaults or with
     /// a setting (keda:QUEUE_LENGTH, knative:CONCURRENCY, target-tracking:BACKLOG)
     #[arg(
         long,
         value_name = "P",
         value_delimiter = ',',
         num_args = 1..,
-        default_value = "muster,keda,knative,target-tracking,oracle"
+        default_value = "muster,keda,knative,target-tracking,best"
     )]
     policy: Vec<PolicyArg>,
     /// Median seconds from a launch until the instance takes work
@@ -156,6 +160,14 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<()> {
         target_wait_s: args.target_wait_s,
         price_per_hour: args.price_per_hour,
         seed: args.seed,
+        bound: args.policy.contains(&PolicyArg::BestKnown).then(|| {
+            let known_hours = least_hours(&outcomes, &scenario);
+            let hours = lower_bound_hours(&trace.arrivals, &scenario, known_hours);
+            Bound {
+                cost: round(hours * scenario.price_per_hour),
+                instance_hours: round(hours),
+            }
+        }),
         policies: figures(&outcomes, &scenario),
     };
     if args.json {
@@ -232,7 +244,7 @@ impl SimulateArgs {
             learned: Box::<Learned>::default(),
         };
         let autoscaler = match policy {
-            PolicyArg::Oracle => return optimum(&trace.arrivals, trace.length_s, scenario),
+            PolicyArg::BestKnown => return best_known(&trace.arrivals, trace.length_s, scenario),
             PolicyArg::Muster => muster(Scaling::Objective),
             PolicyArg::RequestsPerInstance(requests) => {
                 muster(Scaling::RequestsPerInstance(*requests))

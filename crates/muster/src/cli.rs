@@ -73,7 +73,7 @@ enum Command {
     /// Measure recognition accuracy
     Eval(eval::EvalArgs),
     #[cfg(feature = "lab")]
-    /// Replay a trace of arrivals under Muster's planner, other autoscalers and an oracle that knows every arrival
+    /// Replay a trace of arrivals under Muster's planner, other autoscalers and the best schedule that is known
     Simulate(simulate::SimulateArgs),
     /// Say what this machine and the role on AWS lack, and how to get it
     Doctor(doctor::DoctorArgs),

@@ -1,11 +1,12 @@
 //! What sizes the simulated fleet.
 
 use super::scaling_policy::ScalingPolicy;
+use super::schedule::Schedule;
 use crate::learn::Learned;
 use crate::policy::{Policy, Scaling};
 
-/// What the tables call the schedule of one who knows the future.
-pub const ORACLE: &str = "oracle";
+/// What the tables call the cheapest schedule that is known to meet the objective.
+pub const BEST_KNOWN: &str = "best known";
 
 /// A policy in the simulation.
 pub enum Autoscaler {
@@ -18,13 +19,8 @@ pub enum Autoscaler {
     },
     /// One that answers how many instances there should be.
     Peer(Box<dyn ScalingPolicy>),
-    /// A schedule made by one who knows the future: how many instances are to be ready in each step.
-    Scheduled {
-        /// Seconds of one step.
-        step_s: f64,
-        /// Instances ready in each step.
-        ready: Vec<u32>,
-    },
+    /// A schedule made by one who knows the future.
+    Scheduled(Schedule),
 }
 
 impl Autoscaler {
@@ -36,7 +32,7 @@ impl Autoscaler {
                 Scaling::RequestsPerInstance(n) => format!("requests-per-instance:{n}"),
             },
             Self::Peer(peer) => peer.name(),
-            Self::Scheduled { .. } => ORACLE.to_owned(),
+            Self::Scheduled(_) => BEST_KNOWN.to_owned(),
         }
     }
 }

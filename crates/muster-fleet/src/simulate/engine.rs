@@ -8,23 +8,19 @@ use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::autoscaler::Autoscaler;
+use super::boots::Boots;
 use super::counts::CountHistory;
 use super::outcome::Outcome;
-use super::random::{standard_normal, unit};
+use super::random::unit;
 use super::scaling_policy::{FleetMetrics, ScalingPolicy};
 use super::scenario::Scenario;
+use super::schedule::Schedule;
 use crate::fleet::{Instance, InstanceId, InstanceState};
 use crate::learn::Learned;
 use crate::observation::{Observation, RequestTotals};
 use crate::plan::plan;
 use crate::policy::Policy;
 
-/// Share of boots that take [`STRAGGLER_FACTOR`] times as long.
-const STRAGGLERS: f64 = 0.01;
-/// How much longer a straggler boots.
-const STRAGGLER_FACTOR: f64 = 4.0;
-/// Standard deviation of the logarithm of the boot time.
-const BOOT_SPREAD: f64 = 0.1;
 /// How often the counts are wrong, where the scenario has noise.
 const NOISE_SHARE: f64 = 0.05;
 /// How often Muster's controller observes while nothing wakes it.
@@ -42,6 +38,9 @@ enum Event {
     /// The policy decides anew.
     Evaluate,
 }
+
+/// How often one looks whether requests are left after a schedule's last step.
+const AFTER_SCHEDULE_S: f64 = 1.0;
 
 struct Machine {
     launched_s: f64,
@@ -89,13 +88,13 @@ struct Simulation<'a> {
     answered: u64,
     /// What the answered requests took.
     worked: Duration,
-    billed_s: f64,
+    bills: Vec<(f64, f64)>,
     waits: Vec<f64>,
     cold_starts: u64,
     peak: u32,
     fleet: Vec<(f64, u32, u32)>,
     reasons: Vec<(f64, String)>,
-    boots: SplitMix64,
+    boots: Boots,
     noise: SplitMix64,
     counts: CountHistory,
     last_evaluation_s: f64,
@@ -122,13 +121,13 @@ impl<'a> Simulation<'a> {
             in_service: 0,
             answered: 0,
             worked: Duration::ZERO,
-            billed_s: 0.0,
+            bills: Vec::new(),
             waits: Vec::with_capacity(requests),
             cold_starts: 0,
             peak: 0,
             fleet: vec![(0.0, 0, 0)],
             reasons: Vec::new(),
-            boots: SplitMix64::seed_from_u64(scenario.seed),
+            boots: Boots::new(scenario),
             noise: SplitMix64::seed_from_u64(scenario.seed ^ 0x6e6f_6973),
             counts: CountHistory::new(scenario.count_lag_s),
             last_evaluation_s: f64::NEG_INFINITY,
@@ -151,7 +150,11 @@ impl<'a> Simulation<'a> {
                     self.launch_ahead(0.0, 0.0);
                 }
             }
-            Autoscaler::Scheduled { step_s, ready } => self.launch_before_the_trace(*step_s, ready),
+            Autoscaler::Scheduled(schedule) => {
+                for _ in 0..schedule.initial() {
+                    self.launch_ahead(0.0, 0.0);
+                }
+            }
             Autoscaler::Muster { .. } => {}
         }
         self.schedule(0.0, Event::Evaluate);
@@ -280,11 +283,7 @@ impl<'a> Simulation<'a> {
         if self.ready + self.booting == 0 {
             self.cold_starts += 1;
         }
-        let normal = standard_normal(&mut self.boots);
-        let mut boot_s = self.scenario.boot_s * (BOOT_SPREAD * normal).exp();
-        if unit(&mut self.boots) < STRAGGLERS {
-            boot_s *= STRAGGLER_FACTOR;
-        }
+        let boot_s = self.boots.next_s();
         self.launch_ahead(self.now, self.now + boot_s);
     }
 
@@ -336,8 +335,8 @@ impl<'a> Simulation<'a> {
     fn terminate(&mut self, id: u64) {
         if let Some(machine) = self.machines.remove(&id) {
             self.members_changed = true;
-            let held = self.now - machine.launched_s;
-            self.billed_s += held.max(self.scenario.billing_minimum_s);
+            let least_s = machine.launched_s + self.scenario.billing_minimum_s;
+            self.bills.push((machine.launched_s, self.now.max(least_s)));
         }
     }
 
@@ -360,10 +359,7 @@ impl<'a> Simulation<'a> {
                 self.evaluate_peer(peer.as_mut(), false);
                 peer.interval_s()
             }
-            Autoscaler::Scheduled { step_s, ready } => {
-                self.follow_schedule(*step_s, ready);
-                *step_s
-            }
+            Autoscaler::Scheduled(schedule) => self.follow(schedule),
         }
     }
 
@@ -381,7 +377,7 @@ impl<'a> Simulation<'a> {
                     self.evaluate_peer(peer.as_mut(), true);
                 }
             }
-            Autoscaler::Scheduled { .. } => {}
+            Autoscaler::Scheduled(_) => {}
         }
     }
 
@@ -496,31 +492,32 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Launches what a schedule wants ready in the time of a boot, before the trace begins.
-    fn launch_before_the_trace(&mut self, step_s: f64, ready: &[u32]) {
-        let ahead = (self.scenario.boot_s / step_s).ceil() as usize;
-        let mut before = 0;
-        for (step, &wanted) in ready.iter().take(ahead).enumerate() {
-            let at = step as f64 * step_s;
-            for _ in before..wanted {
-                self.launch_ahead(at - self.scenario.boot_s, at);
+    /// Does what a schedule asks for by now, and returns the seconds until it asks for more.
+    fn follow(&mut self, schedule: &mut Schedule) -> f64 {
+        while let Some((count, ready_s)) = schedule.launch(self.now) {
+            for _ in 0..count {
+                self.launch_ahead(self.now, ready_s);
             }
-            before = wanted;
         }
-    }
-
-    /// Follows a schedule: drains what this step no longer needs, launches what a later one will need.
-    fn follow_schedule(&mut self, step_s: f64, ready: &[u32]) {
-        let planned = |step: usize| ready.get(step).copied().unwrap_or(0);
-        let step = (self.now / step_s).round() as usize;
-        let over = step >= ready.len();
+        let kept = schedule.keep(self.now);
+        if let Some(next_s) = schedule.next_s() {
+            if let Some(ready) = kept {
+                self.keep(ready);
+            }
+            return next_s - self.now;
+        }
+        // After its last step one instance answers what is left.
         let unanswered = !self.waiting.is_empty() || self.in_service > 0;
-        // After the last step one instance answers what is left.
-        let wanted = planned(step).max(u32::from(over && unanswered));
-        if over && self.booting == 0 && self.ready < wanted {
+        self.keep(u32::from(unanswered));
+        if unanswered && self.ready + self.booting == 0 {
             self.launch_ahead(self.now, self.now + self.scenario.boot_s);
         }
-        let surplus = self.ready.saturating_sub(wanted);
+        AFTER_SCHEDULE_S
+    }
+
+    /// Drains what is ready beyond `count`: idle ones first, of each the last launched first.
+    fn keep(&mut self, count: u32) {
+        let surplus = self.ready.saturating_sub(count) as usize;
         if surplus > 0 {
             let mut members: Vec<_> = self
                 .machines
@@ -529,14 +526,9 @@ impl<'a> Simulation<'a> {
                 .map(|(id, machine)| (machine.busy > 0, Reverse(*id)))
                 .collect();
             members.sort_unstable();
-            for (_, Reverse(id)) in members.into_iter().take(surplus as usize) {
+            for (_, Reverse(id)) in members.into_iter().take(surplus) {
                 self.drain(id);
             }
-        }
-        let ahead = (self.scenario.boot_s / step_s).ceil() as usize;
-        let then = step + ahead;
-        for _ in planned(then.saturating_sub(1))..planned(then) {
-            self.launch_ahead(self.now, then as f64 * step_s);
         }
     }
 
@@ -545,12 +537,14 @@ impl<'a> Simulation<'a> {
         for id in ids {
             self.drain(id);
         }
-        let instance_hours = self.billed_s / 3600.0;
+        let billed_s: f64 = self.bills.iter().map(|(from_s, to_s)| to_s - from_s).sum();
+        let instance_hours = billed_s / 3600.0;
         Outcome {
             name,
             cost: instance_hours * self.scenario.price_per_hour,
             instance_hours,
             waits: self.waits,
+            bills: self.bills,
             launches: self.launched,
             cold_starts: self.cold_starts,
             peak: self.peak,

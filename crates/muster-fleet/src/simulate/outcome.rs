@@ -11,6 +11,8 @@ pub struct Outcome {
     pub instance_hours: f64,
     /// Seconds from arrival until its service began, for each arrival in order.
     pub waits: Vec<f64>,
+    /// `(second of its launch, second until which it is billed)` of each instance, as they ended.
+    pub bills: Vec<(f64, f64)>,
     /// Launches.
     pub launches: u64,
     /// Launches while no instance was running or booting.

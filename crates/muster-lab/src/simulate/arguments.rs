@@ -18,7 +18,7 @@ pub enum PolicyArg {
     Knative(Option<f64>),
     TargetTracking(Option<f64>),
     Fixed(u32),
-    Oracle,
+    BestKnown,
 }
 
 impl FromStr for PolicyArg {
@@ -38,7 +38,7 @@ impl FromStr for PolicyArg {
         };
         match (name, setting) {
             ("muster", None) => Ok(Self::Muster),
-            ("oracle", None) => Ok(Self::Oracle),
+            ("best", None) => Ok(Self::BestKnown),
             ("keda", _) => Ok(Self::Keda(number()?)),
             ("knative", _) => Ok(Self::Knative(number()?)),
             ("target-tracking", _) => Ok(Self::TargetTracking(number()?)),
@@ -56,7 +56,7 @@ impl FromStr for PolicyArg {
             ("fixed", None) => Err("say how many instances: fixed:N".to_owned()),
             _ => Err(
                 "expected muster, requests-per-instance:N, keda[:queueLength], \
-                 knative[:concurrency], target-tracking[:backlog], fixed:N or oracle"
+                 knative[:concurrency], target-tracking[:backlog], fixed:N or best"
                     .to_owned(),
             ),
         }
@@ -105,7 +105,7 @@ mod tests {
             ("knative:0.5", PolicyArg::Knative(Some(0.5))),
             ("target-tracking", PolicyArg::TargetTracking(None)),
             ("fixed:3", PolicyArg::Fixed(3)),
-            ("oracle", PolicyArg::Oracle),
+            ("best", PolicyArg::BestKnown),
         ] {
             assert_eq!(text.parse(), Ok(policy), "{text}");
         }

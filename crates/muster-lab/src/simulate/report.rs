@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use muster_base::output::OutputError;
 use muster_base::print_line;
-use muster_fleet::simulate::{ORACLE, Outcome, Scenario};
+use muster_fleet::simulate::{BEST_KNOWN, Outcome, Scenario};
 use serde::Serialize;
 
 /// The share of requests whose wait the objective bounds.
 const QUANTILE: f64 = 0.99;
+/// The share of them that may be late.
+const LATE_SHARE: f64 = 0.01;
 
 /// The figures of a simulation, as they are printed.
 #[derive(Debug, Serialize)]
@@ -22,6 +24,8 @@ pub struct Report {
     pub target_wait_s: f64,
     pub price_per_hour: f64,
     pub seed: u64,
+    /// Only where the best known was asked for.
+    pub bound: Option<Bound>,
     pub policies: Vec<Figures>,
 }
 
@@ -31,6 +35,13 @@ pub struct TraceFigures {
     pub file: PathBuf,
     pub arrivals: usize,
     pub length_s: f64,
+}
+
+/// What no policy that meets the objective undercuts.
+#[derive(Debug, Serialize)]
+pub struct Bound {
+    pub cost: f64,
+    pub instance_hours: f64,
 }
 
 /// The figures of one policy.
@@ -44,10 +55,10 @@ pub struct Figures {
     pub launches: u64,
     pub peak_instances: u32,
     pub share_over_objective: f64,
-    /// Only where the oracle was asked for.
-    pub cost_over_oracle: Option<f64>,
+    /// Only where the best known was asked for.
+    pub cost_over_best: Option<f64>,
     /// Those that cost no more and waited no longer at the 99th percentile, one of them less; the
-    /// oracle, which knows the future, does not count.
+    /// best known, which knows the future, does not count.
     pub dominated_by: Vec<String>,
 }
 
@@ -64,11 +75,21 @@ pub fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
+/// The fewest instance-hours of those that meet the objective; infinite where none does.
+pub fn least_hours(outcomes: &[Outcome], scenario: &Scenario) -> f64 {
+    let meets = |outcome: &&Outcome| outcome.share_over(scenario.target_wait_s) <= LATE_SHARE;
+    let hours = outcomes
+        .iter()
+        .filter(meets)
+        .map(|outcome| outcome.instance_hours);
+    hours.fold(f64::INFINITY, f64::min)
+}
+
 /// The figures of every policy.
 pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
-    let oracle_cost = outcomes
+    let best_cost = outcomes
         .iter()
-        .find(|outcome| outcome.name == ORACLE)
+        .find(|outcome| outcome.name == BEST_KNOWN)
         .map(|outcome| outcome.instance_hours);
     let points: Vec<(f64, f64)> = outcomes
         .iter()
@@ -77,7 +98,7 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
     let dominated_by = |(cost, wait): (f64, f64)| {
         let others = outcomes.iter().zip(&points);
         others
-            .filter(|(other, _)| other.name != ORACLE)
+            .filter(|(other, _)| other.name != BEST_KNOWN)
             .filter(|(_, (c, w))| *c <= cost && *w <= wait && (*c < cost || *w < wait))
             .map(|(other, _)| other.name.clone())
             .collect()
@@ -98,7 +119,7 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
             launches: outcome.launches,
             peak_instances: outcome.peak,
             share_over_objective: round(outcome.share_over(scenario.target_wait_s)),
-            cost_over_oracle: oracle_cost.map(|oracle| round(hours / oracle)),
+            cost_over_best: best_cost.map(|best| round(hours / best)),
             dominated_by: dominated_by((hours, p99)),
         })
         .collect()
@@ -133,11 +154,11 @@ pub fn print(report: &Report) -> Result<(), OutputError> {
         "over",
         "cold",
         "launches",
-        "x oracle"
+        "x best"
     )?;
     for row in &report.policies {
-        let over_oracle = row
-            .cost_over_oracle
+        let over_best = row
+            .cost_over_best
             .map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         print_line!(
             "{:<22} {:>9.4} {:>9.2} {:>8.2} {:>8.2} {:>8.2} {:>6.2}% {:>6} {:>9} {:>9}",
@@ -150,7 +171,15 @@ pub fn print(report: &Report) -> Result<(), OutputError> {
             100.0 * row.share_over_objective,
             row.cold_starts,
             row.launches,
-            over_oracle,
+            over_best,
+        )?;
+    }
+    if let Some(bound) = &report.bound {
+        print_line!(
+            "{:<22} {:>9.4} {:>9.2}   no policy that meets the objective costs less",
+            "bound",
+            bound.cost,
+            bound.instance_hours,
         )?;
     }
     for row in &report.policies {
