@@ -243,16 +243,9 @@ async fn a_kilobyte_does_for_results_under_their_requests_and_for_jobs() {
         return;
     };
     let names = Names::make(server).await;
-    let service = names.up("request").await;
+    let mut service = names.up("request").await;
     everything_is_answered(&service, &samples).await;
-    let form = Form::new().part("image", jpeg("job.jpg", &read(&samples.group)));
-    let job = service.post("/v1/jobs", form).await.json();
-    let job = service.at(&format!("/v1/jobs/{}", job["id"].as_str().unwrap()));
-    until("the job is done", async || {
-        let answer = service.http.get(&job).send().await.unwrap();
-        Answer::read(answer).await.json()["state"] == "done"
-    })
-    .await;
+    let first = job_done(&service, &read(&samples.group)).await;
     all_is_quiet(&names).await;
     // A result each, and of what was enrolled and verified none.
     let output = names.keys("out").await;
@@ -261,4 +254,45 @@ async fn a_kilobyte_does_for_results_under_their_requests_and_for_jobs() {
         output.iter().all(|key| key.ends_with(".json")),
         "{output:?}"
     );
+
+    // In a bucket too, the layout may be changed: jobs of either are listed and deleted.
+    service.signal("-TERM");
+    assert!(service.ends().await.success());
+    let service = names.up("prefix-hashed").await;
+    let second = job_done(&service, &read(&samples.group)).await;
+    let hashed = format!("{}-{second}", &second[second.len() - 2..]);
+    for (part, file) in [("in", "job.jpg"), ("out", "job.json")] {
+        let keys = names.keys(part).await;
+        for folder in [&first, &hashed] {
+            assert!(keys.contains(&format!("{folder}/{file}")), "{keys:?}");
+        }
+    }
+    let get = service.http.get(service.at("/v1/jobs")).send().await;
+    let listed = Answer::read(get.unwrap()).await.json();
+    let ids = listed["jobs"].as_array().unwrap().iter();
+    let ids: Vec<_> = ids.map(|job| job["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&first, &second]);
+    for job in [&first, &second] {
+        let path = service.at(&format!("/v1/jobs/{job}"));
+        let gone = service.http.delete(path).send().await.unwrap();
+        let gone = Answer::read(gone).await.json();
+        assert_eq!(
+            (&gone["photographs"], &gone["results"]),
+            (&json!(1), &json!(1))
+        );
+    }
+}
+
+/// Submits a photograph as a job and waits until it is done; its id.
+async fn job_done(service: &Service, photo: &[u8]) -> String {
+    let form = Form::new().part("image", jpeg("job.jpg", photo));
+    let job = service.post("/v1/jobs", form).await.json();
+    let id = job["id"].as_str().unwrap().to_owned();
+    let path = service.at(&format!("/v1/jobs/{id}"));
+    until("the job is done", async || {
+        let answer = service.http.get(&path).send().await.unwrap();
+        Answer::read(answer).await.json()["state"] == "done"
+    })
+    .await;
+    id
 }
