@@ -147,6 +147,8 @@ impl Cell {
             target_wait_s: TARGET_WAIT_S,
             count_lag_s: 1.0,
             count_noise: 2,
+            speeds: Vec::new(),
+            closed_loop: false,
             seed,
         }
     }
@@ -234,6 +236,7 @@ fn muster() -> Autoscaler {
             keep_alive: KeepAlive::Learned {
                 at_most: Duration::from_secs(3600),
             },
+            late_request: None,
             billing_minimum: Duration::from_secs(60),
             count_lag: Duration::from_secs(60),
             expected_boot: Duration::from_secs(30),

@@ -43,6 +43,8 @@ fn main() {
         target_wait_s: TARGET_WAIT_S,
         count_lag_s: 1.0,
         count_noise: 2,
+        speeds: Vec::new(),
+        closed_loop: false,
         seed: 1,
     };
     let begun = Instant::now();

@@ -31,6 +31,8 @@ prop_compose! {
             target_wait_s,
             count_lag_s: 1.0,
             count_noise: 0,
+            speeds: Vec::new(),
+            closed_loop: false,
             seed,
         }
     }
@@ -61,6 +63,7 @@ fn muster(scaling: Scaling, scenario: &Scenario) -> Autoscaler {
             keep_alive: KeepAlive::Learned {
                 at_most: Duration::from_secs(3600),
             },
+            late_request: None,
             billing_minimum: Duration::from_secs_f64(scenario.billing_minimum_s),
             count_lag: Duration::from_secs(60),
             expected_boot: Duration::from_secs(30),
@@ -231,6 +234,8 @@ proptest! {
             target_wait_s,
             count_lag_s: 1.0,
             count_noise: 0,
+            speeds: Vec::new(),
+            closed_loop: false,
             seed: 1,
         };
         let exact_s = Exact::solve(&arrivals, &scenario);
