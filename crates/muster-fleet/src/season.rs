@@ -30,6 +30,8 @@ const MIN_ODDS_RATIO: f64 = 2.0;
 const MEMORY: f64 = 100.0;
 /// How far a forecast looks ahead at most, in seconds.
 const HORIZON_S: f64 = 3600.0;
+/// Minutes within which nearly every launch is ready, and what is billed at least is over.
+const KEPT_AHEAD: u64 = 5;
 
 /// How many instances each minute of late needed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -54,8 +56,8 @@ pub(crate) struct Season {
     /// The largest fleet.
     #[serde(skip)]
     max_instances: usize,
-    /// The forecasts for the minute that is not over and for those within the horizon: what they follow
-    /// from changes once a minute, and a plan asks for them many times a second.
+    /// The forecasts for the minute that is not over and for [`KEPT_AHEAD`] more: what they follow from
+    /// changes once a minute, and plans ask for them many times a second.
     #[serde(skip)]
     ahead: Vec<u32>,
 }
@@ -168,8 +170,7 @@ impl Season {
 
     fn look_ahead(&mut self) {
         let first = self.minute.unwrap_or(0);
-        let minutes = (HORIZON_S / MINUTE_S) as u64 + 1;
-        self.ahead = (first..=first + minutes)
+        self.ahead = (first..=first + KEPT_AHEAD)
             .map(|minute| self.forecast_of(minute))
             .collect();
     }
