@@ -568,10 +568,14 @@ impl Learned {
 
     /// Instances that are in use or not idle for long enough to be drained.
     fn kept_idle(&self, policy: &Policy) -> u32 {
-        let idle = |level: &Level| self.now - level.last_used;
+        let is_kept = |level: &Level| {
+            let idle = self.now - level.last_used;
+            // How long a level that is in use would be kept is not asked, and not known yet.
+            idle <= 0.0 || idle <= self.keep_s(level, policy)
+        };
         self.levels
             .iter()
-            .rposition(|level| idle(level) <= self.keep_s(level, policy))
+            .rposition(is_kept)
             .map_or(0, |at| at as u32 + 1)
     }
 
