@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
-use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, best_known, lower_bound_hours, run};
+use muster_fleet::simulate::{
+    Autoscaler, Outcome, Run, Scenario, Schedule, best_known, lower_bound_hours, run,
+};
 use muster_fleet::{KeepAlive, Learned, Policy, Scaling};
 use proptest::prelude::*;
 
@@ -246,4 +248,39 @@ proptest! {
         prop_assert!(bound_s <= exact_s + 1e-6, "bound {bound_s} s, exact {exact_s} s");
         prop_assert!(exact_s <= best_s + 1e-6, "exact {exact_s} s, best {best_s} s");
     }
+}
+
+/// A stream that one instance serves, and as many lone requests as may be late: nobody has to pay for these
+/// more than one launch, after the last of them.
+#[test]
+fn the_requests_that_may_be_late_are_not_paid_for() {
+    let scenario = Scenario {
+        boot_s: 26.0,
+        service_s: 0.2,
+        service_cv: 0.0,
+        slots: 1,
+        max_instances: MOST,
+        price_per_hour: 1.0,
+        billing_minimum_s: 60.0,
+        target_wait_s: 1.0,
+        count_lag_s: 1.0,
+        count_noise: 0,
+        seed: 1,
+    };
+    let stream = (0..1000).map(|n| 20.0 * f64::from(n));
+    let lone = (0..10).map(|n| 21_000.0 + 1000.0 * f64::from(n));
+    let arrivals: Vec<f64> = stream.chain(lone).collect();
+    let runs = [(0.0, 19_981.0), (30_002.0, 30_005.0)];
+    let runs = runs.map(|(ready_s, end_s)| Run { ready_s, end_s });
+    let schedule = Autoscaler::Scheduled(Schedule::new(&runs, scenario.boot_s));
+    let outcome = run(&arrivals, 30_100.0, &scenario, schedule);
+    assert!(meets(&outcome, &scenario));
+    let cost_s = outcome.instance_hours * 3600.0;
+    assert!((cost_s - 20_041.0).abs() < 1e-6, "{cost_s}");
+    let bound_s = lower_bound_hours(&arrivals, &scenario, outcome.instance_hours) * 3600.0;
+    assert!(bound_s <= cost_s, "bound {bound_s} s");
+    assert!(bound_s >= 0.95 * cost_s, "bound {bound_s} s");
+    let best = best_known(&arrivals, 30_100.0, &scenario);
+    let best_s = best.instance_hours * 3600.0;
+    assert!(best_s <= 1.03 * cost_s, "best {best_s} s");
 }

@@ -15,9 +15,11 @@ const HIGHEST_PRICE_S: f64 = 1e6;
 const NEXT_PRICE: f64 = 8.0;
 /// Bisections of the price end where it is known to this factor.
 const PRICE_RATIO: f64 = 1.4;
-/// Steps of the ascent, for each duration and for the best.
-const TRIED_ASCENTS: u32 = 12;
-const ASCENTS: u32 = 60;
+/// Steps of the ascent, for each duration and, twice, for the best.
+const TRIED_ASCENTS: u32 = 8;
+const ASCENTS: u32 = 25;
+/// How far the first step goes.
+const RATE: f64 = 0.15;
 /// What a second of work is worth before the ascent, and `free` where there is only the billing minimum.
 const WORKED: f64 = 0.3;
 const FREE: f64 = 0.3;
@@ -81,7 +83,7 @@ pub fn lower_bound_hours(arrivals: &[f64], scenario: &Scenario, known_hours: f64
         let blocks = blocks(&load, block * scenario.target_wait_s, scenario);
         let mut dual = Dual::new(blocks, &load, scenario);
         let price_s = dual.price_s(prices);
-        let (price_s, value) = dual.ascend(price_s, TRIED_ASCENTS);
+        let (price_s, value) = dual.ascend(price_s, TRIED_ASCENTS, RATE);
         // The next one is worth about as much.
         prices = (price_s / NEXT_PRICE, price_s * NEXT_PRICE);
         match &best {
@@ -93,7 +95,8 @@ pub fn lower_bound_hours(arrivals: &[f64], scenario: &Scenario, known_hours: f64
         return 0.0;
     };
     dual.choose_boot(value.launches, known_hours * 3600.0, scenario);
-    let (_, value) = dual.ascend(price_s, ASCENTS);
+    let (price_s, _) = dual.ascend(price_s, ASCENTS, RATE);
+    let (_, value) = dual.ascend(price_s, ASCENTS, RATE / 4.0);
     (value.bound_s / 3600.0).clamp(0.0, known_hours)
 }
 
@@ -453,13 +456,16 @@ impl Dual {
         (low_s * high_s).sqrt()
     }
 
-    /// Follows the gradient from here, and returns the highest value seen, with its price.
-    fn ascend(&mut self, mut price_s: f64, steps: u32) -> (f64, Value) {
+    /// Follows the gradient from here to the highest value that is seen, and returns that and its price. The
+    /// steps begin at `rate`.
+    fn ascend(&mut self, mut price_s: f64, steps: u32, rate: f64) -> (f64, Value) {
         let mut gradient = Vec::new();
-        let mut best = (price_s, self.solve(price_s, Some(&mut gradient)));
-        let mut value = best.1;
+        let mut value = self.solve(price_s, Some(&mut gradient));
+        let mut best = (price_s, value);
+        let mut best_worked = self.worked;
+        let mut best_free = self.free.clone();
         for step in 0..steps {
-            let rate = 0.15 / (1.0 + f64::from(step) / 5.0).sqrt();
+            let rate = rate / (1.0 + f64::from(step) / 5.0).sqrt();
             let balance = |more: f64, less: f64| (more - less) / (more + less).max(1e-9);
             self.worked += rate * balance(self.work_s, value.run_s.max(0.0));
             self.worked = self.worked.clamp(0.0, 1.0);
@@ -471,8 +477,13 @@ impl Dual {
             value = self.solve(price_s, Some(&mut gradient));
             if value.bound_s > best.1.bound_s {
                 best = (price_s, value);
+                best_worked = self.worked;
+                best_free.copy_from_slice(&self.free);
             }
         }
+        self.worked = best_worked;
+        self.free = best_free;
+        self.integrate();
         best
     }
 }
