@@ -147,6 +147,7 @@ fn plan_time() -> Duration {
         age: Duration::from_secs(600 + u64::from(n)),
         busy: Some(n % 10 != 0),
         overdue: false,
+        answered: None,
     };
     let mut observed = Observation {
         now: Duration::from_secs(1_000_000),
@@ -168,6 +169,7 @@ fn plan_time() -> Duration {
             answered,
             timed: answered,
             worked: Duration::from_secs_f64(answered as f64 * SERVICE_S),
+            oldest: None,
         });
         let begun = Instant::now();
         learned.observe(&observed, &policy);
