@@ -479,6 +479,11 @@ export interface components {
          * @enum {string}
          */
         InstanceState: "pending" | "running" | "draining";
+        /**
+         * @description Where a worker came from.
+         * @enum {string}
+         */
+        InstanceTier: "local" | "stopped" | "ec2";
         /** @description A worker. */
         InstanceView: {
             /**
@@ -492,6 +497,8 @@ export interface components {
             id: string;
             /** @description Its state. */
             state: components["schemas"]["InstanceState"];
+            /** @description Where it came from. */
+            tier: components["schemas"]["InstanceTier"];
         };
         /** @description A job, as the API shows it. */
         Job: {

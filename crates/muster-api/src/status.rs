@@ -129,11 +129,28 @@ pub struct InstanceView {
     pub id: String,
     /// Its state.
     pub state: InstanceState,
+    /// Where it came from.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub tier: InstanceTier,
     /// Seconds since its launch.
     pub age_s: f64,
     /// Whether it works on a request, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<bool>,
+}
+
+/// Where a worker came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceTier {
+    /// A process on the controller's machine.
+    Local,
+    /// An EC2 instance that was stopped before, and was started.
+    Stopped,
+    /// An EC2 instance that was launched.
+    #[default]
+    Ec2,
 }
 
 /// Where a worker is in its life.

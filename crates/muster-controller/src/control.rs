@@ -67,7 +67,7 @@ pub async fn control<F: Fleet>(
     };
     // Local workers tell it to their parent.
     let on_ec2 = settings.fleet.kind == FleetKind::Ec2;
-    let hung_timeout = on_ec2.then(|| settings.fleet.hung_timeout());
+    let hung_timeout = on_ec2.then_some(settings.fleet.ec2.hung_timeout);
     let listen = async {
         tokio::select! {
             () = stop.cancelled() => {}

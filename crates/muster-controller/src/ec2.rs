@@ -1,5 +1,6 @@
 //! A fleet of EC2 instances, which several controllers may stand by for: one has the lease and acts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use muster_base::settings::{FleetSettings, Settings};
 use muster_base::{ErrorChain, aws, backoff};
 use muster_fleet::{
     Ec2DryRun, Ec2Fleet, Ec2FleetOptions, FleetError, Heartbeat, InstanceId, Lease, Phase,
+    TieredFleet,
 };
 use muster_jobs::keys::{CONTROLLER_LEASE, LAUNCHES};
 use muster_jobs::{WorkerPhase, WorkerReport};
@@ -18,15 +20,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::control::control;
+use super::local;
 use super::replicas::{OwnWeb, ReplicaTotals};
 use super::reports::ReportHandlers;
 
 /// How long a controller that is gone keeps its lease. A successor waits for as long.
 const LEASE: Duration = Duration::from_secs(15);
+/// How nice this machine's workers are to the web tier: where both want a processor, the worker gets a
+/// quarter of it.
+const NICE: u8 = 5;
 
 /// Controls an EC2 fleet while this is the one controller that does, and waits for that otherwise.
 pub async fn control_until(
     settings: &Settings,
+    config: Option<PathBuf>,
     backend: &Backend,
     own: Option<OwnWeb>,
     shutdown: CancellationToken,
@@ -45,7 +52,7 @@ pub async fn control_until(
     while !shutdown.is_cancelled() {
         let before = held.as_deref();
         let taken = take_over(settings, backend, sdk, &holder, before, &shutdown).await;
-        let (lease, fleet) = match taken {
+        let (lease, instances) = match taken {
             Ok(Some(taken)) => taken,
             Ok(None) => return Ok(()),
             Err(error) if held.is_none() => return Err(error),
@@ -56,10 +63,13 @@ pub async fn control_until(
             }
         };
         held = Some(Arc::clone(&lease));
+        // They are the lease's: whoever has it has them, and nobody has two sets.
+        let workers = local::workers(settings, config.clone(), NICE)?;
+        let fleet = Arc::new(TieredFleet::new(workers, Arc::clone(&instances)));
         let stop = shutdown.child_token();
         let handlers = ReportHandlers {
-            worker: |report| fleet.record_heartbeat(&heartbeat(report)),
-            listening: || fleet.record_receive(),
+            worker: |report| instances.record_heartbeat(&heartbeat(report)),
+            listening: || instances.record_receive(),
         };
         let control = async {
             let ended = control(settings, backend, &fleet, &totals, handlers, &stop).await;
@@ -72,7 +82,8 @@ pub async fn control_until(
             stop.cancel();
         };
         let (controlled, ()) = tokio::join!(control, keep);
-        release(&lease).await;
+        // The next controller need not wait until they have drained.
+        tokio::join!(release(&lease), fleet.shut_down());
         match controlled {
             Err(error) => {
                 failed("the controller ended", &error, &mut failures, &shutdown).await;

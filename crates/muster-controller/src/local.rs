@@ -61,12 +61,7 @@ pub async fn control_until(
     own: Option<OwnWeb>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let fleet = Arc::new(LocalFleet::new(LocalFleetOptions {
-        program: std::env::current_exe().context("find muster's own program")?,
-        args: worker_args(settings, config),
-        drain_timeout: settings.fleet.drain_timeout,
-        hung_timeout: settings.fleet.hung_timeout(),
-    }));
+    let fleet = Arc::new(workers(settings, config, 0)?);
     let totals = ReplicaTotals::new(own.as_ref());
     let handlers = ReportHandlers {
         worker: |_| {},
@@ -85,6 +80,24 @@ pub async fn control_until(
     fleet_status::publish(&*backend.state, gone)
         .await
         .context("publish the fleet's status")
+}
+
+/// The workers of this machine, none of which is there yet, so nice to others.
+///
+/// # Errors
+/// When this program can not be found.
+pub fn workers(
+    settings: &Settings,
+    config: Option<PathBuf>,
+    nice: u8,
+) -> anyhow::Result<LocalFleet> {
+    Ok(LocalFleet::new(LocalFleetOptions {
+        program: std::env::current_exe().context("find muster's own program")?,
+        args: worker_args(settings, config),
+        drain_timeout: settings.fleet.drain_timeout,
+        hung_timeout: settings.fleet.hung_timeout,
+        nice,
+    }))
 }
 
 fn worker_args(settings: &Settings, config: Option<PathBuf>) -> Vec<OsString> {

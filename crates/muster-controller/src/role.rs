@@ -55,7 +55,7 @@ async fn control_until(
         FleetKind::Local => {
             local::control_until(&settings, config, &backend, own, shutdown).await?
         }
-        FleetKind::Ec2 => ec2::control_until(&settings, &backend, own, shutdown).await?,
+        FleetKind::Ec2 => ec2::control_until(&settings, config, &backend, own, shutdown).await?,
     }
     backend.close().await;
     tracing::info!("the controller has stopped");

@@ -7,7 +7,7 @@ use muster_fleet::simulate::peers::{Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{Autoscaler, Scenario, run, spread};
 use muster_fleet::{
     Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
-    Scaling, plan,
+    Scaling, Tier, TierCounts, plan,
 };
 
 fn main() {
@@ -15,6 +15,8 @@ fn main() {
 }
 
 const POLICY: Policy = Policy {
+    tier: Tier::Ec2,
+    local: None,
     min_instances: 0,
     max_instances: 2000,
     scaling: Scaling::Objective,
@@ -36,6 +38,7 @@ const POLICY: Policy = Policy {
 fn observation(instances: usize, backlog: u64) -> Observation {
     let instance = |n: usize| Instance {
         id: InstanceId(format!("i-{n:017x}")),
+        tier: Tier::Ec2,
         state: match n % 10 {
             0 => InstanceState::Pending,
             _ => InstanceState::Running,
@@ -59,7 +62,8 @@ fn observation(instances: usize, backlog: u64) -> Observation {
             ..RequestTotals::default()
         }),
         instances: (0..instances).map(instance).collect(),
-        launch_limit: None,
+        available: TierCounts::UNLIMITED,
+        throttled: false,
     }
 }
 

@@ -126,7 +126,7 @@ impl ActivityRecorder {
 
     /// Records a plan.
     pub fn record_plan(&mut self, plan: &Plan) {
-        let made = match (plan.launch, plan.drain.is_empty()) {
+        let made = match (plan.launch.total(), plan.drain.is_empty()) {
             (1.., _) => &mut self.activity.plans.launch,
             (0, false) => &mut self.activity.plans.drain,
             (0, true) => &mut self.activity.plans.hold,
@@ -144,10 +144,12 @@ impl ActivityRecorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tier::{Tier, TierCounts};
 
     fn instance(id: &str, state: InstanceState, age_s: u64) -> Instance {
         Instance {
             id: InstanceId(id.to_owned()),
+            tier: Tier::Ec2,
             state,
             age: Duration::from_secs(age_s),
             busy: None,
@@ -249,7 +251,10 @@ mod tests {
     #[test]
     fn plans_are_counted_by_what_they_do() {
         let plan = |launch, drain: &[&str]| Plan {
-            launch,
+            launch: TierCounts {
+                ec2: launch,
+                ..TierCounts::default()
+            },
             drain: drain
                 .iter()
                 .map(|id| InstanceId((*id).to_owned()))

@@ -27,7 +27,7 @@ pub(crate) struct BackOff {
 
 impl BackOff {
     /// Takes in how many starts have failed so far, and the instances that there are.
-    pub(crate) fn observe(&mut self, now: Instant, failed_starts: u64, instances: &[Instance]) {
+    pub(crate) fn observe(&mut self, now: Instant, failed_starts: u64, instances: &[&Instance]) {
         let running = instances
             .iter()
             .filter(|instance| instance.state == InstanceState::Running)
@@ -91,6 +91,7 @@ mod tests {
         let instance = |id: &&str| Instance {
             id: InstanceId((*id).to_owned()),
             state: InstanceState::Running,
+            tier: crate::tier::Tier::Local,
             age: Duration::ZERO,
             busy: None,
             overdue: false,
@@ -103,7 +104,9 @@ mod tests {
     fn only_a_start_that_succeeds_ends_the_doubling() {
         let mut back_off = BackOff::default();
         let now = Instant::now();
-        let one = instances(&["one"]);
+        let [one, two] = [&["one"][..], &["one", "two"]].map(instances);
+        let one: Vec<_> = one.iter().collect();
+        let two: Vec<_> = two.iter().collect();
         back_off.observe(now, 0, &one);
         for (failures, doubled) in (1..).zip([1, 2, 4, 8, 16, 32, 64, 120, 120]) {
             back_off.observe(now, failures, &one);
@@ -115,7 +118,7 @@ mod tests {
         back_off.launch_failed(now, "no capacity".to_owned(), Duration::ZERO);
         assert_eq!(back_off.until, Some(now + LAST_BACK_OFF), "a launch");
 
-        back_off.observe(now, 9, &instances(&["one", "two"]));
+        back_off.observe(now, 9, &two);
         back_off.observe(now, 10, &one);
         assert_eq!(back_off.until, Some(now + FIRST_BACK_OFF));
     }

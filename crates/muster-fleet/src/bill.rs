@@ -106,6 +106,9 @@ impl Bill {
             self.settled_s = 0.0;
         }
         self.day = day;
+        // What is paid for anyway costs nothing.
+        let paid = |instance: &&Instance| !policy.is_before_the_fleet(instance.tier);
+        let instances: Vec<_> = instances.iter().filter(paid).collect();
         let there: HashSet<_> = instances.iter().map(|instance| &instance.id).collect();
         let gone: Vec<_> = self
             .runs
@@ -221,7 +224,7 @@ impl Bill {
         }
     }
 
-    /// What the fleet costs, with so many instances there.
+    /// What the fleet costs, with so many of its own instances there.
     pub fn cost(&self, instances: usize, policy: &Policy) -> Option<Cost> {
         let budget = policy.budget?;
         let today_s = self.committed_s(self.now, policy, &budget);

@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::ActivityRecorder;
 use crate::back_off::{BackOff, doubled};
-use crate::fleet::{Fleet, FleetError, InstanceState};
+use crate::fleet::{Fleet, FleetError, Instance, InstanceState};
 use crate::learn::Learned;
 use crate::observation::{Observation, RequestTotals};
 use crate::plan::{Plan, plan};
 use crate::policy::Policy;
 use crate::report::FleetReport;
+use crate::tier::{Tier, TierCounts};
 
 /// How long after one observation the next may begin: submissions in between are seen together.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(5);
@@ -156,6 +157,8 @@ struct ControlLoop<F> {
     controller: Controller<F>,
     learned: Learned,
     back_off: BackOff,
+    /// Of this machine's workers, where they stand before the fleet.
+    local_back_off: BackOff,
     recorder: ActivityRecorder,
     /// The last count of the backlog and when it was made; none once something was sent since.
     counted: Option<(Instant, Counts)>,
@@ -170,6 +173,7 @@ impl<F: Fleet> ControlLoop<F> {
             controller,
             learned,
             back_off: BackOff::default(),
+            local_back_off: BackOff::default(),
             recorder: ActivityRecorder::default(),
             counted: None,
             uncounted: None,
@@ -194,16 +198,32 @@ impl<F: Fleet> ControlLoop<F> {
 
     async fn observe(&mut self) -> Result<Observation, StepError> {
         let counts = self.count().await?;
-        let fleet = &self.controller.fleet;
+        let Controller { fleet, policy, .. } = &self.controller;
         let instances = fleet.instances().await.map_err(StepError::List)?;
+        let (local, own): (Vec<_>, Vec<_>) = instances
+            .iter()
+            .partition(|instance| policy.is_before_the_fleet(instance.tier));
+        let now = Instant::now();
         self.back_off
-            .observe(Instant::now(), fleet.failed_starts(), &instances);
-        let launch_limit = match (self.back_off.is_holding(), self.back_off.reason()) {
-            (false, _) => None,
+            .observe(now, fleet.failed_starts(policy.tier), &own);
+        let mut available = match (self.back_off.is_holding(), self.back_off.reason()) {
             // Where launches fail, stopped instances may be started nevertheless.
-            (true, Some(_)) => Some(fleet.stopped().await),
-            (true, None) => Some(0),
+            (false, _) | (true, Some(_)) => TierCounts {
+                stopped: fleet.stopped().await,
+                ..TierCounts::UNLIMITED
+            },
+            (true, None) => TierCounts::default(),
         };
+        if self.back_off.is_holding() {
+            (available.local, available.ec2) = (0, 0);
+        }
+        if policy.local.is_some() {
+            let failed = fleet.failed_starts(Tier::Local);
+            self.local_back_off.observe(now, failed, &local);
+            let held = self.local_back_off.is_holding();
+            available.local = if held { 0 } else { u32::MAX };
+        }
+        let throttled = policy.local.is_some() && fleet.is_throttled();
         let totals = self.controller.totals.as_mut();
         Ok(Observation {
             // Wall-clock time, since what was learned outlives this process.
@@ -214,7 +234,8 @@ impl<F: Fleet> ControlLoop<F> {
             in_flight: counts.in_flight,
             totals: totals.map(|totals| *totals.borrow_and_update()),
             instances,
-            launch_limit,
+            available,
+            throttled,
         })
     }
 
@@ -263,17 +284,22 @@ impl<F: Fleet> ControlLoop<F> {
 
     /// Launches and drains; a launch that fails is held against the next ones and is no error.
     async fn apply(&mut self, plan: &Plan, now: Duration) -> Result<(), StepError> {
-        let fleet = &self.controller.fleet;
-        if plan.launch > 0 {
+        let Controller { fleet, policy, .. } = &self.controller;
+        for (tier, count) in plan.launch.some() {
             let begun = Instant::now();
-            match fleet.launch(plan.launch).await {
-                Ok(()) => self.recorder.record_launch(now, plan.launch),
+            match fleet.launch(tier, count).await {
+                Ok(()) => self.recorder.record_launch(now, count),
                 Err(error) => {
                     self.recorder.activity.failed_launches += 1;
                     let at_least = error.retry_after().unwrap_or_default();
                     let reason = format!("{:#}", anyhow::Error::new(error));
                     tracing::error!(error = reason, "a launch failed");
-                    self.back_off.launch_failed(begun, reason, at_least);
+                    let back_off = if policy.is_before_the_fleet(tier) {
+                        &mut self.local_back_off
+                    } else {
+                        &mut self.back_off
+                    };
+                    back_off.launch_failed(begun, reason, at_least);
                 }
             }
         }
@@ -288,7 +314,7 @@ impl<F: Fleet> ControlLoop<F> {
     /// Lists the fleet as it is after the plan.
     async fn report(&mut self, reason: String, now: Duration) -> Result<FleetReport, StepError> {
         let Controller { fleet, policy, .. } = &self.controller;
-        self.recorder.activity.failed_starts = fleet.failed_starts();
+        self.recorder.activity.failed_starts = failed_starts(&**fleet, policy);
         let instances = fleet.instances().await.map_err(StepError::List)?;
         let backlog = self.learned.backlog();
         self.learned.bill.observe(now, &instances, policy);
@@ -300,12 +326,16 @@ impl<F: Fleet> ControlLoop<F> {
             running: count(InstanceState::Running),
             draining: count(InstanceState::Draining),
             min: policy.min_instances,
-            max: policy.max_instances,
-            reason: match self.back_off.reason() {
+            max: policy.most_instances(),
+            reason: match self.back_off.reason().or(self.local_back_off.reason()) {
                 Some(failure) => format!("{reason} ({failure})"),
                 None => reason,
             },
-            cost: self.learned.bill.cost(instances.len(), policy),
+            cost: {
+                let own = |i: &&Instance| !policy.is_before_the_fleet(i.tier);
+                let own = instances.iter().filter(own).count();
+                self.learned.bill.cost(own, policy)
+            },
             instances,
             activity: self.recorder.activity.clone(),
         })
@@ -383,6 +413,12 @@ impl<F: Fleet> ControlLoop<F> {
             }
         }
     }
+}
+
+/// The failed starts of all tiers.
+fn failed_starts(fleet: &impl Fleet, policy: &Policy) -> u64 {
+    let local = policy.local.map_or(0, |_| fleet.failed_starts(Tier::Local));
+    fleet.failed_starts(policy.tier) + local
 }
 
 /// Returns when the web tiers have submitted something, or have had their last answer, since the

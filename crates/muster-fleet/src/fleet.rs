@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::tier::Tier;
+
 /// One instance's name, unique within its fleet for as long as the fleet's owner lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -36,6 +38,9 @@ pub struct Instance {
     pub id: InstanceId,
     /// Its state.
     pub state: InstanceState,
+    /// Where it came from.
+    #[serde(default)]
+    pub tier: Tier,
     /// Time since its launch.
     #[serde(rename = "age_s", with = "seconds")]
     pub age: Duration,
@@ -168,17 +173,23 @@ pub trait Fleet: Send + Sync + 'static {
     /// When the fleet could not be listed. It never looks empty for that.
     async fn instances(&self) -> Result<Vec<Instance>, FleetError>;
 
-    /// Launches `count` instances. They are listed as pending from the moment this returns.
+    /// Launches `count` instances of a tier; those of [`Tier::Stopped`] that can not be started are
+    /// launched. They are listed as pending from the moment this returns.
     ///
     /// # Errors
     /// When fewer were launched, possibly none; those that were are listed. The caller backs off
     /// before it tries again.
-    async fn launch(&self, count: u32) -> Result<(), FleetError>;
+    async fn launch(&self, tier: Tier, count: u32) -> Result<(), FleetError>;
 
     /// How many stopped instances the next launch would start rather than launch others; none
     /// unless the fleet keeps some.
     async fn stopped(&self) -> u32 {
         0
+    }
+
+    /// Whether the controller's machine gets less of its processors than it asks for.
+    fn is_throttled(&self) -> bool {
+        false
     }
 
     /// Tells instances to drain. Unknown and already draining ones are left as they are.
@@ -190,8 +201,9 @@ pub trait Fleet: Send + Sync + 'static {
     /// Returns when an instance may have changed state since this was last awaited.
     async fn changed(&self);
 
-    /// How many instances ended without ever having been running, since the fleet was made.
+    /// How many instances of a tier ended without ever having been running, since the fleet was made;
+    /// of EC2's tiers, together.
     ///
     /// A launch that succeeds and dies at once is a failed launch too.
-    fn failed_starts(&self) -> u64;
+    fn failed_starts(&self, tier: Tier) -> u64;
 }

@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::backlog::BacklogEstimator;
 use crate::bill::Bill;
+use crate::boots::Boots;
 use crate::fleet::{InstanceId, InstanceState};
 use crate::observation::{Observation, RequestTotals};
 use crate::policy::{KeepAlive, Policy, Scaling, instances_for};
 use crate::season::{Season, ServiceModel};
+use crate::tier::Tier;
 
 mod capacity;
 mod standing;
@@ -27,16 +29,15 @@ use standing::{Requests, StandingQueue};
 use steady::{SteadyLoad, Terms};
 use window::{Quantity, Window};
 
-/// Boots remembered.
-const BOOTS: usize = 64;
 /// Answers that make one sample of the service time.
 const ANSWERS_PER_SAMPLE: u64 = 4;
 /// A boot is suspicious when it takes this many times the longest seen.
 const HUNG: f64 = 1.5;
-/// Boots after which the longest of them may be an outlier, and the second longest counts.
-const ENOUGH_BOOTS: usize = 16;
 /// While no boot was seen, one may take this many times what the policy expects.
 const UNKNOWN_BOOT: f64 = 3.0;
+/// A worker of this machine before a fleet that is elsewhere is counted on for so long at least: the
+/// machine may be busy, and no instance would be there sooner.
+const LOCAL_PATIENCE_S: Seconds = 5.0;
 /// Gaps remembered for each level of the fleet.
 const GAPS: usize = 32;
 /// Gaps after which a learned keep-alive is preferred to the break-even time.
@@ -56,8 +57,12 @@ type Seconds = f64;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Learned {
-    /// The last boots, in seconds.
-    boots: VecDeque<Seconds>,
+    /// The last boots of the fleet's instances that were launched.
+    boots: Boots,
+    /// The last boots of those that had been stopped.
+    stopped_boots: Boots,
+    /// The last boots of this machine's workers before a fleet that is elsewhere.
+    local_boots: Boots,
     /// The service time, in seconds for one request on one slot.
     service: Option<Window>,
     /// How each level of the fleet was used: the first is the first instance's.
@@ -75,6 +80,12 @@ pub struct Learned {
     backlog: u64,
     #[serde(skip)]
     pending: HashSet<InstanceId>,
+    /// What the next launch of the fleet's own is of.
+    #[serde(skip)]
+    next: Tier,
+    /// When this machine's workers before the fleet were last needed.
+    #[serde(skip)]
+    local_needed: Option<Seconds>,
     /// Instances that were there before the first observation: how long they boot is not known.
     #[serde(skip)]
     inherited: HashSet<InstanceId>,
@@ -123,9 +134,6 @@ struct Level {
 /// Quantiles of the samples; kept, since a plan asks for them many times.
 #[derive(Clone, Copy, Debug, Default)]
 struct Summary {
-    boot_s: Option<Seconds>,
-    late_boot_s: Option<Seconds>,
-    longest_boot_s: Option<Seconds>,
     service_s: Option<Seconds>,
     service_cv2: Option<f64>,
 }
@@ -151,6 +159,11 @@ impl Learned {
             self.inherited = there.map(|instance| instance.id.clone()).collect();
         }
         self.learn_boots(observed, policy);
+        self.next = if observed.available.stopped > 0 {
+            Tier::Stopped
+        } else {
+            policy.tier
+        };
         self.bill.observe(observed.now, &observed.instances, policy);
         self.backlog = self
             .backlog_estimator
@@ -176,6 +189,7 @@ impl Learned {
         self.learn_load(came, elapsed, policy);
         self.learn_season(came, elapsed, policy);
         self.learn_levels(policy);
+        self.learn_local(observed, policy);
         self.learn_costs(observed, elapsed, policy);
     }
 
@@ -186,6 +200,7 @@ impl Learned {
             level.first_used = level.first_used.min(now);
             level.last_used = level.last_used.min(now);
         }
+        self.local_needed = self.local_needed.map(|last| last.min(now));
         self.submissions.clear();
         self.backlog_estimator = BacklogEstimator::default();
         self.capacity = Capacity::default();
@@ -194,22 +209,20 @@ impl Learned {
 
     /// A boot that was given up took as long as it was given, at least.
     fn learn_boots(&mut self, observed: &Observation, policy: &Policy) {
-        let hung_s = self.hung_s(policy);
         let mut learned = false;
         for instance in &observed.instances {
             let age_s = instance.age.as_secs_f64();
             let ended = match instance.state {
                 InstanceState::Pending => false,
                 InstanceState::Running => true,
-                InstanceState::Draining => age_s > hung_s,
+                InstanceState::Draining => age_s > self.hung_s(instance.tier, policy),
             };
             if ended && self.pending.contains(&instance.id) {
-                push(&mut self.boots, BOOTS, age_s);
+                self.boots_mut(instance.tier, policy).push(age_s);
                 learned = true;
             }
         }
         if learned {
-            self.summarise();
             for level in &mut self.levels {
                 level.kept_s = None;
             }
@@ -268,14 +281,9 @@ impl Learned {
     }
 
     fn summarise(&mut self) {
-        let boots = sorted(&self.boots);
-        let outliers = if boots.len() < ENOUGH_BOOTS { 1 } else { 2 };
         let service = self.service.as_ref().map(Window::estimate);
         let service = service.filter(|service| service.total > 0.0);
         self.summary = Summary {
-            boot_s: boots.get(boots.len() / 2).copied(),
-            late_boot_s: boots.get(boots.len() * 9 / 10).copied(),
-            longest_boot_s: boots.len().checked_sub(outliers).map(|at| boots[at]),
             service_s: service.map(|service| service.rate()),
             service_cv2: service.map(|service| service.variance / service.rate().powi(2)),
         };
@@ -283,7 +291,8 @@ impl Learned {
 
     fn learn_arrivals(&mut self, now: Seconds, submitted: f64, policy: &Policy) {
         self.submissions.push_back((now, submitted));
-        let longest = self.boot_s(policy).max(self.short_window_s(policy));
+        let boot_s = self.boot_s(policy).max(self.boot_s_of(policy.tier, policy));
+        let longest = boot_s.max(self.short_window_s(policy));
         while self
             .submissions
             .get(1)
@@ -312,7 +321,7 @@ impl Learned {
             service_s: self.service_s(policy),
             service_cv2: self.summary.service_cv2.unwrap_or(1.0),
             slots: policy.slots,
-            max_instances: policy.max_instances,
+            max_instances: policy.most_instances(),
             // Where nothing else is said, a late request is worth the longest that an instance idles.
             worth_s: policy.late_request.unwrap_or(at_most).as_secs_f64(),
             by_worth_alone: policy.late_request.is_some(),
@@ -328,7 +337,7 @@ impl Learned {
         let service = ServiceModel {
             rate: f64::from(policy.slots.max(1)) / service_s,
             objective_s: policy.target_wait.as_secs_f64().max(service_s),
-            max_instances: policy.max_instances,
+            max_instances: policy.most_instances(),
         };
         self.season.observe(self.now, elapsed, came, service);
     }
@@ -368,12 +377,32 @@ impl Learned {
         }
     }
 
+    /// This machine's workers are needed for what the fleet's running instances do not take.
+    fn learn_local(&mut self, observed: &Observation, policy: &Policy) {
+        let own = observed.instances.iter().filter(|instance| {
+            instance.state == InstanceState::Running && !policy.is_before_the_fleet(instance.tier)
+        });
+        let own = own.count() as u32;
+        let slots = u64::from(own) * u64::from(policy.slots.max(1));
+        if self.backlog > slots || self.in_use(policy) > own {
+            self.local_needed = Some(self.now);
+        }
+    }
+
     fn learn_costs(&mut self, observed: &Observation, elapsed: Seconds, policy: &Policy) {
-        let running = observed.count(InstanceState::Running);
-        let members = running + observed.count(InstanceState::Pending);
-        let expected = self.expected_soon(policy).min(members);
-        let ahead = expected.saturating_sub(self.kept_idle(policy));
-        let used = self.in_use(policy).min(running);
+        // This machine's workers are paid for anyway.
+        let paid = |state| {
+            let there = observed.instances.iter().filter(|i| i.state == state);
+            there
+                .filter(|i| !policy.is_before_the_fleet(i.tier))
+                .count() as u32
+        };
+        let running = paid(InstanceState::Running);
+        let members = running + paid(InstanceState::Pending);
+        let local = policy.local_workers();
+        let expected = self.expected_soon(policy).min(members + local);
+        let ahead = expected.saturating_sub(self.kept_idle(policy).max(local));
+        let used = self.in_use(policy).saturating_sub(local).min(running);
         let left = (-elapsed / COSTS_MEMORY).exp();
         self.ahead = self.ahead * left + elapsed * f64::from(ahead);
         self.used = self.used * left + elapsed * f64::from(used);
@@ -388,18 +417,61 @@ impl Learned {
         self.backlog
     }
 
-    /// The median boot, in seconds.
-    pub fn boot_s(&self, policy: &Policy) -> Seconds {
-        self.summary
-            .boot_s
-            .unwrap_or(policy.expected_boot.as_secs_f64())
+    fn boots_mut(&mut self, tier: Tier, policy: &Policy) -> &mut Boots {
+        match tier {
+            Tier::Stopped => &mut self.stopped_boots,
+            tier if policy.is_before_the_fleet(tier) => &mut self.local_boots,
+            _ => &mut self.boots,
+        }
     }
 
-    /// From which age, in seconds, an instance that still boots is not counted on any more.
-    pub fn hung_s(&self, policy: &Policy) -> Seconds {
-        match self.summary.longest_boot_s {
+    /// What is known of a tier's boots. Of those that had been stopped, until some were seen, what is
+    /// known of the others: they take no longer.
+    fn boots_of(&self, tier: Tier, policy: &Policy) -> &Boots {
+        match tier {
+            Tier::Stopped if self.stopped_boots.median_s.is_some() => &self.stopped_boots,
+            tier if policy.is_before_the_fleet(tier) => &self.local_boots,
+            _ => &self.boots,
+        }
+    }
+
+    fn expected_boot_s(tier: Tier, policy: &Policy) -> Seconds {
+        let before = policy.local.filter(|_| tier == Tier::Local);
+        before
+            .map_or(policy.expected_boot, |local| local.expected_boot)
+            .as_secs_f64()
+    }
+
+    /// The median boot of the fleet's next launch, in seconds.
+    pub fn boot_s(&self, policy: &Policy) -> Seconds {
+        self.boot_s_of(self.next, policy)
+    }
+
+    /// The median boot of a tier, in seconds.
+    pub fn boot_s_of(&self, tier: Tier, policy: &Policy) -> Seconds {
+        let known = self.boots_of(tier, policy).median_s;
+        known.unwrap_or_else(|| Self::expected_boot_s(tier, policy))
+    }
+
+    /// From which age, in seconds, an instance of a tier that still boots is not counted on any more.
+    pub fn hung_s(&self, tier: Tier, policy: &Policy) -> Seconds {
+        let hung_s = match self.boots_of(tier, policy).longest_s {
             Some(longest_s) => HUNG * longest_s,
-            None => UNKNOWN_BOOT * policy.expected_boot.as_secs_f64(),
+            None => UNKNOWN_BOOT * Self::expected_boot_s(tier, policy),
+        };
+        if policy.is_before_the_fleet(tier) {
+            hung_s.max(LOCAL_PATIENCE_S)
+        } else {
+            hung_s
+        }
+    }
+
+    /// Whether this machine's workers before the fleet are needed, or not idle for long enough to go.
+    pub fn needs_local(&self, policy: &Policy) -> bool {
+        let grace_s = policy.local.map(|local| local.idle_grace.as_secs_f64());
+        match (self.local_needed, grace_s) {
+            (Some(last), Some(grace_s)) => self.now <= last + grace_s,
+            _ => false,
         }
     }
 
@@ -460,7 +532,7 @@ impl Learned {
     /// a load that goes on needs; or those that the number of requests is worth.
     pub fn in_use(&self, policy: &Policy) -> u32 {
         if let Scaling::RequestsPerInstance(requests) = policy.scaling {
-            return instances_for(self.backlog, requests).min(policy.max_instances);
+            return instances_for(self.backlog, requests).min(policy.most_instances());
         }
         if self.backlog == 0 {
             return self.floor();
@@ -480,7 +552,7 @@ impl Learned {
         };
         let keeping_up = came / window * slot_s;
         let here = clearing.max(keeping_up).ceil() as u32;
-        here.max(self.floor()).min(policy.max_instances)
+        here.max(self.floor()).min(policy.most_instances())
     }
 
     /// Instances to launch by now for what is expected when they would be ready.
@@ -489,7 +561,7 @@ impl Learned {
             return 0;
         }
         let ready_s = self.now + self.lead_s(policy);
-        let expected = self.season.forecast(ready_s).min(policy.max_instances);
+        let expected = self.season.forecast(ready_s).min(policy.most_instances());
         if self.load.is_exceeded_by(expected) {
             expected
         } else {
@@ -519,9 +591,8 @@ impl Learned {
 
     /// Nine of ten boots take no longer, in seconds.
     fn lead_s(&self, policy: &Policy) -> Seconds {
-        self.summary
-            .late_boot_s
-            .unwrap_or(policy.expected_boot.as_secs_f64())
+        let known = self.boots_of(self.next, policy).late_s;
+        known.unwrap_or_else(|| Self::expected_boot_s(self.next, policy))
     }
 
     /// What stopping an instance of a level and launching another costs, in seconds of an instance:
@@ -563,7 +634,7 @@ impl Learned {
     pub fn worth_keeping(&self, policy: &Policy) -> u32 {
         self.kept_idle(policy)
             .max(self.expected_soon(policy))
-            .min(policy.max_instances)
+            .min(policy.most_instances())
     }
 
     /// Instances that are in use or not idle for long enough to be drained.

@@ -24,6 +24,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
+use crate::tier::Tier;
 
 /// The line that a worker prints on its standard output once it takes work.
 pub const READY_LINE: &str = "ready";
@@ -65,6 +66,9 @@ pub struct LocalFleetOptions {
     /// How long a worker that is ready may print nothing before it counts as hung. It then has as
     /// long, or `drain_timeout` if that is less, until it is killed.
     pub hung_timeout: Duration,
+    /// How nice they are to this process and others, 0 to 19: at 5 they get a quarter of a processor
+    /// that somebody else wants too, and all of one that nobody does.
+    pub nice: u8,
 }
 
 /// Workers as child processes of this one.
@@ -134,6 +138,9 @@ impl LocalFleet {
                 program: self.options.program.display().to_string(),
                 source,
             })?;
+        if self.options.nice > 0 {
+            yield_to_others(&child, self.options.nice);
+        }
         tracing::info!(instance.id = %id, pid = child.id(), "launched a worker");
         let drain = Arc::new(Notify::new());
         let member = Member {
@@ -165,6 +172,17 @@ impl LocalFleet {
     }
 }
 
+/// Lowers the priority of a worker, which has a process group of its own, and of all its threads.
+fn yield_to_others(child: &Child, nice: u8) {
+    let group = child
+        .id()
+        .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+    if let Err(error) = rustix::process::setpriority_pgrp(group, nice.into()) {
+        // It may have ended already.
+        tracing::warn!(%error, "a worker's priority could not be lowered");
+    }
+}
+
 fn begin_drain(member: &mut Member) {
     if member.state != InstanceState::Draining {
         member.state = InstanceState::Draining;
@@ -182,6 +200,7 @@ impl Fleet for LocalFleet {
             .map(|member| Instance {
                 id: member.id.clone(),
                 state: member.state,
+                tier: Tier::Local,
                 age: member.launched.elapsed(),
                 busy: None,
                 overdue: member.overdue && member.state == InstanceState::Running,
@@ -190,7 +209,7 @@ impl Fleet for LocalFleet {
             .collect())
     }
 
-    async fn launch(&self, count: u32) -> Result<(), FleetError> {
+    async fn launch(&self, _: Tier, count: u32) -> Result<(), FleetError> {
         for _ in 0..count {
             self.launch_one()?;
         }
@@ -209,7 +228,7 @@ impl Fleet for LocalFleet {
         self.shared.changed.notified().await;
     }
 
-    fn failed_starts(&self) -> u64 {
+    fn failed_starts(&self, _: Tier) -> u64 {
         self.shared.failed_starts.load(Ordering::Relaxed)
     }
 }
@@ -347,6 +366,7 @@ mod tests {
             args: vec!["-c".into(), script.into()],
             drain_timeout,
             hung_timeout: Duration::from_secs(20),
+            nice: 0,
         })
     }
 
@@ -386,7 +406,7 @@ mod tests {
         // Waits for the end of its input in the background, so that the trap runs at once.
         let script = "trap 'exit 0' TERM; exec 3<&0; cat <&3 & echo ready; wait";
         let fleet = shell(script, Duration::from_secs(20));
-        fleet.launch(1).await.unwrap();
+        fleet.launch(Tier::Local, 1).await.unwrap();
         assert_eq!(fleet.instances().await.unwrap().len(), 1);
         until(&fleet, &[InstanceState::Running]).await;
         fleet.drain(&ids(&fleet).await).await.unwrap();
@@ -399,13 +419,13 @@ mod tests {
                 .all(|i| i.state == InstanceState::Draining)
         );
         until(&fleet, &[]).await;
-        assert_eq!(fleet.failed_starts(), 0);
+        assert_eq!(fleet.failed_starts(Tier::Local), 0);
     }
 
     #[tokio::test]
     async fn a_worker_that_ignores_the_drain_is_killed_at_the_deadline() {
         let fleet = shell("trap '' TERM; echo ready; cat", Duration::from_millis(50));
-        fleet.launch(1).await.unwrap();
+        fleet.launch(Tier::Local, 1).await.unwrap();
         until(&fleet, &[InstanceState::Running]).await;
         fleet.drain(&ids(&fleet).await).await.unwrap();
         until(&fleet, &[]).await;
@@ -426,9 +446,10 @@ mod tests {
             args: vec!["-c".into(), script.into(), "sh".into()],
             drain_timeout: Duration::from_secs(20),
             hung_timeout: Duration::from_millis(500),
+            nice: 0,
         });
         let begun = Instant::now();
-        fleet.launch(3).await.unwrap();
+        fleet.launch(Tier::Local, 3).await.unwrap();
         until(&fleet, &[InstanceState::Running; 3]).await;
         let pid = |n: u32| {
             let file = folder.path().join(format!("worker-{n}"));
@@ -452,15 +473,38 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(10));
         let left = &fleet.instances().await.unwrap()[0];
         assert_eq!((left.overdue, left.answered), (false, Some(7)));
-        assert_eq!(fleet.failed_starts(), 0);
+        assert_eq!(fleet.failed_starts(Tier::Local), 0);
     }
 
     #[tokio::test]
     async fn a_worker_that_dies_before_it_is_ready_is_a_failed_start() {
         let fleet = shell("exit 3", Duration::from_secs(20));
-        fleet.launch(1).await.unwrap();
+        fleet.launch(Tier::Local, 1).await.unwrap();
         until(&fleet, &[]).await;
-        assert_eq!(fleet.failed_starts(), 1);
+        assert_eq!(fleet.failed_starts(Tier::Local), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_nice_has_a_lower_priority_and_so_has_what_it_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("priorities");
+        // Of the worker, and of a process that it starts before anybody may have seen it.
+        let script = format!(
+            "cut -d ' ' -f 19 /proc/self/stat > {0}; cut -d ' ' -f 19 /proc/$$/stat >> {0}; \
+             echo ready; exec cat",
+            file.display()
+        );
+        let fleet = LocalFleet::new(LocalFleetOptions {
+            nice: 10,
+            ..shell(&script, Duration::from_secs(20)).options
+        });
+        fleet.launch(Tier::Local, 1).await.unwrap();
+        until(&fleet, &[InstanceState::Running]).await;
+        let own = rustix::process::getpriority_process(None).unwrap();
+        let seen = std::fs::read_to_string(file).unwrap();
+        let lower = (own + 10).to_string();
+        assert_eq!(seen.lines().last(), Some(&*lower), "{seen}");
+        fleet.shut_down().await;
     }
 
     #[tokio::test]
@@ -470,8 +514,9 @@ mod tests {
             args: vec![],
             drain_timeout: Duration::ZERO,
             hung_timeout: Duration::from_secs(20),
+            nice: 0,
         });
-        let error = fleet.launch(1).await.unwrap_err();
+        let error = fleet.launch(Tier::Local, 1).await.unwrap_err();
         assert!(error.to_string().contains("/no/such/muster"), "{error}");
         assert!(fleet.instances().await.unwrap().is_empty());
     }
@@ -479,7 +524,7 @@ mod tests {
     #[tokio::test]
     async fn shutting_down_reaps_everyone() {
         let fleet = shell("echo ready; exec cat", Duration::from_secs(20));
-        fleet.launch(3).await.unwrap();
+        fleet.launch(Tier::Local, 3).await.unwrap();
         fleet.shut_down().await;
         assert!(fleet.instances().await.unwrap().is_empty());
     }

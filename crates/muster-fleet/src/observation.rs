@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fleet::{Instance, InstanceState};
+use crate::tier::TierCounts;
 
 /// What the web tiers counted of their own requests, since they began; exact, where the queue's
 /// counts are approximate.
@@ -35,8 +36,11 @@ pub struct Observation {
     pub totals: Option<RequestTotals>,
     /// Every instance that is not terminated, oldest first.
     pub instances: Vec<Instance>,
-    /// Most launches that the plan may make, while launches are held back after failed ones.
-    pub launch_limit: Option<u32>,
+    /// Most launches of each tier: none where they are held back after failed ones, and as many of the
+    /// stopped as there are.
+    pub available: TierCounts,
+    /// Whether this machine gets less of its processors than it asks for.
+    pub throttled: bool,
 }
 
 impl Observation {

@@ -9,12 +9,13 @@ use crate::learn::Learned;
 use crate::observation::Observation;
 use crate::policy::Policy;
 use crate::sizing::{Members, size};
+use crate::tier::{Tier, TierCounts};
 
 /// What is to be done now, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Instances to launch.
-    pub launch: u32,
+    pub launch: TierCounts,
     /// Instances to drain.
     pub drain: Vec<InstanceId>,
     /// One sentence for the log and the status page.
@@ -52,6 +53,13 @@ pub struct Plan {
 /// instance that boots for too long is not counted on, so another takes its place, and is drained
 /// once it has taken twice as long, or half a minute.
 ///
+/// **Tiers.** Where this machine may have workers before the fleet ([`Policy::local`]), what they clear
+/// within the objective is left to them, and they begin with what is more while instances boot: their
+/// work is part of what runs and boots. They are launched for requests that the fleet's running
+/// instances have no slot for, go when they are idle, and are in no bound and no budget of the fleet's
+/// own. While this machine is throttled there are none. Of the fleet's own, stopped instances come
+/// first, and `D` is the boot of what would be launched next.
+///
 /// By either rule, a limit of dollars an hour bounds the instances as `max_instances` does. One of
 /// dollars a day ends the fleet, whatever is left to do, before more is spent.
 pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan {
@@ -63,21 +71,34 @@ pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan 
     let stay = allowance.stay.saturating_sub(members.hung);
 
     let least = policy.min_instances.min(policy.max_instances);
-    let needed = size.needed.clamp(least, policy.max_instances);
+    // What this machine's workers take is left to them.
+    let of_fleet = |total: u32| total.saturating_sub(members.local.usable());
+    let needed = of_fleet(size.needed).clamp(least, policy.max_instances);
     let granted = needed.min(allowance.at_a_time).min(stay);
     let missing = granted.saturating_sub(coming);
     let most = policy.max_instances.min(allowance.at_a_time);
     let room = most.saturating_sub(coming + others);
-    let held = observed.launch_limit.unwrap_or(u32::MAX);
+    let available = observed.available;
+    let held = available.stopped.saturating_add(available.of(policy.tier));
     let launch = missing.min(room).min(allowance.launches).min(held);
+    let local = local_launches(observed, members, learned, policy);
+    let launches = launches(launch, local, available, policy);
 
-    let kept = needed.max(size.kept);
+    let kept = needed.max(of_fleet(size.kept));
     let kept = kept.min(allowance.at_a_time).min(stay);
     let surplus = coming.saturating_sub(kept) as usize;
     let spent = coming + members.hung > allowance.stay;
-    let drain = instances_to_drain(observed, learned, policy, members, surplus, spent);
+    let mut drain = instances_to_drain(observed, learned, policy, members, surplus, spent);
+    if observed.throttled || !learned.needs_local(policy) {
+        drain.extend(local_to_drain(observed, members, policy));
+    }
 
-    let action = match (launch, drain.len()) {
+    let launched = match (launch, local) {
+        (n, 0) => n.to_string(),
+        (0, n) => format!("{n} here"),
+        (n, here) => format!("{n}, and {here} here"),
+    };
+    let action = match (launch + local, drain.len()) {
         (0, 0) if missing > 0 && held == 0 => {
             format!("launching {missing} is held back after failed starts")
         }
@@ -86,20 +107,82 @@ pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan 
         (0, 0) if surplus > 0 => "the rest is paid for already".to_owned(),
         (0, 0) => "nothing to do".to_owned(),
         (0, n) => format!("drain {n}"),
-        (n, 0) if size.ahead => format!("launch {n} for what comes at this time"),
-        (n, 0) => format!("launch {n}"),
-        (n, m) => format!("launch {n}, drain {m}"),
+        (_, 0) if size.ahead => format!("launch {launched} for what comes at this time"),
+        (_, 0) => format!("launch {launched}"),
+        (_, m) => format!("launch {launched}, drain {m}"),
     };
     let limits = limits(&allowance, needed, coming, learned, policy);
     let (backlog, running, booting) = (learned.backlog(), members.running, members.booting);
+    let here = said_of_local(observed, members, policy);
     let reason = format!(
-        "backlog {backlog} needs {needed}, {running} running, {booting} booting: {action}{limits}"
+        "backlog {backlog} needs {needed}, {running} running, {booting} booting{here}: \
+         {action}{limits}"
     );
     Plan {
-        launch,
+        launch: launches,
         drain,
         reason,
     }
+}
+
+/// Counts the workers of this machine to launch before the fleet: for requests that its running
+/// instances have no slot for.
+fn local_launches(
+    observed: &Observation,
+    members: Members,
+    learned: &Learned,
+    policy: &Policy,
+) -> u32 {
+    if observed.throttled || policy.local.is_none() {
+        return 0;
+    }
+    let slots = u64::from(policy.slots.max(1));
+    let waiting = learned.backlog().div_ceil(slots);
+    let there = members.running + members.local.running + members.local.booting;
+    let wanted = waiting.saturating_sub(there.into());
+    wanted.min(members.local.more.into()) as u32
+}
+
+/// Splits the fleet's launches among its tiers: what is stopped comes first.
+fn launches(launch: u32, local: u32, available: TierCounts, policy: &Policy) -> TierCounts {
+    let stopped = launch.min(available.stopped);
+    let mut launches = TierCounts {
+        local,
+        stopped,
+        ec2: 0,
+    };
+    match policy.tier {
+        Tier::Local => launches.local += launch - stopped,
+        Tier::Stopped | Tier::Ec2 => launches.ec2 = launch - stopped,
+    }
+    launches
+}
+
+/// This machine's workers before the fleet, all that are not given up already.
+fn local_to_drain<'a>(
+    observed: &'a Observation,
+    members: Members,
+    policy: &Policy,
+) -> impl Iterator<Item = InstanceId> + 'a {
+    let has_local = policy.local.is_some();
+    let local = observed.instances.iter().filter(move |i| {
+        has_local
+            && i.tier == Tier::Local
+            && i.state != InstanceState::Draining
+            && !members.patience.gives_up(i)
+    });
+    local.map(|instance| instance.id.clone())
+}
+
+/// Says what this machine's workers do, where there may be some.
+fn said_of_local(observed: &Observation, members: Members, policy: &Policy) -> String {
+    if policy.local.is_none() {
+        return String::new();
+    }
+    if observed.throttled {
+        return ", none here while this machine is throttled".to_owned();
+    }
+    format!(", {} here", members.local.running + members.local.booting)
 }
 
 /// Says which limits leave fewer instances than are needed, where one does.
@@ -154,8 +237,9 @@ fn instances_to_drain(
             i.age >= policy.billing_minimum
         }
     };
+    let own = |i: &&Instance| !policy.is_before_the_fleet(i.tier);
     let hung = observed.instances.iter().filter(|i| patience.is_hung(i));
-    let given_up = hung.filter(|i| patience.gives_up(i) || spent && ends(i));
+    let given_up = hung.filter(|i| patience.gives_up(i) || spent && own(i) && ends(i));
     let order = |i: &Instance| match (i.state, i.busy) {
         _ if i.overdue => 0,
         (InstanceState::Running, Some(false)) => 1,
@@ -168,6 +252,7 @@ fn instances_to_drain(
         observed
             .instances
             .iter()
+            .filter(own)
             .filter(|i| i.state != InstanceState::Draining && !patience.is_hung(i))
             .filter(ends)
             .map(|i| (order(i), i.age, i))

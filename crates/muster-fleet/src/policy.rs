@@ -4,12 +4,19 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::tier::Tier;
+
 /// Bounds, objective and budget of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// Instances kept even without work.
+    /// The tier of the fleet's instances that were launched. Where that is [`Tier::Ec2`], others are of
+    /// [`Tier::Stopped`]: they are the fleet's own too.
+    pub tier: Tier,
+    /// Workers of this machine before a fleet that is elsewhere, where there may be some.
+    pub local: Option<LocalTier>,
+    /// Instances of the fleet's own kept even without work.
     pub min_instances: u32,
-    /// Instances never exceeded.
+    /// Instances of the fleet's own never exceeded.
     pub max_instances: u32,
     /// The rule that says how many there are to be within these bounds.
     pub scaling: Scaling,
@@ -36,11 +43,42 @@ pub struct Policy {
     pub budget: Option<Budget>,
 }
 
+/// Workers on the machine of the controller, whose fleet is elsewhere. They are paid for anyway, and are
+/// there within a second: they begin with a burst, and one that they clear within the objective is
+/// left to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTier {
+    /// Workers never exceeded.
+    pub workers: u32,
+    /// How long one is kept without work.
+    pub idle_grace: Duration,
+    /// How long a start takes, until some were seen.
+    pub expected_boot: Duration,
+}
+
 /// Longest time between two plans while instances are there that cost money, and from a plan until it
 /// is done, in seconds.
 pub(crate) const LOOK_S: f64 = 2.0;
 
 impl Policy {
+    /// Says whether instances of a tier stand before the fleet, and are none of its own.
+    #[must_use]
+    pub fn is_before_the_fleet(&self, tier: Tier) -> bool {
+        self.local.is_some() && tier == Tier::Local
+    }
+
+    /// Instances never exceeded, those of this machine before the fleet included.
+    #[must_use]
+    pub fn most_instances(&self) -> u32 {
+        self.max_instances.saturating_add(self.local_workers())
+    }
+
+    /// Workers of this machine before the fleet, at most.
+    #[must_use]
+    pub fn local_workers(&self) -> u32 {
+        self.local.map_or(0, |local| local.workers)
+    }
+
     /// The seconds of an instance that a launch takes of a day's limit, where a boot takes `boot_s`: its
     /// boot and as long again, or what is billed at least, and its end. One that ends before it has
     /// worked would be money for nothing.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use muster_fleet::{
     Controller, Fleet, FleetError, FleetReport, Instance, InstanceId, KeepAlive, Learned,
-    LocalFleet, LocalFleetOptions, Policy, RequestTotals, Scaling,
+    LocalFleet, LocalFleetOptions, Policy, RequestTotals, Scaling, Tier,
 };
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
@@ -36,6 +36,7 @@ fn local(script: &str) -> Arc<LocalFleet> {
         drain_timeout: LIMIT,
         // These workers say that they are ready, and nothing more.
         hung_timeout: LIMIT,
+        nice: 0,
     }))
 }
 
@@ -66,6 +67,8 @@ async fn control<F: Fleet>(
         requests: Arc::clone(&queue),
         fleet: controlled,
         policy: Policy {
+            tier: Tier::Local,
+            local: None,
             min_instances: 0,
             max_instances,
             scaling: Scaling::Objective,
@@ -201,7 +204,7 @@ async fn starts_that_fail_are_backed_off_from() {
         .await;
     // Four doublings from a quarter of a second take almost four seconds.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let starts = running.fleet.failed_starts();
+    let starts = running.fleet.failed_starts(Tier::Local);
     assert!(
         (2..=5).contains(&starts),
         "{starts} starts in three seconds"
@@ -221,9 +224,9 @@ impl Fleet for Shortage {
         self.fleet.instances().await
     }
 
-    async fn launch(&self, count: u32) -> Result<(), FleetError> {
+    async fn launch(&self, tier: Tier, count: u32) -> Result<(), FleetError> {
         let started = count.min(self.stopped.load(Ordering::Relaxed));
-        self.fleet.launch(started).await?;
+        self.fleet.launch(tier, started).await?;
         self.stopped.fetch_sub(started, Ordering::Relaxed);
         if started == count {
             return Ok(());
@@ -247,8 +250,8 @@ impl Fleet for Shortage {
         self.fleet.changed().await;
     }
 
-    fn failed_starts(&self) -> u64 {
-        self.fleet.failed_starts()
+    fn failed_starts(&self, tier: Tier) -> u64 {
+        self.fleet.failed_starts(tier)
     }
 }
 

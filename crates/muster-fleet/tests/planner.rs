@@ -7,12 +7,14 @@ use muster_fleet::simulate::peers::Fixed;
 use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, best_known, run, spread};
 use muster_fleet::{
     Budget, Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy,
-    RequestTotals, Scaling, plan,
+    RequestTotals, Scaling, Tier, TierCounts, plan,
 };
 use proptest::prelude::*;
 
 fn policy(max_instances: u32) -> Policy {
     Policy {
+        tier: Tier::Ec2,
+        local: None,
         min_instances: 0,
         max_instances,
         scaling: Scaling::Objective,
@@ -83,6 +85,8 @@ const SETTLE: u32 = 6000;
 /// Runs the controller's loop and checks every plan, and what is left in the end.
 fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
     let mut policy = Policy {
+        tier: Tier::Ec2,
+        local: None,
         min_instances: faults.min,
         ..policy(faults.max)
     };
@@ -135,6 +139,7 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
                 .iter()
                 .map(|member| Instance {
                     id: InstanceId(member.id.to_string()),
+                    tier: Tier::Ec2,
                     state: member.state,
                     age: Duration::from_secs(u64::from(now - member.launched)),
                     busy: None,
@@ -142,7 +147,8 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
                     answered: None,
                 })
                 .collect(),
-            launch_limit: None,
+            available: TierCounts::UNLIMITED,
+            throttled: false,
         };
         learned.observe(&observed, &policy);
         let made = plan(&observed, &learned, &policy);
@@ -153,7 +159,8 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
         );
         let coming = members.len() as u32 - observed.count(InstanceState::Draining);
         prop_assert!(
-            made.launch == 0 || members.len() as u32 + made.launch <= policy.max_instances
+            made.launch.total() == 0
+                || members.len() as u32 + made.launch.total() <= policy.max_instances
         );
         prop_assert!(made.drain.len() as u32 <= coming);
         if own == 0 && coming >= policy.min_instances && faults.with_totals {
@@ -163,7 +170,11 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
             let awaited = learned
                 .expected_at_ready(&policy)
                 .max(learned.in_use(&policy));
-            prop_assert!(made.launch <= booting.max(awaited), "{}", made.reason);
+            prop_assert!(
+                made.launch.total() <= booting.max(awaited),
+                "{}",
+                made.reason
+            );
         }
         for id in &made.drain {
             let member = members.iter_mut().find(|m| m.id.to_string() == id.0);
@@ -171,7 +182,7 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
             prop_assert!(member.state != InstanceState::Draining, "drained once");
             member.state = InstanceState::Draining;
         }
-        for _ in 0..made.launch {
+        for _ in 0..made.launch.total() {
             // Faults end some time after the arrivals do.
             let faulty = (now as usize) < faults.arrivals.len() + 300;
             let boot = faults.boots[launches as usize % faults.boots.len()];
@@ -184,7 +195,7 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
             });
             launches += 1;
         }
-        calls.push(made.launch + made.drain.len() as u32);
+        calls.push(made.launch.total() + made.drain.len() as u32);
     }
     prop_assert_eq!(
         totals.answered,

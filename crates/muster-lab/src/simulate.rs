@@ -16,7 +16,7 @@ use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{
     Autoscaler, Outcome, Scenario, best_known, lower_bound_hours, run as replay,
 };
-use muster_fleet::{Budget, KeepAlive, Learned, Policy, Scaling};
+use muster_fleet::{Budget, KeepAlive, Learned, Policy, Scaling, Tier};
 
 use arguments::{KeepAliveArg, PolicyArg};
 use muster_api::progress;
@@ -269,6 +269,8 @@ impl SimulateArgs {
         };
         let limited = self.max_dollars_per_hour.is_some() || self.max_dollars_per_day.is_some();
         Policy {
+            tier: Tier::Ec2,
+            local: None,
             min_instances: 0,
             max_instances: self.max,
             scaling,

@@ -45,7 +45,8 @@ const POLL: Duration = Duration::from_secs(20);
 const POLL_REMOTE: Duration = Duration::from_secs(5);
 /// How often a worker whose work does not get on looks whether it does again.
 const LOOK: Duration = Duration::from_millis(250);
-/// After its parent's end, a worker finishes what it has for at most this long.
+/// After its parent's end, a worker finishes what it has for at most this long, and the poll that is
+/// waited for.
 const ORPHAN_DRAIN: Duration = Duration::from_secs(5);
 
 /// How this worker was started.
@@ -85,12 +86,22 @@ async fn work_until(
     drain: CancellationToken,
 ) -> anyhow::Result<Ended> {
     if options.exit_with_stdin {
-        signals::stop_with_parent(drain.clone(), ORPHAN_DRAIN)?;
+        let poll = if settings.remote() {
+            POLL_REMOTE
+        } else {
+            Duration::ZERO
+        };
+        signals::stop_with_parent(drain.clone(), poll + ORPHAN_DRAIN)?;
     }
     let started = Instant::now();
     let started_at_ms = now_ms();
-    let on_ec2 = settings.fleet.kind == FleetKind::Ec2;
-    let hung_timeout = settings.fleet.hung_timeout();
+    // A controller's child tells its parent how it fares, and its machine is not its own.
+    let on_ec2 = settings.fleet.kind == FleetKind::Ec2 && !options.exit_with_stdin;
+    let hung_timeout = if on_ec2 {
+        settings.fleet.ec2.hung_timeout
+    } else {
+        settings.fleet.hung_timeout
+    };
     let instance = match &options.id {
         None if on_ec2 => Some(ThisInstance::find().await?),
         _ => None,

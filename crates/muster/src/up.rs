@@ -25,7 +25,7 @@ pub async fn run(
     ready: Box<dyn FnOnce() + Send>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    if settings.fleet.kind == FleetKind::Local {
+    if settings.fleet.workers_here() > 0 {
         let installation = settings.models.installation()?;
         tokio::task::spawn_blocking(move || installation.verify())
             .await

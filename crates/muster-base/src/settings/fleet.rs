@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use muster_fleet::{Budget, Capacity, KeepAlive, Policy, Scaling};
+use muster_fleet::{Budget, Capacity, KeepAlive, LocalTier, Policy, Scaling, Tier};
 use serde::{Deserialize, Serialize};
 
 use super::queues::QueueKind;
@@ -17,6 +17,9 @@ pub const EXPECTED_SERVICE: Duration = Duration::from_millis(100);
 /// Where a worker costs nothing, the machine is used rather than the wait that the objective allows:
 /// a wait of no more than this, about a photograph's time, is aimed at.
 const FREE_WAIT: Duration = Duration::from_millis(50);
+/// How long a worker of the controller's machine before a fleet on EC2 is kept without work, where the
+/// time is not fixed: who sends one photograph after another waits for no start.
+const LOCAL_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Instances never exceeded on EC2 where nothing else is set: as many as the system that Muster came
 /// from has.
 const EC2_INSTANCES: u32 = 15;
@@ -228,6 +231,7 @@ impl FleetSettings {
             ("min_instances", self.min_instances > 0),
             ("keep_alive = \"learned\"", learned),
             ("ec2.stopped_instances", self.ec2.stopped_instances > 0),
+            ("ec2.local_workers", self.ec2.local_workers > 0),
             (
                 "dollars_per_late_request",
                 self.dollars_per_late_request.is_some(),
@@ -245,20 +249,30 @@ impl FleetSettings {
         }
     }
 
+    /// Workers of the controller's own machine before a fleet on EC2. The rule `requests_per_instance`
+    /// promises so many instances for so many requests: a worker that took these before would leave
+    /// the instances without any.
+    pub fn local_workers(&self) -> u32 {
+        match (self.kind, self.scaling.requests_per_instance) {
+            (FleetKind::Ec2, None) => self.ec2.local_workers,
+            _ => 0,
+        }
+    }
+
+    /// Workers of the controller's machine, at most, whatever the fleet is.
+    pub fn workers_here(&self) -> u32 {
+        match self.kind {
+            FleetKind::Local => self.max_instances(),
+            FleetKind::Ec2 => self.local_workers(),
+        }
+    }
+
     /// Instances never exceeded.
     pub fn max_instances(&self) -> u32 {
         self.max_instances.unwrap_or_else(|| match self.kind {
             FleetKind::Local => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             FleetKind::Ec2 => EC2_INSTANCES,
         })
-    }
-
-    /// How long a worker may show no progress before it counts as hung.
-    pub fn hung_timeout(&self) -> Duration {
-        match self.kind {
-            FleetKind::Local => self.hung_timeout,
-            FleetKind::Ec2 => self.ec2.hung_timeout,
-        }
     }
 
     /// What the controller is to do, by the counts of these queues.
@@ -278,7 +292,17 @@ impl FleetSettings {
                 },
             },
         };
+        let local = LocalTier {
+            workers: self.local_workers(),
+            idle_grace: match self.keep_alive {
+                Some(KeepAliveMode::Fixed) => self.idle_grace,
+                _ => LOCAL_KEEP_ALIVE.min(self.keep_alive_max),
+            },
+            expected_boot: EXPECTED_BOOT,
+        };
         let policy = Policy {
+            tier: Tier::Ec2,
+            local: (local.workers > 0).then_some(local),
             min_instances: match requests {
                 Some(_) => 0,
                 None => self.min_instances,
@@ -313,6 +337,7 @@ impl FleetSettings {
             FleetKind::Ec2 => policy,
             // Processes cost nothing by the minute, and none outlives its controller.
             FleetKind::Local => Policy {
+                tier: Tier::Local,
                 target_wait: self.target_wait.min(FREE_WAIT),
                 billing_minimum: Duration::ZERO,
                 expected_boot: EXPECTED_BOOT,
@@ -350,6 +375,8 @@ pub struct Ec2Settings {
     /// Idle instances that are stopped rather than terminated, and started again before any is
     /// launched.
     pub stopped_instances: u32,
+    /// Workers of the controller's own machine, which begin while instances boot.
+    pub local_workers: u32,
     /// An instance that was not heard from for this long after its launch is given up.
     #[serde(rename = "boot_timeout_s", with = "seconds")]
     pub boot_timeout: Duration,
@@ -378,6 +405,7 @@ impl Default for Ec2Settings {
             subnets: Vec::new(),
             capacity: Capacity::OnDemand,
             stopped_instances: 0,
+            local_workers: 0,
             boot_timeout: Duration::from_secs(300),
             hung_timeout: Duration::from_secs(40),
             orphan_timeout: Duration::from_secs(900),

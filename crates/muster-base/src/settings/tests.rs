@@ -195,7 +195,8 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
     assert!(settings.overruled().is_empty());
     let all = "min_instances = 2\nkeep_alive = \"learned\"\nidle_grace_s = 9.0\n\
                price_per_hour = 0.36\ndollars_per_late_request = 0.01\n\
-               scaling = { requests_per_instance = 3 }\n[ec2]\nstopped_instances = 4";
+               scaling = { requests_per_instance = 3 }\n[ec2]\nstopped_instances = 4\n\
+               local_workers = 1";
     let (ruled, settings) = policy(all);
     assert_eq!(
         ruled,
@@ -212,6 +213,7 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
         "min_instances",
         "keep_alive = \"learned\"",
         "ec2.stopped_instances",
+        "ec2.local_workers",
         "dollars_per_late_request",
     ];
     assert_eq!(settings.overruled(), without_effect);
@@ -219,6 +221,21 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
     let (kept, settings) = policy(fixed);
     assert_eq!(kept.keep_alive, KeepAlive::Fixed(Duration::from_secs(9)));
     assert!(settings.overruled().is_empty());
+
+    let (tiered, settings) = policy("[ec2]\nlocal_workers = 1");
+    let local = tiered.local.unwrap();
+    assert_eq!(
+        (local.workers, local.idle_grace),
+        (1, Duration::from_secs(60))
+    );
+    assert_eq!(
+        Policy {
+            local: None,
+            ..tiered
+        },
+        plain
+    );
+    assert_eq!((settings.workers_here(), tiered.most_instances()), (1, 16));
 }
 
 #[test]

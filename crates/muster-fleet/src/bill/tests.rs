@@ -8,6 +8,7 @@ use crate::learn::Learned;
 use crate::observation::Observation;
 use crate::plan::plan;
 use crate::policy::{KeepAlive, Scaling};
+use crate::tier::{Tier, TierCounts};
 
 /// A dollar for a second of an instance.
 const BUDGET: Budget = Budget {
@@ -19,6 +20,8 @@ const BUDGET: Budget = Budget {
 };
 
 const POLICY: Policy = Policy {
+    tier: Tier::Ec2,
+    local: None,
     min_instances: 0,
     max_instances: 10,
     scaling: Scaling::Objective,
@@ -40,6 +43,7 @@ const MIDNIGHT_S: f64 = 20_000.0 * DAY_S;
 fn instance(id: &str, state: InstanceState, age_s: f64) -> Instance {
     Instance {
         id: InstanceId(id.to_owned()),
+        tier: Tier::Ec2,
         state,
         age: Duration::from_secs_f64(age_s),
         busy: None,
@@ -261,7 +265,8 @@ fn check(days: &Days) -> Result<(), TestCaseError> {
                 .iter()
                 .map(|member| member.instance.clone())
                 .collect(),
-            launch_limit: None,
+            available: TierCounts::UNLIMITED,
+            throttled: false,
         };
         learned.observe(&observed, &policy);
         if learned.bill.take_changed(&policy) {
@@ -276,7 +281,7 @@ fn check(days: &Days) -> Result<(), TestCaseError> {
             let drain_s = f64::from(launches as u8 % (days.drain_s + 1));
             member.ends = Some(now + drain_s);
         }
-        for _ in 0..made.launch {
+        for _ in 0..made.launch.total() {
             let boot = days.boots[launches % days.boots.len()];
             members.push(Member {
                 instance: instance(&launches.to_string(), Pending, 0.0),
@@ -286,7 +291,7 @@ fn check(days: &Days) -> Result<(), TestCaseError> {
             });
             launches += 1;
         }
-        if let (Some(most), true) = (days.per_hour, made.launch > 0) {
+        if let (Some(most), true) = (days.per_hour, made.launch.total() > 0) {
             prop_assert!(members.len() <= most as usize, "{}", made.reason);
         }
     }

@@ -4,7 +4,10 @@ use aws_config::SdkConfig;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-use super::client::{Acknowledged, Client, DescribeInstances, Instance, Query, RunInstances};
+use super::client::{
+    Acknowledged, Client, DescribeInstances, DescribeLaunchTemplateVersions, Instance, Query,
+    RunInstances,
+};
 use super::failure::Failure;
 use super::members::{ListedInstance, PowerState};
 use super::record::Launch;
@@ -21,6 +24,10 @@ const DEPLOYMENT: &str = "muster:deployment";
 const LAUNCH: &str = "muster:launch";
 /// An instance's number within the fleet.
 const SLOT: &str = "muster:slot";
+
+/// The number of the launch template's version that an instance was launched from; EC2 sets it itself
+/// ("Amazon EC2 instances launched from a launch template").
+const TEMPLATE_VERSION: &str = "aws:ec2launchtemplate:version";
 
 /// A call that changes instances which are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +103,21 @@ impl Calls {
         Err(Failure::unreadable(EndlessListing))
     }
 
+    /// The number of a launch template's version, which may be given as `$Default` or `$Latest`.
+    pub async fn template_version(&self, template: &str, version: &str) -> Result<u64, Failure> {
+        if let Ok(number) = version.parse() {
+            return Ok(number);
+        }
+        let (by_id, _) = template_parameters(template);
+        let query = Query::new("DescribeLaunchTemplateVersions")
+            .with(by_id, template)
+            .with_list("LaunchTemplateVersion", [version]);
+        let answer: DescribeLaunchTemplateVersions = self.client.call(query).await?;
+        answer
+            .number()
+            .ok_or_else(|| Failure::unreadable(NoVersion))
+    }
+
     /// Launches at least one instance and at most one for each slot. The same launch again gives
     /// the same instances.
     pub async fn run(&self, launch: &Launch) -> Result<Vec<LaunchedInstance>, Failure> {
@@ -105,11 +127,7 @@ impl Calls {
     }
 
     fn run_query(&self, launch: &Launch) -> Query {
-        let template = if launch.template.starts_with("lt-") {
-            "LaunchTemplate.LaunchTemplateId"
-        } else {
-            "LaunchTemplate.LaunchTemplateName"
-        };
+        let (_, template) = template_parameters(&launch.template);
         let query = Query::new("RunInstances")
             .with("ClientToken", &launch.token)
             .with(template, &launch.template)
@@ -181,6 +199,15 @@ impl Calls {
     }
 }
 
+/// What a launch template is named by, alone and as a part of a launch: its name or its id.
+fn template_parameters(template: &str) -> (&'static str, &'static str) {
+    if template.starts_with("lt-") {
+        ("LaunchTemplateId", "LaunchTemplate.LaunchTemplateId")
+    } else {
+        ("LaunchTemplateName", "LaunchTemplate.LaunchTemplateName")
+    }
+}
+
 const START: &str = "StartInstances";
 const STOP: &str = "StopInstances";
 const TERMINATE: &str = "TerminateInstances";
@@ -201,6 +228,11 @@ fn name_query(id: &InstanceId, prefix: &str, slot: u32) -> Query {
 #[derive(Debug, thiserror::Error)]
 #[error("the listing does not end after {PAGES} pages")]
 struct EndlessListing;
+
+/// An answer about a version that has none.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer names no version")]
+struct NoVersion;
 
 /// One instance of a launch.
 #[derive(Clone, Debug)]
@@ -238,5 +270,8 @@ fn listed(instance: &Instance) -> Option<ListedInstance> {
         spot: instance.instance_lifecycle.as_deref() == Some("spot"),
         slot: instance.tag(SLOT).and_then(|slot| slot.parse().ok()),
         launch: instance.tag(LAUNCH).map(str::to_owned),
+        template_version: instance
+            .tag(TEMPLATE_VERSION)
+            .and_then(|version| version.parse().ok()),
     })
 }

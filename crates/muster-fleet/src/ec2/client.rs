@@ -40,7 +40,9 @@ use aws_types::request_id::RequestId;
 use http_body_util::Limited;
 use serde::de::DeserializeOwned;
 
-pub(super) use self::answer::{Acknowledged, DescribeInstances, Instance, RunInstances};
+pub(super) use self::answer::{
+    Acknowledged, DescribeInstances, DescribeLaunchTemplateVersions, Instance, RunInstances,
+};
 use self::endpoint::Endpoint;
 pub(super) use self::query::Query;
 use super::failure::{ErrorAnswer, Failure};

@@ -47,6 +47,23 @@ impl Ec2DryRun {
         Ok(listed.into_iter().map(|instance| instance.id).collect())
     }
 
+    /// The number of the launch template's version that a launch would be of.
+    ///
+    /// # Errors
+    /// What EC2 said.
+    pub async fn template_version(&self) -> Result<u64, FleetError> {
+        let Ec2FleetOptions {
+            launch_template,
+            launch_template_version,
+            ..
+        } = &self.options;
+        let version = self
+            .calls
+            .template_version(launch_template, launch_template_version)
+            .await;
+        version.map_err(|failure| self.error(failure, "see the launch template's version", None))
+    }
+
     /// Every subnet once and every type once, in the first of the markets: EC2 lets an account make
     /// five such calls at once, and then two in a second ("Request throttling for the Amazon EC2
     /// API").

@@ -24,6 +24,7 @@ use super::pools::Pools;
 use super::record::{Launch, Record, now_ms};
 use crate::fleet::{Fleet, FleetError, Instance, InstanceId};
 use crate::lease::Lease;
+use crate::tier::Tier;
 
 /// How old a listing may be while something is about to change.
 const CHANGING_LISTING: Duration = Duration::from_secs(1);
@@ -70,6 +71,8 @@ struct State {
     listed: Option<Instant>,
     /// Listings so far.
     looks: usize,
+    /// When the launch template's version was last asked for.
+    version_asked: Option<Instant>,
 }
 
 impl Ec2Fleet {
@@ -102,6 +105,7 @@ impl Ec2Fleet {
                 pools,
                 listed: None,
                 looks: 0,
+                version_asked: None,
             }),
             changed: Notify::new(),
             options,
@@ -155,12 +159,17 @@ impl Ec2Fleet {
         let resolved = self.resolve(state).await.map(drop);
         let look = state.looks;
         state.looks = look.wrapping_add(1);
-        let (ended, named) = tokio::join!(self.end_unresponsive(), self.name_untagged(look));
+        self.know_template_version(state, SETTLED_LISTING).await;
+        let (ended, replaced, named) = tokio::join!(
+            self.end_unresponsive(),
+            self.end_outdated(),
+            self.name_untagged(look)
+        );
         let now = Instant::now();
         let tagged =
             |launch: &Launch| launch.resolved && self.members().is_tagged(now, &launch.token);
         let forgot = state.record.forget(tagged).await;
-        for error in [resolved, ended, named, forgot]
+        for error in [resolved, ended, replaced, named, forgot]
             .into_iter()
             .filter_map(Result::err)
         {
@@ -263,6 +272,47 @@ impl Ec2Fleet {
         self.shut_down(Shutdown::Terminate, &ids).await
     }
 
+    /// Asks which version of the launch template the next launch would be of, where instances are stopped
+    /// or may be, unless that was asked within `at_most`.
+    async fn know_template_version(&self, state: &mut State, at_most: Duration) {
+        let now = Instant::now();
+        let keeps = self.options.stopped_instances > 0 || self.members().any_stopped(now);
+        let asked = |at: Instant| now.duration_since(at) < at_most;
+        if !keeps || state.version_asked.is_some_and(asked) {
+            return;
+        }
+        let first = state.version_asked.replace(now).is_none();
+        let Ec2FleetOptions {
+            launch_template,
+            launch_template_version,
+            ..
+        } = &self.options;
+        let version = self
+            .calls
+            .template_version(launch_template, launch_template_version)
+            .await;
+        let known = version.as_ref().ok().copied();
+        let before = std::mem::replace(&mut self.members().template_version, known);
+        if let Err(failure) = version
+            && (first || before.is_some())
+        {
+            let error = self.error(failure, "see the launch template's version");
+            tracing::warn!(
+                error = format!("{:#}", anyhow::Error::new(error)),
+                "stopped instances may be of an older launch template: none is started, and none is stopped"
+            );
+        }
+    }
+
+    /// Terminates stopped instances of another version of the launch template.
+    async fn end_outdated(&self) -> Result<(), FleetError> {
+        let outdated = self.members().outdated(Instant::now());
+        for id in &outdated {
+            tracing::info!(instance.id = %id, "a stopped instance is of an older launch template and is ended");
+        }
+        self.shut_down(Shutdown::Terminate, &outdated).await
+    }
+
     /// Gives instances their slots' names, of many some in each look. All of those are tried; the first failure
     /// is returned.
     async fn name_untagged(&self, look: usize) -> Result<(), FleetError> {
@@ -287,10 +337,11 @@ impl Ec2Fleet {
 
     /// Starts up to `count` stopped instances; says how many.
     async fn start(&self, state: &mut State, count: u32) -> Result<u32, FleetError> {
-        let now = Instant::now();
-        if !state.pools.may_start(now) {
+        if !state.pools.may_start(Instant::now()) {
             return Ok(0);
         }
+        self.know_template_version(state, Duration::ZERO).await;
+        let now = Instant::now();
         let mut stopped = self.members().stopped(now);
         stopped.truncate(count as usize);
         if stopped.is_empty() {
@@ -479,7 +530,7 @@ impl Fleet for Ec2Fleet {
         Ok(self.members().instances(Instant::now()))
     }
 
-    async fn launch(&self, count: u32) -> Result<(), FleetError> {
+    async fn launch(&self, _: Tier, count: u32) -> Result<(), FleetError> {
         let mut state = self.state.lock().await;
         self.check_lease()?;
         // What an earlier launch has made all the same is part of what is asked for.
@@ -531,7 +582,7 @@ impl Fleet for Ec2Fleet {
         self.changed.notified().await;
     }
 
-    fn failed_starts(&self) -> u64 {
+    fn failed_starts(&self, _: Tier) -> u64 {
         self.members().failed_starts()
     }
 }

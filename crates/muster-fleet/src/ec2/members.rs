@@ -3,12 +3,15 @@
 //! Invariant: an instance leaves only by EC2's listing, and no state is EC2's word alone: it takes
 //! work once it was heard from, and drains from when it was told to.
 
+mod spares;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::heartbeat::{Heartbeat, Phase};
 use super::record::Launch;
 use crate::fleet::{Instance, InstanceId, InstanceState};
+use crate::tier::Tier;
 
 /// How long a launch or start may be missing from EC2's listing, which is eventually consistent.
 const LISTING_LAG: Duration = Duration::from_secs(60);
@@ -45,6 +48,8 @@ pub(super) struct ListedInstance {
     pub slot: Option<u32>,
     /// Tag `muster:launch`.
     pub launch: Option<String>,
+    /// The version of the launch template that it was launched from.
+    pub template_version: Option<u64>,
 }
 
 /// What was heard from one run of an instance's worker.
@@ -82,6 +87,8 @@ struct Member {
     age_then: Duration,
     /// Whether this process has started it and no listing has shown it up since.
     starting: bool,
+    /// Where this run of it came from. What another process has started counts as launched.
+    tier: Tier,
     shutdown_at: Option<Instant>,
     run: Option<Run>,
     /// Heartbeats of runs that began no later than this are from before its last start.
@@ -99,6 +106,7 @@ impl Member {
             begun: now,
             age_then: Duration::ZERO,
             starting: false,
+            tier: Tier::Ec2,
             shutdown_at: None,
             run: None,
             ended_runs_ms: None,
@@ -184,6 +192,9 @@ pub(super) enum Unresponsive {
 pub(super) struct Members {
     max: u32,
     boot_timeout: Duration,
+    /// The version of the launch template that a launch would be of, while it is known. Only instances
+    /// of this version are stopped and started.
+    pub template_version: Option<u64>,
     /// How long one that takes work may be silent.
     hung_timeout: Duration,
     members: BTreeMap<InstanceId, Member>,
@@ -199,6 +210,7 @@ impl Members {
         Self {
             max,
             boot_timeout,
+            template_version: None,
             hung_timeout,
             members: BTreeMap::new(),
             unlisted: HashMap::new(),
@@ -331,6 +343,7 @@ impl Members {
             member.begun = now;
             member.age_then = Duration::ZERO;
             member.starting = true;
+            member.tier = Tier::Stopped;
             member.shutdown_at = None;
             member.failed = false;
             member.ended_runs_ms = member
@@ -435,6 +448,7 @@ impl Members {
                 Some(Instance {
                     id: id.clone(),
                     state,
+                    tier: member.tier,
                     age: member.age(now),
                     busy: member.run.map(|run| run.busy),
                     overdue: state == InstanceState::Running && self.is_overdue(member),
@@ -514,59 +528,6 @@ impl Members {
         if self.members.get_mut(id).is_some_and(Member::failed_start) {
             self.failed_starts += 1;
         }
-    }
-
-    /// Stopped instances, by their slots.
-    pub fn stopped(&self, now: Instant) -> Vec<InstanceId> {
-        let stopped = |(_, member): &(&InstanceId, &Member)| member.state(now).is_none();
-        let mut stopped: Vec<_> = self.members.iter().filter(stopped).collect();
-        stopped.sort_by_key(|(_, member)| member.slot.unwrap_or(u32::MAX));
-        stopped.into_iter().map(|(id, _)| id.clone()).collect()
-    }
-
-    /// Of `ids`, those that can be told to drain: `(to stop, to terminate)`, while fewer than
-    /// `stopped` are stopped or about to be.
-    pub fn to_drain(
-        &self,
-        now: Instant,
-        ids: &[InstanceId],
-        stopped: u32,
-    ) -> (Vec<InstanceId>, Vec<InstanceId>) {
-        let resting = |member: &&Member| {
-            let power = member.power(now);
-            let spot = member.listed.as_ref().is_some_and(|listed| listed.spot);
-            matches!(power, PowerState::Stopped | PowerState::Stopping)
-                || member.shutdown_at.is_some() && !spot && power == PowerState::Running
-        };
-        let resting = self.members.values().filter(resting).count();
-        let mut room = (stopped as usize).saturating_sub(resting);
-        let (mut stop, mut terminate) = (Vec::new(), Vec::new());
-        for id in ids {
-            let Some(member) = self.members.get(id) else {
-                continue;
-            };
-            if member.shutdown_at.is_some() || stop.contains(id) || terminate.contains(id) {
-                continue;
-            }
-            // It may be ready and at work: nobody would hear it say so.
-            if member.run.is_none() && self.is_cut_off(now) {
-                continue;
-            }
-            let listed = member.listed.as_ref();
-            match member.power(now) {
-                PowerState::Pending | PowerState::Running => {}
-                PowerState::Stopping | PowerState::Stopped | PowerState::ShuttingDown => continue,
-            }
-            // Only one that has been up can be stopped, and only one that worked is worth it.
-            let on_demand = listed.is_some_and(|l| l.power == PowerState::Running && !l.spot);
-            if room > 0 && on_demand && member.run.is_some() {
-                room -= 1;
-                stop.push(id.clone());
-            } else {
-                terminate.push(id.clone());
-            }
-        }
-        (stop, terminate)
     }
 
     /// The lowest slots that are free, at most `count`, and never more than there is room for;

@@ -4,8 +4,11 @@ use rand_xoshiro::rand_core::SeedableRng;
 use super::*;
 use crate::fleet::Instance;
 use crate::simulate::random::unit;
+use crate::tier::TierCounts;
 
 const POLICY: Policy = Policy {
+    tier: Tier::Ec2,
+    local: None,
     min_instances: 0,
     max_instances: 10,
     scaling: Scaling::Objective,
@@ -52,6 +55,7 @@ impl World {
         self.instances.retain(|instance| instance.id != id);
         self.instances.push(Instance {
             id,
+            tier: Tier::Ec2,
             state,
             age: Duration::from_secs_f64(age_s),
             busy: None,
@@ -75,7 +79,8 @@ impl World {
             in_flight: 0,
             totals: Some(self.totals),
             instances: self.instances.clone(),
-            launch_limit: None,
+            available: TierCounts::UNLIMITED,
+            throttled: false,
         };
         self.learned.observe(&observed, &POLICY);
     }
@@ -144,7 +149,7 @@ fn a_load_that_goes_on_is_staffed_and_one_that_is_over_is_not() {
 fn boots_are_learned_and_hopeless_ones_stand_out() {
     let mut world = World::new(0);
     assert_eq!(world.learned.boot_s(&POLICY), 10.0);
-    assert_eq!(world.learned.hung_s(&POLICY), 30.0);
+    assert_eq!(world.learned.hung_s(Tier::Ec2, &POLICY), 30.0);
     for (n, boot_s) in (0..).zip([24.0, 26.0, 28.0]) {
         world.set(n, InstanceState::Pending, 0.0);
         world.observe(0, 0, 0);
@@ -153,13 +158,13 @@ fn boots_are_learned_and_hopeless_ones_stand_out() {
         world.observe(0, 0, 0);
     }
     assert_eq!(world.learned.boot_s(&POLICY), 26.0);
-    assert_eq!(world.learned.hung_s(&POLICY), 42.0);
+    assert_eq!(world.learned.hung_s(Tier::Ec2, &POLICY), 42.0);
     // One that is given up at 90 s says that boots may take that long.
     world.set(9, InstanceState::Pending, 85.0);
     world.observe(0, 0, 0);
     world.set(9, InstanceState::Draining, 90.0);
     world.observe(0, 0, 0);
-    assert_eq!(world.learned.hung_s(&POLICY), 135.0);
+    assert_eq!(world.learned.hung_s(Tier::Ec2, &POLICY), 135.0);
 }
 
 #[test]
@@ -193,7 +198,8 @@ fn noise_of_the_counts_moves_nothing_and_work_of_others_is_believed_in_the_end()
         in_flight: 1,
         totals: Some(world.totals),
         instances: Vec::new(),
-        launch_limit: None,
+        available: TierCounts::UNLIMITED,
+        throttled: false,
     };
     world.learned.observe(&observed, &exact);
     assert_eq!(
@@ -318,7 +324,8 @@ fn a_fixed_time_begins_when_the_last_request_is_answered() {
                 in_flight: 0,
                 totals: Some(world.totals),
                 instances: world.instances.clone(),
-                launch_limit: None,
+                available: TierCounts::UNLIMITED,
+                throttled: false,
             };
             world.learned.observe(&observed, &policy);
             world
@@ -354,7 +361,8 @@ fn what_was_learned_survives_a_restart() {
         in_flight: 0,
         totals: Some(RequestTotals::default()),
         instances: Vec::new(),
-        launch_limit: None,
+        available: TierCounts::UNLIMITED,
+        throttled: false,
     };
     restarted.observe(&observed, &POLICY);
     assert!((restarted.service_s(&POLICY) - 0.2).abs() < 1e-9);

@@ -1,3 +1,5 @@
+mod tiers;
+
 use std::time::Duration;
 
 use InstanceState::{Draining, Pending, Running};
@@ -8,6 +10,8 @@ use super::*;
 use crate::policy::{Budget, KeepAlive, Scaling};
 
 const POLICY: Policy = Policy {
+    tier: Tier::Ec2,
+    local: None,
     min_instances: 0,
     max_instances: 20,
     scaling: Scaling::Objective,
@@ -26,6 +30,7 @@ const POLICY: Policy = Policy {
 fn instance(id: u32, state: InstanceState, age_s: f64) -> Instance {
     Instance {
         id: InstanceId(id.to_string()),
+        tier: Tier::Ec2,
         state,
         age: Duration::from_secs_f64(age_s),
         busy: Some(false),
@@ -48,7 +53,8 @@ fn observed(backlog: u64, instances: Vec<Instance>) -> Observation {
         in_flight: 0,
         totals: None,
         instances,
-        launch_limit: None,
+        available: TierCounts::UNLIMITED,
+        throttled: false,
     }
 }
 
@@ -104,7 +110,7 @@ fn the_fleet_is_sized_for_what_is_left_when_a_launch_would_be_ready() {
     ];
     for (backlog, states, launch, reason) in cases {
         let made = first_plan(&observed(backlog, members(states)), &POLICY);
-        assert_eq!(made.launch, launch, "{}", made.reason);
+        assert_eq!(made.launch.total(), launch, "{}", made.reason);
         assert!(made.reason.ends_with(reason), "{}", made.reason);
     }
 }
@@ -116,30 +122,30 @@ fn the_bounds_hold_and_draining_instances_take_room() {
         max_instances: 3,
         ..POLICY
     };
-    assert_eq!(first_plan(&observed(0, vec![]), &bounded).launch, 1);
+    assert_eq!(first_plan(&observed(0, vec![]), &bounded).launch.total(), 1);
     let draining = observed(500, members(&[(Draining, 50.0), (Running, 50.0)]));
     let made = first_plan(&draining, &bounded);
-    assert_eq!(made.launch, 1, "{}", made.reason);
+    assert_eq!(made.launch.total(), 1, "{}", made.reason);
     let mut full = observed(500, members(&[(Draining, 50.0); 3]));
     let made = first_plan(&full, &bounded);
-    assert_eq!(made.launch, 0);
+    assert_eq!(made.launch.total(), 0);
     assert!(
         made.reason.ends_with("3 others leave no room for 3 more"),
         "{}",
         made.reason
     );
     full.instances.clear();
-    full.launch_limit = Some(0);
+    full.available = TierCounts::default();
     let made = first_plan(&full, &bounded);
-    assert_eq!(made.launch, 0);
+    assert_eq!(made.launch.total(), 0);
     assert!(
         made.reason.contains("held back after failed starts"),
         "{}",
         made.reason
     );
-    full.launch_limit = Some(1);
+    full.available.ec2 = 1;
     let made = first_plan(&full, &bounded);
-    assert_eq!(made.launch, 1);
+    assert_eq!(made.launch.total(), 1);
 }
 
 #[test]
@@ -211,20 +217,30 @@ fn by_requests_no_boot_is_judged_by_others() {
     let quick = learned_from(&[0.5; 20], &[0.05; 3], 15);
     let booting = members(&[(Pending, 25.0); 15]);
     let made = next_plan(quick.clone(), &observed(100, booting.clone()), &policy);
-    assert_eq!((made.launch, made.drain.len()), (0, 0), "{}", made.reason);
+    assert_eq!(
+        (made.launch.total(), made.drain.len()),
+        (0, 0),
+        "{}",
+        made.reason
+    );
     let made = next_plan(quick, &observed(0, booting), &policy);
     assert_eq!(made.drain.len(), 15, "straight to zero: {}", made.reason);
     // The other way round.
     let slow = learned_from(&[20.0; 20], &[5.0; 3], 15);
     let made = next_plan(slow, &observed(100, members(&[])), &policy);
-    assert_eq!(made.launch, 15, "{}", made.reason);
+    assert_eq!(made.launch.total(), 15, "{}", made.reason);
     // One that never comes is replaced all the same, and ended.
     let lost = |age_s| observed(2, members(&[(Pending, age_s), (Running, 9.0)]));
     let made = first_plan(&lost(301.0), &policy);
-    assert_eq!((made.launch, made.drain.len()), (1, 0), "{}", made.reason);
+    assert_eq!(
+        (made.launch.total(), made.drain.len()),
+        (1, 0),
+        "{}",
+        made.reason
+    );
     let made = first_plan(&lost(601.0), &policy);
     assert_eq!(
-        (made.launch, &*made.drain[0].0),
+        (made.launch.total(), &*made.drain[0].0),
         (1, "0"),
         "{}",
         made.reason
@@ -263,19 +279,29 @@ fn the_limit_of_an_hour_bounds_what_is_there_at_a_time() {
         ..by_requests(1, 15)
     };
     let made = first_plan(&observed(100, vec![]), &limited(12.0 * 3600.0));
-    assert_eq!(made.launch, 12);
+    assert_eq!(made.launch.total(), 12);
     let said = "backlog 100 needs 15, 0 running, 0 booting: launch 12; \
                 the limit of $43200.00 an hour allows 12";
     assert_eq!(made.reason, said);
     let some = [(Draining, 9.0), (Running, 9.0), (Running, 9.0)];
     let made = first_plan(&observed(100, members(&some)), &limited(4.5 * 3600.0));
-    assert_eq!(made.launch, 1, "what drains is paid for: {}", made.reason);
+    assert_eq!(
+        made.launch.total(),
+        1,
+        "what drains is paid for: {}",
+        made.reason
+    );
     // The limit was lowered.
     let made = first_plan(
         &observed(100, members(&[(Running, 9.0); 5])),
         &limited(2.0 * 3600.0),
     );
-    assert_eq!((made.launch, made.drain.len()), (0, 3), "{}", made.reason);
+    assert_eq!(
+        (made.launch.total(), made.drain.len()),
+        (0, 3),
+        "{}",
+        made.reason
+    );
     let cheap = observed(2, vec![]);
     let made = first_plan(&cheap, &limited(4.0 * 3600.0));
     assert!(
@@ -296,19 +322,30 @@ fn the_limit_of_a_day_ends_the_fleet_before_more_is_spent() {
     };
     // A boot of 10 s, as long again, and two seconds until all is done: 22 of 1000 for each.
     let made = first_plan(&observed(100, vec![]), &policy);
-    assert_eq!(made.launch, 15, "{}", made.reason);
+    assert_eq!(made.launch.total(), 15, "{}", made.reason);
     let made = first_plan(&observed(100, members(&[(Running, 90.0); 10])), &policy);
     assert_eq!(
-        made.launch, 3,
+        made.launch.total(),
+        3,
         "100 are left, 20 of them for the ten: {}",
         made.reason
     );
     let said = "launch 3; the limit of $1000.00 a day allows 13 ($900.00 spent)";
     assert!(made.reason.ends_with(said), "{}", made.reason);
     let made = first_plan(&observed(100, members(&[(Running, 99.5); 10])), &policy);
-    assert_eq!((made.launch, made.drain.len()), (0, 8), "{}", made.reason);
+    assert_eq!(
+        (made.launch.total(), made.drain.len()),
+        (0, 8),
+        "{}",
+        made.reason
+    );
     let made = first_plan(&observed(100, members(&[(Running, 100.0); 10])), &policy);
-    assert_eq!((made.launch, made.drain.len()), (0, 10), "{}", made.reason);
+    assert_eq!(
+        (made.launch.total(), made.drain.len()),
+        (0, 10),
+        "{}",
+        made.reason
+    );
     let said = "drain 10; the limit of $1000.00 a day allows 0 ($1000.00 spent)";
     assert!(made.reason.ends_with(said), "{}", made.reason);
     // A minute that is paid for is used.
@@ -361,13 +398,13 @@ proptest! {
         let draining = observed.count(Draining);
         let coming = observed.instances.len() as u32 - draining;
         let room = max.saturating_sub(coming + draining);
-        let next = coming + made.launch - made.drain.len() as u32;
+        let next = coming + made.launch.total() - made.drain.len() as u32;
         if coming >= target {
             prop_assert_eq!(next, target, "{}", made.reason);
         } else {
             prop_assert_eq!(next, target.min(coming + room), "{}", made.reason);
         }
-        prop_assert!(made.launch == 0 || made.drain.is_empty());
+        prop_assert!(made.launch.total() == 0 || made.drain.is_empty());
         let stays_idle = observed.instances.iter().any(|i| {
             i.state == Running && i.busy == Some(false) && !made.drain.contains(&i.id)
         });
@@ -385,7 +422,7 @@ proptest! {
         let policy = by_requests(requests, 20);
         let after = |backlog| {
             let made = first_plan(&observed(backlog, members(&vec![(Running, 9.0); running])), &policy);
-            running + made.launch as usize - made.drain.len()
+            running + made.launch.total() as usize - made.drain.len()
         };
         prop_assert!(after(backlog + more) >= after(backlog));
     }
@@ -402,13 +439,13 @@ proptest! {
         let state = |n| [Pending, Running, Draining][n as usize];
         let states: Vec<_> = states.into_iter().map(|(n, age)| (state(n), age)).collect();
         let mut observed = observed(backlog, members(&states));
-        observed.launch_limit = limit;
+        observed.available.ec2 = limit.unwrap_or(u32::MAX);
         let policy = Policy { min_instances: min, max_instances: (min + more).max(1), slots, ..POLICY };
         let made = first_plan(&observed, &policy);
         prop_assert_eq!(&made, &first_plan(&observed, &policy));
         let members = observed.instances.len() as u32;
-        prop_assert!(made.launch == 0 || members + made.launch <= policy.max_instances);
-        prop_assert!(limit.is_none_or(|limit| made.launch <= limit));
+        prop_assert!(made.launch.total() == 0 || members + made.launch.total() <= policy.max_instances);
+        prop_assert!(limit.is_none_or(|limit| made.launch.total() <= limit));
         // Those that take as long as this to boot are not counted on.
         let counted = |i: &&Instance| match i.state {
             Draining => false,
@@ -418,7 +455,7 @@ proptest! {
         let before = observed.instances.iter().filter(counted).count() as u32;
         let left = observed.instances.iter().filter(counted);
         let left = left.filter(|i| !made.drain.contains(&i.id)).count() as u32;
-        prop_assert!(left + made.launch >= min.min(before));
+        prop_assert!(left + made.launch.total() >= min.min(before));
         let mut drained = made.drain.clone();
         drained.sort();
         drained.dedup();
@@ -434,7 +471,7 @@ proptest! {
     fn what_is_needed_grows_with_the_backlog(backlog in 0u64..2000, more in 1u64..500, running in 0usize..10) {
         let plan_for = |backlog| {
             let states = vec![(Running, 100.0); running];
-            first_plan(&observed(backlog, members(&states)), &POLICY).launch
+            first_plan(&observed(backlog, members(&states)), &POLICY).launch.total()
         };
         prop_assert!(plan_for(backlog + more) >= plan_for(backlog));
     }

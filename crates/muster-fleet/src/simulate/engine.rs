@@ -20,6 +20,7 @@ use crate::learn::Learned;
 use crate::observation::{Observation, RequestTotals};
 use crate::plan::plan;
 use crate::policy::Policy;
+use crate::tier::{Tier, TierCounts};
 
 /// How often the counts are wrong, where the scenario has noise.
 const NOISE_SHARE: f64 = 0.05;
@@ -137,7 +138,8 @@ impl<'a> Simulation<'a> {
                 in_flight: 0,
                 totals: None,
                 instances: Vec::new(),
-                launch_limit: None,
+                available: TierCounts::UNLIMITED,
+                throttled: false,
             },
             members_changed: false,
         }
@@ -415,7 +417,7 @@ impl<'a> Simulation<'a> {
         });
         learned.observe(observation, policy);
         let made = plan(observation, learned, policy);
-        for _ in 0..made.launch {
+        for _ in 0..made.launch.total() {
             self.launch();
         }
         for id in &made.drain {
@@ -423,7 +425,7 @@ impl<'a> Simulation<'a> {
                 self.drain(id);
             }
         }
-        if !(made.launch == 0 && made.drain.is_empty()) {
+        if !(made.launch.total() == 0 && made.drain.is_empty()) {
             self.reasons.push((self.now, made.reason));
         }
     }
@@ -435,6 +437,7 @@ impl<'a> Simulation<'a> {
             let known = |id: u64| Instance {
                 id: InstanceId(id.to_string()),
                 state: InstanceState::Pending,
+                tier: Tier::Ec2,
                 age: Duration::ZERO,
                 busy: None,
                 overdue: false,

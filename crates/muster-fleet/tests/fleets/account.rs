@@ -124,6 +124,20 @@ impl Account {
         (fleet, booter)
     }
 
+    /// Makes another version of the launch template, the same as before.
+    pub async fn new_template_version(&self) {
+        let template = &self.options.launch_template;
+        let same = RequestLaunchTemplateData::builder()
+            .image_id("ami-12345678")
+            .instance_type("m7i.large".into());
+        let made = self
+            .client
+            .create_launch_template_version()
+            .launch_template_name(template)
+            .launch_template_data(same.build());
+        made.send().await.unwrap();
+    }
+
     /// Every instance of the deployment that is not terminated.
     pub async fn instances(&self) -> BTreeMap<String, FoundInstance> {
         let deployment = Filter::builder()

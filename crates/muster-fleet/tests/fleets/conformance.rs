@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_fleet::{Fleet, Instance, InstanceId, InstanceState};
+use muster_fleet::{Fleet, Instance, InstanceId, InstanceState, Tier};
 
 /// Longest wait for anything that a test expects to happen.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -44,10 +44,10 @@ pub fn all(state: InstanceState) -> impl Fn(&[Instance]) -> bool {
 /// Instances go from pending to running to draining to gone; those that boot become ready.
 pub async fn a_batch_lives_and_ends<F: Fleet>(fleet: Arc<F>) {
     assert!(fleet.instances().await.unwrap().is_empty());
-    fleet.launch(0).await.unwrap();
+    fleet.launch(Tier::Ec2, 0).await.unwrap();
     assert!(fleet.instances().await.unwrap().is_empty());
 
-    fleet.launch(3).await.unwrap();
+    fleet.launch(Tier::Ec2, 3).await.unwrap();
     let launched = fleet.instances().await.unwrap();
     assert_eq!(launched.len(), 3, "listed as soon as launched");
     assert!(launched.iter().all(|i| i.state != InstanceState::Draining));
@@ -68,7 +68,7 @@ pub async fn a_batch_lives_and_ends<F: Fleet>(fleet: Arc<F>) {
     fleet.drain(&ids(&left)).await.unwrap();
     until(&*fleet, "nothing is left", <[_]>::is_empty).await;
     fleet.drain(&ids(&left)).await.unwrap();
-    assert_eq!(fleet.failed_starts(), 0);
+    assert_eq!(fleet.failed_starts(Tier::Ec2), 0);
 }
 
 /// One that ends before it takes work is a failed start; one that was told to is none.
@@ -76,11 +76,11 @@ pub async fn a_start_that_fails_is_counted<F: Fleet>(
     fleet: Arc<F>,
     end_one: impl AsyncFnOnce(InstanceId),
 ) {
-    fleet.launch(1).await.unwrap();
+    fleet.launch(Tier::Ec2, 1).await.unwrap();
     // It may have ended by itself already.
     if let Some(instance) = fleet.instances().await.unwrap().pop() {
         end_one(instance.id).await;
     }
     until(&*fleet, "it is gone", <[_]>::is_empty).await;
-    assert_eq!(fleet.failed_starts(), 1);
+    assert_eq!(fleet.failed_starts(Tier::Ec2), 1);
 }

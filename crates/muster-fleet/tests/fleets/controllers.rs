@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_fleet::{
-    Controller, FleetReport, KeepAlive, Learned, Policy, RequestTotals, Scaling, run,
+    Controller, FleetReport, KeepAlive, Learned, Policy, RequestTotals, Scaling, Tier, run,
 };
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ fn controller(
             requests: queue,
             fleet,
             policy: Policy {
+                tier: Tier::Ec2,
+                local: None,
                 min_instances: 0,
                 max_instances: MAX,
                 scaling: Scaling::Objective,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_fleet::{Ec2Fleet, Fleet, FleetError, InstanceState};
+use muster_fleet::{Ec2Fleet, Fleet, FleetError, InstanceState, Tier};
 use muster_testbed::proxy::{Calls, Fault, FaultProxy, Rule, When};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -27,7 +27,7 @@ async fn dies(
     let rule = proxy.inject(Calls::Of(operation), When::Always, fault);
     let (fleet, _lease) = account.fleet_at(proxy.endpoint()).await;
     let work = async {
-        let _ = fleet.launch(3).await;
+        let _ = fleet.launch(Tier::Ec2, 3).await;
         loop {
             // Lists, and names what is listed.
             let _ = fleet.instances().await;
@@ -63,12 +63,12 @@ async fn succeeds(account: &Account) -> Arc<Ec2Fleet> {
     let (fleet, _booter) = account.successor().booted().await;
     let there = fleet.instances().await.unwrap().len() as u32;
     assert!(there <= 3, "{there} were found");
-    fleet.launch(3 - there).await.unwrap();
+    fleet.launch(Tier::Ec2, 3 - there).await.unwrap();
     let running = |i: &[_]| i.len() == 3 && all(InstanceState::Running)(i);
     until(&*fleet, "three run", running).await;
     named(account, &fleet, 3).await;
     // None comes late.
-    let full = fleet.launch(5).await;
+    let full = fleet.launch(Tier::Ec2, 5).await;
     assert!(
         matches!(full, Err(FleetError::NoCapacity { missing: 3, .. })),
         "{full:?}"
@@ -114,7 +114,7 @@ async fn before_the_token_is_written_down() {
     fleet.instances().await.unwrap();
     slow.config_mut(|config| config.wait_put_per_call = LIMIT);
     assert!(
-        timeout(Duration::from_millis(300), fleet.launch(3))
+        timeout(Duration::from_millis(300), fleet.launch(Tier::Ec2, 3))
             .await
             .is_err()
     );
@@ -158,7 +158,7 @@ async fn between_the_launch_and_its_answer_while_the_listing_lags() {
     let (fleet, lease) = account.successor().fleet_at(proxy.endpoint()).await;
     let kept = Some(Arc::clone(&lease));
     let booter = Booter::new(account.clone(), Arc::clone(&fleet), kept);
-    fleet.launch(3).await.unwrap();
+    fleet.launch(Tier::Ec2, 3).await.unwrap();
     assert_eq!(fleet.instances().await.unwrap().len(), 3);
     assert_eq!(account.instances().await.len(), 3, "the same three");
     drop(booter);
@@ -200,9 +200,9 @@ async fn a_holder_that_slept_launches_nothing() {
     asleep.instances().await.unwrap();
     let (fleet, _booter) = account.booted().await;
     assert!(!lease.held());
-    let refused = asleep.launch(1).await;
+    let refused = asleep.launch(Tier::Ec2, 1).await;
     assert!(matches!(refused, Err(FleetError::LeaseLost)), "{refused:?}");
-    fleet.launch(1).await.unwrap();
+    fleet.launch(Tier::Ec2, 1).await.unwrap();
     assert_eq!(account.instances().await.len(), 1);
 }
 
@@ -219,24 +219,24 @@ async fn a_launch_of_unknown_outcome_keeps_its_slots_until_it_is_known() {
     // Says nothing of what became of the launch before.
     let busy = proxy.inject(run, When::Next(1), Fault::Throttled);
     let failing = proxy.inject(run, When::Next(1), Fault::InternalError);
-    let failed = fleet.launch(2).await;
+    let failed = fleet.launch(Tier::Ec2, 2).await;
     assert!(
         matches!(failed, Err(FleetError::Unavailable { .. })),
         "{failed:?}"
     );
     assert_eq!(account.instances().await.len(), 2);
-    let again = fleet.launch(2).await;
+    let again = fleet.launch(Tier::Ec2, 2).await;
     assert!(
         matches!(again, Err(FleetError::Throttled { .. })),
         "{again:?}"
     );
-    let again = fleet.launch(2).await;
+    let again = fleet.launch(Tier::Ec2, 2).await;
     assert!(
         matches!(again, Err(FleetError::Unavailable { .. })),
         "{again:?}"
     );
     assert_eq!([lost.hits(), busy.hits(), failing.hits()], [1; 3]);
-    fleet.launch(2).await.unwrap();
+    fleet.launch(Tier::Ec2, 2).await.unwrap();
     assert_eq!(fleet.instances().await.unwrap().len(), 2);
     assert_eq!(account.instances().await.len(), 2, "one launch, not two");
     proxy.clear();
@@ -292,7 +292,7 @@ async fn a_launch_of_an_hour_ago_that_came_to_nothing_is_not_repeated() {
     assert!(fleet.instances().await.unwrap().is_empty());
     assert_eq!(proxy.calls("RunInstances"), 0);
     // Its slots are free again.
-    fleet.launch(3).await.unwrap();
+    fleet.launch(Tier::Ec2, 3).await.unwrap();
     assert_eq!(proxy.calls("RunInstances"), 1);
     named(&account, &fleet, 3).await;
 }

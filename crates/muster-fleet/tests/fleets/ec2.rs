@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::types::InstanceStateName;
-use muster_fleet::{Capacity, Fleet, FleetError, InstanceState};
+use muster_fleet::{Capacity, Fleet, FleetError, InstanceState, Tier};
 use muster_testbed::moto::Pool;
 use muster_testbed::proxy::{Calls, Fault, FaultProxy, When};
 
@@ -48,9 +48,9 @@ async fn one_that_is_never_heard_from_is_ended() {
     account.options.boot_timeout = Duration::from_millis(500);
     let (fleet, booter) = account.booted().await;
     booter.reports.store(false, Ordering::Relaxed);
-    fleet.launch(2).await.unwrap();
+    fleet.launch(Tier::Ec2, 2).await.unwrap();
     until(&*fleet, "both are ended", <[_]>::is_empty).await;
-    assert_eq!(fleet.failed_starts(), 2);
+    assert_eq!(fleet.failed_starts(Tier::Ec2), 2);
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
     };
     account.options.stopped_instances = 1;
     let (fleet, booter) = account.booted().await;
-    fleet.launch(2).await.unwrap();
+    fleet.launch(Tier::Ec2, 2).await.unwrap();
     let running = |i: &[_]| i.len() == 2 && all(InstanceState::Running)(i);
     let there = until(&*fleet, "two run", running).await;
     // One that EC2 has not shown yet can not be stopped.
@@ -75,7 +75,7 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
     assert_eq!(seen.state, InstanceStateName::Stopped);
 
     drop(booter);
-    fleet.launch(2).await.unwrap();
+    fleet.launch(Tier::Ec2, 2).await.unwrap();
     for (id, seen) in &late {
         fleet.record_heartbeat(&report(id, seen.launched_at_ms + 1));
     }
@@ -88,7 +88,7 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
     );
     let _booter = Booter::new(account, Arc::clone(&fleet), None);
     until(&*fleet, "two run again", running).await;
-    assert_eq!(fleet.failed_starts(), 0);
+    assert_eq!(fleet.failed_starts(Tier::Ec2), 0);
 }
 
 async fn subnets(account: &Account) -> Vec<String> {
@@ -142,13 +142,13 @@ async fn a_batch_is_had_from_types_and_subnets_in_order_and_each_in_part() {
         account.server.set_capacity(&place, Some(instances));
     }
     let (fleet, _booter) = account.booted().await;
-    fleet.launch(4).await.unwrap();
+    fleet.launch(Tier::Ec2, 4).await.unwrap();
     assert_eq!(fleet.instances().await.unwrap().len(), 4);
     let of = |seen: FoundInstance| (seen.instance_type, seen.subnet);
     let key = |kind: usize, subnet: usize| (types[kind].clone(), Some(subnets[subnet].clone()));
     let there = tally(&account, of).await;
     assert_eq!(there, BTreeMap::from([(key(0, 0), 2), (key(1, 0), 2)]));
-    let error = fleet.launch(4).await.unwrap_err();
+    let error = fleet.launch(Tier::Ec2, 4).await.unwrap_err();
     let FleetError::NoCapacity {
         missing: 2,
         retry_after,
@@ -185,7 +185,7 @@ async fn spot_comes_first_and_what_it_lacks_is_on_demand() {
         .server
         .set_capacity(&market(&account, "spot"), Some(2));
     let (fleet, _booter) = account.booted().await;
-    fleet.launch(3).await.unwrap();
+    fleet.launch(Tier::Ec2, 3).await.unwrap();
     let there = tally(&account, |seen| seen.spot).await;
     assert_eq!(there, BTreeMap::from([(true, 2), (false, 1)]));
     named(&account, &fleet, 3).await;
@@ -209,7 +209,7 @@ async fn spot_alone_takes_nothing_on_demand() {
         .server
         .set_capacity(&market(&account, "spot"), Some(1));
     let (fleet, _booter) = account.booted().await;
-    let short = fleet.launch(2).await;
+    let short = fleet.launch(Tier::Ec2, 2).await;
     assert!(
         matches!(short, Err(FleetError::NoCapacity { missing: 1, .. })),
         "{short:?}"
@@ -238,7 +238,7 @@ async fn every_page_of_a_listing_is_read() {
     let (fleet, booter) = account.booted().await;
     // A launch is one reservation, and two are on a page.
     for _ in 0..5 {
-        fleet.launch(1).await.unwrap();
+        fleet.launch(Tier::Ec2, 1).await.unwrap();
     }
     // One that the listing lacks is not named.
     named(&account, &fleet, 5).await;
@@ -260,7 +260,7 @@ async fn naming_holds_up_neither_the_listing_nor_itself() {
     let tags = Calls::Of("CreateTags");
     let refused = proxy.inject(tags, When::Next(1), Fault::UnauthorizedOperation);
     proxy.inject(tags, When::Always, Fault::Delay(slow));
-    fleet.launch(8).await.unwrap();
+    fleet.launch(Tier::Ec2, 8).await.unwrap();
     let begun = Instant::now();
     let named_once = async {
         while proxy.calls("CreateTags") == 0 {
@@ -316,20 +316,82 @@ async fn the_stopped_are_started_while_every_pool_is_held() {
     let capacity = market(&account, "on-demand");
     account.server.set_capacity(&capacity, Some(1));
     let (fleet, _booter) = account.booted().await;
-    fleet.launch(1).await.unwrap();
+    fleet.launch(Tier::Ec2, 1).await.unwrap();
     let one_runs = |i: &[_]| i.len() == 1 && all(InstanceState::Running)(i);
     let there = until(&*fleet, "one runs", one_runs).await;
     named(&account, &fleet, 1).await;
     assert_eq!(fleet.stopped().await, 0);
-    let none = fleet.launch(1).await.unwrap_err();
+    let none = fleet.launch(Tier::Ec2, 1).await.unwrap_err();
     assert!(matches!(none, FleetError::NoCapacity { .. }), "{none:?}");
     fleet.drain(&ids(&there)).await.unwrap();
     until(&*fleet, "none is listed", <[_]>::is_empty).await;
     assert_eq!(fleet.stopped().await, 1);
-    fleet.launch(1).await.unwrap();
+    fleet.launch(Tier::Ec2, 1).await.unwrap();
     assert_eq!(fleet.stopped().await, 0);
     let again = until(&*fleet, "it runs again", one_runs).await;
     assert_eq!(ids(&again), ids(&there));
+}
+
+#[tokio::test]
+async fn a_stopped_instance_of_an_older_launch_template_is_replaced_and_not_started() {
+    let Some(mut account) = Account::new(3).await else {
+        return;
+    };
+    account.options.stopped_instances = 1;
+    account.options.launch_template_version = "$Latest".to_owned();
+    let (fleet, _booter) = account.booted().await;
+    fleet.launch(Tier::Ec2, 1).await.unwrap();
+    let one_runs = |i: &[_]| i.len() == 1 && all(InstanceState::Running)(i);
+    let old = until(&*fleet, "one runs", one_runs).await;
+    assert_eq!(old[0].tier, Tier::Ec2);
+    named(&account, &fleet, 1).await;
+    fleet.drain(&ids(&old)).await.unwrap();
+    until(&*fleet, "none is listed", <[_]>::is_empty).await;
+    assert_eq!(fleet.stopped().await, 1);
+    account.new_template_version().await;
+    fleet.launch(Tier::Stopped, 1).await.unwrap();
+    let new = until(&*fleet, "another runs", one_runs).await;
+    assert_ne!(ids(&new), ids(&old));
+    let only_new = |there: &BTreeMap<String, FoundInstance>| {
+        there.keys().eq([&new[0].id.0]) && there.values().all(|seen| seen.name.is_some())
+    };
+    let ended = async {
+        while !only_new(&account.instances().await) {
+            fleet.instances().await.unwrap();
+        }
+    };
+    let ended = tokio::time::timeout(conformance::LIMIT, ended).await;
+    assert!(
+        ended.is_ok(),
+        "the old one is ended, and the new one has its name"
+    );
+
+    fleet.drain(&ids(&new)).await.unwrap();
+    until(&*fleet, "none is listed", <[_]>::is_empty).await;
+    fleet.launch(Tier::Stopped, 1).await.unwrap();
+    let again = until(&*fleet, "the new one runs again", one_runs).await;
+    assert_eq!(ids(&again), ids(&new));
+    assert_eq!(again[0].tier, Tier::Stopped);
+}
+
+/// Without the right to see its version, what is stopped could be anything.
+#[tokio::test]
+async fn none_is_stopped_where_the_launch_templates_version_can_not_be_seen() {
+    let Some(mut account) = Account::new(3).await else {
+        return;
+    };
+    account.options.stopped_instances = 1;
+    let (fleet, proxy, _booter) = counted(&account).await;
+    let versions = Calls::Of("DescribeLaunchTemplateVersions");
+    proxy.inject(versions, When::Always, Fault::UnauthorizedOperation);
+    fleet.launch(Tier::Ec2, 1).await.unwrap();
+    let one_runs = |i: &[_]| i.len() == 1 && all(InstanceState::Running)(i);
+    let there = until(&*fleet, "one runs", one_runs).await;
+    named(&account, &fleet, 1).await;
+    fleet.drain(&ids(&there)).await.unwrap();
+    until(&*fleet, "none is listed", <[_]>::is_empty).await;
+    let left = account.instances().await;
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test]
@@ -339,7 +401,7 @@ async fn what_is_missing_or_forbidden_is_named() {
     };
     account.options.launch_template = "no-such-template".to_owned();
     let (fleet, booter) = account.booted().await;
-    let error = fleet.launch(1).await.unwrap_err();
+    let error = fleet.launch(Tier::Ec2, 1).await.unwrap_err();
     assert!(matches!(error, FleetError::NotFound { .. }), "{error:?}");
     assert_eq!(
         error.to_string(),
@@ -350,10 +412,10 @@ async fn what_is_missing_or_forbidden_is_named() {
     let (fleet, proxy, _booter) = counted(&account).await;
     let run = Calls::Of("RunInstances");
     let rule = proxy.inject(run, When::Always, Fault::UnauthorizedOperation);
-    let error = fleet.launch(1).await.unwrap_err();
+    let error = fleet.launch(Tier::Ec2, 1).await.unwrap_err();
     assert_eq!(error.to_string(), "not permitted to launch instances");
     // It is not asked again at once, and what it was is still known.
-    let again = fleet.launch(1).await.unwrap_err();
+    let again = fleet.launch(Tier::Ec2, 1).await.unwrap_err();
     assert!(
         again.to_string().contains("UnauthorizedOperation"),
         "{again}"

@@ -13,6 +13,7 @@ fn fleet(script: &str) -> Arc<LocalFleet> {
         drain_timeout: LIMIT,
         // These workers say that they are ready, and nothing more.
         hung_timeout: LIMIT,
+        nice: 0,
     }))
 }
 

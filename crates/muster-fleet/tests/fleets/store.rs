@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_fleet::{Fleet, FleetError, Lease};
+use muster_fleet::{Fleet, FleetError, Lease, Tier};
 use muster_testbed::proxy::{Calls, Fault, FaultProxy, When};
 use muster_testbed::{REGION, moto};
 use object_store::ObjectStore;
@@ -119,7 +119,7 @@ async fn launches_two_through(fault: Fault) {
     let endpoint = account.server.endpoint();
     let fleet = on_s3.fleet_under(endpoint, Arc::clone(&lease)).await;
     let launching = proxy.inject(WRITES, When::Next(1), fault);
-    fleet.launch(2).await.unwrap();
+    fleet.launch(Tier::Ec2, 2).await.unwrap();
     assert_eq!([opening.hits(), launching.hits()], [1, 1]);
     assert_eq!(account.instances().await.len(), 2);
     // A successor finds the one launch, and shuts the holder before it out.
@@ -128,7 +128,7 @@ async fn launches_two_through(fault: Fault) {
     let next = on_s3.fleet_under(endpoint, Arc::clone(&lease)).await;
     let _booter = Booter::new(on_s3, Arc::clone(&next), Some(lease));
     assert_eq!(next.instances().await.unwrap().len(), 2);
-    let late = fleet.launch(1).await;
+    let late = fleet.launch(Tier::Ec2, 1).await;
     assert!(matches!(late, Err(FleetError::LeaseLost)), "{late:?}");
     assert_eq!(account.instances().await.len(), 2);
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use findings::Findings;
 use muster_base::print_line;
-use muster_base::settings::{FleetKind, Settings};
+use muster_base::settings::{FleetSettings, Settings};
 use policy::IamRole;
 
 /// Arguments of `muster doctor`.
@@ -47,7 +47,7 @@ enum Process {
 
 impl Process {
     /// The IAM roles whose work is done with this machine's credentials.
-    fn iam_roles(self, fleet: FleetKind) -> Vec<IamRole> {
+    fn iam_roles(self, fleet: &FleetSettings) -> Vec<IamRole> {
         let mut roles = match self {
             Self::Up => vec![IamRole::Web, IamRole::Controller],
             Self::Web => vec![IamRole::Web],
@@ -55,7 +55,7 @@ impl Process {
             Self::Worker => vec![IamRole::Worker],
         };
         // They are the controller's children.
-        if roles.contains(&IamRole::Controller) && fleet == FleetKind::Local {
+        if roles.contains(&IamRole::Controller) && fleet.workers_here() > 0 {
             roles.push(IamRole::Worker);
         }
         roles
@@ -67,10 +67,10 @@ impl Process {
 /// # Errors
 /// Never for what it finds: that is its output.
 pub async fn run(args: DoctorArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let iam_roles = args.role.iam_roles(settings.fleet.kind);
+    let iam_roles = args.role.iam_roles(&settings.fleet);
     let workers = match args.role {
         Process::Worker => 1,
-        _ if iam_roles.contains(&IamRole::Worker) => settings.fleet.max_instances(),
+        _ if iam_roles.contains(&IamRole::Worker) => settings.fleet.workers_here(),
         _ => 0,
     };
     let mut findings = Findings::default();

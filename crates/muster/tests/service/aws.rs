@@ -8,6 +8,7 @@ mod end_to_end;
 mod hung;
 mod installation;
 mod late;
+mod local_workers;
 mod original;
 mod orphan;
 mod replicas;

@@ -90,6 +90,27 @@ impl RunInstances {
     }
 }
 
+/// What `DescribeLaunchTemplateVersions` answers.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DescribeLaunchTemplateVersions {
+    launch_template_version_set: Items<TemplateVersion>,
+}
+
+impl DescribeLaunchTemplateVersions {
+    /// The number of the first version.
+    pub fn number(&self) -> Option<u64> {
+        let first = self.launch_template_version_set.item.first();
+        first.map(|version| version.version_number)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TemplateVersion {
+    version_number: u64,
+}
+
 /// An answer that says no more than that the call was taken.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Acknowledged {}

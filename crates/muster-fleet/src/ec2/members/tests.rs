@@ -19,8 +19,10 @@ struct World {
 
 impl World {
     fn new(max: u32) -> Self {
+        let mut members = Members::new(max, BOOT_TIMEOUT, HUNG_TIMEOUT);
+        members.template_version = Some(1);
         Self {
-            members: Members::new(max, BOOT_TIMEOUT, HUNG_TIMEOUT),
+            members,
             begun: Instant::now(),
             now_s: 0,
             every: Duration::from_secs(10),
@@ -41,6 +43,7 @@ impl World {
             spot: false,
             slot,
             launch: None,
+            template_version: Some(1),
         });
     }
 

@@ -93,7 +93,8 @@ fn plan(settings: &Settings, iam_roles: &[IamRole]) -> Vec<Check> {
         if has(IamRole::Controller) {
             plan.extend([Check::Instances, Check::Launch]);
         }
-        if has(IamRole::Worker) {
+        // Its children do not ask who they are.
+        if has(IamRole::Worker) && !has(IamRole::Controller) {
             plan.push(Check::Metadata);
         }
     }

@@ -34,6 +34,17 @@ pub(super) async fn there(context: &Context<'_>) -> (Outcome, Outcome) {
         (Ok(_), Err(_)) => return (permissions.outcome(), unknown()),
         (Err(outcome), _) => return (outcome, unknown()),
     };
+    if context.settings.fleet.stopped_instances() > 0 {
+        let version = ec2.template_version().await;
+        let action = "ec2:DescribeLaunchTemplateVersions";
+        let may_see = grants(context.iam_roles, Resource::Instances, action);
+        // A template that does not exist is the launch's finding.
+        let missing = matches!(version, Err(FleetError::NotFound { .. }));
+        let answer = if missing { Ok(()) } else { answer(&version) };
+        if let Err(outcome) = permissions.record(&may_see, "*", answer) {
+            return (outcome, unknown());
+        }
+    }
     permissions.note(format!(
         "{} instances of the deployment {}",
         instances.len(),

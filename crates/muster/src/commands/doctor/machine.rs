@@ -24,7 +24,7 @@ pub(super) async fn check(
 ) {
     if workers > 0 {
         findings.add("processor", processor());
-        findings.add("memory", memory(workers));
+        findings.add("memory", memory(settings.fleet.kind, workers));
         let installed = findings.add("models", models(&settings.models));
         // A bundle brings the models along.
         if !installed || !settings.remote() {
@@ -64,7 +64,7 @@ fn processor() -> Outcome {
     Outcome::Passed(format!("{cores} cores, {arch}"))
 }
 
-fn memory(workers: u32) -> Outcome {
+fn memory(fleet: FleetKind, workers: u32) -> Outcome {
     let needed = (WORKER_BYTES * u64::from(workers)) >> 20;
     let Some(available) = available_memory_mib() else {
         return Outcome::Passed(format!("{needed} MiB needed for {workers} workers"));
@@ -73,7 +73,13 @@ fn memory(workers: u32) -> Outcome {
     if available >= needed {
         return Outcome::Passed(detail);
     }
-    Outcome::failed(detail, "lower max_instances, or free memory")
+    Outcome::failed(
+        detail,
+        match fleet {
+            FleetKind::Local => "lower max_instances, or free memory",
+            FleetKind::Ec2 => "lower ec2.local_workers, or free memory",
+        },
+    )
 }
 
 /// What Linux says can be used without swapping; `None` on other systems.

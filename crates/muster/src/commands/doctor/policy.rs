@@ -130,7 +130,7 @@ policies! {
     Controller FindReplyQueues Queues: "sqs:ListQueues";
     Controller RemoveReplyQueues Replies: "sqs:GetQueueUrl" "sqs:GetQueueAttributes"
         "sqs:DeleteQueue";
-    Controller SeeInstances Instances: "ec2:DescribeInstances";
+    Controller SeeInstances Instances: "ec2:DescribeInstances" "ec2:DescribeLaunchTemplateVersions";
     Controller LaunchWorkers Launch: "ec2:RunInstances";
     Controller LaunchWorkersWith Launch: "ec2:RunInstances";
     Controller TagAtLaunch Launch: "ec2:CreateTags";

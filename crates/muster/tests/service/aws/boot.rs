@@ -162,7 +162,12 @@ async fn the_bundle_boots_by_the_stacks_user_data_and_recognises() {
     let bundle = packed(folder.path()).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
-    let parameters = [format!("Port={port}"), "MaxInstances=1".to_owned()];
+    // The web instance's own worker would leave it nothing.
+    let parameters = [
+        format!("Port={port}"),
+        "MinInstances=1".to_owned(),
+        "MaxInstances=1".to_owned(),
+    ];
     let endpoint = server.endpoint();
     let installation = Installation::of_bundle(
         server,

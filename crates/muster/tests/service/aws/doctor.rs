@@ -117,6 +117,32 @@ async fn workers_of_this_machine_are_looked_at_with_their_controller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_workers_before_a_fleet_on_ec2_are_looked_at_with_their_controller() {
+    let Some(installation) = Installation::new().await else {
+        return;
+    };
+    assert!(!installation.doctor("up").await.has("models"));
+    let installation =
+        installation.with("launch_template =", "local_workers = 1\nlaunch_template =");
+    let denied = Fault::Error {
+        status: 403,
+        code: "AccessDenied",
+    };
+    installation.always("ChangeMessageVisibilityBatch", denied);
+    let findings = installation.doctor("up").await;
+    assert!(findings.has("models") && findings.has("launch"));
+    assert!(
+        !findings.has("metadata"),
+        "its children need no instance of their own"
+    );
+    let memory = findings.of("memory")["detail"].as_str().unwrap().to_owned();
+    assert!(memory.ends_with("250 MiB for 1 workers"), "{memory}");
+    let missing = "statement ReceiveRequests of the worker's policy: sqs:ChangeMessageVisibility";
+    let remedies = findings.remedies();
+    assert!(remedies.contains(missing), "{remedies}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reply_queue_that_is_shared_is_looked_at_as_it_is() {
     let Some(installation) = Installation::new().await else {
         return;
@@ -386,6 +412,16 @@ async fn an_instance_of_the_deployment_shows_what_may_be_done_with_it() {
     let instance = &there.reservations()[0].instances()[0];
     let state = instance.state().unwrap().name().unwrap();
     assert_eq!(*state, InstanceStateName::Running, "dry runs do nothing");
+    installation.proxy.clear();
+    let keeps = "stopped_instances = 1\nlaunch_template =";
+    let installation = installation.with("launch_template =", keeps);
+    let versions = "DescribeLaunchTemplateVersions";
+    installation.always(versions, Fault::UnauthorizedOperation);
+    let (name, text) = installation.doctor("controller").await.only();
+    assert_eq!(name, "instances");
+    let missing =
+        "statement SeeInstances of the controller's policy: ec2:DescribeLaunchTemplateVersions";
+    assert!(text.contains(missing), "{text}");
     ec2.terminate_instances()
         .instance_ids(instance.instance_id().unwrap())
         .send()

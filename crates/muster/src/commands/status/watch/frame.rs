@@ -120,7 +120,7 @@ pub fn clock(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use muster_api::events::{Backlog, FleetNow, Latency, Requests};
-    use muster_api::status::InstanceView;
+    use muster_api::status::{InstanceTier, InstanceView};
 
     use super::super::last_minute::Point;
     use super::*;
@@ -130,6 +130,7 @@ mod tests {
             instance: InstanceView {
                 id: format!("i-{n}"),
                 state: InstanceState::Running,
+                tier: InstanceTier::Ec2,
                 age_s: 12.4,
                 busy: Some(n == 0),
             },
