@@ -149,6 +149,7 @@ fn scenario(boot_s: f64) -> Scenario {
         slots: 1,
         max_instances: 32,
         price_per_hour: 0.0116,
+        tiers: Vec::new(),
         billing_minimum_s: 60.0,
         target_wait_s: 1.0,
         count_lag_s: 1.0,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use muster_fleet::simulate::{
     Autoscaler, Outcome, Scenario, best_known, cheapest_fixed, lower_bound_hours, run,
 };
-use muster_fleet::{KeepAlive, Learned, Policy, Scaling};
+use muster_fleet::{KeepAlive, Learned, Policy, Scaling, Tier};
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
@@ -143,6 +143,7 @@ impl Cell {
             slots: 1,
             max_instances: MAX_INSTANCES,
             price_per_hour: 0.0116,
+            tiers: Vec::new(),
             billing_minimum_s: 60.0,
             target_wait_s: TARGET_WAIT_S,
             count_lag_s: 1.0,
@@ -228,6 +229,8 @@ impl Cell {
 fn muster() -> Autoscaler {
     Autoscaler::Muster {
         policy: Policy {
+            tier: Tier::Ec2,
+            local: None,
             min_instances: 0,
             max_instances: MAX_INSTANCES,
             scaling: Scaling::Objective,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, run};
 use muster_fleet::{
     Instance as Member, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy,
-    RequestTotals, Scaling, plan,
+    RequestTotals, Scaling, Tier, TierCounts, plan,
 };
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -39,6 +39,7 @@ fn main() {
         slots: 1,
         max_instances: INSTANCES,
         price_per_hour: PRICE_PER_HOUR,
+        tiers: Vec::new(),
         billing_minimum_s: 60.0,
         target_wait_s: TARGET_WAIT_S,
         count_lag_s: 1.0,
@@ -62,6 +63,8 @@ fn main() {
 
 fn policy() -> Policy {
     Policy {
+        tier: Tier::Ec2,
+        local: None,
         min_instances: 0,
         max_instances: INSTANCES,
         scaling: Scaling::Objective,
@@ -143,6 +146,7 @@ fn report(outcome: &mut Outcome, took: Duration) {
 fn plan_time() -> Duration {
     let member = |n: u32| Member {
         id: InstanceId(format!("i-{n:017x}")),
+        tier: Tier::Ec2,
         state: InstanceState::Running,
         age: Duration::from_secs(600 + u64::from(n)),
         busy: Some(n % 10 != 0),
@@ -155,7 +159,8 @@ fn plan_time() -> Duration {
         in_flight: 900,
         totals: None,
         instances: (0..INSTANCES).map(member).collect(),
-        launch_limit: None,
+        available: TierCounts::UNLIMITED,
+        throttled: false,
     };
     let policy = policy();
     let mut learned = Learned::default();

@@ -27,5 +27,5 @@ pub use bound::lower_bound_hours;
 pub use engine::run;
 pub use outcome::Outcome;
 pub use scaling_policy::{FleetMetrics, ScalingPolicy};
-pub use scenario::Scenario;
+pub use scenario::{Scenario, TierScenario};
 pub use schedule::{Run, Schedule};

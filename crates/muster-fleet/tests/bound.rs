@@ -261,6 +261,7 @@ fn the_requests_that_may_be_late_are_not_paid_for() {
         slots: 1,
         max_instances: MOST,
         price_per_hour: 1.0,
+        tiers: Vec::new(),
         billing_minimum_s: 60.0,
         target_wait_s: 1.0,
         count_lag_s: 1.0,

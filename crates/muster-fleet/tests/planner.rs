@@ -233,6 +233,7 @@ fn scenario(boot_s: f64, max_instances: u32) -> Scenario {
         slots: 1,
         max_instances,
         price_per_hour: 1.0,
+        tiers: Vec::new(),
         billing_minimum_s: 60.0,
         target_wait_s: 1.0,
         count_lag_s: 1.0,

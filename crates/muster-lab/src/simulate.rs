@@ -16,17 +16,20 @@ use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{
     Autoscaler, Outcome, Scenario, best_known, lower_bound_hours, run as replay,
 };
-use muster_fleet::{Budget, KeepAlive, Learned, Policy, Scaling, Tier};
+use muster_fleet::{Budget, KeepAlive, Learned, LocalTier, Policy, Scaling, Tier};
 
-use arguments::{KeepAliveArg, PolicyArg};
+use arguments::{KeepAliveArg, PolicyArg, TierArg};
 use muster_api::progress;
 use muster_base::print_line;
-use report::{Bound, Report, TraceFigures, figures, least_hours, print, round};
+use report::{Bound, Report, TierFigures, TraceFigures, figures, least_hours, print, round};
 use trace::{Columns, Trace};
 
 /// What Muster's planner expects before it has seen a boot or an answer, whatever the truth.
 const EXPECTED_BOOT: Duration = Duration::from_secs(30);
 const EXPECTED_SERVICE: Duration = Duration::from_millis(500);
+/// As the controller expects it of its machine's workers, and as long as it keeps them.
+const EXPECTED_LOCAL_BOOT: Duration = Duration::from_millis(600);
+const LOCAL_KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// How long any boot may take, as `ec2.boot_timeout_s` has it.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -49,6 +52,12 @@ pub struct SimulateArgs {
         default_value = "muster,keda,knative,target-tracking,best"
     )]
     policy: Vec<PolicyArg>,
+    /// A tier of instances, each with its number, boot and price: local:1:0.4:0 (workers of the
+    /// controller's machine), stopped:1:21:0.0116 (instances that are stopped rather than terminated),
+    /// ec2:15:26:0.0116 (in the place of --max, --boot-s and --price-per-hour). Only Muster's policies
+    /// use the first two
+    #[arg(long, value_name = "NAME:NUMBER:BOOT:PRICE")]
+    tier: Vec<TierArg>,
     /// Median seconds from a launch until the instance takes work
     #[arg(long, default_value_t = 26.0, value_name = "S")]
     boot_s: f64,
@@ -118,7 +127,8 @@ pub struct SimulateArgs {
 ///
 /// # Errors
 /// When an argument is out of its bounds, or the trace can not be read.
-pub fn run(args: SimulateArgs) -> anyhow::Result<()> {
+pub fn run(mut args: SimulateArgs) -> anyhow::Result<()> {
+    args.take_tiers()?;
     let scenario = args.scenario()?;
     let columns = Columns {
         time: args.time_column.clone(),
@@ -160,6 +170,7 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<()> {
         target_wait_s: args.target_wait_s,
         price_per_hour: args.price_per_hour,
         seed: args.seed,
+        tiers: scenario.tiers.iter().map(TierFigures::from).collect(),
         bound: args.policy.contains(&PolicyArg::BestKnown).then(|| {
             let known_hours = least_hours(&outcomes, &scenario);
             let hours = lower_bound_hours(&trace.arrivals, &scenario, known_hours);
@@ -180,6 +191,24 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<()> {
 }
 
 impl SimulateArgs {
+    /// Takes the numbers of `--tier ec2` in the place of the other arguments'.
+    fn take_tiers(&mut self) -> anyhow::Result<()> {
+        for (at, TierArg(tier)) in self.tier.iter().enumerate() {
+            let twice = self.tier[..at]
+                .iter()
+                .any(|TierArg(other)| other.tier == tier.tier);
+            anyhow::ensure!(!twice, "--tier names one tier twice: name each once");
+        }
+        let launched = |TierArg(tier): &TierArg| tier.tier == Tier::Ec2;
+        if let Some(TierArg(ec2)) = self.tier.iter().find(|tier| launched(tier)) {
+            self.max = ec2.number;
+            self.boot_s = ec2.boot_s;
+            self.price_per_hour = ec2.price_per_hour;
+        }
+        self.tier.retain(|tier| !launched(tier));
+        Ok(())
+    }
+
     fn scenario(&self) -> anyhow::Result<Scenario> {
         for (name, value) in [
             ("--service-ms", self.service_ms),
@@ -228,6 +257,7 @@ impl SimulateArgs {
             slots: self.slots,
             max_instances: self.max,
             price_per_hour: self.price_per_hour,
+            tiers: self.tier.iter().map(|TierArg(tier)| *tier).collect(),
             billing_minimum_s: self.billing_minimum_s,
             target_wait_s: self.target_wait_s,
             count_lag_s: self.count_lag_s,
@@ -267,10 +297,19 @@ impl SimulateArgs {
             }
             (_, keep_alive) => keep_alive,
         };
+        let local = self
+            .tier
+            .iter()
+            .find(|TierArg(tier)| tier.tier == Tier::Local);
+        let local = local.map(|TierArg(tier)| LocalTier {
+            workers: tier.number,
+            idle_grace: LOCAL_KEEP_ALIVE,
+            expected_boot: EXPECTED_LOCAL_BOOT,
+        });
         let limited = self.max_dollars_per_hour.is_some() || self.max_dollars_per_day.is_some();
         Policy {
             tier: Tier::Ec2,
-            local: None,
+            local: local.filter(|_| scaling == Scaling::Objective),
             min_instances: 0,
             max_instances: self.max,
             scaling,

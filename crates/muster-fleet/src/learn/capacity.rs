@@ -292,6 +292,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::tier::Tier;
 
     /// Seconds that workers say to need.
     const SERVICE_S: f64 = 0.2;
@@ -323,6 +324,7 @@ mod tests {
                 let instances: Vec<_> = (0..self.answered.len())
                     .map(|n| Instance {
                         id: id(n),
+                        tier: Tier::Ec2,
                         state: InstanceState::Running,
                         age: Duration::ZERO,
                         busy: None,

@@ -14,22 +14,20 @@ const STRAGGLER_FACTOR: f64 = 4.0;
 const BOOT_SPREAD: f64 = 0.1;
 /// The boot of one launch after another, by the seed.
 pub(super) struct Boots {
-    median_s: f64,
     random: SplitMix64,
 }
 
 impl Boots {
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
-            median_s: scenario.boot_s,
             random: SplitMix64::seed_from_u64(scenario.seed),
         }
     }
 
-    /// Draws the seconds that the next launched instance boots.
-    pub(super) fn next_s(&mut self) -> f64 {
+    /// Draws the seconds that the next launched instance boots, around a median.
+    pub(super) fn next_s(&mut self, median_s: f64) -> f64 {
         let normal = standard_normal(&mut self.random);
-        let boot_s = self.median_s * (BOOT_SPREAD * normal).exp();
+        let boot_s = median_s * (BOOT_SPREAD * normal).exp();
         if unit(&mut self.random) < STRAGGLERS {
             STRAGGLER_FACTOR * boot_s
         } else {

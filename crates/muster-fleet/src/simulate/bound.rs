@@ -269,7 +269,7 @@ impl Dual {
     fn choose_boot(&mut self, launches: f64, known_s: f64, scenario: &Scenario) {
         let most = (known_s / scenario.billing_minimum_s).clamp(0.0, MOST_LAUNCHES) as usize;
         let mut boots = Boots::new(scenario);
-        let drawn: Vec<f64> = (0..most).map(|_| boots.next_s()).collect();
+        let drawn: Vec<f64> = (0..most).map(|_| boots.next_s(scenario.boot_s)).collect();
         let minimum_s = scenario.billing_minimum_s;
         let least_s = drawn.iter().copied().fold(scenario.boot_s, f64::min);
         let of_median = BOOTS.map(|share| share * scenario.boot_s);

@@ -44,6 +44,7 @@ enum Event {
 const AFTER_SCHEDULE_S: f64 = 1.0;
 
 struct Machine {
+    tier: Tier,
     launched_s: f64,
     booted: bool,
     draining: bool,
@@ -89,7 +90,11 @@ struct Simulation<'a> {
     answered: u64,
     /// What the answered requests took.
     worked: Duration,
+    /// From when to when each instance is billed by the hour: none of the controller's own machine.
     bills: Vec<(f64, f64)>,
+    cost: f64,
+    /// Instances that are stopped.
+    stopped: u32,
     waits: Vec<f64>,
     cold_starts: u64,
     peak: u32,
@@ -123,6 +128,8 @@ impl<'a> Simulation<'a> {
             answered: 0,
             worked: Duration::ZERO,
             bills: Vec::new(),
+            cost: 0.0,
+            stopped: 0,
             waits: Vec::with_capacity(requests),
             cold_starts: 0,
             peak: 0,
@@ -281,16 +288,20 @@ impl<'a> Simulation<'a> {
         self.dispatch();
     }
 
-    fn launch(&mut self) {
+    fn launch(&mut self, tier: Tier) {
         if self.ready + self.booting == 0 {
             self.cold_starts += 1;
         }
-        let boot_s = self.boots.next_s();
-        self.launch_ahead(self.now, self.now + boot_s);
+        let boot_s = self.boots.next_s(self.scenario.boot_s_of(tier));
+        self.launch_ready_at(tier, self.now, self.now + boot_s);
     }
 
     /// Launches an instance that is ready at a known time.
     fn launch_ahead(&mut self, launched_s: f64, ready_s: f64) {
+        self.launch_ready_at(Tier::Ec2, launched_s, ready_s);
+    }
+
+    fn launch_ready_at(&mut self, tier: Tier, launched_s: f64, ready_s: f64) {
         let id = self.launched;
         self.launched += 1;
         let speeds = &self.scenario.speeds;
@@ -298,6 +309,7 @@ impl<'a> Simulation<'a> {
         self.machines.insert(
             id,
             Machine {
+                tier,
                 launched_s,
                 booted: false,
                 draining: false,
@@ -337,8 +349,20 @@ impl<'a> Simulation<'a> {
     fn terminate(&mut self, id: u64) {
         if let Some(machine) = self.machines.remove(&id) {
             self.members_changed = true;
-            let least_s = machine.launched_s + self.scenario.billing_minimum_s;
-            self.bills.push((machine.launched_s, self.now.max(least_s)));
+            let held_s = self.now - machine.launched_s;
+            self.cost += self.scenario.cost(machine.tier, held_s);
+            if machine.tier == Tier::Local {
+                return;
+            }
+            let billed_s = self.scenario.billed_s(machine.tier, held_s);
+            self.bills
+                .push((machine.launched_s, machine.launched_s + billed_s));
+            // Only one that has been up can be stopped.
+            let kept = self.scenario.tier(Tier::Stopped);
+            let kept = kept.map_or(0, |stopped| stopped.number);
+            if machine.booted && self.stopped < kept {
+                self.stopped += 1;
+            }
         }
     }
 
@@ -415,10 +439,14 @@ impl<'a> Simulation<'a> {
             worked: self.worked,
             oldest: oldest.map(Duration::from_secs_f64),
         });
+        observation.available.stopped = self.stopped;
         learned.observe(observation, policy);
         let made = plan(observation, learned, policy);
-        for _ in 0..made.launch.total() {
-            self.launch();
+        self.stopped -= made.launch.stopped;
+        for (tier, count) in made.launch.some() {
+            for _ in 0..count {
+                self.launch(tier);
+            }
         }
         for id in &made.drain {
             if let Ok(id) = id.0.parse() {
@@ -434,16 +462,16 @@ impl<'a> Simulation<'a> {
     fn update_instances(&mut self) {
         if self.members_changed {
             self.members_changed = false;
-            let known = |id: u64| Instance {
+            let known = |(id, machine): (&u64, &Machine)| Instance {
                 id: InstanceId(id.to_string()),
                 state: InstanceState::Pending,
-                tier: Tier::Ec2,
+                tier: machine.tier,
                 age: Duration::ZERO,
                 busy: None,
                 overdue: false,
                 answered: None,
             };
-            self.observation.instances = self.machines.keys().copied().map(known).collect();
+            self.observation.instances = self.machines.iter().map(known).collect();
         }
         for (machine, instance) in self.machines.values().zip(&mut self.observation.instances) {
             instance.state = match (machine.draining, machine.booted) {
@@ -478,7 +506,7 @@ impl<'a> Simulation<'a> {
     /// Launches or drains until there are `desired` instances, booting ones included.
     fn resize(&mut self, desired: u32) {
         while self.ready + self.booting < desired {
-            self.launch();
+            self.launch(Tier::Ec2);
         }
         let surplus = (self.ready + self.booting).saturating_sub(desired) as usize;
         if surplus > 0 {
@@ -544,7 +572,7 @@ impl<'a> Simulation<'a> {
         let instance_hours = billed_s / 3600.0;
         Outcome {
             name,
-            cost: instance_hours * self.scenario.price_per_hour,
+            cost: self.cost,
             instance_hours,
             waits: self.waits,
             bills: self.bills,

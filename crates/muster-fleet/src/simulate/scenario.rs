@@ -4,6 +4,7 @@ use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::random::{standard_normal, unit};
+use crate::tier::Tier;
 
 /// A fleet and its queue: times, prices, limits and the seed, the same for every policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Scenario {
     pub max_instances: u32,
     /// Price of an instance-hour; billed by the second, from launch to termination.
     pub price_per_hour: f64,
+    /// What there is besides instances that are launched. Only Muster's policies know of it.
+    pub tiers: Vec<TierScenario>,
     /// Seconds billed for an instance at least; Amazon EC2 has 60.
     pub billing_minimum_s: f64,
     /// A request should begin to be served within this many seconds.
@@ -38,7 +41,46 @@ pub struct Scenario {
     pub seed: u64,
 }
 
+/// Instances of one tier besides [`Tier::Ec2`]: workers of the controller's machine, or instances that are
+/// stopped rather than terminated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TierScenario {
+    /// Which.
+    pub tier: Tier,
+    /// How many at most: of the local ones at one time, of the stopped while they are stopped.
+    pub number: u32,
+    /// Median seconds from a start until it takes work.
+    pub boot_s: f64,
+    /// Price of an hour. What is local has no minimum.
+    pub price_per_hour: f64,
+}
+
 impl Scenario {
+    /// What is known of a tier besides the launched instances, where there is any.
+    pub fn tier(&self, tier: Tier) -> Option<TierScenario> {
+        self.tiers.iter().find(|known| known.tier == tier).copied()
+    }
+
+    /// Median seconds that an instance of a tier boots.
+    pub(super) fn boot_s_of(&self, tier: Tier) -> f64 {
+        self.tier(tier).map_or(self.boot_s, |known| known.boot_s)
+    }
+
+    /// What an instance of a tier costs that was there for so many seconds.
+    pub(super) fn cost(&self, tier: Tier, held_s: f64) -> f64 {
+        let known = self.tier(tier);
+        let price = known.map_or(self.price_per_hour, |known| known.price_per_hour);
+        self.billed_s(tier, held_s) / 3600.0 * price
+    }
+
+    /// The seconds that are billed of them.
+    pub(super) fn billed_s(&self, tier: Tier, held_s: f64) -> f64 {
+        match tier {
+            Tier::Local => held_s,
+            Tier::Stopped | Tier::Ec2 => held_s.max(self.billing_minimum_s),
+        }
+    }
+
     /// Returns the seconds that one request, counted from the first arrival, occupies a slot: by the
     /// seed and the request alone, so that every policy has the same work to do.
     ///
@@ -71,6 +113,7 @@ pub(super) fn example() -> Scenario {
         slots: 1,
         max_instances: 32,
         price_per_hour: 1.0,
+        tiers: Vec::new(),
         billing_minimum_s: 60.0,
         target_wait_s: 1.0,
         count_lag_s: 1.0,

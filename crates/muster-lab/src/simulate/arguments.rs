@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use muster_fleet::KeepAlive;
+use muster_fleet::simulate::TierScenario;
+use muster_fleet::{KeepAlive, Tier};
 
 /// Longest that Muster's planner keeps an instance without work.
 const KEEP_ALIVE_AT_MOST: Duration = Duration::from_secs(3600);
@@ -60,6 +61,44 @@ impl FromStr for PolicyArg {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// A tier as it is named on the command line: `NAME:NUMBER:BOOT:PRICE`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TierArg(pub TierScenario);
+
+impl FromStr for TierArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = || {
+            "expected local, stopped or ec2, how many, the seconds of a boot and the price of an \
+                           hour, such as local:1:0.4:0"
+                .to_owned()
+        };
+        let parts: Vec<&str> = text.split(':').collect();
+        let &[name, number, boot_s, price] = &parts[..] else {
+            return Err(expected());
+        };
+        let tier = match name {
+            "local" => Tier::Local,
+            "stopped" => Tier::Stopped,
+            "ec2" => Tier::Ec2,
+            _ => return Err(expected()),
+        };
+        let several = number.parse().ok().filter(|n| (1..=10_000).contains(n));
+        let number = several.ok_or(format!("`{number}` is not a number from 1 to 10000"))?;
+        let amount = |text: &str| {
+            let amount = text.parse().ok().filter(|n| (0.0..=1e6).contains(n));
+            amount.ok_or(format!("`{text}` is not a number from 0 to 1e6"))
+        };
+        Ok(Self(TierScenario {
+            tier,
+            number,
+            boot_s: amount(boot_s)?,
+            price_per_hour: amount(price)?,
+        }))
     }
 }
 
@@ -121,6 +160,24 @@ mod tests {
             "kubernetes",
         ] {
             assert!(text.parse::<PolicyArg>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tier_is_a_name_and_three_numbers() {
+        let TierArg(local) = "local:1:0.4:0".parse().unwrap();
+        assert_eq!((local.tier, local.number), (Tier::Local, 1));
+        assert_eq!((local.boot_s, local.price_per_hour), (0.4, 0.0));
+        for text in [
+            "",
+            "local",
+            "local:1:0.4",
+            "lambda:1:1:1",
+            "ec2:0:26:1",
+            "ec2:1:-1:1",
+            "ec2:1:1:x",
+        ] {
+            assert!(text.parse::<TierArg>().is_err(), "{text}");
         }
     }
 

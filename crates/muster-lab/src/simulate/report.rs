@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use muster_base::output::OutputError;
 use muster_base::print_line;
-use muster_fleet::simulate::{BEST_KNOWN, Outcome, Scenario};
+use muster_fleet::Tier;
+use muster_fleet::simulate::{BEST_KNOWN, Outcome, Scenario, TierScenario};
 use serde::Serialize;
 
 /// The share of requests whose wait the objective bounds.
@@ -26,7 +27,29 @@ pub struct Report {
     pub seed: u64,
     /// Only where the best known was asked for.
     pub bound: Option<Bound>,
+    /// Besides the instances that are launched.
+    pub tiers: Vec<TierFigures>,
     pub policies: Vec<Figures>,
+}
+
+/// A tier besides the instances that are launched.
+#[derive(Debug, Serialize)]
+pub struct TierFigures {
+    pub tier: Tier,
+    pub number: u32,
+    pub boot_s: f64,
+    pub price_per_hour: f64,
+}
+
+impl From<&TierScenario> for TierFigures {
+    fn from(tier: &TierScenario) -> Self {
+        Self {
+            tier: tier.tier,
+            number: tier.number,
+            boot_s: tier.boot_s,
+            price_per_hour: tier.price_per_hour,
+        }
+    }
 }
 
 /// What was replayed.
@@ -142,6 +165,19 @@ pub fn print(report: &Report) -> Result<(), OutputError> {
         report.max,
         report.target_wait_s,
     )?;
+    for tier in &report.tiers {
+        let name = match tier.tier {
+            Tier::Local => "on the controller's machine",
+            Tier::Stopped => "stopped rather than terminated",
+            Tier::Ec2 => "launched",
+        };
+        print_line!(
+            "at most {} {name}: boot {} s, {} an hour",
+            tier.number,
+            tier.boot_s,
+            tier.price_per_hour,
+        )?;
+    }
     print_line!("")?;
     print_line!(
         "{:<22} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7} {:>6} {:>9} {:>9}",

@@ -2,9 +2,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::policy::{KeepAlive, LocalTier, Scaling};
 use crate::simulate::arrivals::spread;
 use crate::simulate::peers::{Fixed, Knative};
-use crate::simulate::scenario::example;
+use crate::simulate::scenario::{TierScenario, example};
 
 fn scenario(service_s: f64, service_cv: f64) -> Scenario {
     Scenario {
@@ -12,6 +13,81 @@ fn scenario(service_s: f64, service_cv: f64) -> Scenario {
         service_cv,
         ..example()
     }
+}
+
+/// Muster's planner, with such a tier besides the instances that are launched.
+fn with_tier(tier: Tier, boot_s: f64, price_per_hour: f64) -> (Scenario, Autoscaler) {
+    let scenario = Scenario {
+        tiers: vec![TierScenario {
+            tier,
+            number: 1,
+            boot_s,
+            price_per_hour,
+        }],
+        ..example()
+    };
+    let local = LocalTier {
+        workers: 1,
+        idle_grace: Duration::from_secs(60),
+        expected_boot: Duration::from_millis(600),
+    };
+    let policy = Policy {
+        tier: Tier::Ec2,
+        local: (tier == Tier::Local).then_some(local),
+        min_instances: 0,
+        max_instances: scenario.max_instances,
+        scaling: Scaling::Objective,
+        slots: 1,
+        target_wait: Duration::from_secs(1),
+        keep_alive: KeepAlive::Learned {
+            at_most: Duration::from_secs(3600),
+        },
+        billing_minimum: Duration::from_secs(60),
+        count_lag: Duration::from_secs(60),
+        expected_boot: Duration::from_secs(30),
+        boot_timeout: Duration::from_secs(300),
+        expected_service: Duration::from_millis(500),
+        late_request: None,
+        budget: None,
+    };
+    let learned = Box::default();
+    (scenario, Autoscaler::Muster { policy, learned })
+}
+
+#[test]
+fn what_the_controllers_machine_clears_costs_nothing_and_waits_for_no_instance() {
+    let (scenario, muster) = with_tier(Tier::Local, 0.4, 0.0);
+    let arrivals: Vec<f64> = (0..20).map(|n| 100.0 * f64::from(n)).collect();
+    let outcome = run(&arrivals, 2000.0, &scenario, muster);
+    assert_eq!((outcome.cost, outcome.instance_hours), (0.0, 0.0));
+    assert!(outcome.wait_quantile(1.0) < 2.0, "{:?}", outcome.waits);
+
+    // A bigger burst is begun here, and instances help from when they have booted.
+    let (scenario, muster) = with_tier(Tier::Local, 0.4, 0.0);
+    let outcome = run(&vec![0.0; 1000], 100.0, &scenario, muster);
+    assert!(outcome.cost > 0.0);
+    assert!(
+        outcome.wait_quantile(0.1) < 25.0,
+        "{}",
+        outcome.wait_quantile(0.1)
+    );
+    assert!(
+        outcome.wait_quantile(1.0) < 90.0,
+        "{}",
+        outcome.wait_quantile(1.0)
+    );
+}
+
+#[test]
+fn a_stopped_instance_starts_in_its_own_time() {
+    let (scenario, muster) = with_tier(Tier::Stopped, 5.0, 1.0);
+    // So far apart that nothing is kept for the next.
+    let arrivals: Vec<f64> = (0..10).map(|n| 20_000.0 * f64::from(n)).collect();
+    let outcome = run(&arrivals, 200_000.0, &scenario, muster);
+    let slow = outcome.waits.iter().filter(|wait| **wait > 20.0).count();
+    assert_eq!(slow, 1, "the first alone is launched: {:?}", outcome.waits);
+    let hours = outcome.instance_hours;
+    assert!(outcome.launches >= 10 && (outcome.cost - hours).abs() < 1e-9);
 }
 
 #[test]
