@@ -46,7 +46,7 @@ pub struct Plan {
 /// instances that answer each of them once in the objective and its service time.
 ///
 /// **Looking ahead** (predictive scaling), as many instances are ready by then as the same minute of
-/// the last half-hours, hours or days needed, where that forecast keeps coming true
+/// the last half-hours, hours, days or weeks needed, where that forecast keeps coming true
 /// ([`Learned::expected_at_ready`]).
 ///
 /// **Scaling in** keeps what [`Learned::worth_keeping`] says, and what is billed anyway. An

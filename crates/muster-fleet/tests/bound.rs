@@ -68,6 +68,7 @@ fn muster(scaling: Scaling, scenario: &Scenario) -> Autoscaler {
             late_request: None,
             billing_minimum: Duration::from_secs_f64(scenario.billing_minimum_s),
             count_lag: Duration::from_secs(60),
+            late_request: None,
             expected_boot: Duration::from_secs(30),
             boot_timeout: Duration::from_secs(1000),
             expected_service: Duration::from_millis(500),

@@ -244,7 +244,8 @@ impl Dual {
         } else {
             until_s + 1.0
         };
-        let free = FREE * self.paid_s / self.billing_minimum_s.max(self.boot_s).max(1e-9);
+        let free = (FREE * self.paid_s / self.billing_minimum_s.max(self.boot_s).max(1e-9))
+            .min(1.0 - self.worked);
         self.free = vec![free; (until_s / self.cell_s) as usize + 2];
         self.integrate();
     }

@@ -288,7 +288,7 @@ async fn of_many_instances_some_are_named_in_each_look() {
         return;
     };
     let (fleet, proxy, _booter) = counted(&account).await;
-    fleet.launch(25).await.unwrap();
+    fleet.launch(Tier::Ec2, 25).await.unwrap();
     let (mut looks, mut names) = (proxy.calls("DescribeInstances"), 0);
     let all_named = async {
         while names < 25 {
