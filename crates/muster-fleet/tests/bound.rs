@@ -7,7 +7,7 @@ use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{
     Autoscaler, Outcome, Run, Scenario, Schedule, best_known, lower_bound_hours, run,
 };
-use muster_fleet::{KeepAlive, Learned, Policy, Scaling};
+use muster_fleet::{KeepAlive, Learned, Policy, Scaling, Tier};
 use proptest::prelude::*;
 
 const MOST: u32 = 8;
@@ -29,6 +29,7 @@ prop_compose! {
             slots,
             max_instances: MOST,
             price_per_hour: 1.0,
+            tiers: Vec::new(),
             billing_minimum_s,
             target_wait_s,
             count_lag_s: 1.0,
@@ -57,6 +58,8 @@ fn load() -> impl Strategy<Value = Vec<f64>> {
 fn muster(scaling: Scaling, scenario: &Scenario) -> Autoscaler {
     Autoscaler::Muster {
         policy: Policy {
+            tier: Tier::Ec2,
+            local: None,
             min_instances: 0,
             max_instances: scenario.max_instances,
             scaling,
@@ -65,7 +68,6 @@ fn muster(scaling: Scaling, scenario: &Scenario) -> Autoscaler {
             keep_alive: KeepAlive::Learned {
                 at_most: Duration::from_secs(3600),
             },
-            late_request: None,
             billing_minimum: Duration::from_secs_f64(scenario.billing_minimum_s),
             count_lag: Duration::from_secs(60),
             late_request: None,
@@ -233,6 +235,7 @@ proptest! {
             slots: 1,
             max_instances: MOST,
             price_per_hour: 1.0,
+            tiers: Vec::new(),
             billing_minimum_s,
             target_wait_s,
             count_lag_s: 1.0,
@@ -267,6 +270,8 @@ fn the_requests_that_may_be_late_are_not_paid_for() {
         target_wait_s: 1.0,
         count_lag_s: 1.0,
         count_noise: 0,
+        speeds: Vec::new(),
+        closed_loop: false,
         seed: 1,
     };
     let stream = (0..1000).map(|n| 20.0 * f64::from(n));
