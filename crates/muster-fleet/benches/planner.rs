@@ -166,7 +166,7 @@ fn muster() -> Autoscaler {
         ..POLICY
     };
     Autoscaler::Muster {
-        policy,
+        policy: Box::new(policy),
         learned: Box::default(),
     }
 }

@@ -228,7 +228,7 @@ impl Cell {
 /// Muster's planner, as a new controller on EC2 has it.
 fn muster() -> Autoscaler {
     Autoscaler::Muster {
-        policy: Policy {
+        policy: Box::new(Policy {
             tier: Tier::Ec2,
             local: None,
             min_instances: 0,
@@ -246,7 +246,7 @@ fn muster() -> Autoscaler {
             boot_timeout: Duration::from_secs(600),
             expected_service: Duration::from_millis(500),
             budget: None,
-        },
+        }),
         learned: Box::<Learned>::default(),
     }
 }

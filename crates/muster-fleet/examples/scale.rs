@@ -50,7 +50,7 @@ fn main() {
     };
     let begun = Instant::now();
     let autoscaler = Autoscaler::Muster {
-        policy: policy(),
+        policy: Box::new(policy()),
         learned: Box::default(),
     };
     let mut outcome = run(&arrivals, LENGTH_S, &scenario, autoscaler);
@@ -149,7 +149,7 @@ fn plan_time() -> Duration {
         tier: Tier::Ec2,
         state: InstanceState::Running,
         age: Duration::from_secs(600 + u64::from(n)),
-        busy: Some(n % 10 != 0),
+        busy: Some(!n.is_multiple_of(10)),
         overdue: false,
         answered: None,
     };

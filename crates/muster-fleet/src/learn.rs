@@ -20,11 +20,13 @@ use crate::season::{Season, ServiceModel};
 use crate::tier::Tier;
 
 mod capacity;
+mod levels;
 mod standing;
 mod steady;
 mod window;
 
 use capacity::{Believed, Capacity};
+use levels::{Keeping, Levels};
 use standing::{Requests, StandingQueue};
 use steady::{SteadyLoad, Terms};
 use window::{Quantity, Window};
@@ -38,11 +40,6 @@ const UNKNOWN_BOOT: f64 = 3.0;
 /// A worker of this machine before a fleet that is elsewhere is counted on for so long at least: the
 /// machine may be busy, and no instance would be there sooner.
 const LOCAL_PATIENCE_S: Seconds = 5.0;
-/// Gaps remembered for each level of the fleet.
-const GAPS: usize = 32;
-/// Gaps after which a learned keep-alive is preferred to the break-even time.
-const ENOUGH_GAPS: usize = 4;
-
 /// What instances cost, and what they were used for, is forgotten at this rate.
 const COSTS_MEMORY: Seconds = 7.0 * 86_400.0;
 
@@ -65,8 +62,8 @@ pub struct Learned {
     local_boots: Boots,
     /// The service time, in seconds for one request on one slot.
     service: Option<Window>,
-    /// How each level of the fleet was used: the first is the first instance's.
-    levels: Vec<Level>,
+    /// How the levels of the fleet were used.
+    levels: Levels,
     /// The load's seasonal pattern.
     season: Season,
     /// Instance-seconds in use, and those spent idle on nothing but what was expected.
@@ -113,22 +110,6 @@ pub struct Learned {
     submitted_before: Option<f64>,
     #[serde(skip)]
     has_observed: bool,
-}
-
-/// How one level of the fleet was used: level `n` is in use while `n` instances are needed.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Level {
-    first_used: Seconds,
-    last_used: Seconds,
-    uses: VecDeque<Seconds>,
-    gaps: VecDeque<Seconds>,
-    /// Idle and switching time paid for so far, and what one who knew the future would have paid.
-    paid: Seconds,
-    clairvoyant: Seconds,
-    /// How long it is kept after its last use, while it is idle: what that follows from does not
-    /// change then, but for the boot time.
-    #[serde(skip)]
-    kept_s: Option<Seconds>,
 }
 
 /// Quantiles of the samples; kept, since a plan asks for them many times.
@@ -196,10 +177,7 @@ impl Learned {
     /// Moves times that lie ahead of `now` back to it: the clock was set back, perhaps before a
     /// restart.
     fn reset_after_clock_change(&mut self, now: Seconds) {
-        for level in &mut self.levels {
-            level.first_used = level.first_used.min(now);
-            level.last_used = level.last_used.min(now);
-        }
+        self.levels.set_back(now);
         self.local_needed = self.local_needed.map(|last| last.min(now));
         self.submissions.clear();
         self.backlog_estimator = BacklogEstimator::default();
@@ -223,9 +201,7 @@ impl Learned {
             }
         }
         if learned {
-            for level in &mut self.levels {
-                level.kept_s = None;
-            }
+            self.levels.boots_changed();
         }
         self.pending.clear();
         let pending = observed
@@ -343,37 +319,20 @@ impl Learned {
     }
 
     fn learn_levels(&mut self, policy: &Policy) {
-        let now = self.now;
         let used = self.in_use(policy) as usize;
-        if self.levels.len() < used {
-            let fresh = Level {
-                first_used: now,
-                last_used: now,
-                ..Level::default()
-            };
-            self.levels.resize(used, fresh);
-        }
-        for at in 0..used {
-            let gap = now - self.levels[at].last_used;
+        let keeping = self.keeping(policy);
+        self.levels.observe(used, &keeping);
+    }
+
+    /// What it depends on how long idle instances are kept.
+    fn keeping(&self, policy: &Policy) -> Keeping {
+        Keeping {
+            now: self.now,
             // Less than the time between two observations is no gap.
-            if gap > self.short_window_s(policy) {
-                let switch_s = self.switch_s(&self.levels[at], policy);
-                let kept_s = self.keep_s(&self.levels[at], policy);
-                let level = &mut self.levels[at];
-                level.paid += gap.min(kept_s) + if gap > kept_s { switch_s } else { 0.0 };
-                level.clairvoyant += gap.min(switch_s);
-                let used_s = level.last_used - level.first_used;
-                push(&mut level.uses, GAPS, used_s);
-                push(&mut level.gaps, GAPS, gap);
-                level.first_used = now;
-            }
-            self.levels[at].last_used = now;
-            self.levels[at].kept_s = None;
-        }
-        for at in used..self.levels.len() {
-            if self.levels[at].kept_s.is_none() {
-                self.levels[at].kept_s = Some(self.keep_s(&self.levels[at], policy));
-            }
+            shortest_gap_s: self.short_window_s(policy),
+            boot_s: self.boot_s(policy),
+            billed_s: policy.billing_minimum.as_secs_f64(),
+            keep_alive: policy.keep_alive,
         }
     }
 
@@ -406,10 +365,7 @@ impl Learned {
         let left = (-elapsed / COSTS_MEMORY).exp();
         self.ahead = self.ahead * left + elapsed * f64::from(ahead);
         self.used = self.used * left + elapsed * f64::from(used);
-        for level in &mut self.levels {
-            level.paid *= left;
-            level.clairvoyant *= left;
-        }
+        self.levels.fade(left);
     }
 
     /// Requests submitted and not answered.
@@ -583,8 +539,7 @@ impl Learned {
     /// Says whether the cost of looking ahead leaves the whole below twice what one who knew the
     /// future would have paid.
     fn may_look_ahead(&self, policy: &Policy) -> bool {
-        let paid: Seconds = self.levels.iter().map(|level| level.paid).sum();
-        let clairvoyant: Seconds = self.levels.iter().map(|level| level.clairvoyant).sum();
+        let (paid, clairvoyant) = self.levels.paid();
         matches!(policy.keep_alive, KeepAlive::Learned { .. })
             && self.ahead + paid <= self.used + 2.0 * clairvoyant
     }
@@ -593,41 +548,6 @@ impl Learned {
     fn lead_s(&self, policy: &Policy) -> Seconds {
         let known = self.boots_of(self.next, policy).late_s;
         known.unwrap_or_else(|| Self::expected_boot_s(self.next, policy))
-    }
-
-    /// What stopping an instance of a level and launching another costs, in seconds of an instance:
-    /// its boot, and what is left of the time that is billed anyway after the boot and a use.
-    fn switch_s(&self, level: &Level, policy: &Policy) -> Seconds {
-        let boot_s = self.boot_s(policy);
-        let use_s = median(&level.uses).unwrap_or(level.last_used - level.first_used);
-        boot_s.max(policy.billing_minimum.as_secs_f64() - use_s)
-    }
-
-    /// How long a level is kept after its last use.
-    fn keep_s(&self, level: &Level, policy: &Policy) -> Seconds {
-        if let Some(kept_s) = level.kept_s {
-            return kept_s;
-        }
-        let at_most = match policy.keep_alive {
-            KeepAlive::Fixed(time) => return time.as_secs_f64(),
-            KeepAlive::Learned { at_most } => at_most.as_secs_f64(),
-        };
-        let switch_s = self.switch_s(level, policy).min(at_most);
-        if level.gaps.len() < ENOUGH_GAPS || level.paid > 2.0 * level.clairvoyant {
-            return switch_s;
-        }
-        let cost = |kept: Seconds| -> Seconds {
-            let of = |gap: &Seconds| gap.min(kept) + if *gap > kept { switch_s } else { 0.0 };
-            level.gaps.iter().map(of).sum()
-        };
-        level
-            .gaps
-            .iter()
-            .copied()
-            .filter(|gap| *gap < switch_s)
-            .chain([0.0, switch_s])
-            .min_by(|a, b| cost(*a).total_cmp(&cost(*b)).then(b.total_cmp(a)))
-            .unwrap_or(switch_s)
     }
 
     /// Instances that are in use, or expected to be soon, or not idle for long enough to be drained.
@@ -639,28 +559,17 @@ impl Learned {
 
     /// Instances that are in use or not idle for long enough to be drained.
     fn kept_idle(&self, policy: &Policy) -> u32 {
-        let is_kept = |level: &Level| {
-            let idle = self.now - level.last_used;
-            // How long a level that is in use would be kept is not asked, and not known yet.
-            idle <= 0.0 || idle <= self.keep_s(level, policy)
-        };
-        self.levels
-            .iter()
-            .rposition(is_kept)
-            .map_or(0, |at| at as u32 + 1)
+        self.levels.kept(&self.keeping(policy))
     }
 
     /// Seconds until the plan may change if nothing comes: an instance is no longer worth keeping,
     /// or what is expected of another minute comes within reach of a launch.
     pub fn next_change_s(&self, policy: &Policy) -> Option<Seconds> {
-        let releases = self
-            .levels
-            .iter()
-            .map(|level| level.last_used + self.keep_s(level, policy) - self.now)
-            .filter(|left| *left >= 0.0);
+        let release = self.levels.next_release_s(&self.keeping(policy));
         let looks_ahead = matches!(policy.keep_alive, KeepAlive::Learned { .. });
         let minute = Season::until_next_minute_s(self.now + self.lead_s(policy));
-        releases
+        release
+            .into_iter()
             .chain(looks_ahead.then_some(minute))
             .min_by(f64::total_cmp)
     }
@@ -669,24 +578,6 @@ impl Learned {
 /// One standard deviation less than a count of things that come by chance.
 fn less_a_deviation(count: f64) -> f64 {
     (count - count.sqrt()).max(0.0)
-}
-
-fn push(samples: &mut VecDeque<Seconds>, most: usize, sample: Seconds) {
-    if samples.len() == most {
-        samples.pop_front();
-    }
-    samples.push_back(sample);
-}
-
-fn sorted(samples: &VecDeque<Seconds>) -> Vec<Seconds> {
-    let mut sorted: Vec<_> = samples.iter().copied().collect();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted
-}
-
-fn median(samples: &VecDeque<Seconds>) -> Option<Seconds> {
-    let sorted = sorted(samples);
-    sorted.get(sorted.len() / 2).copied()
 }
 
 #[cfg(test)]

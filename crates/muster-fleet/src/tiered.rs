@@ -1,5 +1,6 @@
 //! A fleet on EC2 with some workers on the controller's machine before it.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -39,7 +40,7 @@ impl<R: Fleet> Fleet for TieredFleet<R> {
     async fn instances(&self) -> Result<Vec<Instance>, FleetError> {
         let mut instances = self.remote.instances().await?;
         instances.extend(self.local.instances().await?);
-        instances.sort_by(|a, b| b.age.cmp(&a.age));
+        instances.sort_by_key(|instance| Reverse(instance.age));
         Ok(instances)
     }
 

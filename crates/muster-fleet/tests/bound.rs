@@ -57,7 +57,7 @@ fn load() -> impl Strategy<Value = Vec<f64>> {
 
 fn muster(scaling: Scaling, scenario: &Scenario) -> Autoscaler {
     Autoscaler::Muster {
-        policy: Policy {
+        policy: Box::new(Policy {
             tier: Tier::Ec2,
             local: None,
             min_instances: 0,
@@ -75,7 +75,7 @@ fn muster(scaling: Scaling, scenario: &Scenario) -> Autoscaler {
             boot_timeout: Duration::from_secs(1000),
             expected_service: Duration::from_millis(500),
             budget: None,
-        },
+        }),
         learned: Box::<Learned>::default(),
     }
 }

@@ -246,7 +246,7 @@ fn scenario(boot_s: f64, max_instances: u32) -> Scenario {
 
 fn as_muster(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outcome {
     let autoscaler = Autoscaler::Muster {
-        policy: policy(scenario.max_instances),
+        policy: Box::new(policy(scenario.max_instances)),
         learned: Box::default(),
     };
     run(arrivals, length_s, scenario, autoscaler)
@@ -420,7 +420,7 @@ proptest! {
             }),
             ..policy(scenario.max_instances)
         };
-        let autoscaler = Autoscaler::Muster { policy, learned: Box::default() };
+        let autoscaler = Autoscaler::Muster { policy: Box::new(policy), learned: Box::default() };
         let outcome = run(&arrivals, 2200.0, &scenario, autoscaler);
         prop_assert_eq!(outcome.waits.len(), arrivals.len(), "the next day answers the rest");
         let (end_s, ..) = outcome.fleet[outcome.fleet.len() - 1];
@@ -444,7 +444,7 @@ fn what_comes_every_hour_is_expected() {
             ..policy(scenario.max_instances)
         };
         let autoscaler = Autoscaler::Muster {
-            policy,
+            policy: Box::new(policy),
             learned: Box::default(),
         };
         let waits = run(&arrivals, 10.0 * 3600.0, &scenario, autoscaler).waits;

@@ -270,7 +270,7 @@ impl SimulateArgs {
 
     fn replay(&self, policy: &PolicyArg, trace: &Trace, scenario: &Scenario) -> Outcome {
         let muster = |scaling| Autoscaler::Muster {
-            policy: self.planner_policy(scaling),
+            policy: Box::new(self.planner_policy(scaling)),
             learned: Box::<Learned>::default(),
         };
         let autoscaler = match policy {

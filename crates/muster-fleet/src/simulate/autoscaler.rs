@@ -13,7 +13,7 @@ pub enum Autoscaler {
     /// Muster's own, with what it has learned.
     Muster {
         /// The operator's bounds.
-        policy: Policy,
+        policy: Box<Policy>,
         /// What was learned so far; a new controller starts with the default.
         learned: Box<Learned>,
     },

@@ -139,10 +139,10 @@ fn add_runs(level: &[Stretch], price_s: f64, scenario: &Scenario, runs: &mut Vec
         while paid + 1 < count && level[paid + 1].end_s <= paid_until(at) {
             paid += 1;
         }
-        for to in paid..(paid + 2).min(count) {
+        for (to, on) in on.iter_mut().enumerate().skip(paid).take(2) {
             let launched_s = off_s[at] + cost(at, to);
-            if launched_s < on[to].0 {
-                on[to] = (launched_s, Way::Launched(at));
+            if launched_s < on.0 {
+                *on = (launched_s, Way::Launched(at));
             }
         }
         if at > 0 {

@@ -51,7 +51,13 @@ fn with_tier(tier: Tier, boot_s: f64, price_per_hour: f64) -> (Scenario, Autosca
         budget: None,
     };
     let learned = Box::default();
-    (scenario, Autoscaler::Muster { policy, learned })
+    (
+        scenario,
+        Autoscaler::Muster {
+            policy: Box::new(policy),
+            learned,
+        },
+    )
 }
 
 #[test]
