@@ -22,7 +22,7 @@ NPM := $(shell command -v npm)
 # What `make simulate` replays.
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
-.PHONY: help run demo build page models test test-long test-page test-servers lint lint-page lint-crates lint-templates \
+.PHONY: help run demo build page models test test-long test-page run-page-tests test-servers lint lint-page lint-crates lint-templates \
     fmt \
     bench bench-gallery bench-grid simulate bundle clean
 
@@ -51,24 +51,29 @@ $(PAGE_TOOLS): page/package.json page/package-lock.json page/.npmrc
 lint-page: $(PAGE_TOOLS) ## Check the page's types
 	npm --prefix page run check
 
-test-page: models $(PAGE_TOOLS) ## Test the page in Chromium
+run-page-tests: $(PAGE_TOOLS)
 	npm --prefix page test
 else
-page lint-page test-page:
+page lint-page run-page-tests:
 	@echo "SKIPPED $@: npm is not here (the page needs Node.js 20.19 or newer); Muster works without its page"
 	@[[ $${CI:-} != true ]]
 endif
 
+test-page: models run-page-tests ## Test the page in Chromium
+
 models: build ## Install the pinned runtime, models and sample photographs
 	$(MUSTER) models install
 
-test: build test-servers ## Run every test
+# The tests' build makes the program too. A build of the program alone has fewer features of some
+# dependencies, and would compile all of Muster twice.
+test: page test-servers ## Run every test
+	cargo test --release --locked --workspace --no-run
 	$(MUSTER) models install --all
 	MUSTER_MOTO="$(CURDIR)/$(MOTO)" MUSTER_SCHEMATHESIS="$(CURDIR)/$(SCHEMATHESIS)" \
 	    MUSTER_PROXIES="$(CURDIR)/$(DEBIAN_TOOLS)" \
 	    MUSTER_FAKETIME="$(CURDIR)/$(DEBIAN_TOOLS)/libfaketimeMT.so.1" \
 	    cargo test --release --locked --workspace
-	$(MAKE) test-page
+	$(MAKE) run-page-tests
 
 test-long: build $(MOTO) ## Run the tests that take minutes: 20,000 damaged photographs (MUSTER_TEST_SEED has another 20,000), 30 bursts
 	$(MUSTER) models install
@@ -97,10 +102,11 @@ $(MACHETE):
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=false \
 	    cargo install --quiet --locked --version $(MACHETE_VERSION) --root $(abspath $(@D)/..) cargo-machete
 
+# In the profile of the tests, so that both have one build of SQLite, of the TLS library and of macros.
 lint: lint-page lint-crates ## Check formatting, lints, documentation and dependencies
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
 
 lint-crates: $(DENY) $(MACHETE) ## Check dependencies: licences, versions, sources, advisories, use
 	$(DENY) --locked check --hide-inclusion-graph licenses sources

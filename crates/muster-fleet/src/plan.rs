@@ -29,7 +29,7 @@ pub struct Plan {
 /// [`Objective`](crate::Scaling::Objective):
 ///
 /// **Staffing.** A load that goes on has as many instances as queueing theory says that it needs so that
-/// 99 of 100 requests wait no longer than the objective ([`Learned::floor`]), where the operator lets the
+/// 99 of 100 requests wait no longer than the objective (`Learned::floor`), where the operator lets the
 /// fleet learn how long an idle instance is worth keeping.
 ///
 /// **Scaling out** is immediate. With `S` seconds of a slot for a request, `k` slots, `D` seconds
