@@ -199,8 +199,13 @@ fn learned_from(boots_s: &[f64], services_s: &[f64], levels: usize) -> Learned {
         "first_used": 10.0, "last_used": 900.0, "uses": [5.0, 3.0], "gaps": [1.0, 2.0, 3.0, 4.0],
         "paid": 9.0, "clairvoyant": 4.0,
     });
+    let services = json!({
+        "length": services_s.len(), "total": services_s.iter().sum::<f64>(),
+        "differences": 0.0, "pairs": 0.0,
+    });
+    let service = json!({ "quantity": "Mean", "buckets": [services] });
     serde_json::from_value(json!({
-        "boots": boots_s, "services": services_s, "levels": vec![level; levels],
+        "boots": boots_s, "service": service, "levels": vec![level; levels],
     }))
     .unwrap()
 }
