@@ -1,9 +1,9 @@
 //! A deployment of a test's own in moto's account, and instances that boot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
@@ -195,15 +195,23 @@ pub struct Booter {
     pub reports: Arc<AtomicBool>,
 }
 
+/// How long after it runs an instance reports.
+const BOOT: Duration = Duration::from_millis(300);
+
 impl Booter {
     pub fn new(account: Account, fleet: Arc<Ec2Fleet>, lease: Option<Arc<Lease>>) -> Self {
         let reports = Arc::new(AtomicBool::new(true));
         let on = Arc::clone(&reports);
         let boot = async move {
+            let mut running = HashMap::new();
             loop {
                 if on.load(Ordering::Relaxed) {
                     for (id, seen) in account.instances().await {
-                        if seen.state == InstanceStateName::Running {
+                        // None has booted before the call that started it was answered.
+                        let run = (id.clone(), seen.launched_at_ms);
+                        if seen.state == InstanceStateName::Running
+                            && running.entry(run).or_insert_with(Instant::now).elapsed() >= BOOT
+                        {
                             fleet.record_heartbeat(&report(&id, seen.launched_at_ms + 1));
                         }
                     }
