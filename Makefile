@@ -22,7 +22,8 @@ NPM := $(shell command -v npm)
 # What `make simulate` replays.
 TRACES := ../shared/traces/azure-llm-code-2023.csv ../shared/traces/azure-functions-2019-100.csv
 
-.PHONY: help run demo build page models test test-long test-page run-page-tests test-servers lint lint-page lint-crates lint-templates \
+.PHONY: help run demo build page models test test-long test-page run-page-tests test-servers \
+    lint lint-page lint-crates lint-templates \
     fmt \
     bench bench-gallery bench-grid simulate bundle clean
 
