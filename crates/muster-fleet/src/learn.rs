@@ -258,7 +258,11 @@ impl Learned {
 
     fn summarise(&mut self) {
         let service = self.service.as_ref().map(Window::estimate);
-        let service = service.filter(|service| service.total > 0.0);
+        // What is stored may be damaged: no request takes no time, or for ever.
+        let service = service.filter(|service| service.rate().is_normal() && service.rate() > 0.0);
+        if service.is_none() {
+            self.service = None;
+        }
         self.summary = Summary {
             service_s: service.map(|service| service.rate()),
             service_cv2: service.map(|service| service.variance / service.rate().powi(2)),

@@ -248,6 +248,10 @@ impl SimulateArgs {
                 "--dollars-per-late-request is {dollars}: it must be more than 0 and at most 1e6, and \
                  --price-per-hour at least 1e-6"
             );
+            anyhow::ensure!(
+                matches!(self.keep_alive.0, KeepAlive::Learned { .. }),
+                "--dollars-per-late-request needs --keep-alive learned: a fixed time is not weighed"
+            );
         }
         self.check_budget()?;
         Ok(Scenario {

@@ -177,7 +177,25 @@ impl FleetSettings {
             self.price_per_hour.is_some_and(|price| price > 0.0),
             "dollars_per_late_request needs price_per_hour: a late request is weighed against it"
         );
+        anyhow::ensure!(
+            self.late_request().is_some(),
+            "dollars_per_late_request is {dollars} and price_per_hour too small beside it: set a real price"
+        );
+        // The other rule says at the start what it leaves without effect.
+        anyhow::ensure!(
+            self.scaling.requests_per_instance.is_some()
+                || self.keep_alive_mode() == KeepAliveMode::Learned,
+            "dollars_per_late_request needs keep_alive = \"learned\": idle workers that are kept for a \
+             fixed time are not weighed"
+        );
         Ok(())
+    }
+
+    fn keep_alive_mode(&self) -> KeepAliveMode {
+        self.keep_alive.unwrap_or(match self.kind {
+            FleetKind::Local => KeepAliveMode::Fixed,
+            FleetKind::Ec2 => KeepAliveMode::Learned,
+        })
     }
 
     /// What a late request is worth, as time of an instance.
@@ -278,14 +296,10 @@ impl FleetSettings {
     /// What the controller is to do, by the counts of these queues.
     pub fn policy(&self, queues: QueueKind) -> Policy {
         let requests = self.scaling.requests_per_instance.and_then(NonZeroU32::new);
-        let by_default = match self.kind {
-            FleetKind::Local => KeepAliveMode::Fixed,
-            FleetKind::Ec2 => KeepAliveMode::Learned,
-        };
         let keep_alive = match (requests, self.keep_alive) {
             // This rule knows no other time than one that was asked for.
             (Some(_), None | Some(KeepAliveMode::Learned)) => KeepAlive::Fixed(Duration::ZERO),
-            (_, mode) => match mode.unwrap_or(by_default) {
+            _ => match self.keep_alive_mode() {
                 KeepAliveMode::Fixed => KeepAlive::Fixed(self.idle_grace),
                 KeepAliveMode::Learned => KeepAlive::Learned {
                     at_most: self.keep_alive_max,

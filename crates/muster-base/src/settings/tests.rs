@@ -133,6 +133,14 @@ fn unknown_keys_and_impossible_values_are_named() {
             "price_per_hour = 0.2\ndollars_per_late_request = 0.0",
             "dollars_per_late_request is 0",
         ),
+        (
+            "price_per_hour = 1e-300\ndollars_per_late_request = 1.0",
+            "price_per_hour too small beside it",
+        ),
+        (
+            "price_per_hour = 0.2\ndollars_per_late_request = 0.1",
+            "dollars_per_late_request needs keep_alive",
+        ),
         ("fleet = \"ec2\"", "input_store is not set"),
         (
             "[quality.enrolment]\nsize_px = -1",

@@ -147,10 +147,19 @@ impl Level {
         if let Some(kept_s) = self.kept_s {
             return kept_s;
         }
-        let at_most = match keeping.keep_alive {
-            KeepAlive::Fixed(time) => return time.as_secs_f64(),
-            KeepAlive::Learned { at_most } => at_most.as_secs_f64(),
-        };
+        match keeping.keep_alive {
+            KeepAlive::Fixed(time) => time.as_secs_f64(),
+            // What is no gap ends no use.
+            KeepAlive::Learned { at_most } => {
+                let at_most_s = at_most.as_secs_f64();
+                let learned_s = self.learned_s(at_most_s, keeping);
+                learned_s.max(keeping.shortest_gap_s).min(at_most_s)
+            }
+        }
+    }
+
+    /// How long that is by the gaps.
+    fn learned_s(&self, at_most: Seconds, keeping: &Keeping) -> Seconds {
         let switch_s = self.switch_s(keeping).min(at_most);
         if self.gaps.len() < ENOUGH_GAPS || self.paid > 2.0 * self.clairvoyant {
             return switch_s;

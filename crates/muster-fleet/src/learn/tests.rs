@@ -375,3 +375,60 @@ fn what_was_learned_survives_a_restart() {
         "of an older version"
     );
 }
+
+/// What no run of the service writes: a service time of nothing would make every backlog one of no work.
+#[test]
+fn damaged_service_times_are_learned_again() {
+    let bucket = |length: f64, total: f64| serde_json::json!({ "length": length, "total": total, "differences": -1.0, "pairs": -2.0 });
+    for buckets in [
+        vec![bucket(-5.0, -3.0), bucket(0.0, 5.0)],
+        vec![bucket(4.0, -1.0)],
+        vec![bucket(1e-300, 1e300)],
+    ] {
+        let stored = serde_json::json!({ "service": { "quantity": "Mean", "buckets": buckets } });
+        let mut world = World::new(1);
+        world.learned = serde_json::from_value(stored).unwrap();
+        world.observe(3, 0, 0);
+        assert_eq!(world.learned.service_s(&POLICY), 0.5, "as nothing was seen");
+        assert_eq!(world.learned.in_use(&POLICY), 2);
+        world.observe(20, 5, 0);
+        assert_eq!(world.learned.service_s(&POLICY), 0.2);
+    }
+}
+
+/// A request every third of a second, after gaps that taught to let go at once.
+#[test]
+fn what_is_no_gap_ends_no_use() {
+    let free = Policy {
+        billing_minimum: Duration::ZERO,
+        expected_boot: Duration::from_secs(1),
+        ..POLICY
+    };
+    let mut world = World::new(1);
+    let look = |world: &mut World, submitted: u64, answered: u64, after_s: f64| {
+        world.now_s += after_s;
+        world.totals.submitted += submitted;
+        world.totals.answered += answered;
+        let observed = Observation {
+            now: Duration::from_secs_f64(world.now_s),
+            visible: world.totals.submitted - world.totals.answered,
+            in_flight: 0,
+            totals: Some(world.totals),
+            instances: world.instances.clone(),
+            available: TierCounts::UNLIMITED,
+            throttled: false,
+        };
+        world.learned.observe(&observed, &free);
+        world.learned.worth_keeping(&free)
+    };
+    for _ in 0..8 {
+        look(&mut world, 1, 0, 30.0);
+        look(&mut world, 0, 1, 0.1);
+    }
+    for _ in 0..20 {
+        assert_eq!(look(&mut world, 0, 0, 0.2), 1, "between two requests");
+        look(&mut world, 1, 0, 0.1);
+        look(&mut world, 0, 1, 0.1);
+    }
+    assert_eq!(look(&mut world, 0, 0, 60.0), 0, "no request comes any more");
+}

@@ -10,7 +10,7 @@ pub fn answered(totals: &mut RequestTotals, worked: Option<Duration>) {
     totals.answered += 1;
     if let Some(worked) = worked {
         totals.timed += 1;
-        totals.worked += worked;
+        totals.worked = totals.worked.saturating_add(worked);
     }
 }
 
