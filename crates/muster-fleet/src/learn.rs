@@ -313,13 +313,15 @@ impl Learned {
         if self.summary.service_s.is_none() {
             return;
         }
-        let service_s = self.service_s(policy);
         let service = ServiceModel {
-            rate: f64::from(policy.slots.max(1)) / service_s,
-            objective_s: policy.target_wait.as_secs_f64().max(service_s),
+            service_s: self.service_s(policy),
+            slots: f64::from(policy.slots.max(1)),
+            objective_s: policy.target_wait.as_secs_f64(),
             max_instances: policy.most_instances(),
         };
-        self.season.observe(self.now, elapsed, came, service);
+        let in_service = self.in_service(policy);
+        self.season
+            .observe(self.now, elapsed, came, in_service, service);
     }
 
     fn learn_levels(&mut self, policy: &Policy) {
@@ -463,24 +465,37 @@ impl Learned {
 
     /// Requests of the last `window` seconds.
     fn arrivals(&self, window: Seconds) -> f64 {
+        self.arrivals_and_time(window).0
+    }
+
+    /// Requests of the last `window` seconds, and how long ago the look was that they are counted from.
+    fn arrivals_and_time(&self, window: Seconds) -> (f64, Seconds) {
         let Some(&(now, submitted)) = self.submissions.back() else {
-            return 0.0;
+            return (0.0, window);
         };
         let after = self
             .submissions
             .partition_point(|(at, _)| *at <= now - window);
         let from = self.submissions.get(after.saturating_sub(1));
-        from.map_or(0.0, |(_, before)| submitted - before)
+        from.map_or((0.0, window), |(at, before)| (submitted - before, now - at))
+    }
+
+    /// Requests that would be in service if none had waited: those of the last service time.
+    fn in_service(&self, policy: &Policy) -> f64 {
+        let service_s = self.service_s(policy);
+        let (came, in_s) = self.arrivals_and_time(service_s);
+        came * (service_s / in_s.max(service_s))
     }
 
     /// Requests a second that are to be expected for as long as a boot takes: no more than came in
-    /// as long a time before, and no more than come just now; each a standard deviation less than
-    /// was counted, so that chance launches nothing.
+    /// as long a time before, unless the load has risen and earlier rises lasted; and no more than come just
+    /// now; each a standard deviation less than was counted, so that chance launches nothing.
     pub fn expected_rate(&self, policy: &Policy) -> f64 {
         let short = self.short_window_s(policy);
         let long = self.boot_s(policy).max(short);
         let rate = |window| less_a_deviation(self.arrivals(window)) / window;
-        rate(long).min(rate(short))
+        let risen = self.load.risen_rate(2.0 * long).unwrap_or(0.0);
+        rate(long).max(risen).min(rate(short))
     }
 
     /// Instances that a load that goes on needs, as far as one is known.

@@ -101,8 +101,9 @@ fn odds(share: f64) -> f64 {
 /// What one instance can do, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServiceModel {
-    /// Requests that one instance serves in a second.
-    pub(crate) rate: f64,
+    /// Seconds that a request takes of one slot, and how many slots an instance has.
+    pub(crate) service_s: f64,
+    pub(crate) slots: f64,
     /// Seconds that a request may wait.
     pub(crate) objective_s: f64,
     /// Largest fleet.
@@ -110,26 +111,40 @@ pub(crate) struct ServiceModel {
 }
 
 impl Season {
-    /// Takes in the requests of the `elapsed` seconds until `now_s`.
+    /// Takes in the requests of the `elapsed` seconds until `now_s`, and how many came within the last
+    /// service time: so many are in service if none waits.
     pub(crate) fn observe(
         &mut self,
         now_s: f64,
         elapsed: f64,
         requests: f64,
+        in_service: f64,
         service: ServiceModel,
     ) {
         self.advance_to((now_s / MINUTE_S) as u64);
         self.requests += requests;
         self.max_instances = service.max_instances as usize;
+        let ServiceModel {
+            service_s,
+            slots,
+            objective_s,
+            ..
+        } = service;
+        let begun_in_time = slots * (1.0 + objective_s / service_s);
         // A fleet that is larger than this, or than any that has something waiting, serves it at once.
-        let at_once = (requests / (service.rate * elapsed)).ceil() as usize;
+        let by_rate = requests * service_s / (slots * elapsed);
+        let at_once = by_rate.max(in_service / begun_in_time).ceil() as usize;
         let some_wait = if requests > 0.0 { at_once } else { 0 };
         let fleets = self.fleets.len().max(some_wait).min(self.max_instances);
         self.fleets.resize(fleets, SimulatedFleet::default());
-        for (instances, fleet) in (1..).zip(&mut self.fleets) {
-            let rate = service.rate * f64::from(instances);
+        for (instances, fleet) in (1..).map(f64::from).zip(&mut self.fleets) {
+            let rate = instances * slots / service_s;
             fleet.waiting = (fleet.waiting + requests - rate * elapsed).max(0.0);
-            let late = (fleet.waiting - rate * service.objective_s).max(0.0);
+            // Free slots begin as many at once as they serve in a service time; until they are free again,
+            // no more.
+            let by_rate = fleet.waiting - rate * objective_s.max(service_s);
+            let at_once = (in_service - instances * begun_in_time).min(requests);
+            let late = by_rate.max(at_once).max(0.0).min(fleet.waiting);
             fleet.late += late;
             fleet.waiting -= late;
         }
@@ -297,17 +312,30 @@ mod tests {
     use crate::simulate::random::unit;
 
     const SERVICE: ServiceModel = ServiceModel {
-        rate: 5.0,
+        service_s: 0.2,
+        slots: 1.0,
         objective_s: 1.0,
         max_instances: 10,
     };
+
+    /// Requests that come evenly.
+    fn observe(
+        season: &mut Season,
+        now_s: f64,
+        elapsed: f64,
+        requests: f64,
+        service: ServiceModel,
+    ) {
+        let in_service = requests * (service.service_s / elapsed).min(1.0);
+        season.observe(now_s, elapsed, requests, in_service, service);
+    }
 
     /// Plays minutes of so many requests a second, evenly spread, from a minute on.
     fn play(season: &mut Season, from: u64, minutes: impl IntoIterator<Item = u32>) {
         for (minute, rate) in (from..).zip(minutes) {
             for second in 0..60 {
                 let now_s = (minute * 60 + second) as f64;
-                season.observe(now_s, 1.0, f64::from(rate), SERVICE);
+                observe(season, now_s, 1.0, f64::from(rate), SERVICE);
             }
         }
     }
@@ -335,10 +363,29 @@ mod tests {
         assert_eq!(season.needed, [0, 1, 2, 3, 10]);
         // A burst that one instance serves within the objective, and one that takes five.
         let mut season = Season::default();
-        season.observe(1.0, 1.0, 8.0, SERVICE);
-        season.observe(61.0, 60.0, 25.0, SERVICE);
-        season.observe(121.0, 60.0, 0.0, SERVICE);
+        observe(&mut season, 1.0, 1.0, 8.0, SERVICE);
+        observe(&mut season, 61.0, 60.0, 25.0, SERVICE);
+        observe(&mut season, 121.0, 60.0, 0.0, SERVICE);
         assert_eq!(season.needed[0], 1);
+    }
+
+    /// Five a second for twenty seconds, each of which takes six: thirty are in service at one time, and
+    /// within the second that one may wait an instance begins a sixth of another.
+    #[test]
+    fn where_none_may_wait_for_as_long_as_a_service_all_need_a_slot_at_one_time() {
+        let service = ServiceModel {
+            service_s: 6.0,
+            max_instances: 100,
+            ..SERVICE
+        };
+        let mut season = Season::default();
+        for second in 0..80 {
+            let came = |second: i32| if (0..20).contains(&second) { 5.0 } else { 0.0 };
+            let in_service = (second - 5..=second).map(came).sum();
+            let now_s = f64::from(second) + 1.0;
+            season.observe(now_s, 1.0, came(second), in_service, service);
+        }
+        assert_eq!(season.needed[0], 26, "of 30, at 7/6 each");
     }
 
     #[test]
@@ -373,7 +420,7 @@ mod tests {
             let is_open = has_load && (9 * 60..17 * 60).contains(&minute);
             let requests = if is_open { 60.0 * 12.0 } else { 0.0 };
             let now_s = ((day * DAY + minute) * 60) as f64;
-            season.observe(now_s, 60.0, requests, SERVICE);
+            observe(season, now_s, 60.0, requests, SERVICE);
         }
     }
 
@@ -435,14 +482,14 @@ mod tests {
             max_instances: 1000,
             ..SERVICE
         };
-        season.observe(1.0, 1.0, 12.0, service);
+        observe(&mut season, 1.0, 1.0, 12.0, service);
         assert!(season.fleets.len() <= 3, "{}", season.fleets.len());
-        season.observe(2.0, 1.0, 100_000.0, service);
+        observe(&mut season, 2.0, 1.0, 100_000.0, service);
         assert_eq!(season.fleets.len(), 1000);
-        season.observe(61.0, 1.0, 0.0, service);
+        observe(&mut season, 61.0, 1.0, 0.0, service);
         assert_eq!(season.needed, [1000]);
-        season.observe(62.0, 1.0, 0.0, service);
-        season.observe(1000.0, 900.0, 0.0, service);
+        observe(&mut season, 62.0, 1.0, 0.0, service);
+        observe(&mut season, 1000.0, 900.0, 0.0, service);
         assert_eq!(season.fleets.len(), 0);
     }
 
@@ -460,13 +507,13 @@ mod tests {
     #[test]
     fn a_clock_that_begins_late_or_is_set_harms_nothing() {
         let mut season = Season::default();
-        season.observe(1e9, 1.0, 5.0, SERVICE);
-        season.observe(1e9 + 60.0, 1.0, 5.0, SERVICE);
+        observe(&mut season, 1e9, 1.0, 5.0, SERVICE);
+        observe(&mut season, 1e9 + 60.0, 1.0, 5.0, SERVICE);
         assert_eq!(season.needed, [1], "nobody looked before");
         let mut season = after_hours(&[12, 12]);
-        season.observe(60.0, 1.0, 5.0, SERVICE);
+        observe(&mut season, 60.0, 1.0, 5.0, SERVICE);
         assert_eq!(in_the_next_hour(&season, 2)[19], 3, "set back");
-        season.observe(1e9, 1.0, 5.0, SERVICE);
+        observe(&mut season, 1e9, 1.0, 5.0, SERVICE);
         assert!(season.needed.len() <= MINUTES);
         assert_eq!(season.forecast(1e9 + 60.0), 0);
     }

@@ -216,6 +216,35 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// A load that rises to ten times as much for twenty minutes, again and again.
+#[test]
+fn a_load_that_rises_again_has_its_instances_a_boot_later() {
+    let scenario = Scenario {
+        service_s: 0.5,
+        ..scenario(120.0, 64)
+    };
+    // 30 requests a second need 15 instances at least.
+    let rate = |minute: u64| if minute % 50 < 30 { 3 } else { 30 };
+    let minutes: Vec<_> = (0..200)
+        .map(|minute| (60.0 * minute as f64, 60 * rate(minute)))
+        .collect();
+    let arrivals = spread(&minutes, 60.0, 7);
+    let outcome = as_muster(&arrivals, 12_000.0, &scenario);
+    let risen_s = |rise: f64| 60.0 * (30.0 + 50.0 * rise);
+    let coming = |at_s: f64| {
+        let (ready, booting) = fleet_at(&outcome, at_s);
+        ready + booting
+    };
+    assert!(
+        coming(risen_s(0.0) + 20.0) < 15,
+        "that it lasts is not known"
+    );
+    for rise in [1.0, 2.0, 3.0] {
+        let coming = coming(risen_s(rise) + 20.0);
+        assert!(coming >= 15, "{coming} at rise {rise}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 

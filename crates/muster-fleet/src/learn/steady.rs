@@ -1,7 +1,9 @@
 //! The load that goes on: how many requests come for as long as they have been coming like this, and
 //! the instances that this needs.
 
-use super::window::{Estimate, Quantity, Window};
+use std::collections::VecDeque;
+
+use super::window::{Change, Estimate, Quantity, Window};
 use crate::staffing::Load;
 
 /// The share of requests that the fleet is staffed to be late with; the objective allows 0.01, and what
@@ -27,6 +29,9 @@ const STEADY_S: f64 = 1800.0;
 /// Deviations of the instances that such a load needs that are chance.
 const CHANCE_DEVIATIONS: f64 = 2.0;
 
+/// Rises of which it is remembered how long they lasted.
+const RISES: usize = 4;
+
 /// What instances there are to be for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -35,7 +40,7 @@ pub(super) struct Terms {
     /// How long a load has to go on before a launch for it is one for more than chance.
     pub known_s: f64,
     /// How long an idle instance is kept: where the next request is further away, there is no load that
-    /// goes on, and each is one from nothing.
+    /// goes on, and each is one from nothing; unless what a late request is worth alone decides.
     pub kept_s: f64,
     /// Seconds that a request takes of one slot, and the square of their coefficient of variation.
     pub service_s: f64,
@@ -57,6 +62,44 @@ pub(super) struct SteadyLoad {
     /// How long none has come.
     quiet_s: f64,
     needed: u32,
+    rises: Rises,
+}
+
+/// How long it stays like this where more came all at once.
+#[derive(Clone, Debug, Default)]
+struct Rises {
+    /// How long ago the load rose last; nothing where it fell since, or came from nothing.
+    age_s: Option<f64>,
+    /// How long the last ones lasted, the newest last.
+    lasted_s: VecDeque<f64>,
+}
+
+impl Rises {
+    /// Takes in that the load changed so many seconds ago.
+    fn changed(&mut self, change: Change, ago_s: f64) {
+        match (change, self.age_s) {
+            (Change::Rise, None) => self.age_s = Some(ago_s),
+            // One that goes on rising is one.
+            (Change::Rise, Some(_)) | (Change::Fall, None) => {}
+            (Change::Fall, Some(age_s)) => {
+                self.age_s = None;
+                if self.lasted_s.len() == RISES {
+                    self.lasted_s.pop_front();
+                }
+                self.lasted_s.push_back(age_s - ago_s);
+            }
+        }
+    }
+
+    /// Whether the last rise lasts for so many seconds more, as all of the last did.
+    fn last(&self, more_s: f64) -> bool {
+        let shortest_s = self.lasted_s.iter().copied().min_by(f64::total_cmp);
+        let left_s = self
+            .age_s
+            .zip(shortest_s)
+            .map(|(age_s, all_s)| all_s - age_s);
+        left_s.is_some_and(|left_s| left_s >= more_s)
+    }
 }
 
 impl SteadyLoad {
@@ -69,7 +112,12 @@ impl SteadyLoad {
         if elapsed > 0.0 {
             let window = self.came.get_or_insert_with(|| Window::of(Quantity::Rate));
             let grain = terms.objective_s.max(terms.service_s);
-            window.add(elapsed, came, grain);
+            let change = window.add(elapsed, came, grain);
+            let now_s = window.estimate().length;
+            self.rises.age_s = self.rises.age_s.map(|age_s| age_s + elapsed);
+            if let Some(change) = change {
+                self.rises.changed(change, now_s);
+            }
             self.quiet_s = if came > 0.0 {
                 0.0
             } else {
@@ -79,12 +127,14 @@ impl SteadyLoad {
             let before_s = (all.length - self.quiet_s).max(grain);
             if all.total / all.dispersion() * self.quiet_s > OVER * before_s {
                 self.came = None;
+                self.rises.changed(Change::Fall, self.quiet_s);
             }
         }
         let came = self.estimate();
         let (least, most) = RATE_DEVIATIONS;
         let most = staffing(came, most, terms);
-        let least = if came.length < terms.known_s {
+        let is_known = came.length >= terms.known_s || self.rises.last(2.0 * terms.known_s);
+        let least = if !is_known {
             0
         } else {
             staffing(came, least, terms)
@@ -96,6 +146,14 @@ impl SteadyLoad {
     /// before it is known, and where none goes on.
     pub fn needed(&self) -> u32 {
         self.needed
+    }
+
+    /// Requests a second of a load that has risen and, by how long it did before, will stay like this for
+    /// so many seconds; a standard deviation less than was counted.
+    pub fn risen_rate(&self, for_s: f64) -> Option<f64> {
+        let came = self.estimate();
+        let known = self.rises.last(for_s) && came.length > 0.0;
+        known.then(|| (came.total - came.total.sqrt()).max(0.0) / came.length)
     }
 
     /// Whether so many instances at some minute are more than this load needs now and then by chance.
@@ -119,7 +177,12 @@ impl SteadyLoad {
 ///
 /// An instance is worth having while the requests that it makes punctual are worth its time.
 fn staffing(came: Estimate, deviations: f64, terms: &Terms) -> u32 {
-    if came.groups() * terms.kept_s < 1.0 {
+    let kept_s = if terms.by_worth_alone {
+        terms.worth_s
+    } else {
+        terms.kept_s
+    };
+    if came.groups() * kept_s < 1.0 {
         return 0;
     }
     let dispersion = came.dispersion();
@@ -154,4 +217,33 @@ fn staffing(came: Estimate, deviations: f64, terms: &Terms) -> u32 {
         }
     }
     needed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rise_is_expected_to_last_as_long_as_each_of_the_last_did() {
+        let mut rises = Rises::default();
+        rises.changed(Change::Rise, 2.0);
+        assert!(!rises.last(1.0), "of the first nothing is known");
+        rises.age_s = Some(102.0);
+        rises.changed(Change::Rise, 2.0);
+        assert_eq!(rises.age_s, Some(102.0), "it goes on rising");
+        rises.changed(Change::Fall, 2.0);
+        rises.changed(Change::Rise, 5.0);
+        assert!(rises.last(95.0) && !rises.last(96.0));
+        rises.age_s = Some(30.0);
+        rises.changed(Change::Fall, 0.0);
+        assert!(!rises.last(0.0), "it is over");
+        rises.changed(Change::Rise, 0.0);
+        assert!(rises.last(30.0) && !rises.last(31.0), "the shortest counts");
+        for _ in 0..RISES {
+            rises.age_s = Some(500.0);
+            rises.changed(Change::Fall, 0.0);
+        }
+        rises.changed(Change::Rise, 0.0);
+        assert!(rises.last(500.0), "of the last few");
+    }
 }

@@ -108,6 +108,15 @@ impl Estimate {
     }
 }
 
+/// What came before some time was forgotten, since what came after it is another quantity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// It is more now.
+    Rise,
+    /// It is less.
+    Fall,
+}
+
 /// The window.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -129,12 +138,13 @@ impl Window {
         }
     }
 
-    /// Takes in what came in another `length`; the newest buckets are at least a `grain` long.
-    pub fn add(&mut self, length: f64, total: f64, grain: f64) {
+    /// Takes in what came in another `length`; the newest buckets are at least a `grain` long. Says
+    /// whether the quantity became another.
+    pub fn add(&mut self, length: f64, total: f64, grain: f64) -> Option<Change> {
         self.open.length += length;
         self.open.total += total;
         if self.open.length < grain || self.open.length <= 0.0 {
-            return;
+            return None;
         }
         let mut bucket = std::mem::take(&mut self.open);
         let rate = bucket.total / bucket.length;
@@ -145,7 +155,7 @@ impl Window {
         }
         self.buckets.push_back(bucket);
         self.compress(grain);
-        self.forget();
+        self.forget()
     }
 
     /// Makes one of the two oldest buckets of each length of which there are too many.
@@ -167,13 +177,22 @@ impl Window {
     }
 
     /// Forgets what came before the latest time at which the quantity became another.
-    fn forget(&mut self) {
+    fn forget(&mut self) -> Option<Change> {
+        let before = self.sum().estimate().rate();
+        let mut forgotten = false;
         while let Some(at) = self.change() {
             self.buckets.drain(..at);
             if let Some(first) = self.buckets.front_mut() {
                 (first.differences, first.pairs) = (0.0, 0.0);
             }
+            forgotten = true;
         }
+        let has_risen = self.sum().estimate().rate() > before;
+        forgotten.then_some(if has_risen {
+            Change::Rise
+        } else {
+            Change::Fall
+        })
     }
 
     /// The first bucket after the oldest time before which all came otherwise than after it.
@@ -288,7 +307,8 @@ mod tests {
             quiet_s += 1;
         }
         assert!((15..=25).contains(&quiet_s), "{quiet_s}");
-        arrive(&mut window, 5.0, 4, &mut random);
+        let changes: Vec<_> = (0..4).filter_map(|_| window.add(1.0, 5.0, 1.0)).collect();
+        assert_eq!(changes.first(), Some(&Change::Rise));
         assert!(window.estimate().rate() > 3.0);
     }
 
