@@ -1,18 +1,25 @@
 //! Muster's planner on a grid of loads made by seed, beside the cheapest fixed fleet that keeps the objective
 //! (steady loads) or the best schedule that is known (the others).
 //!
+//! The best schedule knows every request, which nobody does. Beside it stands a fleet that knows the rate
+//! of every moment, and nothing of chance: where it too is dearer than the best allows, DEAR becomes
+//! CHANCE. Requests are cold that come within a boot after a rise, or after nothing for as long as an idle
+//! instance is kept: where no more are late than these and one of a hundred others, LATE becomes COLD.
+//!
 //! `cargo run --release -p muster-fleet --example grid -- [NAME=VALUE …]`, with `seeds` (1), and with
 //! `kind`, `rate`, `service`, `cv` and `boot` for a part of the grid only: `kind=steady rate=0.5`.
 //! The first hour is apart, and of daily and weekly loads the first period: what comes then has to
 //! be learned. All costs are over the time after it, with the billing minimum.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use muster_fleet::simulate::{
-    Autoscaler, Outcome, Scenario, best_known, cheapest_fixed, lower_bound_hours, run,
+    Autoscaler, Outcome, Run, Scenario, Schedule, best_known, cheapest_fixed, lower_bound_hours,
+    run,
 };
 use muster_fleet::{KeepAlive, Learned, Policy, Scaling, Tier};
 use rand_xoshiro::SplitMix64;
@@ -28,6 +35,12 @@ const MAX_INSTANCES: u32 = 256;
 const MOST_ARRIVALS: f64 = 1e6;
 /// Instances that are busy at the peak, at most; with more, the grid's fleets are too small.
 const MOST_BUSY: f64 = 0.75 * MAX_INSTANCES as f64;
+const BILLED_S: f64 = 60.0;
+/// For who knows the rates: how long a moment is, how many rates are told apart, and how many requests tell
+/// how large a fleet one of them needs.
+const MOMENT_S: f64 = 20.0;
+const RATES_TOLD_APART: f64 = 20.0;
+const STEADY_ARRIVALS: f64 = 50_000.0;
 const HOUR_S: f64 = 3600.0;
 const DAY_S: f64 = 24.0 * HOUR_S;
 const WEEK_S: f64 = 7.0 * DAY_S;
@@ -144,7 +157,7 @@ impl Cell {
             max_instances: MAX_INSTANCES,
             price_per_hour: 0.0116,
             tiers: Vec::new(),
-            billing_minimum_s: 60.0,
+            billing_minimum_s: BILLED_S,
             target_wait_s: TARGET_WAIT_S,
             count_lag_s: 1.0,
             count_noise: 2,
@@ -154,8 +167,72 @@ impl Cell {
         }
     }
 
+    /// When instances are to be ready for who knows the rate of every moment after the time that is apart:
+    /// as many as the cheapest fixed fleet for a load that always has it.
+    fn by_rate(&self, length_s: f64) -> Vec<Run> {
+        let (_, _, from_s) = self.kind.lengths_s();
+        let mut fleets = BTreeMap::from([(0, 0)]);
+        let mut levels: Vec<Vec<Run>> = Vec::new();
+        let moments = ((length_s - from_s) / MOMENT_S) as u32;
+        for at_s in (0..moments).map(|moment| f64::from(moment) * MOMENT_S) {
+            let share = self.kind.factor(from_s + at_s) / self.kind.peak();
+            // Of a swing's rates, so many are told apart.
+            let part = (share * RATES_TOLD_APART).ceil() as u32;
+            let share = share.max(f64::from(part - u32::from(part > 0)) / RATES_TOLD_APART);
+            let fleet = *fleets.entry(part).or_insert_with(|| self.fixed(share));
+            let until_s = at_s + MOMENT_S;
+            for level in 0..fleet as usize {
+                if levels.len() == level {
+                    levels.push(Vec::new());
+                }
+                let runs = &mut levels[level];
+                match runs.last_mut() {
+                    Some(run) if at_s - run.end_s <= self.kept_s() => run.end_s = until_s,
+                    _ => runs.push(Run {
+                        ready_s: at_s,
+                        end_s: until_s,
+                    }),
+                }
+            }
+        }
+        levels.into_iter().flatten().collect()
+    }
+
+    /// The cheapest fixed fleet for a load that always has a share of the peak's rate.
+    fn fixed(&self, share: f64) -> u32 {
+        let steady = Self {
+            kind: Kind::Steady,
+            rate: self.rate * self.kind.peak() * share,
+            ..*self
+        };
+        let length_s = (STEADY_ARRIVALS / steady.rate).max(HOUR_S);
+        let arrivals = steady.arrivals(length_s, 0);
+        cheapest_fixed(&arrivals, &steady.scenario(0)).unwrap_or(MAX_INSTANCES)
+    }
+
+    /// How long it is cheaper to keep an idle instance than to launch it again.
+    fn kept_s(&self) -> f64 {
+        self.boot_s.max(BILLED_S)
+    }
+
+    /// The share of requests that come within a boot after a rise, or after nothing.
+    fn cold_share(&self, arrivals: &[f64], from_s: f64) -> f64 {
+        let (mut cold, mut last_s, mut cold_until_s) = (0, f64::NEG_INFINITY, f64::NEG_INFINITY);
+        for &at_s in arrivals {
+            let before_s = (at_s - self.boot_s).max(0.0);
+            let has_risen = self.kind.factor(at_s) > 2.0 * self.kind.factor(before_s);
+            if at_s - last_s > self.kept_s() + self.service_s {
+                cold_until_s = at_s + self.boot_s;
+            }
+            last_s = at_s;
+            cold += usize::from(at_s >= from_s && (has_risen || at_s <= cold_until_s));
+        }
+        let counted = arrivals.iter().filter(|at_s| **at_s >= from_s).count();
+        cold as f64 / counted.max(1) as f64
+    }
+
     /// Measures the cell with one seed; nothing where hardly any request comes.
-    fn measure(&self, length_s: f64, seed: u64) -> Option<Figures> {
+    fn measure(&self, length_s: f64, by_rate: &[Run], seed: u64) -> Option<Figures> {
         let (_, _, from_s) = self.kind.lengths_s();
         let arrivals = self.arrivals(length_s, seed);
         let scenario = self.scenario(seed);
@@ -179,6 +256,11 @@ impl Cell {
             let bound = lower_bound_hours(&after, &scenario, best.instance_hours);
             (hours, "best".to_owned(), Some(bound))
         };
+        let by_rate = (self.kind != Kind::Steady).then(|| {
+            let schedule = Schedule::new(by_rate, self.boot_s);
+            let outcome = run(&after, span_s, &scenario, Autoscaler::Scheduled(schedule));
+            billed_hours(&outcome, 0.0, span_s)
+        });
         let muster = run(&arrivals, length_s, &scenario, muster());
         let mut waits = muster.waits[first..].to_vec();
         let late = waits.iter().filter(|wait| **wait > TARGET_WAIT_S).count();
@@ -203,11 +285,15 @@ impl Cell {
             DEAR
         };
         let mut marks = Vec::new();
+        let cold = self.cold_share(&arrivals, from_s);
         if late > LATE {
-            marks.push("LATE");
+            let is_cold = self.kind != Kind::Steady && late <= LATE + cold;
+            marks.push(if is_cold { "COLD" } else { "LATE" });
         }
         if hours > (dear * reference).max(reference + one_more) {
-            marks.push("DEAR");
+            let allowed = dear * reference;
+            let is_chance = by_rate.is_some_and(|by_rate| by_rate > allowed);
+            marks.push(if is_chance { "CHANCE" } else { "DEAR" });
         }
         if self.kind == Kind::Steady && launches_per_hour > CHURN {
             marks.push("CHURN");
@@ -216,7 +302,9 @@ impl Cell {
             fleet,
             reference_hours: reference,
             bound_hours,
+            by_rate_hours: by_rate,
             late,
+            cold,
             p99_s,
             hours,
             launches_per_hour,
@@ -262,7 +350,9 @@ struct Figures {
     fleet: String,
     reference_hours: f64,
     bound_hours: Option<f64>,
+    by_rate_hours: Option<f64>,
     late: f64,
+    cold: f64,
     p99_s: f64,
     hours: f64,
     launches_per_hour: f64,
@@ -307,8 +397,11 @@ impl Row {
         let bound = first.bound_hours.map_or("-".to_owned(), |_| {
             format!("{:.2}", mean(|seed| seed.bound_hours.unwrap_or(0.0)))
         });
+        let by_rate = first.by_rate_hours.map_or("-".to_owned(), |_| {
+            format!("{:.2}", mean(|seed| seed.by_rate_hours.unwrap_or(0.0)))
+        });
         let line = format!(
-            "{:>5} {:>7} {:>4} {:>5} | {:>9} {:>9.2} {:>9} | {:>6.2} {:>8.2} {:>9.2} {:>6.2} {:>7.2}  {}",
+            "{:>5} {:>7} {:>4} {:>5} | {:>9} {:>9.2} {:>9} {:>9} | {:>6.2} {:>6.2} {:>8.2} {:>9.2} {:>6.2} {:>7.2}  {}",
             cell.rate,
             cell.service_s,
             cell.cv,
@@ -316,7 +409,9 @@ impl Row {
             first.fleet,
             mean(|seed| seed.reference_hours),
             bound,
+            by_rate,
             100.0 * late,
+            100.0 * mean(|seed| seed.cold),
             worst(|seed| seed.p99_s),
             mean(|seed| seed.hours),
             ratio,
@@ -345,8 +440,13 @@ fn table(cells: &[Cell], seeds: u64) -> Vec<Row> {
                 return;
             };
             let row = cell.length_s().and_then(|length_s| {
+                let by_rate = if cell.kind == Kind::Steady {
+                    Vec::new()
+                } else {
+                    cell.by_rate(length_s)
+                };
                 let measured: Vec<Figures> = (1..=seeds)
-                    .filter_map(|seed| cell.measure(length_s, seed))
+                    .filter_map(|seed| cell.measure(length_s, &by_rate, seed))
                     .collect();
                 Row::new(cell, &measured)
             });
@@ -376,7 +476,7 @@ fn table(cells: &[Cell], seeds: u64) -> Vec<Row> {
 fn summary(name: &str, mut rows: Vec<Row>, left_out: usize) {
     let met = rows.iter().filter(|row| row.marks.is_empty()).count();
     println!("\n{name}: {met} of {} cells meet everything", rows.len());
-    for mark in ["LATE", "DEAR", "CHURN"] {
+    for mark in ["LATE", "COLD", "DEAR", "CHANCE", "CHURN"] {
         let marked = rows.iter().filter(|row| row.marks.contains(&mark)).count();
         if marked > 0 {
             println!("  {mark}: {marked}");
@@ -386,7 +486,8 @@ fn summary(name: &str, mut rows: Vec<Row>, left_out: usize) {
         println!("  left out, too large a load, too short, or too few requests: {left_out}");
     }
     rows.sort_by(|a, b| b.late.total_cmp(&a.late));
-    for row in rows.iter().take(3).filter(|row| row.late > LATE) {
+    let latest = rows.iter().filter(|row| row.marks.contains(&"LATE"));
+    for row in latest.take(3) {
         println!("  latest: {} ({:.2} % late)", row.name, 100.0 * row.late);
     }
     rows.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
@@ -456,7 +557,7 @@ fn main() -> ExitCode {
             }
         }
         println!(
-            "## {name}\n\n{:>5} {:>7} {:>4} {:>5} | {:>9} {:>9} {:>9} | {:>6} {:>8} {:>9} {:>6} {:>7}",
+            "## {name}\n\n{:>5} {:>7} {:>4} {:>5} | {:>9} {:>9} {:>9} {:>9} | {:>6} {:>6} {:>8} {:>9} {:>6} {:>7}",
             "rate",
             "service",
             "cv",
@@ -464,7 +565,9 @@ fn main() -> ExitCode {
             "against",
             "hours",
             "bound",
+            "by rate",
             "late %",
+            "cold %",
             "p99 s",
             "hours",
             "ratio",
