@@ -148,6 +148,7 @@ fn scenario(boot_s: f64) -> Scenario {
         service_cv: 0.0,
         slots: 1,
         max_instances: 32,
+        launch_limit: None,
         price_per_hour: 0.0116,
         tiers: Vec::new(),
         billing_minimum_s: 60.0,

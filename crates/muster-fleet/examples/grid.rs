@@ -155,6 +155,7 @@ impl Cell {
             service_cv: self.cv,
             slots: 1,
             max_instances: MAX_INSTANCES,
+            launch_limit: None,
             price_per_hour: 0.0116,
             tiers: Vec::new(),
             billing_minimum_s: BILLED_S,

@@ -261,6 +261,7 @@ fn scenario(boot_s: f64, max_instances: u32) -> Scenario {
         service_cv: 0.0,
         slots: 1,
         max_instances,
+        launch_limit: None,
         price_per_hour: 1.0,
         tiers: Vec::new(),
         billing_minimum_s: 60.0,

@@ -260,6 +260,7 @@ impl SimulateArgs {
             service_cv: self.service_cv,
             slots: self.slots,
             max_instances: self.max,
+            launch_limit: None,
             price_per_hour: self.price_per_hour,
             tiers: self.tier.iter().map(|TierArg(tier)| *tier).collect(),
             billing_minimum_s: self.billing_minimum_s,

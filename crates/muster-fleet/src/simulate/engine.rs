@@ -10,6 +10,7 @@ use rand_xoshiro::rand_core::SeedableRng;
 use super::autoscaler::Autoscaler;
 use super::boots::Boots;
 use super::counts::CountHistory;
+use super::launch_limit::LaunchTokens;
 use super::outcome::Outcome;
 use super::random::unit;
 use super::scaling_policy::{FleetMetrics, ScalingPolicy};
@@ -86,6 +87,7 @@ struct Simulation<'a> {
     ready: u32,
     booting: u32,
     launched: u64,
+    launch_tokens: LaunchTokens,
     in_service: u64,
     answered: u64,
     /// What the answered requests took.
@@ -124,6 +126,7 @@ impl<'a> Simulation<'a> {
             ready: 0,
             booting: 0,
             launched: 0,
+            launch_tokens: LaunchTokens::new(scenario.launch_limit),
             in_service: 0,
             answered: 0,
             worked: Duration::ZERO,
@@ -288,12 +291,18 @@ impl<'a> Simulation<'a> {
         self.dispatch();
     }
 
-    fn launch(&mut self, tier: Tier) {
-        if self.ready + self.booting == 0 {
-            self.cold_starts += 1;
+    fn launch(&mut self, tier: Tier, count: u32) {
+        let granted = match tier {
+            Tier::Ec2 => self.launch_tokens.take(self.now, count),
+            Tier::Local | Tier::Stopped => count,
+        };
+        for _ in 0..granted {
+            if self.ready + self.booting == 0 {
+                self.cold_starts += 1;
+            }
+            let boot_s = self.boots.next_s(self.scenario.boot_s_of(tier));
+            self.launch_ready_at(tier, self.now, self.now + boot_s);
         }
-        let boot_s = self.boots.next_s(self.scenario.boot_s_of(tier));
-        self.launch_ready_at(tier, self.now, self.now + boot_s);
     }
 
     /// Launches an instance that is ready at a known time.
@@ -444,9 +453,7 @@ impl<'a> Simulation<'a> {
         let made = plan(observation, learned, policy);
         self.stopped -= made.launch.stopped;
         for (tier, count) in made.launch.some() {
-            for _ in 0..count {
-                self.launch(tier);
-            }
+            self.launch(tier, count);
         }
         for id in &made.drain {
             if let Ok(id) = id.0.parse() {
@@ -505,9 +512,8 @@ impl<'a> Simulation<'a> {
 
     /// Launches or drains until there are `desired` instances, booting ones included.
     fn resize(&mut self, desired: u32) {
-        while self.ready + self.booting < desired {
-            self.launch(Tier::Ec2);
-        }
+        let missing = desired.saturating_sub(self.ready + self.booting);
+        self.launch(Tier::Ec2, missing);
         let surplus = (self.ready + self.booting).saturating_sub(desired) as usize;
         if surplus > 0 {
             let mut members: Vec<_> = self
@@ -577,6 +583,7 @@ impl<'a> Simulation<'a> {
             waits: self.waits,
             bills: self.bills,
             launches: self.launched,
+            refused_launches: self.launch_tokens.refused,
             cold_starts: self.cold_starts,
             peak: self.peak,
             fleet: self.fleet,

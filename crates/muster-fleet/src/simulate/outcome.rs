@@ -15,6 +15,9 @@ pub struct Outcome {
     pub bills: Vec<(f64, f64)>,
     /// Launches.
     pub launches: u64,
+    /// `(second, instances)` of each launch beyond the scenario's limit: what there was no token for, and 0
+    /// where there was none for the call.
+    pub refused_launches: Vec<(f64, u32)>,
     /// Launches while no instance was running or booting.
     pub cold_starts: u64,
     /// Most instances that were billed at one time.

@@ -3,6 +3,7 @@
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::SeedableRng;
 
+use super::launch_limit::LaunchLimit;
 use super::random::{standard_normal, unit};
 use crate::tier::Tier;
 
@@ -19,6 +20,9 @@ pub struct Scenario {
     pub slots: u32,
     /// Instances never exceeded, by any policy.
     pub max_instances: u32,
+    /// How many of them the service lets a policy launch: all where there is none. The best schedule
+    /// that is known, and the bound, know of no such limit.
+    pub launch_limit: Option<LaunchLimit>,
     /// Price of an instance-hour; billed by the second, from launch to termination.
     pub price_per_hour: f64,
     /// What there is besides instances that are launched. Only Muster's policies know of it.
@@ -112,6 +116,7 @@ pub(super) fn example() -> Scenario {
         service_cv: 0.0,
         slots: 1,
         max_instances: 32,
+        launch_limit: None,
         price_per_hour: 1.0,
         tiers: Vec::new(),
         billing_minimum_s: 60.0,

@@ -1,9 +1,11 @@
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use super::*;
 use crate::policy::{KeepAlive, LocalTier, Scaling};
 use crate::simulate::arrivals::spread;
+use crate::simulate::launch_limit::{LaunchLimit, TokenBucket};
 use crate::simulate::peers::{Fixed, Knative};
 use crate::simulate::scenario::{TierScenario, example};
 
@@ -94,6 +96,62 @@ fn a_stopped_instance_starts_in_its_own_time() {
     assert_eq!(slow, 1, "the first alone is launched: {:?}", outcome.waits);
     let hours = outcome.instance_hours;
     assert!(outcome.launches >= 10 && (outcome.cost - hours).abs() < 1e-9);
+}
+
+/// A policy that wants eight instances, each second.
+struct Eight;
+
+impl ScalingPolicy for Eight {
+    fn name(&self) -> String {
+        "eight".to_owned()
+    }
+
+    fn interval_s(&self) -> f64 {
+        1.0
+    }
+
+    fn desired_instances(&mut self, _: &FleetMetrics, _: &Scenario) -> u32 {
+        8
+    }
+}
+
+#[test]
+fn launches_beyond_the_limit_come_when_the_service_lets_them() {
+    let (scenario, muster) = with_tier(Tier::Stopped, 26.0, 1.0);
+    let bucket = |size, per_s| TokenBucket { size, per_s };
+    let scenario = Scenario {
+        max_instances: 8,
+        service_s: 600.0,
+        launch_limit: Some(LaunchLimit {
+            calls: bucket(5.0, 2.0),
+            instances: bucket(3.0, 0.5),
+        }),
+        ..scenario
+    };
+    let Autoscaler::Muster { policy, learned } = muster else {
+        panic!("{}", muster.name());
+    };
+    let eight = Box::new(Policy {
+        max_instances: 8,
+        scaling: Scaling::RequestsPerInstance(NonZeroU32::MIN),
+        ..*policy
+    });
+    let muster = Autoscaler::Muster {
+        policy: eight,
+        learned,
+    };
+    let outcome = run(&[0.0; 8], 600.0, &scenario, muster);
+    let mut launched_s: Vec<f64> = outcome.bills.iter().map(|bill| bill.0).collect();
+    launched_s.sort_unstable_by(f64::total_cmp);
+    // It looks each second: three are launched at the first, and then one each two seconds.
+    assert_eq!(launched_s, [1.0, 1.0, 1.0, 3.0, 5.0, 7.0, 9.0, 11.0]);
+    assert_eq!(outcome.refused_launches[0], (1.0, 5));
+
+    let eight = Autoscaler::Peer(Box::new(Eight));
+    let outcome = run(&[0.0; 8], 600.0, &scenario, eight);
+    let mut launched_s: Vec<f64> = outcome.bills.iter().map(|bill| bill.0).collect();
+    launched_s.sort_unstable_by(f64::total_cmp);
+    assert_eq!(launched_s, [0.0, 0.0, 0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
 }
 
 #[test]
