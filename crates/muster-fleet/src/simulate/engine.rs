@@ -27,7 +27,8 @@ use crate::tier::{Tier, TierCounts};
 const NOISE_SHARE: f64 = 0.05;
 /// How often Muster's controller observes while nothing wakes it.
 const MUSTER_INTERVAL_S: f64 = 1.0;
-/// How soon after one observation a submission may cause another, where there is no idle instance.
+/// How soon after one observation a submission may cause another, where there is no idle instance: one that
+/// comes sooner causes it then.
 const WAKE_INTERVAL_S: f64 = 0.05;
 
 /// Ordered only so that the heap can hold it; events of one time keep the order of scheduling.
@@ -39,6 +40,8 @@ enum Event {
     Done(u64, u64),
     /// The policy decides anew.
     Evaluate,
+    /// Muster decides anew, for a request that came a moment after it had.
+    Wake,
 }
 
 /// How often one looks whether requests are left after a schedule's last step.
@@ -106,6 +109,8 @@ struct Simulation<'a> {
     noise: SplitMix64,
     counts: CountHistory,
     last_evaluation_s: f64,
+    /// Whether an observation is due for a request that came a moment after the last.
+    waking: bool,
     /// What Muster's controller observes, kept from one time to the next.
     observation: Observation,
     /// Whether instances came or went since.
@@ -142,6 +147,7 @@ impl<'a> Simulation<'a> {
             noise: SplitMix64::seed_from_u64(scenario.seed ^ 0x6e6f_6973),
             counts: CountHistory::new(scenario.count_lag_s),
             last_evaluation_s: f64::NEG_INFINITY,
+            waking: false,
             observation: Observation {
                 now: Duration::ZERO,
                 visible: 0,
@@ -203,6 +209,10 @@ impl<'a> Simulation<'a> {
                 Event::Evaluate => {
                     let wait = self.evaluate(autoscaler);
                     self.schedule(self.now + wait, Event::Evaluate);
+                }
+                Event::Wake => {
+                    self.waking = false;
+                    self.wake(autoscaler);
                 }
             }
             self.record_counts();
@@ -402,9 +412,15 @@ impl<'a> Simulation<'a> {
     fn wake(&mut self, autoscaler: &mut Autoscaler) {
         match autoscaler {
             Autoscaler::Muster { policy, learned } => {
-                if !self.waiting.is_empty() && self.now >= self.last_evaluation_s + WAKE_INTERVAL_S
-                {
-                    self.evaluate_muster(policy, learned);
+                let due_s = self.last_evaluation_s + WAKE_INTERVAL_S;
+                match self.waiting.is_empty() {
+                    true => {}
+                    false if self.now >= due_s => self.evaluate_muster(policy, learned),
+                    false if self.waking => {}
+                    false => {
+                        self.waking = true;
+                        self.schedule(due_s, Event::Wake);
+                    }
                 }
             }
             Autoscaler::Peer(peer) => {

@@ -17,6 +17,35 @@ fn scenario(service_s: f64, service_cv: f64) -> Scenario {
     }
 }
 
+fn policy(max_instances: u32) -> Policy {
+    Policy {
+        tier: Tier::Ec2,
+        local: None,
+        min_instances: 0,
+        max_instances,
+        scaling: Scaling::Objective,
+        slots: 1,
+        target_wait: Duration::from_secs(1),
+        keep_alive: KeepAlive::Learned {
+            at_most: Duration::from_secs(3600),
+        },
+        billing_minimum: Duration::from_secs(60),
+        count_lag: Duration::from_secs(60),
+        expected_boot: Duration::from_secs(30),
+        boot_timeout: Duration::from_secs(300),
+        expected_service: Duration::from_millis(500),
+        late_request: None,
+        budget: None,
+    }
+}
+
+fn muster(policy: Policy) -> Autoscaler {
+    Autoscaler::Muster {
+        policy: Box::new(policy),
+        learned: Box::default(),
+    }
+}
+
 /// Muster's planner, with such a tier besides the instances that are launched.
 fn with_tier(tier: Tier, boot_s: f64, price_per_hour: f64) -> (Scenario, Autoscaler) {
     let scenario = Scenario {
@@ -34,32 +63,10 @@ fn with_tier(tier: Tier, boot_s: f64, price_per_hour: f64) -> (Scenario, Autosca
         expected_boot: Duration::from_millis(600),
     };
     let policy = Policy {
-        tier: Tier::Ec2,
         local: (tier == Tier::Local).then_some(local),
-        min_instances: 0,
-        max_instances: scenario.max_instances,
-        scaling: Scaling::Objective,
-        slots: 1,
-        target_wait: Duration::from_secs(1),
-        keep_alive: KeepAlive::Learned {
-            at_most: Duration::from_secs(3600),
-        },
-        billing_minimum: Duration::from_secs(60),
-        count_lag: Duration::from_secs(60),
-        expected_boot: Duration::from_secs(30),
-        boot_timeout: Duration::from_secs(300),
-        expected_service: Duration::from_millis(500),
-        late_request: None,
-        budget: None,
+        ..policy(scenario.max_instances)
     };
-    let learned = Box::default();
-    (
-        scenario,
-        Autoscaler::Muster {
-            policy: Box::new(policy),
-            learned,
-        },
-    )
+    (scenario, muster(policy))
 }
 
 #[test]
@@ -253,4 +260,17 @@ fn a_request_from_zero_makes_knative_launch_when_it_comes() {
     let outcome = run(&[10.5], 60.0, &example(), knative);
     let launched = outcome.fleet.iter().find(|(_, _, booting)| *booting > 0);
     assert_eq!(launched, Some(&(10.5, 0, 1)));
+}
+
+/// Of requests that come together, the first alone finds the policy at leisure.
+#[test]
+fn a_burst_is_seen_as_a_whole_a_moment_after_its_first_request() {
+    let scenario = example();
+    let outcome = run(&[10.5; 1000], 60.0, &scenario, muster(policy(32)));
+    let booting_at = |at_s: f64| {
+        let before = outcome.fleet.partition_point(|(at, ..)| *at <= at_s);
+        outcome.fleet[before - 1].2
+    };
+    assert_eq!((booting_at(10.4), booting_at(10.5)), (0, 1));
+    assert!(booting_at(10.6) > 10, "{:?}", outcome.reasons);
 }
