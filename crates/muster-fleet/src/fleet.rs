@@ -50,10 +50,18 @@ pub struct Instance {
     /// Whether it takes work and its sign of life is late: where one has to go, it goes first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overdue: bool,
-    /// Requests that it has answered since it took work first, as it last said; for the planner, and not
-    /// published.
+    /// What it last said of its answers; for the planner, and not published.
     #[serde(skip)]
-    pub answered: Option<u64>,
+    pub answered: Option<Answers>,
+}
+
+/// What an instance said of its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// Requests that it had answered since it took work first.
+    pub count: u64,
+    /// How long ago it said so.
+    pub age: Duration,
 }
 
 mod seconds {

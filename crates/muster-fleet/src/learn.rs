@@ -239,6 +239,8 @@ impl Learned {
             visible: observed.visible,
             backlog: self.backlog,
             answered: totals.answered,
+            timed: totals.timed,
+            worked_s: totals.worked.as_secs_f64(),
             instances: &observed.instances,
             slots: f64::from(policy.slots.max(1)),
             service_s: self.summary.service_s,

@@ -33,7 +33,7 @@ pub use ec2::{
     Capacity, CapacityPool, Change, Ec2DryRun, Ec2Fleet, Ec2FleetOptions, Ec2Refusal, Heartbeat,
     Phase, aws_domain,
 };
-pub use fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
+pub use fleet::{Answers, Fleet, FleetError, Instance, InstanceId, InstanceState, SourceError};
 pub use learn::Learned;
 pub use lease::{Lease, LeaseError};
 pub use local::{LocalFleet, LocalFleetOptions, READY_LINE, alive_line};

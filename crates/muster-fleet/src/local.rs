@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::fleet::{Fleet, FleetError, Instance, InstanceId, InstanceState};
+use crate::fleet::{Answers, Fleet, FleetError, Instance, InstanceId, InstanceState};
 use crate::tier::Tier;
 
 /// The line that a worker prints on its standard output once it takes work.
@@ -95,7 +95,8 @@ struct Member {
     launched: Instant,
     drain: Arc<Notify>,
     overdue: bool,
-    answered: Option<u64>,
+    /// When it said last how many requests it had answered.
+    answered: Option<(Instant, u64)>,
 }
 
 impl Shared {
@@ -204,7 +205,10 @@ impl Fleet for LocalFleet {
                 age: member.launched.elapsed(),
                 busy: None,
                 overdue: member.overdue && member.state == InstanceState::Running,
-                answered: member.answered,
+                answered: member.answered.map(|(at, count)| Answers {
+                    count,
+                    age: at.elapsed(),
+                }),
             })
             .collect())
     }
@@ -271,7 +275,8 @@ async fn supervise(
                 Ok(Some(line)) => {
                     if let Some(member) = shared.members().get_mut(&number) {
                         member.overdue = false;
-                        member.answered = answered(&line).or(member.answered);
+                        let said = answered(&line).map(|count| (Instant::now(), count));
+                        member.answered = said.or(member.answered);
                     }
                     silent_looks = 0;
                 }
@@ -472,7 +477,8 @@ mod tests {
         assert_eq!(ids(&fleet).await, [InstanceId("worker-3".to_owned())]);
         assert!(begun.elapsed() < Duration::from_secs(10));
         let left = &fleet.instances().await.unwrap()[0];
-        assert_eq!((left.overdue, left.answered), (false, Some(7)));
+        let answers = left.answered.map(|answers| answers.count);
+        assert_eq!((left.overdue, answers), (false, Some(7)));
         assert_eq!(fleet.failed_starts(Tier::Local), 0);
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::heartbeat::{Heartbeat, Phase};
 use super::record::Launch;
-use crate::fleet::{Instance, InstanceId, InstanceState};
+use crate::fleet::{Answers, Instance, InstanceId, InstanceState};
 use crate::tier::Tier;
 
 /// How long a launch or start may be missing from EC2's listing, which is eventually consistent.
@@ -452,7 +452,10 @@ impl Members {
                     age: member.age(now),
                     busy: member.run.map(|run| run.busy),
                     overdue: state == InstanceState::Running && self.is_overdue(member),
-                    answered: member.run.map(|run| run.answered),
+                    answered: member.run.map(|run| Answers {
+                        count: run.answered,
+                        age: now.saturating_duration_since(run.last),
+                    }),
                 })
             })
             .collect();

@@ -1,10 +1,13 @@
 //! What instances drain of the queue, compared with what the plan thinks that they drain.
 //!
-//! While requests are visible that no instance has taken, none of them is idle, and what they answer is
-//! what they can do. Workers say how long a request occupies their slot; where the answers fall
-//! short of that, or exceed it, the difference (a slow queue, a processor that is throttled or shared)
-//! corrects what an instance is believed to drain: of the whole fleet, and of each instance that is known
-//! to differ from it.
+//! While requests are visible that no instance has taken, none of them is idle: what the requests that they
+//! answer are said to have occupied their slots is all of that time. Where it falls short of it, or exceeds
+//! it, the difference (a slow queue, a processor that is throttled or shared) corrects what an instance is
+//! believed to drain: of the whole fleet, and of each instance that is known to differ from it.
+//!
+//! Such a time ends when many are answered, and goes on while few are. Counting answers would therefore
+//! find a fleet slow that is busy now and then by chance; the time that they took is what it is, whichever
+//! requests they were.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,8 +16,10 @@ use crate::fleet::{Instance, InstanceId, InstanceState};
 
 /// Planned answers that make one entry of a meter, so that a count is no longer a matter of chance alone.
 const GRAIN: f64 = 4.0;
-/// A count differs from what was planned where it does so by this many standard deviations of a count.
+/// A count differs from what was planned where it does so by this many standard deviations of a count, and by
+/// this share of it: less changes no plan.
 const DEVIATIONS: f64 = 3.0;
+const TOLERANCE: f64 = 0.1;
 /// A fleet that should have given this many answers for each of its slots and gave none does not work at
 /// all, which more instances would not mend.
 const STALLED: f64 = 32.0;
@@ -36,13 +41,28 @@ pub(super) struct Believed<'a> {
     pub visible: u64,
     /// Requests without an answer.
     pub backlog: u64,
-    /// Requests answered so far.
+    /// Requests answered so far; of so many of them it was said that they occupied slots for so long.
     pub answered: u64,
+    pub timed: u64,
+    pub worked_s: Seconds,
     pub instances: &'a [Instance],
     /// Requests that an instance works on at a time.
     pub slots: f64,
     /// Seconds that a request is said to occupy a slot; none before it was said.
     pub service_s: Option<Seconds>,
+}
+
+impl Believed<'_> {
+    /// What was answered since, in requests that occupy a slot for `service_s`.
+    fn done_since(&self, before: Before, service_s: Seconds) -> f64 {
+        let answers = self.answered.saturating_sub(before.answered) as f64;
+        let timed = self.timed.saturating_sub(before.timed) as f64;
+        if timed > 0.0 {
+            (self.worked_s - before.worked_s) / service_s * answers / timed
+        } else {
+            answers
+        }
+    }
 }
 
 /// What was learned of the instances' capacity.
@@ -67,6 +87,8 @@ pub(super) struct Capacity {
 struct Before {
     at: Seconds,
     answered: u64,
+    timed: u64,
+    worked_s: Seconds,
     /// Answers that are waited for, beyond those that are under way already.
     spare: f64,
     running: u32,
@@ -77,14 +99,13 @@ struct Before {
 #[derive(Clone, Debug)]
 struct Member {
     running_since: Seconds,
-    last_answered: Option<u64>,
-    /// When it said last how many it had answered, and how many, within the time that it is busy.
-    mark: Option<(Seconds, u64)>,
+    /// When it said last, within the time that all are busy, how many it had answered, and how many.
+    said: Option<(Seconds, u64)>,
     meter: Meter,
     share: Option<f64>,
 }
 
-/// Answers that were planned, and those that came.
+/// Answers that were planned, and those that came, each as long as a request is said to take.
 #[derive(Clone, Debug)]
 struct Meter {
     window: Window,
@@ -102,11 +123,11 @@ impl Default for Meter {
 }
 
 impl Meter {
-    fn add(&mut self, planned: f64, answers: u64) {
+    fn add(&mut self, planned: f64, answers: f64) {
         self.pending += planned;
-        if answers > 0 {
+        if answers > 0.0 {
             let planned = std::mem::take(&mut self.pending);
-            self.window.add(planned, answers as f64, GRAIN);
+            self.window.add(planned, answers, GRAIN);
         }
     }
 
@@ -118,13 +139,16 @@ impl Meter {
         }
     }
 
-    /// The share of what was planned that was answered, where that is sure to differ from `expected`.
-    fn share(&self, expected: f64) -> Option<f64> {
+    /// The share of what was planned that was answered, where that is sure to differ from `expected`: of so
+    /// many meters together no more often by chance than of one.
+    fn share(&self, expected: f64, of: usize) -> Option<f64> {
         let counted = self.window.estimate();
         let (planned, answers) = (counted.length, counted.total);
         let off = (answers - expected * planned).abs();
         let chance = answers.max(expected * planned).sqrt();
-        (off > DEVIATIONS * chance).then(|| (answers + 1.0) / (planned + 1.0))
+        let deviations = (DEVIATIONS.powi(2) + 2.0 * (of as f64).ln()).sqrt();
+        let differs = off > deviations * chance && off > TOLERANCE * expected * planned;
+        differs.then(|| (answers + 1.0) / (planned + 1.0))
     }
 }
 
@@ -140,7 +164,8 @@ impl Capacity {
             f64::from(before.running) * seen.slots * (now - before.at) / service_s
         });
         // There are enough by the plan, whatever was answered, or more than were answered.
-        let enough = before.is_some_and(|before| before.spare >= 2.0 * planned);
+        let by_plan = planned + DEVIATIONS * planned.sqrt();
+        let enough = before.is_some_and(|before| before.spare >= by_plan);
         let busy = before.filter(|before| {
             let answers = seen.answered.saturating_sub(before.answered);
             enough || before.spare > answers as f64
@@ -165,6 +190,8 @@ impl Capacity {
         self.before = Some(Before {
             at: now,
             answered: seen.answered,
+            timed: seen.timed,
+            worked_s: seen.worked_s,
             spare: (seen.visible as f64).min(seen.backlog as f64 - taken),
             running: self.members.len() as u32,
             complete_since: begun
@@ -199,9 +226,9 @@ impl Capacity {
         // An instance that begins gives its first answer one service later.
         let begun = |since: Seconds| since.max(busy_since) + service_s <= before.at;
         if before.complete_since.is_some_and(begun) {
-            let answers = seen.answered.saturating_sub(before.answered);
-            self.fleet.add(planned, answers);
-            if answers > 0 {
+            let done = seen.done_since(before, service_s);
+            self.fleet.add(planned, done);
+            if done > 0.0 {
                 self.changed = true;
                 self.measured_at = seen.now;
             }
@@ -214,21 +241,24 @@ impl Capacity {
             self.fleet.pause();
         }
         for instance in seen.instances {
-            let Some(answered) = instance.answered else {
+            let (Some(said), Some(member)) =
+                (instance.answered, self.members.get_mut(&instance.id))
+            else {
                 continue;
             };
-            let Some(member) = self.members.get_mut(&instance.id) else {
-                continue;
-            };
-            if member.last_answered == Some(answered) || !begun(member.running_since) {
-                continue;
+            // What it says now and then is compared with what was planned from one time to the next.
+            let said_at = seen.now - said.age.as_secs_f64();
+            let begun = member.running_since.max(busy_since) + service_s;
+            let (at, had) = *member.said.get_or_insert((said_at, said.count));
+            if at < begun {
+                member.said = None;
+            } else if said_at > at {
+                let planned = seen.slots * (said_at - at) / service_s;
+                let answers = said.count.saturating_sub(had);
+                member.meter.add(planned, answers as f64);
+                member.said = Some((said_at, said.count));
+                self.changed |= answers > 0;
             }
-            if let Some((at, had)) = member.mark {
-                let planned = seen.slots * (seen.now - at) / service_s;
-                member.meter.add(planned, answered.saturating_sub(had));
-                self.changed = true;
-            }
-            member.mark = Some((seen.now, answered));
         }
     }
 
@@ -237,7 +267,8 @@ impl Capacity {
         if self.busy.take().is_some() {
             self.fleet.pause();
             for member in self.members.values_mut() {
-                member.mark = None;
+                member.said = None;
+                member.meter.pause();
             }
         }
     }
@@ -249,16 +280,12 @@ impl Capacity {
             if !self.members.contains_key(&instance.id) {
                 let member = Member {
                     running_since: seen.now,
-                    last_answered: None,
-                    mark: None,
+                    said: None,
                     meter: Meter::default(),
                     share: None,
                 };
                 self.members.insert(instance.id.clone(), member);
                 self.changed = true;
-            }
-            if let Some(member) = self.members.get_mut(&instance.id) {
-                member.last_answered = instance.answered;
             }
         }
         let running = seen.instances.iter().filter(runs).count();
@@ -272,17 +299,17 @@ impl Capacity {
 
     /// Finds out which instances differ.
     fn compare(&mut self) {
-        let fleet = self.fleet.share(1.0);
+        let fleet = self.fleet.share(1.0, 1);
         let expected = fleet.unwrap_or(1.0);
-        let mut sum = 0.0;
+        let (mut sum, members) = (0.0, self.members.len());
         for member in self.members.values_mut() {
-            let own = member.meter.share(expected);
+            let own = member.meter.share(expected, members);
             member.share = own.or(fleet);
             sum += own.unwrap_or(expected);
         }
         // What the last instances drained is what the next are expected to.
-        if !self.members.is_empty() {
-            self.mean = Some(sum / self.members.len() as f64);
+        if members > 0 {
+            self.mean = Some(sum / members as f64);
         }
     }
 }
@@ -292,6 +319,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fleet::Answers;
     use crate::tier::Tier;
 
     /// Seconds that workers say to need.
@@ -329,15 +357,24 @@ mod tests {
                         age: Duration::ZERO,
                         busy: None,
                         overdue: false,
-                        answered: Some(self.answered[n] as u64),
+                        answered: Some(Answers {
+                            count: self.answered[n] as u64,
+                            age: Duration::ZERO,
+                        }),
                     })
                     .collect();
-                let answered = instances.iter().filter_map(|i| i.answered).sum();
+                let answered = instances
+                    .iter()
+                    .filter_map(|i| i.answered)
+                    .map(|a| a.count)
+                    .sum();
                 self.capacity.observe(Believed {
                     now: self.now,
                     visible,
                     backlog: visible + instances.len() as u64,
                     answered,
+                    timed: answered,
+                    worked_s: answered as f64 * SERVICE_S,
                     instances: &instances,
                     slots: 1.0,
                     service_s: Some(SERVICE_S),
@@ -387,7 +424,7 @@ mod tests {
     fn instances_that_differ_are_told_from_each_other_and_one_more_is_expected_to_be_as_they_are() {
         let speeds = [1.0, 1.0, 0.5, 0.1];
         let mut world = World::new(4);
-        world.pass(60.0, 100, &speeds);
+        world.pass(90.0, 100, &speeds);
         world.drains(0.65, &speeds);
         // One that has not shown yet what it does.
         assert_eq!(world.capacity.of(&id(9)), 1.0);

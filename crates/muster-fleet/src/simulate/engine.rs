@@ -16,7 +16,7 @@ use super::random::unit;
 use super::scaling_policy::{FleetMetrics, ScalingPolicy};
 use super::scenario::Scenario;
 use super::schedule::Schedule;
-use crate::fleet::{Instance, InstanceId, InstanceState};
+use crate::fleet::{Answers, Instance, InstanceId, InstanceState};
 use crate::learn::Learned;
 use crate::observation::{Observation, RequestTotals};
 use crate::plan::plan;
@@ -504,7 +504,10 @@ impl<'a> Simulation<'a> {
             };
             instance.age = Duration::from_secs_f64(self.now - machine.launched_s);
             instance.busy = Some(machine.busy > 0);
-            instance.answered = Some(machine.answered);
+            instance.answered = Some(Answers {
+                count: machine.answered,
+                age: Duration::ZERO,
+            });
         }
     }
 

@@ -258,13 +258,18 @@ fn what_an_instance_has_answered_is_known_and_no_late_report_takes_it_back() {
     let mut world = World::new(1);
     world.add("a", 60, None);
     world.list();
-    let answered = |world: &World| world.members.instances(world.now())[0].answered;
+    let answered = |world: &World| {
+        let answers = world.members.instances(world.now())[0].answered;
+        answers.map(|answers| (answers.count, answers.age.as_secs()))
+    };
     assert_eq!(answered(&world), None);
     for (reported, known) in [(3, 3), (8, 8), (5, 8)] {
         world.report_answers("a", Phase::Ready, NOW_MS, reported);
-        assert_eq!(answered(&world), Some(known));
+        assert_eq!(answered(&world), Some((known, 0)));
+        world.listen(3);
+        assert_eq!(answered(&world), Some((known, 3)));
     }
     // Another run of its worker counts anew.
     world.report_answers("a", Phase::Ready, NOW_MS + 1, 2);
-    assert_eq!(answered(&world), Some(2));
+    assert_eq!(answered(&world), Some((2, 0)));
 }

@@ -274,3 +274,33 @@ fn a_burst_is_seen_as_a_whole_a_moment_after_its_first_request() {
     assert_eq!((booting_at(10.4), booting_at(10.5)), (0, 1));
     assert!(booting_at(10.6) > 10, "{:?}", outcome.reasons);
 }
+
+/// A fleet that is staffed well is busy now and then, for longer where few requests are answered. What it
+/// is believed to drain is what it does all the same, whenever one asks.
+#[test]
+fn a_steady_load_on_instances_of_the_speed_they_say_teaches_nothing_else() {
+    for (rate, service_s, boot_s) in [(5.0, 6.0, 26.0), (50.0, 0.5, 2.0)] {
+        let scenario = Scenario {
+            boot_s,
+            max_instances: 256,
+            count_noise: 2,
+            ..scenario(service_s, 1.0)
+        };
+        for minutes in [20.0, 40.0, 60.0] {
+            let length_s = 60.0 * minutes;
+            let arrivals = spread(&[(0.0, (rate * length_s) as u64)], length_s, 1);
+            let mut sim = Simulation::new(&scenario, arrivals.len());
+            let mut muster = muster(policy(256));
+            sim.replay(&arrivals, length_s, &mut muster);
+            let Autoscaler::Muster { policy, learned } = muster else {
+                unreachable!("it is Muster's");
+            };
+            let believed = learned.service_s(&policy) * sim.answered as f64;
+            let off = believed / sim.worked.as_secs_f64() - 1.0;
+            assert!(
+                off.abs() < 0.04,
+                "{rate} a second of {service_s} s, {minutes} min: {off}"
+            );
+        }
+    }
+}
