@@ -297,6 +297,13 @@ fn fleet_at(outcome: &Outcome, at_s: f64) -> (u32, u32) {
     (ready, booting)
 }
 
+/// The instances of such a speed that a hundred clients need, each of which is served once in its wait and its
+/// service.
+fn needed_for_a_hundred(scenario: &Scenario, speed: f64) -> f64 {
+    let service_s = scenario.service_s / speed;
+    100.0 * service_s / (scenario.target_wait_s + service_s)
+}
+
 /// Speeds of the instances, in turn; and their average.
 const SPEEDS: [(&[f64], f64); 5] = [
     (&[1.0], 1.0),
@@ -306,20 +313,26 @@ const SPEEDS: [(&[f64], f64); 5] = [
     (&[1.0, 0.5, 0.2, 0.1], 0.45),
 ];
 
+/// Counted from the first request. One boot of a hundred takes four times as long.
 #[test]
-fn a_closed_loop_has_all_instances_in_three_boots_whatever_their_speed_is() {
-    for (speeds, _) in SPEEDS {
-        for boot_s in [2.0, 26.0, 60.0] {
-            let scenario = Scenario {
-                speeds: speeds.to_vec(),
-                closed_loop: true,
-                ..scenario(boot_s, 15)
-            };
-            // The slowest boot of fifteen takes a fifth longer.
-            let three_boots_s = 3.4 * boot_s;
-            let outcome = closed_loop(&scenario, 4.0 * boot_s);
-            let fleet = fleet_at(&outcome, three_boots_s);
-            assert_eq!(fleet, (15, 0), "{speeds:?}, boots of {boot_s} s");
+fn a_closed_loop_has_its_instances_in_three_boots_whatever_their_speed_is() {
+    for (speeds, average) in SPEEDS {
+        for (boot_s, max) in [(2.0, 15), (26.0, 15), (120.0, 15), (26.0, 64), (60.0, 64)] {
+            for service_s in [0.1, 0.5] {
+                let scenario = Scenario {
+                    speeds: speeds.to_vec(),
+                    service_s,
+                    closed_loop: true,
+                    ..scenario(boot_s, max)
+                };
+                let outcome = closed_loop(&scenario, 4.0 * boot_s);
+                let needed = needed_for_a_hundred(&scenario, average).min(max.into());
+                let (ready, booting) = fleet_at(&outcome, 3.0 * boot_s);
+                assert!(
+                    f64::from(ready) >= (0.95 * needed).floor(),
+                    "{speeds:?}, {service_s} s, boots of {boot_s} s: {ready} ready and {booting} to come of {needed}"
+                );
+            }
         }
     }
 }
@@ -333,14 +346,7 @@ fn a_closed_loop_gets_the_instances_that_its_objective_needs_whatever_their_spee
             ..scenario(26.0, 100)
         };
         let outcome = closed_loop(&scenario, 600.0);
-        // Each client is served once in its wait and its service.
-        let service_s = scenario.service_s / average;
-        let needed = 100.0 * service_s / (scenario.target_wait_s + service_s);
-        let (ready, booting) = fleet_at(&outcome, 3.3 * 26.0);
-        assert!(
-            f64::from(ready + booting) >= 0.9 * needed,
-            "{speeds:?}: {ready} of {needed}"
-        );
+        let needed = needed_for_a_hundred(&scenario, average);
         let settled = Outcome {
             waits: outcome.waits[outcome.waits.len() / 2..].to_vec(),
             ..outcome
@@ -348,7 +354,7 @@ fn a_closed_loop_gets_the_instances_that_its_objective_needs_whatever_their_spee
         let late = settled.share_over(scenario.target_wait_s);
         assert!(late <= 0.01, "{speeds:?}: {late} are late");
         assert!(
-            f64::from(settled.peak) <= 2.0 * needed,
+            f64::from(settled.peak) <= 2.2 * needed,
             "{speeds:?}: {} of {needed}",
             settled.peak
         );
