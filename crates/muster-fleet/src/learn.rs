@@ -505,6 +505,11 @@ impl Learned {
         self.load.needed()
     }
 
+    /// Whether the load has been the same for so long that what a moment brings is chance.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.load.is_steady()
+    }
+
     /// Instances that serve what is there within the objective and keep up with what comes, and those that
     /// a load that goes on needs; or those that the number of requests is worth.
     pub fn in_use(&self, policy: &Policy) -> u32 {
@@ -519,10 +524,12 @@ impl Learned {
         let clearing = self.backlog as f64 * slot_s / within;
         let window = self.short_window_s(policy);
         let came = self.arrivals(window);
-        // What a launch would mend before the window is over need not be kept for a chance; what it
-        // would mend too late is kept with a deviation in hand. The first tells nothing of how soon others
-        // follow.
-        let came = if self.boot_s(policy) <= window {
+        // Of a load that is known, the staffing keeps up. Otherwise: what a launch would mend before the
+        // window is over need not be kept for a chance; what it would mend too late is kept with a deviation in
+        // hand. The first tells nothing of how soon others follow.
+        let came = if self.is_steady() {
+            0.0
+        } else if self.boot_s(policy) <= window {
             less_a_deviation(came)
         } else {
             (came - 1.0 + came.sqrt()).max(0.0)

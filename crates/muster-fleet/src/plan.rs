@@ -86,9 +86,13 @@ pub fn plan(observed: &Observation, learned: &Learned, policy: &Policy) -> Plan 
 
     let kept = needed.max(of_fleet(size.kept));
     let kept = kept.min(allowance.at_a_time).min(stay);
-    let surplus = coming.saturating_sub(kept) as usize;
+    let surplus = Surplus {
+        coming: coming.saturating_sub(kept) as usize,
+        running: members.running.saturating_sub(kept) as usize,
+    };
     let spent = coming + members.hung > allowance.stay;
     let mut drain = instances_to_drain(observed, learned, policy, members, surplus, spent);
+    let surplus = surplus.coming;
     if observed.throttled || !learned.needs_local(policy) {
         drain.extend(local_to_drain(observed, members, policy));
     }
@@ -215,9 +219,18 @@ fn limits(
     said
 }
 
-/// Chooses instances to drain: those whose boot is given up, then `surplus` others, none of them
-/// within the time that is billed anyway: first those whose sign of life is late, then idle ones,
-/// then booting, then busy ones, the youngest of each first.
+/// Instances beyond those that are kept.
+#[derive(Clone, Copy, Debug)]
+struct Surplus {
+    /// Of those that run or boot.
+    coming: usize,
+    /// Of those that run: what boots does no work yet that one of the others could leave to it.
+    running: usize,
+}
+
+/// Chooses instances to drain: those whose boot is given up, then the surplus, none of it within the time
+/// that is billed anyway: first those whose sign of life is late, then idle ones, then booting, then busy
+/// ones, the youngest of each first.
 ///
 /// Where the day's money is spent (`spent`), none that hangs is waited for, and the others go in time
 /// to be gone when what is billed anyway is over.
@@ -226,7 +239,7 @@ fn instances_to_drain(
     learned: &Learned,
     policy: &Policy,
     members: Members,
-    surplus: usize,
+    surplus: Surplus,
     spent: bool,
 ) -> Vec<InstanceId> {
     let patience = members.patience;
@@ -246,7 +259,7 @@ fn instances_to_drain(
         (InstanceState::Pending, _) => 2,
         _ => 3,
     };
-    let mut candidates: Vec<_> = if surplus == 0 {
+    let mut candidates: Vec<_> = if surplus.coming == 0 {
         Vec::new()
     } else {
         observed
@@ -261,9 +274,18 @@ fn instances_to_drain(
     candidates.sort_unstable_by(|(a, a_age, a_i), (b, b_age, b_i)| {
         (a, a_age, &a_i.id).cmp(&(b, b_age, &b_i.id))
     });
+    let mut running = surplus.running;
     let candidates = candidates.into_iter().map(|(_, _, instance)| instance);
+    let candidates = candidates.filter(|i| {
+        if i.state == InstanceState::Pending || i.overdue || spent {
+            return true;
+        }
+        let is_surplus = running > 0;
+        running = running.saturating_sub(1);
+        is_surplus
+    });
     given_up
-        .chain(candidates.take(surplus))
+        .chain(candidates.take(surplus.coming))
         .map(|instance| instance.id.clone())
         .collect()
 }

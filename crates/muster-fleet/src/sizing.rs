@@ -101,12 +101,12 @@ fn needed_for_objective(
     let left = (backlog - in_service + rate * boot_s - begun).max(0.0);
     let objective_s = policy.target_wait.as_secs_f64();
     // A fleet that is staffed for its load has one of a hundred requests wait longer than the objective by
-    // chance; that passes.
+    // chance; that passes, and all the more where the load has long been the same.
     let is_staffed = learned.floor() > 0 && all >= learned.floor();
-    let soon_enough_s = if is_staffed {
-        2.0 * objective_s
-    } else {
-        objective_s
+    let soon_enough_s = match (is_staffed, learned.is_steady()) {
+        (true, true) => 4.0 * objective_s,
+        (true, false) => 2.0 * objective_s,
+        (false, _) => objective_s,
     };
     if coming > 0.0 && left <= coming * slots * soon_enough_s / service_s {
         return 0;

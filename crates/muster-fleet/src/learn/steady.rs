@@ -8,7 +8,7 @@ use crate::staffing::Load;
 
 /// The share of requests that the fleet is staffed to be late with; the objective allows 0.01, and what
 /// is known of the load is not exact.
-const LATE_SHARE: f64 = 0.007;
+const LATE_SHARE: f64 = 0.006;
 /// Deviations that are added to a rate that was counted, for the instances that it needs at least, and at
 /// most: in between the fleet stays as it is.
 const RATE_DEVIATIONS: (f64, f64) = (0.5, 1.5);
@@ -20,9 +20,9 @@ const ENOUGH_TO_BE_BURSTY: f64 = 20.0;
 const PEAKEDNESS: f64 = 0.75;
 /// The coefficient of variation of service times, squared, that is believed at most.
 const MAX_SERVICE_CV2: f64 = 4.0;
-/// A load is over once none came for as long as so many take on average: that happens by chance once in
-/// a thousand times.
-const OVER: f64 = 7.0;
+/// A load is over once none came for as long as this and the logarithm of their number take on average: that
+/// happens by chance in one of 150 loads, however many come.
+const OVER: f64 = 5.0;
 /// A load that has been the same for longer than the shortest period of the rhythm, half an hour, has
 /// none at it.
 const STEADY_S: f64 = 1800.0;
@@ -125,7 +125,8 @@ impl SteadyLoad {
             };
             let all = window.estimate();
             let before_s = (all.length - self.quiet_s).max(grain);
-            if all.total / all.dispersion() * self.quiet_s > OVER * before_s {
+            let groups = all.total / all.dispersion();
+            if groups * self.quiet_s > (OVER + groups.max(1.0).ln()) * before_s {
                 self.came = None;
                 self.rises.changed(Change::Fall, self.quiet_s);
             }
@@ -159,12 +160,17 @@ impl SteadyLoad {
     /// Whether so many instances at some minute are more than this load needs now and then by chance.
     pub fn is_exceeded_by(&self, instances: u32) -> bool {
         let needed = f64::from(self.needed);
-        let by_chance = if self.estimate().length >= STEADY_S {
+        let by_chance = if self.is_steady() {
             needed + CHANCE_DEVIATIONS * needed.sqrt()
         } else {
             needed
         };
         f64::from(instances) > by_chance
+    }
+
+    /// Whether the load has been the same for so long that what a moment brings is chance.
+    pub fn is_steady(&self) -> bool {
+        self.estimate().length >= STEADY_S
     }
 
     fn estimate(&self) -> Estimate {

@@ -15,7 +15,7 @@ const BUCKETS_PER_LENGTH: usize = 6;
 /// rate. Four come by chance once in 16,000 times, five once in two million, and a rate is compared at
 /// some dozens of places each time: a rise that was none costs an instance for a while, a fall that was
 /// none makes requests late.
-const RISE_DEVIATIONS: f64 = 4.0;
+const RISE_DEVIATIONS: f64 = 5.0;
 const FALL_DEVIATIONS: f64 = 5.0;
 /// Those of a mean: its samples come from any distribution, and some have long tails.
 const MEAN_DEVIATIONS: f64 = 6.0;

@@ -170,6 +170,28 @@ fn idle_ones_go_first_and_none_within_what_is_paid_for() {
     assert_eq!(drained, ["3", "1", "0", "2"], "{}", made.reason);
 }
 
+/// Those that boot were launched for a moment that has passed, and are paid for. They do nothing yet.
+#[test]
+fn none_that_runs_goes_because_others_boot() {
+    let policy = Policy {
+        min_instances: 3,
+        billing_minimum: Duration::from_secs(60),
+        keep_alive: KeepAlive::Fixed(Duration::ZERO),
+        ..POLICY
+    };
+    let mut fleet = members(&[(Running, 1000.0); 4]);
+    fleet.extend((4..8).map(|id| instance(id, Pending, 2.0)));
+    let drained = |fleet: Vec<Instance>| {
+        let made = first_plan(&observed(0, fleet), &policy);
+        made.drain.into_iter().map(|id| id.0).collect::<Vec<_>>()
+    };
+    assert_eq!(drained(fleet.clone()), ["0"], "three are to be kept");
+    for pending in &mut fleet[4..] {
+        pending.age = Duration::from_secs(70);
+    }
+    assert_eq!(drained(fleet), ["4", "5", "6", "7", "0"]);
+}
+
 #[test]
 fn one_whose_sign_of_life_is_late_goes_first_although_it_holds_requests() {
     let policy = Policy {

@@ -150,9 +150,10 @@ fn launches_beyond_the_limit_come_when_the_service_lets_them() {
     let outcome = run(&[0.0; 8], 600.0, &scenario, muster);
     let mut launched_s: Vec<f64> = outcome.bills.iter().map(|bill| bill.0).collect();
     launched_s.sort_unstable_by(f64::total_cmp);
-    // It looks each second: three are launched at the first, and then one each two seconds.
-    assert_eq!(launched_s, [1.0, 1.0, 1.0, 3.0, 5.0, 7.0, 9.0, 11.0]);
-    assert_eq!(outcome.refused_launches[0], (1.0, 5));
+    // It looks a moment after the first request and each second: three are launched at once, and then one
+    // each two seconds.
+    assert_eq!(launched_s, [0.05, 0.05, 0.05, 3.0, 5.0, 7.0, 9.0, 11.0]);
+    assert_eq!(outcome.refused_launches[0], (0.05, 5));
 
     let eight = Autoscaler::Peer(Box::new(Eight));
     let outcome = run(&[0.0; 8], 600.0, &scenario, eight);
