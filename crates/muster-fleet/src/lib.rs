@@ -39,7 +39,7 @@ pub use lease::{Lease, LeaseError};
 pub use local::{LocalFleet, LocalFleetOptions, READY_LINE, alive_line};
 pub use observation::{Observation, RequestTotals};
 pub use plan::{Plan, plan};
-pub use policy::{Budget, KeepAlive, LocalTier, Policy, Scaling};
+pub use policy::{Budget, KeepAlive, LocalTier, MOST_INSTANCES, Policy, Scaling};
 pub use report::{FleetReport, FleetStatus};
 pub use tier::{Tier, TierCounts};
 pub use tiered::TieredFleet;

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use crate::tier::Tier;
 
+/// Instances that a fleet may have at most: that many hold half of the 120,000 messages which one queue of
+/// SQS has in flight, with six each, and one controller looks after them.
+pub const MOST_INSTANCES: u32 = 10_000;
+
 /// Bounds, objective and budget of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use muster_fleet::{Budget, Capacity, KeepAlive, LocalTier, Policy, Scaling, Tier};
+use muster_fleet::{Budget, Capacity, KeepAlive, LocalTier, MOST_INSTANCES, Policy, Scaling, Tier};
 use serde::{Deserialize, Serialize};
 
 use super::queues::QueueKind;
@@ -151,6 +151,16 @@ impl FleetSettings {
             self.max_instances() >= 1,
             "max_instances is 0: it must be at least 1"
         );
+        for (name, instances) in [
+            ("max_instances", self.max_instances()),
+            ("ec2.stopped_instances", self.ec2.stopped_instances),
+            ("ec2.local_workers", self.ec2.local_workers),
+        ] {
+            anyhow::ensure!(
+                instances <= MOST_INSTANCES,
+                "{name} is {instances}: one controller and one request queue carry at most {MOST_INSTANCES}"
+            );
+        }
         anyhow::ensure!(
             self.min_instances <= self.max_instances(),
             "min_instances is {} and max_instances {}: the least can not be more than the most",

@@ -45,6 +45,8 @@ fn unknown_keys_and_impossible_values_are_named() {
     for (toml, named) in [
         ("max_instance = 3", "max_instance"),
         ("max_instances = 0", "max_instances"),
+        ("max_instances = 10001", "at most 10000"),
+        ("[ec2]\nlocal_workers = 4000000000", "at most 10000"),
         ("idle_grace_s = -1.0", "idle_grace_s"),
         ("keep_alive = \"forever\"", "forever"),
         ("listen = \"nowhere\"", "listen"),
