@@ -256,11 +256,9 @@ proptest! {
     }
 }
 
-/// A stream that one instance serves, and as many lone requests as may be late: nobody has to pay for these
-/// more than one launch, after the last of them.
-#[test]
-fn the_requests_that_may_be_late_are_not_paid_for() {
-    let scenario = Scenario {
+/// One request at a time for 0.2 s, and boots of 26 s.
+fn without_chance() -> Scenario {
+    Scenario {
         boot_s: 26.0,
         service_s: 0.2,
         service_cv: 0.0,
@@ -276,7 +274,14 @@ fn the_requests_that_may_be_late_are_not_paid_for() {
         speeds: Vec::new(),
         closed_loop: false,
         seed: 1,
-    };
+    }
+}
+
+/// A stream that one instance serves, and as many lone requests as may be late: nobody has to pay for these
+/// more than one launch, after the last of them.
+#[test]
+fn the_requests_that_may_be_late_are_not_paid_for() {
+    let scenario = without_chance();
     let stream = (0..1000).map(|n| 20.0 * f64::from(n));
     let lone = (0..10).map(|n| 21_000.0 + 1000.0 * f64::from(n));
     let arrivals: Vec<f64> = stream.chain(lone).collect();
@@ -293,4 +298,39 @@ fn the_requests_that_may_be_late_are_not_paid_for() {
     let best = best_known(&arrivals, 30_100.0, &scenario);
     let best_s = best.instance_hours * 3600.0;
     assert!(best_s <= 1.03 * cost_s, "best {best_s} s");
+}
+
+/// Two bursts of requests of a minute each, in hours of what is known best and of the bound, for each instance of
+/// the fewest that serve a burst.
+fn hours_of_bursts(requests: usize) -> [f64; 2] {
+    let scenario = Scenario {
+        service_s: 60.0,
+        max_instances: 10_000,
+        ..without_chance()
+    };
+    let arrivals = [vec![100.0; requests], vec![3000.0; requests]].concat();
+    let best = best_known(&arrivals, 3200.0, &scenario);
+    assert!(meets(&best, &scenario));
+    let bound = lower_bound_hours(&arrivals, &scenario, best.instance_hours);
+    // One of a hundred may be late.
+    let launched = 0.99 * requests as f64;
+    [best.instance_hours, bound].map(|hours| hours / launched)
+}
+
+/// Of 250 instances each is a level; of 1,000, four are.
+#[test]
+fn a_fleet_of_a_thousand_is_known_as_well_as_one_of_a_quarter() {
+    let (quarter, whole) = (hours_of_bursts(250), hours_of_bursts(1000));
+    // Two launches, and as many minutes as there are requests.
+    let least = 2.0 * (26.0 + 60.0 / 0.99) / 3600.0;
+    assert!(
+        (least - 1e-9..1.03 * least).contains(&whole[0]),
+        "{whole:?}"
+    );
+    for (quarter, whole) in quarter.into_iter().zip(whole) {
+        assert!(
+            (whole / quarter - 1.0).abs() < 0.02,
+            "{quarter} h and {whole} h"
+        );
+    }
 }

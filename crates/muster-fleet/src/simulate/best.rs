@@ -38,9 +38,13 @@ const MOVED_S: f64 = 60.0;
 /// Returns what the cheapest schedule does that was found to keep the objective: never one dearer than the
 /// cheapest fixed fleet that keeps it. Where none of them does, it is the one that makes the fewest
 /// requests late.
+///
+/// Where some request needs more than 256 instances, they are decided in groups, whose number is 256 at most:
+/// what a finer schedule would save is given up then.
 pub fn best_known(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outcome {
     let load = Load::new(arrivals, scenario);
-    let needed = needed(&load, scenario.max_instances);
+    let each = load.instances_a_level();
+    let needed = needed(&load, each, scenario.max_instances);
     let mut search = Search {
         replays: REHEARSED / arrivals.len().max(1),
         load: &load,
@@ -50,7 +54,7 @@ pub fn best_known(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outco
     };
     let as_late_as_allowed = (0..=STEPS_PER_WAIT).rev();
     for delay in as_late_as_allowed {
-        let levels = Levels::smooth(&load, length_s, delay, scenario);
+        let levels = Levels::smooth(&load, each, length_s, delay, scenario);
         if search.take(levels.runs(HIGHEST_PRICE_S, scenario), HIGHEST_PRICE_S) == 0 {
             search.bisect(&levels);
             break;
@@ -60,6 +64,7 @@ pub fn best_known(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outco
         let wait_s = scenario.target_wait_s;
         search.bisect(&Levels::of_fixed(
             &load,
+            each,
             &needed,
             stretch * wait_s,
             kept * wait_s,
@@ -90,11 +95,12 @@ pub fn best_known(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outco
     }
 }
 
-/// How many instances each request needs, at least, to be in time, if there are always as many.
-fn needed(load: &Load, most: u32) -> Vec<u32> {
+/// How many levels of `each` instances a request needs, at least, to be in time, if there are always as many.
+fn needed(load: &Load, each: u32, most: u32) -> Vec<u32> {
     let mut needed = vec![1; load.arrivals.len()];
-    for instances in 1..=most {
-        if load.late(instances, |request| needed[request] = instances + 1) == 0 {
+    for levels in 1..=most.div_ceil(each) {
+        let instances = (levels * each).min(most);
+        if load.late(instances, |request| needed[request] = levels + 1) == 0 {
             break;
         }
     }

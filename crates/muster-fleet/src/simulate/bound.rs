@@ -43,7 +43,8 @@ const MOST_LAUNCHES: f64 = 1e6;
 ///    with at most `N / 100` of them has `cost >= cost + p (late - N / 100)`, so that the least of the
 ///    right side over all policies is a bound, and so is the least of anything that is not above it. For
 ///    `late` the sum of `late(n)` over the blocks is taken, `n` being the most that run at one time of
-///    the block, and for `late(n)` the largest convex function below it.
+///    the block, and for `late(n)` the largest convex function below it. It does not rise with `n`, so that
+///    where levels are many it is counted for one `n` in many, and taken to be as low for those before it.
 /// 3. *Boots.* An instance that boots for `b` and runs for `r` costs `max(m, b + r)`, `m` being the
 ///    billing minimum. For any `o >= 0`, this is at least `max(m, o + r) + d`, where `d` is `b - o` if
 ///    that is negative, and else `max(m, b) - max(m, o)`. An instance that never runs costs `m`, or more.
@@ -77,11 +78,12 @@ pub fn lower_bound_hours(arrivals: &[f64], scenario: &Scenario, known_hours: f64
         return 0.0;
     }
     let load = Load::new(arrivals, scenario);
+    let each = load.instances_a_level();
     let mut prices = (LOWEST_PRICE_S, HIGHEST_PRICE_S);
     let mut best: Option<(Dual, f64, Value)> = None;
     for block in BLOCKS {
-        let blocks = blocks(&load, block * scenario.target_wait_s, scenario);
-        let mut dual = Dual::new(blocks, &load, scenario);
+        let blocks = blocks(&load, each, block * scenario.target_wait_s, scenario);
+        let mut dual = Dual::new(blocks, &load, each, scenario);
         let price_s = dual.price_s(prices);
         let (price_s, value) = dual.ascend(price_s, TRIED_ASCENTS, RATE);
         // The next one is worth about as much.
@@ -106,28 +108,67 @@ struct Block {
     begin_s: f64,
     /// Until when the last may begin.
     end_s: f64,
-    /// How many requests less are late by the first instance, by the second, and so on.
+    /// How many requests less are late by the first instance, and by each of the next level, and so on.
     saved: Vec<f64>,
 }
 
-fn blocks(load: &Load, block_s: f64, scenario: &Scenario) -> Vec<Block> {
+fn blocks(load: &Load, each: u32, block_s: f64, scenario: &Scenario) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut from = 0;
     while let Some(&begin_s) = load.arrivals.get(from) {
         let count = load.arrivals[from..].partition_point(|arrival| *arrival <= begin_s + block_s);
         let requests = from..from + count;
-        let mut late = vec![count];
-        while late.last().is_some_and(|late| *late > 0) {
-            late.push(load.least_late(requests.clone(), late.len() as u32));
-        }
+        let by_levels = late_by_levels(count, |levels| {
+            load.least_late(requests.clone(), levels as u32 * each)
+        });
+        let each = each as usize;
+        let late: Vec<usize> = (0..=(by_levels.len() - 1) * each)
+            .map(|instances| by_levels[instances.div_ceil(each)])
+            .collect();
+        let saved = saved_by_each(&late);
         blocks.push(Block {
             begin_s,
             end_s: load.arrivals[requests.end - 1] + scenario.target_wait_s,
-            saved: saved_by_each(&late),
+            // The first instance is taken to save what the first level does; after it come whole levels.
+            saved: saved
+                .iter()
+                .take(1)
+                .chain(saved.iter().skip(1).step_by(each))
+                .copied()
+                .collect(),
         });
         from = requests.end;
     }
     blocks
+}
+
+/// How many of `count` requests are late with no level, with one, and so on, until none is. It does not
+/// rise, so that nothing is counted between two numbers of levels with as many late ones.
+fn late_by_levels(count: usize, late_with: impl Fn(usize) -> usize) -> Vec<usize> {
+    let mut late = vec![count];
+    while late.last().is_some_and(|late| *late > 0) {
+        let from = late.len() - 1;
+        let to = 2 * from.max(1);
+        late.resize(to + 1, 0);
+        late[to] = late_with(to);
+        let mut between = vec![(from, to)];
+        while let Some((from, to)) = between.pop() {
+            let middle = (from + to) / 2;
+            if middle == from {
+                continue;
+            }
+            if late[from] == late[to] {
+                let same = late[to];
+                late[from..to].fill(same);
+                continue;
+            }
+            late[middle] = late_with(middle);
+            between.extend([(from, middle), (middle, to)]);
+        }
+    }
+    let none = late.partition_point(|late| *late > 0);
+    late.truncate(none + 1);
+    late
 }
 
 /// What is the least in the proof, and what the cheapest runs do.
@@ -180,11 +221,17 @@ struct Costs {
     launch_s: f64,
 }
 
+/// Instances that save as many late requests each.
+struct Level {
+    instances: f64,
+    /// The blocks that one saves late requests of, and how many.
+    saved: Vec<(u32, f32)>,
+}
+
 struct Dual {
     begin_s: Vec<f64>,
     end_s: Vec<f64>,
-    /// For each level, the blocks that it saves late requests of, and how many.
-    levels: Vec<Vec<(u32, f32)>>,
+    levels: Vec<Level>,
     allowed_late: f64,
     billing_minimum_s: f64,
     /// `o` in the proof.
@@ -204,12 +251,17 @@ struct Dual {
 }
 
 impl Dual {
-    fn new(blocks: Vec<Block>, load: &Load, scenario: &Scenario) -> Self {
+    fn new(blocks: Vec<Block>, load: &Load, each: u32, scenario: &Scenario) -> Self {
         let count = blocks.iter().map(|block| block.saved.len()).max();
-        let mut levels = vec![Vec::new(); count.unwrap_or(0)];
+        let instances = std::iter::once(1.0).chain(std::iter::repeat(f64::from(each)));
+        let level = |instances| Level {
+            instances,
+            saved: Vec::new(),
+        };
+        let mut levels: Vec<Level> = instances.take(count.unwrap_or(0)).map(level).collect();
         for (at, block) in blocks.iter().enumerate() {
             for (level, saved) in levels.iter_mut().zip(&block.saved) {
-                level.push((at as u32, *saved as f32));
+                level.saved.push((at as u32, *saved as f32));
             }
         }
         let mut dual = Self {
@@ -331,8 +383,8 @@ impl Dual {
         };
         let mut steps = Vec::new();
         for level in &self.levels {
-            let (least_s, last) = self.cheapest(level, price_s, &costs, &mut steps);
-            value.bound_s += least_s;
+            let (least_s, last) = self.cheapest(&level.saved, price_s, &costs, &mut steps);
+            value.bound_s += level.instances * least_s;
             self.trace(
                 level,
                 &steps,
@@ -396,18 +448,20 @@ impl Dual {
     /// Adds up what the cheapest way does.
     fn trace(
         &self,
-        level: &[(u32, f32)],
+        level: &Level,
         steps: &[Step],
         last: State,
         costs: &[Costs],
         value: &mut Value,
         mut gradient: Option<&mut Vec<f64>>,
     ) {
+        let instances = level.instances;
+        let level = &level.saved;
         let cell = |at_s: f64| ((at_s / self.cell_s).round() as usize).min(self.free.len());
         let mut add = |from_s: f64, to_s: f64| {
             if let Some(changes) = gradient.as_deref_mut() {
-                changes[cell(from_s)] += 1.0;
-                changes[cell(to_s)] -= 1.0;
+                changes[cell(from_s)] += instances;
+                changes[cell(to_s)] -= instances;
             }
         };
         let (mut at, mut state) = (level.len(), last);
@@ -415,9 +469,9 @@ impl Dual {
             at -= 1;
             let block = level[at].0 as usize;
             match state {
-                State::Off => value.late += f64::from(level[at].1),
+                State::Off => value.late += instances * f64::from(level[at].1),
                 State::Single => {
-                    value.launches += 1.0;
+                    value.launches += instances;
                     let begun_s = costs[block].begun_s;
                     add(begun_s, begun_s + self.paid_s);
                 }
@@ -428,13 +482,13 @@ impl Dual {
                     }
                     if steps[at].continued {
                         at -= 1;
-                        value.launches += 1.0;
+                        value.launches += instances;
                         let begun_s = self.end_s[level[at].0 as usize];
-                        value.run_s += last_s - begun_s;
+                        value.run_s += instances * (last_s - begun_s);
                         add(last_s, begun_s + self.paid_s);
                     } else {
                         // It was there from the begin.
-                        value.run_s += last_s;
+                        value.run_s += instances * last_s;
                         add(last_s, self.paid_s);
                         return;
                     }
@@ -486,5 +540,30 @@ impl Dual {
         self.free = best_free;
         self.integrate();
         best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn late_requests_are_counted_only_where_their_number_changes() {
+        let late = |levels: usize| match levels {
+            ..200 => 50,
+            200..203 => 50 - 10 * (levels - 199),
+            203..230 => 7,
+            _ => 0,
+        };
+        let counted = Cell::new(0);
+        let counting = |levels| {
+            counted.set(counted.get() + 1);
+            late(levels)
+        };
+        let expected: Vec<usize> = (0..=230).map(late).collect();
+        assert_eq!(late_by_levels(50, counting), expected);
+        assert!(counted.get() < 40, "{} times", counted.get());
     }
 }

@@ -1,4 +1,4 @@
-//! The levels of a fleet: the first instance, the second, and so on.
+//! The levels of a fleet: the first instance, the second, and so on; or as many at a time.
 //!
 //! Fleets decouple by level (Lin, Wierman, Andrew and Thereska, "Dynamic right-sizing for
 //! power-proportional data centers", 2011): the `n`-th instance is needed while the load exceeds
@@ -19,17 +19,27 @@ struct Stretch {
     begin_s: f64,
     /// When an instance that is there for it may be drained.
     end_s: f64,
-    /// How many requests less are late with this level.
+    /// How many requests less are late with this level, for each instance of it.
     saved: f64,
 }
 
 /// For each level of the fleet, the stretches that it saves late requests of.
-pub(super) struct Levels(Vec<Vec<Stretch>>);
+pub(super) struct Levels {
+    /// Instances of one level.
+    each: u32,
+    levels: Vec<Vec<Stretch>>,
+}
 
 impl Levels {
-    /// By how many requests are late where fixed fleets serve them; `needed` is how many instances each
-    /// needs. A level is kept for `kept_s` after each stretch.
-    pub(super) fn of_fixed(load: &Load, needed: &[u32], stretch_s: f64, kept_s: f64) -> Self {
+    /// By how many requests are late where fixed fleets serve them; `needed` is how many levels of `each`
+    /// instances every one needs. A level is kept for `kept_s` after each stretch.
+    pub(super) fn of_fixed(
+        load: &Load,
+        each: u32,
+        needed: &[u32],
+        stretch_s: f64,
+        kept_s: f64,
+    ) -> Self {
         let stretch = |request: usize| (load.arrivals[request] / stretch_s) as u64;
         let requests: Vec<usize> = (0..needed.len()).collect();
         let mut levels: Vec<Vec<Stretch>> = Vec::new();
@@ -50,45 +60,58 @@ impl Levels {
                 levels[level].push(Stretch {
                     begin_s,
                     end_s: begin_s + stretch_s + kept_s,
-                    saved,
+                    saved: saved / f64::from(each),
                 });
             }
         }
-        Self(levels)
+        Self { each, levels }
     }
 
     /// By what each level would serve of the smoothest rate by which no request waits longer than `delay`
     /// of [`STEPS_PER_WAIT`] parts of the objective.
-    pub(super) fn smooth(load: &Load, length_s: f64, delay: usize, scenario: &Scenario) -> Self {
+    pub(super) fn smooth(
+        load: &Load,
+        each: u32,
+        length_s: f64,
+        delay: usize,
+        scenario: &Scenario,
+    ) -> Self {
         let wait_s = scenario.target_wait_s.max(scenario.service_s);
         let step_s = (wait_s / STEPS_PER_WAIT as f64).max(length_s / MOST_STEPS);
-        let each = step_s * f64::from(scenario.slots) / scenario.service_s;
+        let instance = step_s * f64::from(scenario.slots) / scenario.service_s;
+        let served = instance * f64::from(each);
+        let most = scenario.max_instances.div_ceil(each);
         let mut levels: Vec<Vec<Stretch>> = Vec::new();
         for (step, rate) in smoothest(load.arrivals, length_s, step_s, delay)
             .into_iter()
             .enumerate()
         {
-            // What is a hair over a whole number of instances is rounding.
-            let count = ((rate / each - 1e-9).ceil() as u32).min(scenario.max_instances) as usize;
+            // What is a hair over a whole number of levels is rounding.
+            let count = ((rate / served - 1e-9).ceil() as u32).min(most) as usize;
             let begin_s = step as f64 * step_s;
             levels.resize_with(levels.len().max(count), Vec::new);
             for (level, stretches) in levels[..count].iter_mut().enumerate() {
                 stretches.push(Stretch {
                     begin_s,
                     end_s: begin_s + step_s,
-                    saved: (rate - level as f64 * each).min(each),
+                    saved: (rate - level as f64 * served).min(served) / f64::from(each),
                 });
             }
         }
-        Self(levels)
+        Self { each, levels }
     }
 
     /// The cheapest runs where a late request costs `price_s` seconds of an instance.
     pub(super) fn runs(&self, price_s: f64, scenario: &Scenario) -> Vec<Run> {
-        let levels = self.0.iter().take(scenario.max_instances as usize);
         let mut runs = Vec::new();
-        for level in levels {
-            add_runs(level, price_s, scenario, &mut runs);
+        let mut left = scenario.max_instances;
+        for level in &self.levels {
+            let instances = self.each.min(left);
+            left -= instances;
+            let alike = runs_of(level, price_s, scenario);
+            for _ in 0..instances {
+                runs.extend_from_slice(&alike);
+            }
         }
         runs
     }
@@ -103,7 +126,7 @@ enum Way {
     Launched(usize),
 }
 
-fn add_runs(level: &[Stretch], price_s: f64, scenario: &Scenario, runs: &mut Vec<Run>) {
+fn runs_of(level: &[Stretch], price_s: f64, scenario: &Scenario) -> Vec<Run> {
     let (boot_s, minimum_s) = (scenario.boot_s, scenario.billing_minimum_s);
     // What is there from the begin has no boot.
     let launch = |at: usize| {
@@ -153,6 +176,7 @@ fn add_runs(level: &[Stretch], price_s: f64, scenario: &Scenario, runs: &mut Vec
         }
         off_s[at + 1] = off_s[at] + price_s * level[at].saved;
     }
+    let mut runs = Vec::new();
     let mut at = count;
     while at > 0 {
         if !stopped[at] {
@@ -173,6 +197,7 @@ fn add_runs(level: &[Stretch], price_s: f64, scenario: &Scenario, runs: &mut Vec
         });
         at = from;
     }
+    runs
 }
 
 /// The smoothest rate of service, in requests of each step, by which no request waits longer than

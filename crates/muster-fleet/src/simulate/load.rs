@@ -9,6 +9,9 @@ use super::scenario::Scenario;
 /// The share of requests that may be late: 1 % for a p99.
 pub(super) const LATE_SHARE: f64 = 0.01;
 
+/// Levels of a fleet that are decided one by one.
+const LEVELS: u32 = 256;
+
 /// What rounding may do to a time.
 const ROUNDING_S: f64 = 1e-6;
 
@@ -47,6 +50,19 @@ impl<'a> Load<'a> {
     pub(super) fn late(&self, instances: u32, late: impl FnMut(usize)) -> usize {
         let free = vec![Reverse(0); instances as usize * self.slots];
         self.serve(0..self.arrivals.len(), free.into(), self.wait_s, late)
+    }
+
+    /// Returns how many instances make one level of the fleet: one, or for fleets that would have too many
+    /// levels as many as make at most [`LEVELS`] of as many instances as nobody is late with.
+    ///
+    /// A fleet of thousands is so decided in some hundred steps: that takes a hundredth of the time and of the
+    /// memory, and is wrong by one level at most.
+    pub(super) fn instances_a_level(&self) -> u32 {
+        let mut each = 1;
+        while self.late(LEVELS * each, |_| {}) > 0 {
+            each *= 2;
+        }
+        each
     }
 
     /// Returns how many of `requests` are late at least where no more than `instances` run at any time
@@ -119,4 +135,23 @@ pub(super) fn saved_by_each(late: &[usize]) -> Vec<f64> {
         .flat_map(|side| std::iter::repeat_n(slope(side[0], side[1]), side[1] - side[0]))
         .take_while(|saved| *saved > 0.0)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::scenario::example;
+
+    #[test]
+    fn levels_are_single_instances_where_256_are_enough() {
+        for (requests, each) in [(1, 1), (256, 1), (257, 2), (512, 2), (513, 4), (1000, 4)] {
+            let arrivals = vec![0.0; requests];
+            let scenario = Scenario {
+                service_s: 60.0,
+                ..example()
+            };
+            let load = Load::new(&arrivals, &scenario);
+            assert_eq!(load.instances_a_level(), each, "{requests} at one time");
+        }
+    }
 }
