@@ -16,9 +16,9 @@ use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{
     Autoscaler, Outcome, Scenario, best_known, lower_bound_hours, run as replay,
 };
-use muster_fleet::{Budget, KeepAlive, Learned, LocalTier, Policy, Scaling, Tier};
+use muster_fleet::{Budget, KeepAlive, Learned, LocalTier, MOST_INSTANCES, Policy, Scaling, Tier};
 
-use arguments::{KeepAliveArg, PolicyArg, TierArg};
+use arguments::{DAY_S, KeepAliveArg, PolicyArg, TierArg};
 use muster_api::progress;
 use muster_base::print_line;
 use report::{Bound, Report, TierFigures, TraceFigures, figures, least_hours, print, round};
@@ -26,13 +26,20 @@ use trace::{Columns, Trace};
 
 /// What Muster's planner expects before it has seen a boot or an answer, whatever the truth.
 const EXPECTED_BOOT: Duration = Duration::from_secs(30);
+/// Whose instances boot for longer would have said so (`ec2.expected_boot_s`, `ec2.boot_timeout_s`): the
+/// first boot would be given up again and again.
+const SLOW_BOOT_S: f64 = 120.0;
 const EXPECTED_SERVICE: Duration = Duration::from_millis(500);
 /// As the controller expects it of its machine's workers, and as long as it keeps them.
 const EXPECTED_LOCAL_BOOT: Duration = Duration::from_millis(600);
 const LOCAL_KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// How long any boot may take, as `ec2.boot_timeout_s` has it.
+/// How long any boot may take, as `ec2.boot_timeout_s` has it, or several slow ones.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+const SLOW_BOOTS: u32 = 10;
+
+/// How much longer than the trace its requests may take the whole fleet.
+const BEYOND_TRACE_S: f64 = 30.0 * DAY_S;
 
 /// Arguments of `muster simulate`.
 #[derive(Debug, Args)]
@@ -135,10 +142,8 @@ pub fn run(mut args: SimulateArgs) -> anyhow::Result<()> {
         count: args.count_column.clone(),
         step_s: args.step_s,
     };
-    if let Some(step_s) = args.step_s {
-        positive("--step-s", step_s)?;
-    }
     let trace = trace::read(&args.trace, &columns, args.seed)?;
+    args.check_work(&trace)?;
     let bar = progress::bar(args.policy.len(), "replaying");
     let outcomes: Vec<Outcome> = args
         .policy
@@ -210,23 +215,30 @@ impl SimulateArgs {
     }
 
     fn scenario(&self) -> anyhow::Result<Scenario> {
-        for (name, value) in [
-            ("--service-ms", self.service_ms),
-            ("--target-wait-s", self.target_wait_s),
-        ] {
-            positive(name, value)?;
+        time("--service-ms", self.service_ms, "ms", DAY_S * 1e3, false)?;
+        time("--target-wait-s", self.target_wait_s, "s", DAY_S, false)?;
+        if let Some(step_s) = self.step_s {
+            time("--step-s", step_s, "s", DAY_S, false)?;
         }
-        for (name, value) in [
-            ("--boot-s", self.boot_s),
-            ("--price-per-hour", self.price_per_hour),
-            ("--billing-minimum-s", self.billing_minimum_s),
-            ("--count-lag-s", self.count_lag_s),
-        ] {
-            anyhow::ensure!(
-                (0.0..=1e6).contains(&value),
-                "{name} is {value}: it must be between 0 and 1e6"
-            );
-        }
+        time("--boot-s", self.boot_s, "s", DAY_S, true)?;
+        time(
+            "--billing-minimum-s",
+            self.billing_minimum_s,
+            "s",
+            DAY_S,
+            true,
+        )?;
+        time("--count-lag-s", self.count_lag_s, "s", DAY_S, true)?;
+        anyhow::ensure!(
+            (0.0..=1e6).contains(&self.price_per_hour),
+            "--price-per-hour is {}: it must be between 0 and 1e6",
+            self.price_per_hour
+        );
+        anyhow::ensure!(
+            self.count_noise <= 1_000_000,
+            "--count-noise is {}: it must be at most 1000000",
+            self.count_noise
+        );
         anyhow::ensure!(
             (0.0..=10.0).contains(&self.service_cv),
             "--service-cv is {}: it must be between 0 and 10",
@@ -238,8 +250,8 @@ impl SimulateArgs {
             self.slots
         );
         anyhow::ensure!(
-            (1..=10_000).contains(&self.max),
-            "--max is {}: it must be between 1 and 10000",
+            (1..=MOST_INSTANCES).contains(&self.max),
+            "--max is {}: it must be between 1 and {MOST_INSTANCES}",
             self.max
         );
         if let Some(dollars) = self.dollars_per_late_request {
@@ -311,6 +323,14 @@ impl SimulateArgs {
             idle_grace: LOCAL_KEEP_ALIVE,
             expected_boot: EXPECTED_LOCAL_BOOT,
         });
+        let boots = self.tier.iter().map(|TierArg(tier)| tier);
+        let boots = boots.filter(|tier| tier.tier != Tier::Local);
+        let slowest_s = boots.map(|tier| tier.boot_s).fold(self.boot_s, f64::max);
+        let expected_boot = if slowest_s > SLOW_BOOT_S {
+            Duration::from_secs_f64(slowest_s)
+        } else {
+            EXPECTED_BOOT
+        };
         let limited = self.max_dollars_per_hour.is_some() || self.max_dollars_per_day.is_some();
         Policy {
             tier: Tier::Ec2,
@@ -326,8 +346,8 @@ impl SimulateArgs {
                 .map(|dollars| Duration::from_secs_f64(dollars / self.price_per_hour * 3600.0)),
             billing_minimum: Duration::from_secs_f64(self.billing_minimum_s),
             count_lag: Duration::from_secs(60),
-            expected_boot: EXPECTED_BOOT,
-            boot_timeout: BOOT_TIMEOUT,
+            expected_boot,
+            boot_timeout: BOOT_TIMEOUT.max(expected_boot * SLOW_BOOTS),
             expected_service: EXPECTED_SERVICE,
             budget: limited.then(|| Budget {
                 price_per_hour: self.price_per_hour,
@@ -341,6 +361,23 @@ impl SimulateArgs {
                 unattended: Duration::ZERO,
             }),
         }
+    }
+
+    /// Refuses a fleet that would be at work for long after the trace is over.
+    fn check_work(&self, trace: &Trace) -> anyhow::Result<()> {
+        let slots = f64::from(self.max) * f64::from(self.slots);
+        let work_s = trace.arrivals.len() as f64 * self.service_ms / 1e3 / slots;
+        anyhow::ensure!(
+            work_s <= trace.length_s + BEYOND_TRACE_S,
+            "{} requests of {} ms are {:.0} days of work for {} instances, and the trace has {:.1}: raise --max or \
+             --slots, or lower --service-ms",
+            trace.arrivals.len(),
+            self.service_ms,
+            work_s / DAY_S,
+            self.max,
+            trace.length_s / DAY_S
+        );
+        Ok(())
     }
 
     /// Refuses limits within which nothing would ever be launched: the replay would have no end.
@@ -378,10 +415,86 @@ fn print_reasons(outcomes: &[Outcome]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn positive(name: &str, value: f64) -> anyhow::Result<()> {
+/// Refuses a time that is longer than a day, in its unit, or none where it has to be some.
+fn time(name: &str, value: f64, unit: &str, day: f64, may_be_none: bool) -> anyhow::Result<()> {
     anyhow::ensure!(
-        value > 0.0 && value <= 1e6,
-        "{name} is {value}: it must be above 0, and 1e6 at most"
+        value > 0.0 && value <= day || may_be_none && value == 0.0,
+        "{name} is {value}: it must be {} and at most {day} {unit}, a day",
+        if may_be_none { "0 or more" } else { "above 0" }
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        simulate: SimulateArgs,
+    }
+
+    fn args(more: &str) -> SimulateArgs {
+        let words = ["simulate", "--trace", "trace.csv"];
+        let words = words.into_iter().chain(more.split_whitespace());
+        Cli::try_parse_from(words).expect(more).simulate
+    }
+
+    /// A request each ten seconds.
+    fn trace() -> Trace {
+        Trace {
+            arrivals: (0..30).map(|n| 10.0 * f64::from(n)).collect(),
+            length_s: 300.0,
+        }
+    }
+
+    #[test]
+    fn no_time_is_longer_than_a_day() {
+        for (argument, most) in [
+            ("--service-ms", 86_400_000),
+            ("--target-wait-s", 86_400),
+            ("--step-s", 86_400),
+            ("--boot-s", 86_400),
+            ("--billing-minimum-s", 86_400),
+            ("--count-lag-s", 86_400),
+        ] {
+            let scenario = |value| args(&format!("{argument} {value}")).scenario();
+            assert!(scenario(most).is_ok(), "{argument}");
+            let said = scenario(most + 1).expect_err(argument).to_string();
+            assert!(said.contains(argument) && said.contains("a day"), "{said}");
+        }
+        let long = args("--service-ms 86400000 --max 1").check_work(&trace());
+        assert!(long.is_ok(), "a day each is a month's work, and no more");
+        let long = args("--service-ms 86400000 --max 1").check_work(&Trace {
+            arrivals: vec![0.0; 31],
+            ..trace()
+        });
+        let said = long.expect_err("31 days").to_string();
+        assert!(said.contains("31 days of work for 1 instances"), "{said}");
+    }
+
+    #[test]
+    fn a_fleet_that_boots_slowly_answers_all_the_same() {
+        for more in [
+            "--boot-s 400",
+            "--boot-s 3000",
+            "--tier stopped:1:500:0.01",
+            "--tier local:1:3000:0",
+        ] {
+            for policy in ["muster", "requests-per-instance:2"] {
+                let args = args(&format!("{more} --policy {policy}"));
+                let scenario = args.scenario().expect(more);
+                let outcome = args.replay(&args.policy[0], &trace(), &scenario);
+                assert_eq!(outcome.waits.len(), 30, "{more} {policy}");
+                assert!(
+                    outcome.launches < 60,
+                    "{more}: {} launches",
+                    outcome.launches
+                );
+            }
+        }
+    }
 }

@@ -5,8 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use muster_fleet::simulate::TierScenario;
-use muster_fleet::{KeepAlive, Tier};
+use muster_fleet::{KeepAlive, MOST_INSTANCES, Tier};
 
+/// The longest time that any argument may be.
+pub const DAY_S: f64 = 86_400.0;
 /// Longest that Muster's planner keeps an instance without work.
 const KEEP_ALIVE_AT_MOST: Duration = Duration::from_secs(3600);
 
@@ -87,17 +89,20 @@ impl FromStr for TierArg {
             "ec2" => Tier::Ec2,
             _ => return Err(expected()),
         };
-        let several = number.parse().ok().filter(|n| (1..=10_000).contains(n));
-        let number = several.ok_or(format!("`{number}` is not a number from 1 to 10000"))?;
-        let amount = |text: &str| {
-            let amount = text.parse().ok().filter(|n| (0.0..=1e6).contains(n));
-            amount.ok_or(format!("`{text}` is not a number from 0 to 1e6"))
+        let several = number.parse().ok();
+        let several = several.filter(|n| (1..=MOST_INSTANCES).contains(n));
+        let number = several.ok_or(format!(
+            "`{number}` is not a number from 1 to {MOST_INSTANCES}"
+        ))?;
+        let amount = |text: &str, most: f64| {
+            let amount = text.parse().ok().filter(|n| (0.0..=most).contains(n));
+            amount.ok_or(format!("`{text}` is not a number from 0 to {most}"))
         };
         Ok(Self(TierScenario {
             tier,
             number,
-            boot_s: amount(boot_s)?,
-            price_per_hour: amount(price)?,
+            boot_s: amount(boot_s, DAY_S)?,
+            price_per_hour: amount(price, 1e6)?,
         }))
     }
 }
@@ -120,9 +125,10 @@ impl FromStr for KeepAliveArg {
             seconds => seconds
                 .parse()
                 .ok()
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+                .filter(|seconds| (0.0..=DAY_S).contains(seconds))
+                .map(Duration::from_secs_f64),
         };
-        let time = time.ok_or("expected learned, zero, or seconds".to_owned())?;
+        let time = time.ok_or(format!("expected learned, zero, or 0 to {DAY_S} seconds"))?;
         Ok(Self(KeepAlive::Fixed(time)))
     }
 }
@@ -176,6 +182,8 @@ mod tests {
             "ec2:0:26:1",
             "ec2:1:-1:1",
             "ec2:1:1:x",
+            "ec2:1:86401:1",
+            "ec2:10001:1:1",
         ] {
             assert!(text.parse::<TierArg>().is_err(), "{text}");
         }
@@ -187,7 +195,7 @@ mod tests {
         assert_eq!("zero".parse(), fixed(0));
         assert_eq!("90".parse(), fixed(90));
         assert!("learned".parse::<KeepAliveArg>().is_ok());
-        for text in ["-1", "NaN", "never"] {
+        for text in ["-1", "NaN", "never", "86401"] {
             assert!(text.parse::<KeepAliveArg>().is_err(), "{text}");
         }
     }
