@@ -40,6 +40,9 @@ const REPEATED_UNTIL: Duration = Duration::from_secs(60 * 60);
 /// consistent.
 const LISTING_LAG: Duration = Duration::from_secs(60);
 
+/// Instances that one call launches at most. An account has as many resource tokens, and a call for Spot may ask
+/// for 3,000 ("Request throttling for the Amazon EC2 API"; "Error codes", RequestResourceCountExceeded).
+const LAUNCHED_AT_ONCE: u32 = 1000;
 /// Instances that are named at the same time. Each takes a call of its own.
 const NAMED_AT_ONCE: usize = 8;
 /// Instances that are named in one look, of which there is one a second at most: EC2 gives an account ten
@@ -384,7 +387,9 @@ impl Ec2Fleet {
             self.check_lease()?;
             let now = Instant::now();
             let open = state.record.launches();
-            let slots = self.members().free_slots(now, missing, open);
+            let slots = self
+                .members()
+                .free_slots(now, missing.min(LAUNCHED_AT_ONCE), open);
             if slots.is_empty() {
                 return Err(FleetError::NoCapacity {
                     missing,

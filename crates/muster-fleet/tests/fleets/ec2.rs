@@ -91,6 +91,22 @@ async fn a_stopped_instance_is_started_before_any_is_launched() {
     assert_eq!(fleet.failed_starts(Tier::Ec2), 0);
 }
 
+#[tokio::test]
+#[ignore = "takes AWS's server ten seconds: run `make test-long`"]
+async fn no_call_launches_more_than_a_thousand() {
+    let Some(account) = Account::new(1001).await else {
+        return;
+    };
+    let (fleet, _lease) = account.fleet_at(account.server.endpoint()).await;
+    fleet.launch(Tier::Ec2, 1001).await.unwrap();
+    let launches = launches(&account).await;
+    let counts: Vec<_> = launches
+        .iter()
+        .map(|launch| launch["slots"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(counts, [1000, 1]);
+}
+
 async fn subnets(account: &Account) -> Vec<String> {
     let mut subnets = Vec::new();
     let vpc = account.client.create_vpc().cidr_block("10.0.0.0/16");
