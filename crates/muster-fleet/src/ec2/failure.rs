@@ -33,6 +33,13 @@ pub(super) enum Refusal {
     Unknown,
 }
 
+impl Refusal {
+    /// Whether it says nothing of what was asked, and the next call may be taken.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unknown)
+    }
+}
+
 /// EC2's answer to a call that it has refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

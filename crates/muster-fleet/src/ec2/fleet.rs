@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::calls::{Calls, LaunchedInstance};
 use super::failure::{Failure, Refusal};
 use super::heartbeat::Heartbeat;
-use super::members::{Members, Unresponsive};
+use super::members::{Members, TemplateVersion, Unresponsive};
 use super::options::Ec2FleetOptions;
 use super::pools::Pools;
 use super::record::{Launch, Record, now_ms};
@@ -284,7 +284,7 @@ impl Ec2Fleet {
         if !keeps || state.version_asked.is_some_and(asked) {
             return;
         }
-        let first = state.version_asked.replace(now).is_none();
+        state.version_asked = Some(now);
         let Ec2FleetOptions {
             launch_template,
             launch_template_version,
@@ -294,15 +294,21 @@ impl Ec2Fleet {
             .calls
             .template_version(launch_template, launch_template_version)
             .await;
-        let known = version.as_ref().ok().copied();
-        let before = std::mem::replace(&mut self.members().template_version, known);
+        let before = self.members().template_version;
+        let known = match &version {
+            Ok(number) => TemplateVersion::Known(*number),
+            // What it was is as good as anything else that is known.
+            Err(failure) if failure.refusal.passes() => before,
+            Err(_) => TemplateVersion::Refused,
+        };
+        self.members().template_version = known;
         if let Err(failure) = version
-            && (first || before.is_some())
+            && (failure.refusal.passes() || known != before)
         {
             let error = self.error(failure, "see the launch template's version");
             tracing::warn!(
                 error = format!("{:#}", anyhow::Error::new(error)),
-                "stopped instances may be of an older launch template: none is started, and none is stopped"
+                "it is not seen whether stopped instances are of an older launch template"
             );
         }
     }
@@ -368,7 +374,7 @@ impl Ec2Fleet {
                 state
                     .pools
                     .refused(None, Instant::now(), refusal, failure.said.clone());
-                if matches!(refusal, Refusal::Unknown | Refusal::Throttled) {
+                if refusal.passes() {
                     return Err(self.error(failure, "start stopped instances"));
                 }
                 tracing::warn!(

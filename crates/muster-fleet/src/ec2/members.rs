@@ -178,6 +178,19 @@ impl Member {
     }
 }
 
+/// What is known of the version of the launch template that a launch would be of. Instances of this
+/// version alone are started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum TemplateVersion {
+    /// Nothing yet; it will be asked for again.
+    #[default]
+    NotYet,
+    /// It was this one when EC2 said so last.
+    Known(u64),
+    /// EC2 will not say.
+    Refused,
+}
+
 /// Why an instance is to be ended although nobody asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unresponsive {
@@ -192,9 +205,8 @@ pub(super) enum Unresponsive {
 pub(super) struct Members {
     max: u32,
     boot_timeout: Duration,
-    /// The version of the launch template that a launch would be of, while it is known. Only instances
-    /// of this version are stopped and started.
-    pub template_version: Option<u64>,
+    /// The version of the launch template that a launch would be of.
+    pub template_version: TemplateVersion,
     /// How long one that takes work may be silent.
     hung_timeout: Duration,
     members: BTreeMap<InstanceId, Member>,
@@ -210,7 +222,7 @@ impl Members {
         Self {
             max,
             boot_timeout,
-            template_version: None,
+            template_version: TemplateVersion::default(),
             hung_timeout,
             members: BTreeMap::new(),
             unlisted: HashMap::new(),

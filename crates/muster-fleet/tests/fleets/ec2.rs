@@ -323,6 +323,17 @@ async fn of_many_instances_some_are_named_in_each_look() {
     assert_eq!(proxy.calls("CreateTags"), 25, "each once");
 }
 
+/// Waits until one instance is stopped and may be started.
+async fn one_is_stopped(fleet: &impl Fleet) {
+    let wait = async {
+        while !fleet.instances().await.unwrap().is_empty() || fleet.stopped().await != 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let waited = tokio::time::timeout(conformance::LIMIT, wait).await;
+    waited.expect("one is stopped");
+}
+
 #[tokio::test]
 async fn the_stopped_are_started_while_every_pool_is_held() {
     let Some(mut account) = Account::new(3).await else {
@@ -340,8 +351,7 @@ async fn the_stopped_are_started_while_every_pool_is_held() {
     let none = fleet.launch(Tier::Ec2, 1).await.unwrap_err();
     assert!(matches!(none, FleetError::NoCapacity { .. }), "{none:?}");
     fleet.drain(&ids(&there)).await.unwrap();
-    until(&*fleet, "none is listed", <[_]>::is_empty).await;
-    assert_eq!(fleet.stopped().await, 1);
+    one_is_stopped(&*fleet).await;
     fleet.launch(Tier::Ec2, 1).await.unwrap();
     assert_eq!(fleet.stopped().await, 0);
     let again = until(&*fleet, "it runs again", one_runs).await;
@@ -362,8 +372,7 @@ async fn a_stopped_instance_of_an_older_launch_template_is_replaced_and_not_star
     assert_eq!(old[0].tier, Tier::Ec2);
     named(&account, &fleet, 1).await;
     fleet.drain(&ids(&old)).await.unwrap();
-    until(&*fleet, "none is listed", <[_]>::is_empty).await;
-    assert_eq!(fleet.stopped().await, 1);
+    one_is_stopped(&*fleet).await;
     account.new_template_version().await;
     fleet.launch(Tier::Stopped, 1).await.unwrap();
     let new = until(&*fleet, "another runs", one_runs).await;
@@ -388,6 +397,42 @@ async fn a_stopped_instance_of_an_older_launch_template_is_replaced_and_not_star
     let again = until(&*fleet, "the new one runs again", one_runs).await;
     assert_eq!(ids(&again), ids(&new));
     assert_eq!(again[0].tier, Tier::Stopped);
+}
+
+/// EC2 asks for fewer calls for a while: the version that it said last counts, and where it has said none what
+/// was at work is stopped and waits until it does.
+#[tokio::test]
+async fn a_throttled_look_at_the_launch_templates_version_ends_no_spare() {
+    for from_the_start in [false, true] {
+        let Some(mut account) = Account::new(3).await else {
+            return;
+        };
+        account.options.stopped_instances = 1;
+        account.options.launch_template_version = "$Latest".to_owned();
+        let (fleet, proxy, _booter) = counted(&account).await;
+        let throttle = || {
+            let versions = Calls::Of("DescribeLaunchTemplateVersions");
+            proxy.inject(versions, When::Always, Fault::Throttled)
+        };
+        let at_first = from_the_start.then(throttle);
+        fleet.launch(Tier::Ec2, 1).await.unwrap();
+        let one_runs = |i: &[_]| i.len() == 1 && all(InstanceState::Running)(i);
+        let there = until(&*fleet, "one runs", one_runs).await;
+        named(&account, &fleet, 1).await;
+        let rule = at_first.unwrap_or_else(throttle);
+        fleet.drain(&ids(&there)).await.unwrap();
+        until(&*fleet, "none is listed", <[_]>::is_empty).await;
+        if from_the_start {
+            assert_eq!(fleet.stopped().await, 0, "it may be an older one");
+            assert!(rule.hits() > 0);
+            proxy.clear();
+        }
+        fleet.launch(Tier::Stopped, 1).await.unwrap();
+        assert!(rule.hits() > 0);
+        let again = until(&*fleet, "it runs again", one_runs).await;
+        assert_eq!(ids(&again), ids(&there));
+        assert_eq!(again[0].tier, Tier::Stopped);
+    }
 }
 
 /// Without the right to see its version, what is stopped could be anything.

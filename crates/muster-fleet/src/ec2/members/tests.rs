@@ -20,7 +20,7 @@ struct World {
 impl World {
     fn new(max: u32) -> Self {
         let mut members = Members::new(max, BOOT_TIMEOUT, HUNG_TIMEOUT);
-        members.template_version = Some(1);
+        members.template_version = TemplateVersion::Known(1);
         Self {
             members,
             begun: Instant::now(),
