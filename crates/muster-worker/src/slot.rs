@@ -6,8 +6,10 @@
 //! is about the same with one in hand and with all, and with all it is the time between two answers,
 //! whatever takes it: the models, a slow store or queue, or a processor that others use too.
 //!
-//! A wait on an empty queue is no time of the slot, and neither is a deletion, beside which the next
-//! request is worked on.
+//! A wait on an empty queue is no time of the slot. Neither is the deletion of the request's message,
+//! however long it takes: a request gives its place up when its reply is sent and its deletion is
+//! handed over, and whoever makes deletions makes those of many requests in one call. So the next
+//! request waits for none.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};

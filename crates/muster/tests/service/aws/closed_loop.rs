@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use muster_testbed::proxy::{Calls, Fault, FaultProxy, When};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use reqwest::multipart::Form;
 use serde_json::Value;
 
@@ -89,6 +91,47 @@ async fn a_closed_loop_on_a_slow_store_takes_the_fleet_to_its_limit() {
     assert!(delayed.hits() > 0);
     proxy.clear();
     clients.stop().await;
+}
+
+/// A deletion of three seconds would make half a second of the slot, if one of the six places in hand waited
+/// for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_deletion_is_no_time_of_the_slot() {
+    let Some((server, samples)) = prerequisites() else {
+        return;
+    };
+    let deletion = Duration::from_secs(3);
+    let proxy = FaultProxy::start(server.endpoint(), 1);
+    let installation = Installation::create(server, proxy.endpoint()).await;
+    let settings = installation.stores_and_queues() + "max_instances = 1\n";
+    let mut service = installation.start("up", &settings).await;
+    let photo = read(&samples.people[0].1[0]);
+    service.recognize(&photo).await;
+    let deletions = Calls::Of("DeleteMessageBatch");
+    let delayed = proxy.inject(deletions, When::Always, Fault::Delay(deletion));
+    let begun = Instant::now();
+    let answers = (0..24).map(|_| service.recognize(&photo));
+    futures::future::join_all(answers).await;
+    // Four times six.
+    assert!(begun.elapsed() < 2 * deletion, "{:?}", begun.elapsed());
+    assert!(delayed.hits() > 0);
+    proxy.clear();
+    until("all are deleted", async || {
+        service.status().await["queue"]["in_flight"] == 0
+    })
+    .await;
+    service.signal("-TERM");
+    service.ends().await;
+    let state = installation.bucket(server, "StateBucket");
+    let learned = state.get(&Path::from("status/learned.json")).await.unwrap();
+    let learned: Value = serde_json::from_slice(&learned.bytes().await.unwrap()).unwrap();
+    let samples = learned["service"]["buckets"].as_array().unwrap();
+    let sum = |of: &str| samples.iter().filter_map(|s| s[of].as_f64()).sum::<f64>();
+    let service_s = sum("total") / sum("length");
+    assert!(
+        service_s < deletion.as_secs_f64() / 6.0 / 2.0,
+        "{service_s}"
+    );
 }
 
 /// Prints what a hundred clients see.
