@@ -43,12 +43,8 @@ async fn control_until(
     own: Option<OwnWeb>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let overruled = settings.fleet.overruled();
-    if !overruled.is_empty() {
-        tracing::warn!(
-            "scaling.requests_per_instance keeps no instance without a request: {} has no effect",
-            overruled.join(", ")
-        );
+    for said in settings.fleet.without_effect() {
+        tracing::warn!("{said}");
     }
     let backend = Backend::open(&settings, Role::Controller).await?;
     match settings.fleet.kind {

@@ -41,5 +41,6 @@ pub use observation::{Observation, RequestTotals};
 pub use plan::{Plan, plan};
 pub use policy::{Budget, KeepAlive, LocalTier, MOST_INSTANCES, Policy, Scaling};
 pub use report::{FleetReport, FleetStatus};
+pub use throttle::withheld_since_start;
 pub use tier::{Tier, TierCounts};
 pub use tiered::TieredFleet;

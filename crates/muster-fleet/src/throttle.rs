@@ -44,6 +44,18 @@ impl Cpu {
             stolen,
         })
     }
+
+    /// The share of what was asked for that was withheld.
+    fn withheld(self) -> f64 {
+        self.stolen as f64 / self.wanted.max(1) as f64
+    }
+}
+
+/// The share of the processor time that was asked for since this machine was started, and was withheld; none
+/// where the kernel does not say.
+pub fn withheld_since_start() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    Cpu::read(&stat).map(Cpu::withheld)
 }
 
 /// Watches this machine's processors.
@@ -77,14 +89,16 @@ impl Throttle {
         let Some((_, before)) = self.last.replace((now, cpu)) else {
             return;
         };
-        let wanted = cpu.wanted.saturating_sub(before.wanted);
-        let stolen = cpu.stolen.saturating_sub(before.stolen);
-        if wanted < ENOUGH || (stolen as f64) < WITHHELD * wanted as f64 {
+        let since = Cpu {
+            wanted: cpu.wanted.saturating_sub(before.wanted),
+            stolen: cpu.stolen.saturating_sub(before.stolen),
+        };
+        if since.wanted < ENOUGH || since.withheld() < WITHHELD {
             return;
         }
         if self.until.is_none_or(|until| until <= now) {
             tracing::warn!(
-                withheld = stolen as f64 / wanted as f64,
+                withheld = since.withheld(),
                 "this machine is throttled, as one without CPU credits is: no worker runs here for {} min",
                 HOLD.as_secs() / 60
             );
@@ -140,6 +154,8 @@ mod tests {
         let text = std::fs::read_to_string("/proc/stat").unwrap();
         let cpu = Cpu::read(&text).unwrap();
         assert!(cpu.wanted > cpu.stolen);
+        assert!(withheld_since_start().is_some_and(|share| (0.0..1.0).contains(&share)));
+        assert_eq!(stat(60, 40).withheld(), 0.4);
         assert_eq!(Cpu::read("cpu  1 2 3\n"), None);
     }
 }

@@ -191,7 +191,7 @@ impl FleetSettings {
             self.late_request().is_some(),
             "dollars_per_late_request is {dollars} and price_per_hour too small beside it: set a real price"
         );
-        // The other rule says at the start what it leaves without effect.
+        // What the other rule leaves without effect is said at the start.
         anyhow::ensure!(
             self.scaling.requests_per_instance.is_some()
                 || self.keep_alive_mode() == KeepAliveMode::Learned,
@@ -249,24 +249,39 @@ impl FleetSettings {
         Ok(())
     }
 
-    /// Settings that the rule `requests_per_instance` leaves without effect.
-    pub fn overruled(&self) -> Vec<&'static str> {
-        if self.scaling.requests_per_instance.is_none() {
-            return Vec::new();
-        }
+    /// Settings that others leave without effect, each with the reason.
+    pub fn without_effect(&self) -> Vec<String> {
+        let is_ruled = self.scaling.requests_per_instance.is_some();
+        let by_rule = "scaling.requests_per_instance keeps no instance without a request";
+        let is_here = self.kind == FleetKind::Local;
+        let here = "the fleet is local";
         let learned = self.keep_alive == Some(KeepAliveMode::Learned);
+        let (stopped, local) = (self.ec2.stopped_instances > 0, self.ec2.local_workers > 0);
+        let late = self.dollars_per_late_request.is_some();
         let settings = [
-            ("min_instances", self.min_instances > 0),
-            ("keep_alive = \"learned\"", learned),
-            ("ec2.stopped_instances", self.ec2.stopped_instances > 0),
-            ("ec2.local_workers", self.ec2.local_workers > 0),
+            ("min_instances", is_ruled && self.min_instances > 0, by_rule),
+            ("keep_alive = \"learned\"", is_ruled && learned, by_rule),
+            ("dollars_per_late_request", is_ruled && late, by_rule),
+            ("ec2.stopped_instances", is_here && stopped, here),
             (
-                "dollars_per_late_request",
-                self.dollars_per_late_request.is_some(),
+                "ec2.stopped_instances",
+                !is_here && is_ruled && stopped,
+                by_rule,
             ),
+            ("ec2.local_workers", is_here && local, here),
+            ("ec2.local_workers", !is_here && is_ruled && local, by_rule),
         ];
-        let set = settings.into_iter().filter(|(_, is_set)| *is_set);
-        set.map(|(name, _)| name).collect()
+        let set = settings.into_iter().filter(|(_, is_set, _)| *is_set);
+        let mut said: Vec<_> = set
+            .map(|(name, _, why)| format!("{name} has no effect: {why}"))
+            .collect();
+        let (kept, most) = (self.stopped_instances(), self.max_instances());
+        if !is_here && kept > most {
+            said.push(format!(
+                "ec2.stopped_instances is {kept}: there are never more than {most}, max_instances"
+            ));
+        }
+        said
     }
 
     /// Drained instances that are stopped rather than terminated.

@@ -202,7 +202,7 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
     };
     let (plain, settings) = policy("");
     assert_eq!(plain.scaling, Scaling::Objective);
-    assert!(settings.overruled().is_empty());
+    assert_eq!(settings.without_effect(), [""; 0]);
     let all = "min_instances = 2\nkeep_alive = \"learned\"\nidle_grace_s = 9.0\n\
                price_per_hour = 0.36\ndollars_per_late_request = 0.01\n\
                scaling = { requests_per_instance = 3 }\n[ec2]\nstopped_instances = 4\n\
@@ -219,18 +219,28 @@ fn so_many_requests_for_an_instance_leave_nothing_else_to_say() {
         }
     );
     assert_eq!(settings.stopped_instances(), 0);
+    let because =
+        "has no effect: scaling.requests_per_instance keeps no instance without a request";
     let without_effect = [
         "min_instances",
         "keep_alive = \"learned\"",
+        "dollars_per_late_request",
         "ec2.stopped_instances",
         "ec2.local_workers",
-        "dollars_per_late_request",
     ];
-    assert_eq!(settings.overruled(), without_effect);
+    let without_effect = without_effect.map(|name| format!("{name} {because}"));
+    assert_eq!(settings.without_effect(), without_effect);
     let fixed = "keep_alive = \"fixed\"\nidle_grace_s = 9.0\n[scaling]\nrequests_per_instance = 1";
     let (kept, settings) = policy(fixed);
     assert_eq!(kept.keep_alive, KeepAlive::Fixed(Duration::from_secs(9)));
-    assert!(settings.overruled().is_empty());
+    assert_eq!(settings.without_effect(), [""; 0]);
+    let (_, many) = policy("max_instances = 3\n[ec2]\nstopped_instances = 4");
+    let said = "ec2.stopped_instances is 4: there are never more than 3, max_instances";
+    assert_eq!(many.without_effect(), [said]);
+    let here = resolve("[ec2]\nstopped_instances = 4\nlocal_workers = 1").unwrap();
+    let said = ["ec2.stopped_instances", "ec2.local_workers"]
+        .map(|name| format!("{name} has no effect: the fleet is local"));
+    assert_eq!(here.fleet.without_effect(), said);
 
     let (tiered, settings) = policy("[ec2]\nlocal_workers = 1");
     let local = tiered.local.unwrap();

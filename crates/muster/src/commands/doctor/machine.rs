@@ -22,8 +22,13 @@ pub(super) async fn check(
     workers: u32,
     findings: &mut Findings,
 ) {
+    let controls = iam_roles.contains(&IamRole::Controller);
+    if controls {
+        findings.add("settings", Outcome::Passed(effects(settings)));
+    }
     if workers > 0 {
-        findings.add("processor", processor());
+        let before_a_fleet = controls && settings.fleet.local_workers() > 0;
+        findings.add("processor", processor(before_a_fleet));
         findings.add("memory", memory(settings.fleet.kind, workers));
         let installed = findings.add("models", models(&settings.models));
         // A bundle brings the models along.
@@ -51,7 +56,14 @@ fn keeps_data(settings: &Settings, iam_roles: &[IamRole]) -> bool {
         || settings.fleet.kind == FleetKind::Local && iam_roles.contains(&IamRole::Controller)
 }
 
-fn processor() -> Outcome {
+fn effects(settings: &Settings) -> String {
+    match settings.fleet.without_effect() {
+        said if said.is_empty() => "each that is set has an effect".to_owned(),
+        said => said.join("; "),
+    }
+}
+
+fn processor(before_a_fleet: bool) -> Outcome {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let arch = std::env::consts::ARCH;
     #[cfg(target_arch = "x86_64")]
@@ -61,7 +73,16 @@ fn processor() -> Outcome {
             "use a machine with AVX2 (Intel since 2013, AMD since 2015)",
         );
     }
-    Outcome::Passed(format!("{cores} cores, {arch}"))
+    let mut detail = format!("{cores} cores, {arch}");
+    // What a burstable type does without CPU credits.
+    if before_a_fleet && let Some(withheld) = muster_fleet::withheld_since_start() {
+        detail += &format!(
+            "; {:.0} % of what was asked for since the start was withheld: the workers of this machine rest \
+             while that is a quarter or more",
+            100.0 * withheld
+        );
+    }
+    Outcome::Passed(detail)
 }
 
 fn memory(fleet: FleetKind, workers: u32) -> Outcome {

@@ -107,7 +107,11 @@ async fn workers_of_this_machine_are_looked_at_with_their_controller() {
         return;
     };
     let installation = installation.with("fleet = \"ec2\"", "fleet = \"local\"");
+    let installation =
+        installation.with("launch_template =", "local_workers = 1\nlaunch_template =");
     let findings = installation.doctor("up").await;
+    let unused = "ec2.local_workers has no effect: the fleet is local";
+    assert_eq!(findings.of("settings")["detail"], unused);
     assert!(findings.has("models") && findings.has("data folder"));
     assert!(!findings.has("launch") && !findings.has("metadata"));
     let replies = findings.of("reply queues");
@@ -134,6 +138,14 @@ async fn the_workers_before_a_fleet_on_ec2_are_looked_at_with_their_controller()
     assert!(
         !findings.has("metadata"),
         "its children need no instance of their own"
+    );
+    let processor = findings.of("processor")["detail"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        processor.contains("% of what was asked for since the start was withheld"),
+        "{processor}"
     );
     let memory = findings.of("memory")["detail"].as_str().unwrap().to_owned();
     assert!(memory.ends_with("250 MiB for 1 workers"), "{memory}");
