@@ -6,8 +6,8 @@ use divan::Bencher;
 use muster_fleet::simulate::peers::{Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{Autoscaler, Scenario, run, spread};
 use muster_fleet::{
-    Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy, RequestTotals,
-    Scaling, Tier, TierCounts, plan,
+    Instance, InstanceId, InstanceState, Learned, Observation, Policy, RequestTotals, Tier,
+    TierCounts, plan,
 };
 
 fn main() {
@@ -15,23 +15,8 @@ fn main() {
 }
 
 const POLICY: Policy = Policy {
-    tier: Tier::Ec2,
-    local: None,
-    min_instances: 0,
-    max_instances: 2000,
-    scaling: Scaling::Objective,
-    slots: 1,
-    target_wait: Duration::from_secs(1),
-    keep_alive: KeepAlive::Learned {
-        at_most: Duration::from_secs(3600),
-    },
-    late_request: None,
-    billing_minimum: Duration::from_secs(60),
-    count_lag: Duration::from_secs(60),
-    expected_boot: Duration::from_secs(30),
-    boot_timeout: Duration::from_secs(300),
     expected_service: Duration::from_millis(200),
-    budget: None,
+    ..Policy::on_ec2(2000)
 };
 
 /// A fleet of which every tenth boots, under a backlog of which the idle ones are too many.
@@ -144,20 +129,10 @@ fn simulate_55_days(bencher: Bencher<'_, '_>, policy: &str) {
 fn scenario(boot_s: f64) -> Scenario {
     Scenario {
         boot_s,
-        service_s: 0.2,
-        service_cv: 0.0,
-        slots: 1,
-        max_instances: 32,
-        launch_limit: None,
         price_per_hour: 0.0116,
-        tiers: Vec::new(),
-        billing_minimum_s: 60.0,
-        target_wait_s: 1.0,
-        count_lag_s: 1.0,
         count_noise: 2,
-        speeds: Vec::new(),
-        closed_loop: false,
         seed: 1,
+        ..Scenario::on_ec2(32)
     }
 }
 

@@ -6,7 +6,8 @@
 //! CHANCE. Requests are cold that come within a boot after a rise, or after nothing for as long as an idle
 //! instance is kept: where no more are late than these and one of a hundred others, LATE becomes COLD.
 //!
-//! `cargo run --release -p muster-fleet --example grid -- [NAME=VALUE …]`, with `seeds` (1), and with
+//! `cargo run --release -p muster-fleet --example grid -- [NAME=VALUE …]`, with `seeds` (1), with `best` for
+//! the seeds that the best schedule is sought for, which takes most of the time (all of them), and with
 //! `kind`, `rate`, `service`, `cv` and `boot` for a part of the grid only: `kind=steady rate=0.5`.
 //! The first hour is apart, and of daily and weekly loads the first period: what comes then has to
 //! be learned. All costs are over the time after it, with the billing minimum.
@@ -21,7 +22,7 @@ use muster_fleet::simulate::{
     Autoscaler, Outcome, Run, Scenario, Schedule, best_known, cheapest_fixed, lower_bound_hours,
     run,
 };
-use muster_fleet::{KeepAlive, Learned, Policy, Scaling, Tier};
+use muster_fleet::{Learned, Policy};
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
@@ -153,18 +154,11 @@ impl Cell {
             boot_s: self.boot_s,
             service_s: self.service_s,
             service_cv: self.cv,
-            slots: 1,
-            max_instances: MAX_INSTANCES,
-            launch_limit: None,
             price_per_hour: 0.0116,
-            tiers: Vec::new(),
-            billing_minimum_s: BILLED_S,
             target_wait_s: TARGET_WAIT_S,
-            count_lag_s: 1.0,
             count_noise: 2,
-            speeds: Vec::new(),
-            closed_loop: false,
             seed,
+            ..Scenario::on_ec2(MAX_INSTANCES)
         }
     }
 
@@ -233,7 +227,13 @@ impl Cell {
     }
 
     /// Measures the cell with one seed; nothing where hardly any request comes.
-    fn measure(&self, length_s: f64, by_rate: &[Run], seed: u64) -> Option<Figures> {
+    fn measure(
+        &self,
+        length_s: f64,
+        by_rate: &[Run],
+        seed: u64,
+        with_best: bool,
+    ) -> Option<Figures> {
         let (_, _, from_s) = self.kind.lengths_s();
         let arrivals = self.arrivals(length_s, seed);
         let scenario = self.scenario(seed);
@@ -247,21 +247,23 @@ impl Cell {
             return None;
         }
         let span_s = length_s - from_s;
-        let (reference, fleet, bound_hours) = if self.kind == Kind::Steady {
+        let reference = if self.kind == Kind::Steady {
             let fleet = cheapest_fixed(&after, &scenario)?;
-            let hours = f64::from(fleet) * span_s / HOUR_S;
-            (hours, format!("fixed:{fleet}"), None)
+            Some((f64::from(fleet) * span_s / HOUR_S, format!("fixed:{fleet}")))
         } else {
-            let best = best_known(&after, span_s, &scenario);
-            let hours = billed_hours(&best, 0.0, span_s);
-            let bound = lower_bound_hours(&after, &scenario, best.instance_hours);
-            (hours, "best".to_owned(), Some(bound))
+            None
         };
-        let by_rate = (self.kind != Kind::Steady).then(|| {
+        let by_rate_hours = (self.kind != Kind::Steady && with_best).then(|| {
             let schedule = Schedule::new(by_rate, self.boot_s);
             let outcome = run(&after, span_s, &scenario, Autoscaler::Scheduled(schedule));
             billed_hours(&outcome, 0.0, span_s)
         });
+        let best = by_rate_hours.map(|_| best_known(&after, span_s, &scenario));
+        let bound_hours = best
+            .as_ref()
+            .map(|best| lower_bound_hours(&after, &scenario, best.instance_hours));
+        let best = best.map(|best| (billed_hours(&best, 0.0, span_s), "best".to_owned()));
+        let reference = reference.or(best);
         let muster = run(&arrivals, length_s, &scenario, muster());
         let mut waits = muster.waits[first..].to_vec();
         let late = waits.iter().filter(|wait| **wait > TARGET_WAIT_S).count();
@@ -291,19 +293,22 @@ impl Cell {
             let is_cold = self.kind != Kind::Steady && late <= LATE + cold;
             marks.push(if is_cold { "COLD" } else { "LATE" });
         }
-        if hours > (dear * reference).max(reference + one_more) {
+        let reference_hours = reference.as_ref().map(|reference| reference.0);
+        if let Some(reference) = reference_hours
+            && hours > (dear * reference).max(reference + one_more)
+        {
             let allowed = dear * reference;
-            let is_chance = by_rate.is_some_and(|by_rate| by_rate > allowed);
+            let is_chance = by_rate_hours.is_some_and(|by_rate| by_rate > allowed);
             marks.push(if is_chance { "CHANCE" } else { "DEAR" });
         }
         if self.kind == Kind::Steady && launches_per_hour > CHURN {
             marks.push("CHURN");
         }
         Some(Figures {
-            fleet,
-            reference_hours: reference,
+            fleet: reference.map(|reference| reference.1),
+            reference_hours,
             bound_hours,
-            by_rate_hours: by_rate,
+            by_rate_hours,
             late,
             cold,
             p99_s,
@@ -318,23 +323,9 @@ impl Cell {
 fn muster() -> Autoscaler {
     Autoscaler::Muster {
         policy: Box::new(Policy {
-            tier: Tier::Ec2,
-            local: None,
-            min_instances: 0,
-            max_instances: MAX_INSTANCES,
-            scaling: Scaling::Objective,
-            slots: 1,
             target_wait: Duration::from_secs_f64(TARGET_WAIT_S),
-            keep_alive: KeepAlive::Learned {
-                at_most: Duration::from_secs(3600),
-            },
-            late_request: None,
-            billing_minimum: Duration::from_secs(60),
-            count_lag: Duration::from_secs(60),
-            expected_boot: Duration::from_secs(30),
             boot_timeout: Duration::from_secs(600),
-            expected_service: Duration::from_millis(500),
-            budget: None,
+            ..Policy::on_ec2(MAX_INSTANCES)
         }),
         learned: Box::<Learned>::default(),
     }
@@ -348,8 +339,9 @@ fn billed_hours(outcome: &Outcome, from_s: f64, to_s: f64) -> f64 {
 
 /// What one seed gave.
 struct Figures {
-    fleet: String,
-    reference_hours: f64,
+    fleet: Option<String>,
+    /// Where the best is sought for this seed.
+    reference_hours: Option<f64>,
     bound_hours: Option<f64>,
     by_rate_hours: Option<f64>,
     late: f64,
@@ -362,7 +354,8 @@ struct Figures {
 
 impl Figures {
     fn ratio(&self) -> f64 {
-        self.hours / self.reference_hours.max(1e-9)
+        self.reference_hours
+            .map_or(0.0, |reference| self.hours / reference.max(1e-9))
     }
 }
 
@@ -395,22 +388,23 @@ impl Row {
             cell.rate, cell.service_s, cell.cv, cell.boot_s
         );
         let (late, ratio) = (worst(|seed| seed.late), worst(Figures::ratio));
-        let bound = first.bound_hours.map_or("-".to_owned(), |_| {
-            format!("{:.2}", mean(|seed| seed.bound_hours.unwrap_or(0.0)))
-        });
-        let by_rate = first.by_rate_hours.map_or("-".to_owned(), |_| {
-            format!("{:.2}", mean(|seed| seed.by_rate_hours.unwrap_or(0.0)))
-        });
+        let of_best = |of: fn(&Figures) -> Option<f64>| {
+            let known: Vec<f64> = seeds.iter().filter_map(of).collect();
+            match known.len() {
+                0 => "-".to_owned(),
+                count => format!("{:.2}", known.iter().sum::<f64>() / count as f64),
+            }
+        };
         let line = format!(
-            "{:>5} {:>7} {:>4} {:>5} | {:>9} {:>9.2} {:>9} {:>9} | {:>6.2} {:>6.2} {:>8.2} {:>9.2} {:>6.2} {:>7.2}  {}",
+            "{:>5} {:>7} {:>4} {:>5} | {:>9} {:>9} {:>9} {:>9} | {:>6.2} {:>6.2} {:>8.2} {:>9.2} {:>6.2} {:>7.2}  {}",
             cell.rate,
             cell.service_s,
             cell.cv,
             cell.boot_s,
-            first.fleet,
-            mean(|seed| seed.reference_hours),
-            bound,
-            by_rate,
+            first.fleet.as_deref().unwrap_or("-"),
+            of_best(|seed| seed.reference_hours),
+            of_best(|seed| seed.bound_hours),
+            of_best(|seed| seed.by_rate_hours),
             100.0 * late,
             100.0 * mean(|seed| seed.cold),
             worst(|seed| seed.p99_s),
@@ -430,7 +424,7 @@ impl Row {
 }
 
 /// Measures cells on every core, and prints their rows in order as soon as they are there.
-fn table(cells: &[Cell], seeds: u64) -> Vec<Row> {
+fn table(cells: &[Cell], seeds: u64, best: u64) -> Vec<Row> {
     let next = AtomicUsize::new(0);
     let printed: Mutex<(usize, Vec<Option<Option<Row>>>)> =
         Mutex::new((0, cells.iter().map(|_| None).collect()));
@@ -447,7 +441,7 @@ fn table(cells: &[Cell], seeds: u64) -> Vec<Row> {
                     cell.by_rate(length_s)
                 };
                 let measured: Vec<Figures> = (1..=seeds)
-                    .filter_map(|seed| cell.measure(length_s, &by_rate, seed))
+                    .filter_map(|seed| cell.measure(length_s, &by_rate, seed, seed <= best))
                     .collect();
                 Row::new(cell, &measured)
             });
@@ -503,7 +497,7 @@ fn summary(name: &str, mut rows: Vec<Row>, left_out: usize) {
 }
 
 fn main() -> ExitCode {
-    let mut seeds = 1;
+    let (mut seeds, mut best) = (1, u64::MAX);
     let mut only: Vec<(String, String)> = Vec::new();
     for argument in std::env::args().skip(1) {
         let known = ["kind", "rate", "service", "cv", "boot"];
@@ -511,12 +505,15 @@ fn main() -> ExitCode {
             Some(("seeds", count)) if count.parse().is_ok_and(|count: u64| count > 0) => {
                 seeds = count.parse().unwrap_or(1);
             }
+            Some(("best", count)) if count.parse::<u64>().is_ok() => {
+                best = count.parse().unwrap_or(best);
+            }
             Some((name, value)) if known.contains(&name) => {
                 only.push((name.to_owned(), value.to_owned()));
             }
             _ => {
                 eprintln!(
-                    "grid: {argument} is not seeds=N, or one of {known:?} with a value of the grid"
+                    "grid: {argument} is not seeds=N, best=N, or one of {known:?} with a value of the grid"
                 );
                 return ExitCode::FAILURE;
             }
@@ -574,7 +571,7 @@ fn main() -> ExitCode {
             "ratio",
             "l/inst-h"
         );
-        let rows = table(&cells, seeds);
+        let rows = table(&cells, seeds, best);
         let left_out = cells.len() - rows.len();
         summary(name, rows, left_out);
     }

@@ -65,6 +65,31 @@ pub struct LocalTier {
 pub(crate) const LOOK_S: f64 = 2.0;
 
 impl Policy {
+    /// A fleet of up to so many instances on EC2, by the objective of a second and what is learned, as the
+    /// settings have it where nothing else is set.
+    #[must_use]
+    pub const fn on_ec2(max_instances: u32) -> Self {
+        Self {
+            tier: Tier::Ec2,
+            local: None,
+            min_instances: 0,
+            max_instances,
+            scaling: Scaling::Objective,
+            slots: 1,
+            target_wait: Duration::from_secs(1),
+            keep_alive: KeepAlive::Learned {
+                at_most: Duration::from_secs(3600),
+            },
+            late_request: None,
+            billing_minimum: Duration::from_secs(60),
+            count_lag: Duration::from_secs(60),
+            expected_boot: Duration::from_secs(30),
+            boot_timeout: Duration::from_secs(300),
+            expected_service: Duration::from_millis(500),
+            budget: None,
+        }
+    }
+
     /// Says whether instances of a tier stand before the fleet, and are none of its own.
     #[must_use]
     pub fn is_before_the_fleet(&self, tier: Tier) -> bool {

@@ -7,7 +7,7 @@ use muster_fleet::simulate::peers::{Fixed, Keda, Knative, TargetTracking};
 use muster_fleet::simulate::{
     Autoscaler, Outcome, Run, Scenario, Schedule, best_known, lower_bound_hours, run,
 };
-use muster_fleet::{KeepAlive, Learned, Policy, Scaling, Tier};
+use muster_fleet::{Learned, Policy, Scaling};
 use proptest::prelude::*;
 
 const MOST: u32 = 8;
@@ -27,17 +27,10 @@ prop_compose! {
             service_s,
             service_cv,
             slots,
-            max_instances: MOST,
-            launch_limit: None,
-            price_per_hour: 1.0,
-            tiers: Vec::new(),
             billing_minimum_s,
             target_wait_s,
-            count_lag_s: 1.0,
-            count_noise: 0,
-            speeds: Vec::new(),
-            closed_loop: false,
             seed,
+            ..Scenario::on_ec2(MOST)
         }
     }
 }
@@ -59,23 +52,12 @@ fn load() -> impl Strategy<Value = Vec<f64>> {
 fn muster(scaling: Scaling, scenario: &Scenario) -> Autoscaler {
     Autoscaler::Muster {
         policy: Box::new(Policy {
-            tier: Tier::Ec2,
-            local: None,
-            min_instances: 0,
-            max_instances: scenario.max_instances,
             scaling,
             slots: scenario.slots,
             target_wait: Duration::from_secs_f64(scenario.target_wait_s),
-            keep_alive: KeepAlive::Learned {
-                at_most: Duration::from_secs(3600),
-            },
             billing_minimum: Duration::from_secs_f64(scenario.billing_minimum_s),
-            count_lag: Duration::from_secs(60),
-            late_request: None,
-            expected_boot: Duration::from_secs(30),
             boot_timeout: Duration::from_secs(1000),
-            expected_service: Duration::from_millis(500),
-            budget: None,
+            ..Policy::on_ec2(scenario.max_instances)
         }),
         learned: Box::<Learned>::default(),
     }

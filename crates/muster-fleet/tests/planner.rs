@@ -11,28 +11,6 @@ use muster_fleet::{
 };
 use proptest::prelude::*;
 
-fn policy(max_instances: u32) -> Policy {
-    Policy {
-        tier: Tier::Ec2,
-        local: None,
-        min_instances: 0,
-        max_instances,
-        scaling: Scaling::Objective,
-        slots: 1,
-        target_wait: Duration::from_secs(1),
-        keep_alive: KeepAlive::Learned {
-            at_most: Duration::from_secs(3600),
-        },
-        late_request: None,
-        billing_minimum: Duration::from_secs(60),
-        count_lag: Duration::from_secs(60),
-        expected_boot: Duration::from_secs(30),
-        boot_timeout: Duration::from_secs(300),
-        expected_service: Duration::from_millis(500),
-        budget: None,
-    }
-}
-
 /// A fleet in which anything may go wrong, in steps of a second.
 #[derive(Clone, Debug)]
 struct Faults {
@@ -85,10 +63,8 @@ const SETTLE: u32 = 6000;
 /// Runs the controller's loop and checks every plan, and what is left in the end.
 fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
     let mut policy = Policy {
-        tier: Tier::Ec2,
-        local: None,
         min_instances: faults.min,
-        ..policy(faults.max)
+        ..Policy::on_ec2(faults.max)
     };
     if let Some(seconds) = faults.keep_alive_s {
         policy.keep_alive = KeepAlive::Fixed(Duration::from_secs(seconds.into()));
@@ -257,26 +233,13 @@ proptest! {
 fn scenario(boot_s: f64, max_instances: u32) -> Scenario {
     Scenario {
         boot_s,
-        service_s: 0.2,
-        service_cv: 0.0,
-        slots: 1,
-        max_instances,
-        launch_limit: None,
-        price_per_hour: 1.0,
-        tiers: Vec::new(),
-        billing_minimum_s: 60.0,
-        target_wait_s: 1.0,
-        count_lag_s: 1.0,
-        count_noise: 0,
-        speeds: Vec::new(),
-        closed_loop: false,
-        seed: 7,
+        ..Scenario::on_ec2(max_instances)
     }
 }
 
 fn as_muster(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outcome {
     let autoscaler = Autoscaler::Muster {
-        policy: Box::new(policy(scenario.max_instances)),
+        policy: Box::new(Policy::on_ec2(scenario.max_instances)),
         learned: Box::default(),
     };
     run(arrivals, length_s, scenario, autoscaler)
@@ -454,7 +417,7 @@ proptest! {
                 drain_time: Duration::from_secs_f64(scenario.service_s),
                 unattended: Duration::ZERO,
             }),
-            ..policy(scenario.max_instances)
+            ..Policy::on_ec2(scenario.max_instances)
         };
         let autoscaler = Autoscaler::Muster { policy: Box::new(policy), learned: Box::default() };
         let outcome = run(&arrivals, 2200.0, &scenario, autoscaler);
@@ -477,7 +440,7 @@ fn what_comes_every_hour_is_expected() {
     let late_after = |keep_alive, hours: usize| {
         let policy = Policy {
             keep_alive,
-            ..policy(scenario.max_instances)
+            ..Policy::on_ec2(scenario.max_instances)
         };
         let autoscaler = Autoscaler::Muster {
             policy: Box::new(policy),

@@ -147,19 +147,12 @@ impl Load {
         let scenario = Scenario {
             boot_s: BOOT_S,
             service_s: SERVICE_S,
-            service_cv: 0.0,
-            slots: 1,
-            max_instances: self.instances,
             launch_limit,
             price_per_hour: INSTANCE_HOUR,
-            tiers: Vec::new(),
-            billing_minimum_s: 60.0,
             target_wait_s: TARGET_WAIT_S,
-            count_lag_s: 1.0,
             count_noise: 2,
-            speeds: Vec::new(),
-            closed_loop: false,
             seed: 1,
+            ..Scenario::on_ec2(self.instances)
         };
         let outcome = run(&arrivals, self.length_s, &scenario, autoscaler);
         let seconds = seconds(&arrivals, self.length_s, SERVICE_S, &outcome);
@@ -169,23 +162,8 @@ impl Load {
 
 fn policy(max_instances: u32) -> Policy {
     Policy {
-        tier: Tier::Ec2,
-        local: None,
-        min_instances: 0,
-        max_instances,
-        scaling: Scaling::Objective,
-        slots: 1,
         target_wait: Duration::from_secs_f64(TARGET_WAIT_S),
-        keep_alive: KeepAlive::Learned {
-            at_most: Duration::from_secs(3600),
-        },
-        late_request: None,
-        billing_minimum: Duration::from_secs(60),
-        count_lag: Duration::from_secs(60),
-        expected_boot: Duration::from_secs(30),
-        boot_timeout: Duration::from_secs(300),
-        expected_service: Duration::from_millis(500),
-        budget: None,
+        ..Policy::on_ec2(max_instances)
     }
 }
 

@@ -20,21 +20,11 @@ const BUDGET: Budget = Budget {
 };
 
 const POLICY: Policy = Policy {
-    tier: Tier::Ec2,
-    local: None,
-    min_instances: 0,
-    max_instances: 10,
-    scaling: Scaling::Objective,
-    slots: 1,
-    target_wait: Duration::from_secs(1),
     keep_alive: KeepAlive::Fixed(Duration::from_secs(10)),
-    late_request: None,
-    billing_minimum: Duration::from_secs(60),
     count_lag: Duration::ZERO,
     expected_boot: Duration::from_secs(10),
-    boot_timeout: Duration::from_secs(300),
-    expected_service: Duration::from_millis(500),
     budget: Some(BUDGET),
+    ..Policy::on_ec2(10)
 };
 
 /// Midnight, some days after the epoch.

@@ -7,23 +7,8 @@ use crate::simulate::random::unit;
 use crate::tier::TierCounts;
 
 const POLICY: Policy = Policy {
-    tier: Tier::Ec2,
-    local: None,
-    min_instances: 0,
-    max_instances: 10,
-    scaling: Scaling::Objective,
-    slots: 1,
-    target_wait: Duration::from_secs(1),
-    keep_alive: KeepAlive::Learned {
-        at_most: Duration::from_secs(3600),
-    },
-    late_request: None,
-    billing_minimum: Duration::from_secs(60),
-    count_lag: Duration::from_secs(60),
     expected_boot: Duration::from_secs(10),
-    boot_timeout: Duration::from_secs(300),
-    expected_service: Duration::from_millis(500),
-    budget: None,
+    ..Policy::on_ec2(10)
 };
 
 /// What a controller observes, once a second.

@@ -10,21 +10,10 @@ use super::*;
 use crate::policy::{Budget, KeepAlive, Scaling};
 
 const POLICY: Policy = Policy {
-    tier: Tier::Ec2,
-    local: None,
-    min_instances: 0,
-    max_instances: 20,
-    scaling: Scaling::Objective,
-    slots: 1,
-    target_wait: Duration::from_secs(1),
     keep_alive: KeepAlive::Fixed(Duration::from_secs(30)),
-    late_request: None,
     billing_minimum: Duration::ZERO,
-    count_lag: Duration::from_secs(60),
     expected_boot: Duration::from_secs(10),
-    boot_timeout: Duration::from_secs(300),
-    expected_service: Duration::from_millis(500),
-    budget: None,
+    ..Policy::on_ec2(20)
 };
 
 fn instance(id: u32, state: InstanceState, age_s: f64) -> Instance {

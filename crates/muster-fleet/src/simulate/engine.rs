@@ -413,14 +413,13 @@ impl<'a> Simulation<'a> {
         match autoscaler {
             Autoscaler::Muster { policy, learned } => {
                 let due_s = self.last_evaluation_s + WAKE_INTERVAL_S;
-                match self.waiting.is_empty() {
-                    true => {}
-                    false if self.now >= due_s => self.evaluate_muster(policy, learned),
-                    false if self.waking => {}
-                    false => {
-                        self.waking = true;
-                        self.schedule(due_s, Event::Wake);
-                    }
+                if self.waiting.is_empty() {
+                    return;
+                }
+                if self.now >= due_s {
+                    self.evaluate_muster(policy, learned);
+                } else if !std::mem::replace(&mut self.waking, true) {
+                    self.schedule(due_s, Event::Wake);
                 }
             }
             Autoscaler::Peer(peer) => {

@@ -140,7 +140,6 @@ pub(super) fn saved_by_each(late: &[usize]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::scenario::example;
 
     #[test]
     fn levels_are_single_instances_where_256_are_enough() {
@@ -148,7 +147,7 @@ mod tests {
             let arrivals = vec![0.0; requests];
             let scenario = Scenario {
                 service_s: 60.0,
-                ..example()
+                ..Scenario::on_ec2(32)
             };
             let load = Load::new(&arrivals, &scenario);
             assert_eq!(load.instances_a_level(), each, "{requests} at one time");

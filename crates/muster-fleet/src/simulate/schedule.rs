@@ -285,7 +285,6 @@ mod tests {
     use crate::simulate::autoscaler::Autoscaler;
     use crate::simulate::engine::run;
     use crate::simulate::random::unit;
-    use crate::simulate::scenario::example;
 
     #[test]
     fn a_rehearsal_is_what_the_engine_replays() {
@@ -299,7 +298,7 @@ mod tests {
                 slots: 1 + draw(3.0) as u32,
                 target_wait_s: draw(5.0),
                 seed,
-                ..example()
+                ..Scenario::on_ec2(32)
             };
             let mut arrivals: Vec<f64> = (0..60).map(|_| draw(300.0)).collect();
             arrivals.sort_unstable_by(f64::total_cmp);

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_fleet::{
-    Controller, FleetReport, KeepAlive, Learned, Policy, RequestTotals, Scaling, Tier, run,
-};
+use muster_fleet::{Controller, FleetReport, KeepAlive, Learned, Policy, RequestTotals, run};
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,21 +34,12 @@ fn controller(
             requests: queue,
             fleet,
             policy: Policy {
-                tier: Tier::Ec2,
-                local: None,
-                min_instances: 0,
-                max_instances: MAX,
-                scaling: Scaling::Objective,
-                slots: 1,
-                target_wait: Duration::from_secs(1),
                 keep_alive: KeepAlive::Fixed(Duration::from_secs(1)),
-                late_request: None,
                 billing_minimum: Duration::ZERO,
                 count_lag: Duration::ZERO,
                 expected_boot: Duration::from_secs(2),
-                boot_timeout: Duration::from_secs(300),
                 expected_service: Duration::from_secs(1),
-                budget: None,
+                ..Policy::on_ec2(MAX)
             },
             totals,
             count_interval: Duration::from_secs(1),

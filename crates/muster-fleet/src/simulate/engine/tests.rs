@@ -3,39 +3,17 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use super::*;
-use crate::policy::{KeepAlive, LocalTier, Scaling};
+use crate::policy::{LocalTier, Scaling};
 use crate::simulate::arrivals::spread;
 use crate::simulate::launch_limit::{LaunchLimit, TokenBucket};
 use crate::simulate::peers::{Fixed, Knative};
-use crate::simulate::scenario::{TierScenario, example};
+use crate::simulate::scenario::TierScenario;
 
 fn scenario(service_s: f64, service_cv: f64) -> Scenario {
     Scenario {
         service_s,
         service_cv,
-        ..example()
-    }
-}
-
-fn policy(max_instances: u32) -> Policy {
-    Policy {
-        tier: Tier::Ec2,
-        local: None,
-        min_instances: 0,
-        max_instances,
-        scaling: Scaling::Objective,
-        slots: 1,
-        target_wait: Duration::from_secs(1),
-        keep_alive: KeepAlive::Learned {
-            at_most: Duration::from_secs(3600),
-        },
-        billing_minimum: Duration::from_secs(60),
-        count_lag: Duration::from_secs(60),
-        expected_boot: Duration::from_secs(30),
-        boot_timeout: Duration::from_secs(300),
-        expected_service: Duration::from_millis(500),
-        late_request: None,
-        budget: None,
+        ..Scenario::on_ec2(32)
     }
 }
 
@@ -55,7 +33,7 @@ fn with_tier(tier: Tier, boot_s: f64, price_per_hour: f64) -> (Scenario, Autosca
             boot_s,
             price_per_hour,
         }],
-        ..example()
+        ..Scenario::on_ec2(32)
     };
     let local = LocalTier {
         workers: 1,
@@ -64,7 +42,7 @@ fn with_tier(tier: Tier, boot_s: f64, price_per_hour: f64) -> (Scenario, Autosca
     };
     let policy = Policy {
         local: (tier == Tier::Local).then_some(local),
-        ..policy(scenario.max_instances)
+        ..Policy::on_ec2(scenario.max_instances)
     };
     (scenario, muster(policy))
 }
@@ -258,7 +236,7 @@ fn every_policy_sees_counts_of_the_stated_lag_whatever_its_interval() {
 #[test]
 fn a_request_from_zero_makes_knative_launch_when_it_comes() {
     let knative = Autoscaler::Peer(Box::new(Knative::new(None)));
-    let outcome = run(&[10.5], 60.0, &example(), knative);
+    let outcome = run(&[10.5], 60.0, &Scenario::on_ec2(32), knative);
     let launched = outcome.fleet.iter().find(|(_, _, booting)| *booting > 0);
     assert_eq!(launched, Some(&(10.5, 0, 1)));
 }
@@ -266,8 +244,8 @@ fn a_request_from_zero_makes_knative_launch_when_it_comes() {
 /// Of requests that come together, the first alone finds the policy at leisure.
 #[test]
 fn a_burst_is_seen_as_a_whole_a_moment_after_its_first_request() {
-    let scenario = example();
-    let outcome = run(&[10.5; 1000], 60.0, &scenario, muster(policy(32)));
+    let scenario = Scenario::on_ec2(32);
+    let outcome = run(&[10.5; 1000], 60.0, &scenario, muster(Policy::on_ec2(32)));
     let booting_at = |at_s: f64| {
         let before = outcome.fleet.partition_point(|(at, ..)| *at <= at_s);
         outcome.fleet[before - 1].2
@@ -291,7 +269,7 @@ fn a_steady_load_on_instances_of_the_speed_they_say_teaches_nothing_else() {
             let length_s = 60.0 * minutes;
             let arrivals = spread(&[(0.0, (rate * length_s) as u64)], length_s, 1);
             let mut sim = Simulation::new(&scenario, arrivals.len());
-            let mut muster = muster(policy(256));
+            let mut muster = muster(Policy::on_ec2(256));
             sim.replay(&arrivals, length_s, &mut muster);
             let Autoscaler::Muster { policy, learned } = muster else {
                 unreachable!("it is Muster's");

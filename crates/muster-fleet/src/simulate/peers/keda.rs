@@ -101,13 +101,12 @@ impl ScalingPolicy for Keda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::scenario::example;
 
     /// What it wants at each sync, of so many messages each.
     fn replay(max_instances: u32, messages: impl IntoIterator<Item = u64>) -> Vec<u32> {
         let scenario = Scenario {
             max_instances,
-            ..example()
+            ..Scenario::on_ec2(32)
         };
         let mut keda = Keda::new(None);
         (0..)

@@ -221,7 +221,6 @@ impl ScalingPolicy for Knative {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::scenario::example;
 
     /// Decides at a time, with so many pods ready and so many seconds that requests had taken a second
     /// before.
@@ -232,7 +231,7 @@ mod tests {
             request_s,
             ..FleetMetrics::default()
         };
-        knative.desired_instances(&metrics, &example())
+        knative.desired_instances(&metrics, &Scenario::on_ec2(32))
     }
 
     fn poke(knative: &mut Knative, now_s: f64) -> u32 {
@@ -242,7 +241,7 @@ mod tests {
             arrival: true,
             ..FleetMetrics::default()
         };
-        knative.desired_instances(&metrics, &example())
+        knative.desired_instances(&metrics, &Scenario::on_ec2(32))
     }
 
     /// A concurrency of 1 for the second in which the first request comes: `ceil(1 / 70) = 1` pod by

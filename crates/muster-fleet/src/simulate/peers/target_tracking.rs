@@ -73,7 +73,6 @@ impl ScalingPolicy for TargetTracking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::scenario::example;
 
     /// The documented target is `1 s / 0.2 s = 5` messages an instance. 24 messages for the one instance
     /// are above it; the third minute makes `ceil(24 / 5) = 5`. With these in service, 23 messages are 4.6
@@ -84,7 +83,7 @@ mod tests {
         let scenario = Scenario {
             target_wait_s: 1.0,
             service_s: 0.2,
-            ..example()
+            ..Scenario::on_ec2(32)
         };
         let mut tracking = TargetTracking::new(None);
         let mut ready = tracking.initial_instances();
@@ -113,7 +112,7 @@ mod tests {
         let scenario = Scenario {
             target_wait_s: 1.0,
             service_s: 6.0,
-            ..example()
+            ..Scenario::on_ec2(32)
         };
         let mut tracking = TargetTracking::new(None);
         let metrics = FleetMetrics {
