@@ -5,7 +5,7 @@
 //! simulation learns what the service would. It can be stored and read back, and survives a
 //! restart of the controller that way.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,12 +19,14 @@ use crate::policy::{KeepAlive, Policy, Scaling, instances_for};
 use crate::season::{Season, ServiceModel};
 use crate::tier::Tier;
 
+mod arrivals;
 mod capacity;
 mod levels;
 mod standing;
 mod steady;
 mod window;
 
+use arrivals::Arrivals;
 use capacity::{Believed, Capacity};
 use levels::{Keeping, Levels};
 use standing::{Requests, StandingQueue};
@@ -89,9 +91,8 @@ pub struct Learned {
     /// `(timed, worked)` of the totals when the last sample was taken.
     #[serde(skip)]
     timed: Option<(u64, Duration)>,
-    /// `(second, submitted)`, the newest last.
     #[serde(skip)]
-    submissions: VecDeque<(Seconds, f64)>,
+    arrivals: Arrivals,
     #[serde(skip)]
     load: SteadyLoad,
     /// What instances drain of what is planned.
@@ -99,6 +100,9 @@ pub struct Learned {
     capacity: Capacity,
     #[serde(skip)]
     standing: StandingQueue,
+    /// When a load that grows is one no longer.
+    #[serde(skip)]
+    grows_until: Seconds,
     #[serde(skip)]
     backlog_estimator: BacklogEstimator,
     #[serde(skip)]
@@ -167,6 +171,7 @@ impl Learned {
         let before = self.submitted_before.replace(submitted);
         let came = (submitted - before.unwrap_or(submitted)).max(0.0);
         self.learn_arrivals(now, submitted, policy);
+        self.learn_growth(policy);
         self.learn_load(came, elapsed, policy);
         self.learn_season(came, elapsed, policy);
         self.learn_levels(policy);
@@ -179,10 +184,11 @@ impl Learned {
     fn reset_after_clock_change(&mut self, now: Seconds) {
         self.levels.set_back(now);
         self.local_needed = self.local_needed.map(|last| last.min(now));
-        self.submissions.clear();
+        self.arrivals = Arrivals::default();
         self.backlog_estimator = BacklogEstimator::default();
         self.capacity = Capacity::default();
         self.standing = StandingQueue::default();
+        self.grows_until = 0.0;
     }
 
     /// A boot that was given up took as long as it was given, at least.
@@ -272,16 +278,9 @@ impl Learned {
     }
 
     fn learn_arrivals(&mut self, now: Seconds, submitted: f64, policy: &Policy) {
-        self.submissions.push_back((now, submitted));
         let boot_s = self.boot_s(policy).max(self.boot_s_of(policy.tier, policy));
         let longest = boot_s.max(self.short_window_s(policy));
-        while self
-            .submissions
-            .get(1)
-            .is_some_and(|(at, _)| *at <= now - longest)
-        {
-            self.submissions.pop_front();
-        }
+        self.arrivals.observe(now, submitted, self.backlog, longest);
     }
 
     fn learn_load(&mut self, came: f64, elapsed: Seconds, policy: &Policy) {
@@ -298,7 +297,7 @@ impl Learned {
         let billed_s = policy.billing_minimum.as_secs_f64();
         Some(Terms {
             objective_s: policy.target_wait.as_secs_f64(),
-            known_s: boot_s.max(self.short_window_s(policy)),
+            known_s: self.long_window_s(policy),
             kept_s: boot_s.max(billed_s).min(at_most_s),
             service_s: self.service_s(policy),
             service_cv2: self.summary.service_cv2.unwrap_or(1.0),
@@ -321,7 +320,7 @@ impl Learned {
             objective_s: policy.target_wait.as_secs_f64(),
             max_instances: policy.most_instances(),
         };
-        let in_service = self.in_service(policy);
+        let in_service = self.arrivals.in_service(service.service_s);
         self.season
             .observe(self.now, elapsed, came, in_service, service);
     }
@@ -465,39 +464,44 @@ impl Learned {
         4.0 * policy.target_wait.as_secs_f64().max(self.service_s(policy))
     }
 
-    /// Requests of the last `window` seconds.
-    fn arrivals(&self, window: Seconds) -> f64 {
-        self.arrivals_and_time(window).0
-    }
-
-    /// Requests of the last `window` seconds, and how long ago the look was that they are counted from.
-    fn arrivals_and_time(&self, window: Seconds) -> (f64, Seconds) {
-        let Some(&(now, submitted)) = self.submissions.back() else {
-            return (0.0, window);
-        };
-        let after = self
-            .submissions
-            .partition_point(|(at, _)| *at <= now - window);
-        let from = self.submissions.get(after.saturating_sub(1));
-        from.map_or((0.0, window), |(at, before)| (submitted - before, now - at))
-    }
-
-    /// Requests that would be in service if none had waited: those of the last service time.
-    fn in_service(&self, policy: &Policy) -> f64 {
-        let service_s = self.service_s(policy);
-        let (came, in_s) = self.arrivals_and_time(service_s);
-        came * (service_s / in_s.max(service_s))
+    fn long_window_s(&self, policy: &Policy) -> Seconds {
+        self.boot_s(policy).max(self.short_window_s(policy))
     }
 
     /// Requests a second that are to be expected for as long as a boot takes: no more than came in
     /// as long a time before, unless the load has risen and earlier rises lasted; and no more than come just
     /// now; each a standard deviation less than was counted, so that chance launches nothing.
     pub fn expected_rate(&self, policy: &Policy) -> f64 {
-        let short = self.short_window_s(policy);
-        let long = self.boot_s(policy).max(short);
-        let rate = |window| less_a_deviation(self.arrivals(window)) / window;
+        let (short, long) = (self.short_window_s(policy), self.long_window_s(policy));
+        let growth = self.growth(policy);
+        let rate = |window| {
+            less_a_deviation(self.arrivals.within(window)) / window + growth * window / 2.0
+        };
         let risen = self.load.risen_rate(2.0 * long).unwrap_or(0.0);
         rate(long).max(risen).min(rate(short))
+    }
+
+    /// By how much the requests a second become more each second, of a load that grows: the fleet fell behind
+    /// for that, and it has gone on since.
+    pub fn growth(&self, policy: &Policy) -> f64 {
+        if self.now <= self.grows_until {
+            self.arrivals.growth(self.long_window_s(policy))
+        } else {
+            0.0
+        }
+    }
+
+    /// A load grows where its requests are late for longer than launches for it take, to boot and to clear what
+    /// waits, and are ever more; and until it has not grown for a boot. Of clients who wait for their
+    /// answers, none are more.
+    fn learn_growth(&mut self, policy: &Policy) {
+        let boot_s = self.boot_s(policy);
+        let is_behind = self.standing.late_s(self.now) >= 2.0 * boot_s;
+        let outgrows = is_behind && self.arrivals.outgrow_answers(boot_s);
+        let grows = self.arrivals.growth(self.long_window_s(policy)) > 0.0;
+        if (outgrows || self.now <= self.grows_until) && grows {
+            self.grows_until = self.now + boot_s;
+        }
     }
 
     /// Instances that a load that goes on needs, as far as one is known.
@@ -523,7 +527,7 @@ impl Learned {
         let within = policy.target_wait.as_secs_f64().max(self.service_s(policy));
         let clearing = self.backlog as f64 * slot_s / within;
         let window = self.short_window_s(policy);
-        let came = self.arrivals(window);
+        let came = self.arrivals.within(window);
         // Of a load that is known, the staffing keeps up. Otherwise: what a launch would mend before the
         // window is over need not be kept for a chance; what it would mend too late is kept with a deviation in
         // hand. The first tells nothing of how soon others follow.

@@ -61,7 +61,7 @@ fn needed_for_objective(
 ) -> u32 {
     let slots = f64::from(policy.slots.max(1));
     let (boot_s, service_s) = (learned.boot_s(policy), learned.service_s(policy));
-    let rate = learned.expected_rate(policy);
+    let (rate, growth) = (learned.expected_rate(policy), learned.growth(policy));
     let local = members.local;
     let all = members.coming() + local.usable();
     let backlog = learned.backlog() as f64;
@@ -98,7 +98,8 @@ fn needed_for_objective(
         }
     }
     begun += f64::from(starting) * begun_after(learned.boot_s_of(Tier::Local, policy));
-    let left = (backlog - in_service + rate * boot_s - begun).max(0.0);
+    let come = (rate + growth * boot_s / 2.0) * boot_s;
+    let left = (backlog - in_service + come - begun).max(0.0);
     let objective_s = policy.target_wait.as_secs_f64();
     // A fleet that is staffed for its load has one of a hundred requests wait longer than the objective by
     // chance; that passes, and all the more where the load has long been the same.
@@ -114,6 +115,7 @@ fn needed_for_objective(
     let within_s = objective_s.max(boot_s);
     let by_coming = coming * slots * within_s / service_s;
     let by_one = slots * (1.0 + within_s / service_s);
+    let rate = rate + growth * (boot_s + within_s / 2.0);
     let more = (left + rate * within_s - by_coming).max(0.0) / by_one;
     ((f64::from(all) + more).ceil() as u32).max(1)
 }

@@ -192,6 +192,24 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// One request a second more each second, a quarter of an hour long. Who follows what came is behind for good.
+#[test]
+fn a_load_that_grows_without_end_is_caught_up_with() {
+    let scenario = Scenario {
+        service_s: 0.09,
+        ..scenario(26.0, 256)
+    };
+    let seconds: Vec<_> = (0..900).map(|second| (second as f64, second)).collect();
+    let arrivals = spread(&seconds, 1.0, 7);
+    let outcome = as_muster(&arrivals, 900.0, &scenario);
+    let later = arrivals.partition_point(|at_s| *at_s < 300.0);
+    let waits = &outcome.waits[later..];
+    let late = waits.iter().filter(|wait| **wait > 1.0).count() as f64 / waits.len() as f64;
+    assert!(late < 0.4, "{late} are late");
+    let busy_hours = arrivals.len() as f64 * scenario.service_s / 3600.0;
+    assert!(outcome.instance_hours < 1.5 * busy_hours, "{outcome:?}");
+}
+
 /// A load that rises to ten times as much for twenty minutes, again and again.
 #[test]
 fn a_load_that_rises_again_has_its_instances_a_boot_later() {

@@ -19,8 +19,8 @@ use muster_fleet::simulate::{
     Autoscaler, LaunchLimit, Outcome, Run, Scenario, Schedule, TokenBucket, run,
 };
 use muster_fleet::{
-    Instance as Member, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy,
-    RequestTotals, Scaling, Tier, TierCounts, plan,
+    Instance as Member, InstanceId, InstanceState, Learned, Observation, Policy, RequestTotals,
+    Tier, TierCounts, plan,
 };
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};

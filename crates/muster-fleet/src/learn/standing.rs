@@ -113,6 +113,11 @@ impl StandingQueue {
         }
     }
 
+    /// How long requests have waited for too long without a break.
+    pub fn late_s(&self, now: Seconds) -> Seconds {
+        self.late_since.map_or(0.0, |since| now - since)
+    }
+
     /// Requests that stand.
     pub fn requests(&self) -> u64 {
         self.requests
