@@ -100,7 +100,7 @@ pub struct Learned {
     capacity: Capacity,
     #[serde(skip)]
     standing: StandingQueue,
-    /// When a load that grows is one no longer.
+    /// Until when the load is believed to grow.
     #[serde(skip)]
     grows_until: Seconds,
     #[serde(skip)]
@@ -491,9 +491,9 @@ impl Learned {
         }
     }
 
-    /// A load grows where its requests are late for longer than launches for it take, to boot and to clear what
-    /// waits, and are ever more; and until it has not grown for a boot. Of clients who wait for their
-    /// answers, none are more.
+    /// A load is believed to grow once its requests have been late for two boots, which is how long it takes
+    /// to launch for them and to clear them, and are ever more; until it has not grown for one. (Of
+    /// clients who wait for their answers, there are never more.)
     fn learn_growth(&mut self, policy: &Policy) {
         let boot_s = self.boot_s(policy);
         let is_behind = self.standing.late_s(self.now) >= 2.0 * boot_s;

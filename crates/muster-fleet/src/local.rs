@@ -178,7 +178,9 @@ fn yield_to_others(child: &Child, nice: u8) {
     let group = child
         .id()
         .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-    if let Err(error) = rustix::process::setpriority_pgrp(group, nice.into()) {
+    let lowered = rustix::process::getpriority_process(None)
+        .and_then(|own| rustix::process::setpriority_pgrp(group, (own + i32::from(nice)).min(19)));
+    if let Err(error) = lowered {
         // It may have ended already.
         tracing::warn!(%error, "a worker's priority could not be lowered");
     }
@@ -508,7 +510,7 @@ mod tests {
         until(&fleet, &[InstanceState::Running]).await;
         let own = rustix::process::getpriority_process(None).unwrap();
         let seen = std::fs::read_to_string(file).unwrap();
-        let lower = (own + 10).to_string();
+        let lower = (own + 10).min(19).to_string();
         assert_eq!(seen.lines().last(), Some(&*lower), "{seen}");
         fleet.shut_down().await;
     }

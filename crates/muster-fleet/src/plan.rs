@@ -37,8 +37,8 @@ pub struct Plan {
 /// requests that wait when an instance launched now would be ready is
 /// `F = max(0, waiting + r D - free slots - (D running) k / S - sum of k (1 + (D - time left) / S))`, the
 /// sum over the booting. If what runs and boots serves `F` within the objective, a launch would come too
-/// late to help and none is made; a fleet that is staffed for its load has twice as long, since some wait
-/// for longer by chance. Otherwise the fleet is to clear `F` in as long as its first request has waited by
+/// late to help and none is made; a fleet that is staffed for its load has twice as long, and for one that
+/// has long been the same four times, since some wait for longer by chance. Otherwise the fleet is to clear `F` in as long as its first request has waited by
 /// then, `T = max(objective, D)`, and to keep up with what comes, and each of those that are launched begins
 /// `k` requests at once: `n + (F + r T - n k T / S) / (k (1 + T / S))`.
 ///
@@ -277,10 +277,10 @@ fn instances_to_drain(
     let mut running = surplus.running;
     let candidates = candidates.into_iter().map(|(_, _, instance)| instance);
     let candidates = candidates.filter(|i| {
-        if i.state == InstanceState::Pending || i.overdue || spent {
+        if i.state == InstanceState::Pending || spent {
             return true;
         }
-        let is_surplus = running > 0;
+        let is_surplus = running > 0 || i.overdue;
         running = running.saturating_sub(1);
         is_surplus
     });

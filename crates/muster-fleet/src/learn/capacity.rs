@@ -30,6 +30,9 @@ const LOOKS: u32 = 16;
 /// never busy enough to show that an instance has recovered.
 const HALF_LIFE_S: Seconds = 600.0;
 
+/// Longest time between two looks that is measured: with more the clock was set, or the machine slept.
+const LONGEST_LOOK_S: Seconds = 60.0;
+
 /// Seconds, as the planner counts them.
 type Seconds = f64;
 
@@ -159,7 +162,8 @@ impl Capacity {
             return;
         };
         let now = seen.now;
-        let before = self.before.filter(|before| before.at < now);
+        let is_look = |before: &Before| before.at < now && now - before.at <= LONGEST_LOOK_S;
+        let before = self.before.filter(is_look);
         let planned = before.map_or(0.0, |before| {
             f64::from(before.running) * seen.slots * (now - before.at) / service_s
         });
@@ -448,6 +452,15 @@ mod tests {
         world.pass(1.0, 0, &[0.0; 2]);
         let after = world.capacity.mean();
         assert!((after - believed.powf(0.25)).abs() < 0.01, "{after}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_nothing_slow() {
+        let mut world = World::new(2);
+        world.pass(30.0, 100, &[1.0; 2]);
+        world.now += 3600.0;
+        world.pass(1.0, 100, &[1.0; 2]);
+        world.drains(1.0, &[1.0; 2]);
     }
 
     #[test]

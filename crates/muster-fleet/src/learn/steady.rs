@@ -29,7 +29,7 @@ const STEADY_S: f64 = 1800.0;
 /// Deviations of the instances that such a load needs that are chance.
 const CHANCE_DEVIATIONS: f64 = 2.0;
 
-/// Rises of which it is remembered how long they lasted.
+/// So many rises are remembered.
 const RISES: usize = 4;
 
 /// What instances there are to be for.

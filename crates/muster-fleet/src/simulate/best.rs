@@ -43,7 +43,7 @@ const MOVED_S: f64 = 60.0;
 /// what a finer schedule would save is given up then.
 pub fn best_known(arrivals: &[f64], length_s: f64, scenario: &Scenario) -> Outcome {
     let load = Load::new(arrivals, scenario);
-    let each = load.instances_a_level();
+    let each = load.instances_a_level(scenario.max_instances);
     let needed = needed(&load, each, scenario.max_instances);
     let mut search = Search {
         replays: REHEARSED / arrivals.len().max(1),

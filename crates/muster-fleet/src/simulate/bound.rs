@@ -78,7 +78,7 @@ pub fn lower_bound_hours(arrivals: &[f64], scenario: &Scenario, known_hours: f64
         return 0.0;
     }
     let load = Load::new(arrivals, scenario);
-    let each = load.instances_a_level();
+    let each = load.instances_a_level(scenario.max_instances);
     let mut prices = (LOWEST_PRICE_S, HIGHEST_PRICE_S);
     let mut best: Option<(Dual, f64, Value)> = None;
     for block in BLOCKS {
