@@ -492,14 +492,16 @@ impl Learned {
     }
 
     /// A load is believed to grow once its requests have been late for two boots, which is how long it takes
-    /// to launch for them and to clear them, and are ever more; until it has not grown for one. (Of
-    /// clients who wait for their answers, there are never more.)
+    /// to launch for them and to clear them, and are ever more; until it has not grown for one, or has long been
+    /// the same. (Of clients who wait for their answers, there are never more.)
     fn learn_growth(&mut self, policy: &Policy) {
         let boot_s = self.boot_s(policy);
         let is_behind = self.standing.late_s(self.now) >= 2.0 * boot_s;
         let outgrows = is_behind && self.arrivals.outgrow_answers(boot_s);
         let grows = self.arrivals.growth(self.long_window_s(policy)) > 0.0;
-        if (outgrows || self.now <= self.grows_until) && grows {
+        if self.is_steady() {
+            self.grows_until = 0.0;
+        } else if (outgrows || self.now <= self.grows_until) && grows {
             self.grows_until = self.now + boot_s;
         }
     }

@@ -141,11 +141,14 @@ fn run_with_faults(faults: &Faults) -> Result<(), TestCaseError> {
         prop_assert!(made.drain.len() as u32 <= coming);
         if own == 0 && coming >= policy.min_instances && faults.with_totals {
             // Noise, and a backlog that is gone, launch nothing; only what hangs is replaced, and
-            // what goes on to come, or comes regularly, is awaited.
+            // what goes on to come, or comes regularly, is awaited: of a rate, what comes in a boot is cleared
+            // in as long, while as much comes again.
             let booting = observed.count(InstanceState::Pending);
+            let busy = learned.expected_rate(&policy) * learned.service_s(&policy);
             let awaited = learned
                 .expected_at_ready(&policy)
-                .max(learned.in_use(&policy));
+                .max(learned.in_use(&policy))
+                .max((2.0 * busy).ceil() as u32);
             prop_assert!(
                 made.launch.total() <= booting.max(awaited),
                 "{}",
