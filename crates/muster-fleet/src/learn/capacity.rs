@@ -9,7 +9,8 @@
 //! find a fleet slow that is busy now and then by chance; the time that they took is what it is, whichever
 //! requests they were.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use super::window::{Quantity, Window};
 use crate::fleet::{Instance, InstanceId, InstanceState};
@@ -72,7 +73,8 @@ impl Believed<'_> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Capacity {
     fleet: Meter,
-    members: BTreeMap<InstanceId, Member>,
+    /// Hashed without a seed: a simulation adds them up in the same order each time.
+    members: HashMap<InstanceId, Member, BuildHasherDefault<DefaultHasher>>,
     before: Option<Before>,
     /// Since when, and for how many looks, requests are visible that no instance has taken.
     busy: Option<(Seconds, u32)>,
