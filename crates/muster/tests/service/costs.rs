@@ -81,7 +81,8 @@ async fn the_limit_of_a_day_holds_across_controllers() {
         assert_eq!(get("muster_fleet_dollars_per_hour "), 0.0);
         assert_eq!(get("muster_fleet_max_dollars_per_day "), 9.0);
         let today = get("muster_fleet_dollars_today ");
-        assert!(today >= spent && today > 4.0, "{today} after {spent}");
+        // What was written last may be one look older than what was told: some tenths of a second.
+        assert!(today > spent - 0.5 && today > 4.0, "{today} after {spent}");
         spent = today;
         let launches = get("muster_fleet_launches_total ");
         assert_eq!(
