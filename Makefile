@@ -78,7 +78,7 @@ test: page test-servers ## Run every test
 
 test-long: build $(MOTO) ## Run the tests that take minutes: 20,000 damaged photographs (MUSTER_TEST_SEED has another 20,000), 30 bursts
 	$(MUSTER) models install
-	MUSTER_MOTO="$(CURDIR)/$(MOTO)" cargo test --release --locked --workspace --test service --test fleets -- --ignored --nocapture
+	MUSTER_MOTO="$(CURDIR)/$(MOTO)" cargo test --release --locked --workspace --test service --test fleets -- --ignored --nocapture --test-threads 1
 
 test-servers: $(MOTO) $(SCHEMATHESIS) $(DEBIAN_TOOLS) ## Install what tests run against and with
 

@@ -100,9 +100,6 @@ pub struct Learned {
     capacity: Capacity,
     #[serde(skip)]
     standing: StandingQueue,
-    /// Until when the load is believed to grow.
-    #[serde(skip)]
-    grows_until: Seconds,
     #[serde(skip)]
     backlog_estimator: BacklogEstimator,
     #[serde(skip)]
@@ -171,7 +168,6 @@ impl Learned {
         let before = self.submitted_before.replace(submitted);
         let came = (submitted - before.unwrap_or(submitted)).max(0.0);
         self.learn_arrivals(now, submitted, policy);
-        self.learn_growth(policy);
         self.learn_load(came, elapsed, policy);
         self.learn_season(came, elapsed, policy);
         self.learn_levels(policy);
@@ -188,7 +184,6 @@ impl Learned {
         self.backlog_estimator = BacklogEstimator::default();
         self.capacity = Capacity::default();
         self.standing = StandingQueue::default();
-        self.grows_until = 0.0;
     }
 
     /// A boot that was given up took as long as it was given, at least.
@@ -286,6 +281,12 @@ impl Learned {
     fn learn_load(&mut self, came: f64, elapsed: Seconds, policy: &Policy) {
         let terms = self.terms(policy);
         self.load.observe(came, elapsed, terms.as_ref());
+        if self.load.is_steady() {
+            return self.arrivals.believe_no_growth();
+        }
+        let (late_s, window_s) = (self.standing.late_s(self.now), self.long_window_s(policy));
+        self.arrivals
+            .believe_growth(late_s, self.boot_s(policy), window_s);
     }
 
     /// What instances are staffed for; nothing where the operator says how long one is kept.
@@ -484,26 +485,7 @@ impl Learned {
     /// By how much the requests a second become more each second, of a load that grows: the fleet fell behind
     /// for that, and it has gone on since.
     pub fn growth(&self, policy: &Policy) -> f64 {
-        if self.now <= self.grows_until {
-            self.arrivals.growth(self.long_window_s(policy))
-        } else {
-            0.0
-        }
-    }
-
-    /// A load is believed to grow once its requests have been late for two boots, which is how long it takes
-    /// to launch for them and to clear them, and are ever more; until it has not grown for one, or has long been
-    /// the same. (Of clients who wait for their answers, there are never more.)
-    fn learn_growth(&mut self, policy: &Policy) {
-        let boot_s = self.boot_s(policy);
-        let is_behind = self.standing.late_s(self.now) >= 2.0 * boot_s;
-        let outgrows = is_behind && self.arrivals.outgrow_answers(boot_s);
-        let grows = self.arrivals.growth(self.long_window_s(policy)) > 0.0;
-        if self.is_steady() {
-            self.grows_until = 0.0;
-        } else if (outgrows || self.now <= self.grows_until) && grows {
-            self.grows_until = self.now + boot_s;
-        }
+        self.arrivals.growth(self.long_window_s(policy))
     }
 
     /// Instances that a load that goes on needs, as far as one is known.

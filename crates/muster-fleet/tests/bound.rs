@@ -241,21 +241,8 @@ proptest! {
 /// One request at a time for 0.2 s, and boots of 26 s.
 fn without_chance() -> Scenario {
     Scenario {
-        boot_s: 26.0,
-        service_s: 0.2,
-        service_cv: 0.0,
-        slots: 1,
-        max_instances: MOST,
-        launch_limit: None,
-        price_per_hour: 1.0,
-        tiers: Vec::new(),
-        billing_minimum_s: 60.0,
-        target_wait_s: 1.0,
-        count_lag_s: 1.0,
-        count_noise: 0,
-        speeds: Vec::new(),
-        closed_loop: false,
         seed: 1,
+        ..Scenario::on_ec2(MOST)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use muster_fleet::{
     Controller, Fleet, FleetError, FleetReport, Instance, InstanceId, KeepAlive, Learned,
-    LocalFleet, LocalFleetOptions, Policy, RequestTotals, Scaling, Tier,
+    LocalFleet, LocalFleetOptions, Policy, RequestTotals, Tier,
 };
 use muster_queue::{Queue, QueueOptions, Queues, SqliteQueues};
 use tokio::sync::watch;
@@ -68,20 +68,12 @@ async fn control<F: Fleet>(
         fleet: controlled,
         policy: Policy {
             tier: Tier::Local,
-            local: None,
-            min_instances: 0,
-            max_instances,
-            scaling: Scaling::Objective,
-            slots: 1,
-            target_wait: Duration::from_secs(1),
             keep_alive: KeepAlive::Fixed(idle_grace),
-            late_request: None,
             billing_minimum: Duration::ZERO,
             count_lag: Duration::ZERO,
             expected_boot: Duration::from_secs(1),
-            boot_timeout: Duration::from_secs(300),
             expected_service: Duration::from_secs(1),
-            budget: None,
+            ..Policy::on_ec2(max_instances)
         },
         totals,
         count_interval: Duration::from_millis(50),

@@ -229,6 +229,31 @@ fn staffing(came: Estimate, deviations: f64, terms: &Terms) -> u32 {
 mod tests {
     use super::*;
 
+    /// One request in 200 s: where a late one is worth more of an instance's time than that, one stands for
+    /// them; where nothing is said, each comes from nothing.
+    #[test]
+    fn a_price_says_how_rare_a_load_may_be() {
+        let terms = |worth_s: f64, by_worth_alone: bool| Terms {
+            objective_s: 1.0,
+            known_s: 30.0,
+            kept_s: 60.0,
+            service_s: 6.0,
+            service_cv2: 0.0,
+            slots: 1,
+            max_instances: 10,
+            worth_s,
+            by_worth_alone,
+        };
+        let rare = Estimate {
+            length: 20_000.0,
+            total: 100.0,
+            variance: 0.005,
+        };
+        assert_eq!(staffing(rare, 0.0, &terms(3600.0, false)), 0);
+        assert_eq!(staffing(rare, 0.0, &terms(100.0, true)), 0);
+        assert_eq!(staffing(rare, 0.0, &terms(400.0, true)), 1);
+    }
+
     #[test]
     fn a_rise_is_expected_to_last_as_long_as_each_of_the_last_did() {
         let mut rises = Rises::default();

@@ -57,6 +57,11 @@ impl World {
         self.totals.answered += answered;
         self.totals.timed += answered;
         self.totals.worked += self.service * answered as u32;
+        self.look(noise, &POLICY);
+    }
+
+    /// The queue's count is off by `noise`.
+    fn look(&mut self, noise: i64, policy: &Policy) {
         let own = self.totals.submitted - self.totals.answered;
         let observed = Observation {
             now: Duration::from_secs_f64(self.now_s),
@@ -67,7 +72,7 @@ impl World {
             available: TierCounts::UNLIMITED,
             throttled: false,
         };
-        self.learned.observe(&observed, &POLICY);
+        self.learned.observe(&observed, policy);
     }
 }
 
@@ -303,16 +308,7 @@ fn a_fixed_time_begins_when_the_last_request_is_answered() {
             world.totals.submitted += submitted;
             world.totals.answered += answered;
             world.now_s += 0.5;
-            let observed = Observation {
-                now: Duration::from_secs_f64(world.now_s),
-                visible: world.totals.submitted - world.totals.answered,
-                in_flight: 0,
-                totals: Some(world.totals),
-                instances: world.instances.clone(),
-                available: TierCounts::UNLIMITED,
-                throttled: false,
-            };
-            world.learned.observe(&observed, &policy);
+            world.look(0, &policy);
             world
                 .learned
                 .in_use(&policy)
@@ -394,16 +390,7 @@ fn what_is_no_gap_ends_no_use() {
         world.now_s += after_s;
         world.totals.submitted += submitted;
         world.totals.answered += answered;
-        let observed = Observation {
-            now: Duration::from_secs_f64(world.now_s),
-            visible: world.totals.submitted - world.totals.answered,
-            in_flight: 0,
-            totals: Some(world.totals),
-            instances: world.instances.clone(),
-            available: TierCounts::UNLIMITED,
-            throttled: false,
-        };
-        world.learned.observe(&observed, &free);
+        world.look(0, &free);
         world.learned.worth_keeping(&free)
     };
     for _ in 0..8 {

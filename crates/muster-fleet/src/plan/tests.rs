@@ -178,7 +178,13 @@ fn none_that_runs_goes_because_others_boot() {
     for pending in &mut fleet[4..] {
         pending.age = Duration::from_secs(70);
     }
-    assert_eq!(drained(fleet), ["4", "5", "6", "7", "0"]);
+    assert_eq!(drained(fleet.clone()), ["4", "5", "6", "7", "0"]);
+    // One whose sign of life is late goes first, and then no other that runs.
+    fleet[2].overdue = true;
+    for pending in &mut fleet[4..] {
+        pending.age = Duration::from_secs(2);
+    }
+    assert_eq!(drained(fleet), ["2"]);
 }
 
 #[test]
