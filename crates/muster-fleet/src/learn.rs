@@ -25,6 +25,7 @@ mod levels;
 mod standing;
 mod steady;
 mod window;
+mod worth;
 
 use arrivals::Arrivals;
 use capacity::{Believed, Capacity};
@@ -32,6 +33,7 @@ use levels::{Keeping, Levels};
 use standing::{Requests, StandingQueue};
 use steady::{SteadyLoad, Terms};
 use window::{Quantity, Window};
+use worth::{Look, Worth};
 
 /// Answers that make one sample of the service time.
 const ANSWERS_PER_SAMPLE: u64 = 4;
@@ -68,6 +70,8 @@ pub struct Learned {
     levels: Levels,
     /// The load's seasonal pattern.
     season: Season,
+    /// What instances that stand are worth, where a late request has a price.
+    worth: Worth,
     /// Instance-seconds in use, and those spent idle on nothing but what was expected.
     used: Seconds,
     ahead: Seconds,
@@ -184,6 +188,7 @@ impl Learned {
         self.backlog_estimator = BacklogEstimator::default();
         self.capacity = Capacity::default();
         self.standing = StandingQueue::default();
+        self.worth.forget_times();
     }
 
     /// A boot that was given up took as long as it was given, at least.
@@ -324,6 +329,17 @@ impl Learned {
         let in_service = self.arrivals.in_service(service.service_s);
         self.season
             .observe(self.now, elapsed, came, in_service, service);
+        if policy.late_request.is_some() {
+            self.worth.observe(&Look {
+                now: self.now,
+                elapsed,
+                came,
+                in_service,
+                wanted: self.wanted(policy),
+                boot_s: self.boot_s(policy),
+                service,
+            });
+        }
     }
 
     fn learn_levels(&mut self, policy: &Policy) {
@@ -374,6 +390,7 @@ impl Learned {
         self.ahead = self.ahead * left + elapsed * f64::from(ahead);
         self.used = self.used * left + elapsed * f64::from(used);
         self.levels.fade(left);
+        self.worth.fade(left);
     }
 
     /// Requests submitted and not answered.
@@ -566,11 +583,23 @@ impl Learned {
         known.unwrap_or_else(|| Self::expected_boot_s(self.next, policy))
     }
 
-    /// Instances that are in use, or expected to be soon, or not idle for long enough to be drained.
+    /// Instances that are in use, or expected to be soon, or not idle for long enough to be drained, or that
+    /// stand for what a late request costs.
     pub fn worth_keeping(&self, policy: &Policy) -> u32 {
+        self.wanted(policy).max(self.paid_for(policy))
+    }
+
+    /// The same, whatever a late request costs.
+    fn wanted(&self, policy: &Policy) -> u32 {
         self.kept_idle(policy)
             .max(self.expected_soon(policy))
             .min(policy.most_instances())
+    }
+
+    /// Instances that stand because of what requests cost that would be late without them.
+    pub(crate) fn paid_for(&self, policy: &Policy) -> u32 {
+        let price = policy.late_request.map(|late| late.as_secs_f64());
+        price.map_or(0, |price_s| self.worth.standing(price_s))
     }
 
     /// Instances that are in use or not idle for long enough to be drained.

@@ -64,11 +64,34 @@ pub(crate) struct Season {
 
 /// A fleet that always runs.
 #[derive(Clone, Copy, Debug, Default)]
-struct SimulatedFleet {
+pub(crate) struct SimulatedFleet {
     /// Requests that wait for it.
     waiting: f64,
     /// Requests of this minute that it would serve too late, and leaves to larger fleets.
     late: f64,
+}
+
+impl SimulatedFleet {
+    /// Serves the requests of so many seconds with so many instances; answers how many of them it serves
+    /// too late, which it leaves to larger fleets.
+    pub(crate) fn serve(
+        &mut self,
+        instances: f64,
+        requests: f64,
+        elapsed: f64,
+        in_service: f64,
+        service: &ServiceModel,
+    ) -> f64 {
+        let rate = instances * service.slots / service.service_s;
+        self.waiting = (self.waiting + requests - rate * elapsed).max(0.0);
+        // Free slots begin as many at once as they serve in a service time; until they are free again,
+        // no more.
+        let by_rate = self.waiting - rate * service.objective_s.max(service.service_s);
+        let at_once = (in_service - instances * service.begun_in_time()).min(requests);
+        let late = by_rate.max(at_once).max(0.0).min(self.waiting);
+        self.waiting -= late;
+        late
+    }
 }
 
 /// How often something was the case, the latest times counting most.
@@ -110,6 +133,14 @@ pub(crate) struct ServiceModel {
     pub(crate) max_instances: u32,
 }
 
+impl ServiceModel {
+    /// Requests that one instance begins within the objective: one a slot at once, and one each service
+    /// time.
+    fn begun_in_time(&self) -> f64 {
+        self.slots * (1.0 + self.objective_s / self.service_s)
+    }
+}
+
 impl Season {
     /// Takes in the requests of the `elapsed` seconds until `now_s`, and how many came within the last
     /// service time: so many are in service if none waits.
@@ -125,12 +156,9 @@ impl Season {
         self.requests += requests;
         self.max_instances = service.max_instances as usize;
         let ServiceModel {
-            service_s,
-            slots,
-            objective_s,
-            ..
+            service_s, slots, ..
         } = service;
-        let begun_in_time = slots * (1.0 + objective_s / service_s);
+        let begun_in_time = service.begun_in_time();
         // A fleet that is larger than this, or than any that has something waiting, serves it at once.
         let by_rate = requests * service_s / (slots * elapsed);
         let at_once = by_rate.max(in_service / begun_in_time).ceil() as usize;
@@ -138,15 +166,7 @@ impl Season {
         let fleets = self.fleets.len().max(some_wait).min(self.max_instances);
         self.fleets.resize(fleets, SimulatedFleet::default());
         for (instances, fleet) in (1..).map(f64::from).zip(&mut self.fleets) {
-            let rate = instances * slots / service_s;
-            fleet.waiting = (fleet.waiting + requests - rate * elapsed).max(0.0);
-            // Free slots begin as many at once as they serve in a service time; until they are free again,
-            // no more.
-            let by_rate = fleet.waiting - rate * objective_s.max(service_s);
-            let at_once = (in_service - instances * begun_in_time).min(requests);
-            let late = by_rate.max(at_once).max(0.0).min(fleet.waiting);
-            fleet.late += late;
-            fleet.waiting -= late;
+            fleet.late += fleet.serve(instances, requests, elapsed, in_service, &service);
         }
         let is_idle = |fleet: &SimulatedFleet| fleet.waiting == 0.0 && fleet.late == 0.0;
         while self.fleets.last().is_some_and(is_idle) {

@@ -37,6 +37,7 @@ pub(crate) fn size(
             let expected = learned.expected_at_ready(policy);
             let sized = sized.max(learned.floor()).max(busy);
             let sized = sized.max(learned.standing(policy));
+            let sized = sized.max(learned.paid_for(policy));
             Size {
                 needed: sized.max(expected),
                 kept,

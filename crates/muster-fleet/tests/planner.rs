@@ -4,10 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use muster_fleet::simulate::peers::Fixed;
-use muster_fleet::simulate::{Autoscaler, Outcome, Scenario, best_known, run, spread};
+use muster_fleet::simulate::{
+    Autoscaler, Outcome, Scenario, TierScenario, best_known, run, spread,
+};
 use muster_fleet::{
-    Budget, Instance, InstanceId, InstanceState, KeepAlive, Learned, Observation, Policy,
-    RequestTotals, Scaling, Tier, TierCounts, plan,
+    Budget, Instance, InstanceId, InstanceState, KeepAlive, Learned, LocalTier, Observation,
+    Policy, RequestTotals, Scaling, Tier, TierCounts, plan,
 };
 use proptest::prelude::*;
 
@@ -418,17 +420,38 @@ proptest! {
         prop_assert_eq!(again.instance_hours, muster.instance_hours);
     }
 
-    /// Whatever comes, a simulated day costs no more than its limit, by the simulator's own bill.
+    /// Whatever comes, a simulated day costs no more than its limit, by the simulator's own bill: with
+    /// instances of any speed, and with those of other tiers.
     #[test]
     fn a_day_never_costs_more_than_its_limit(
         arrivals in load(),
         boot_s in 0.5f64..80.0,
+        speeds in prop::collection::vec(prop_oneof![Just(1.0), Just(0.5), Just(0.2), Just(0.1)], 0..4),
+        local in 0u32..3,
+        stopped in 0u32..4,
+        late_request_s in prop::option::of(1.0f64..1e5),
         dollars in 0.3f64..3.0,
         requests in prop::option::of(1u32..4),
         billing_minimum_s in prop_oneof![Just(0.0), Just(60.0)],
     ) {
-        let scenario = Scenario { billing_minimum_s, ..scenario(boot_s, 8) };
+        let tier = |tier, number, boot_s, price_per_hour| {
+            (number > 0).then_some(TierScenario { tier, number, boot_s, price_per_hour })
+        };
+        let tiers = [
+            tier(Tier::Local, local, 0.4, 0.0),
+            tier(Tier::Stopped, stopped, 0.7 * boot_s, 1.0),
+        ];
+        let tiers = tiers.into_iter().flatten().collect();
+        let scenario = Scenario { billing_minimum_s, speeds, tiers, ..scenario(boot_s, 8) };
+        let local_workers = local;
+        let local = (local > 0).then_some(LocalTier {
+            workers: local,
+            idle_grace: Duration::from_secs(60),
+            expected_boot: Duration::from_millis(600),
+        });
         let policy = Policy {
+            local,
+            late_request: late_request_s.map(Duration::from_secs_f64),
             scaling: requests.and_then(NonZeroU32::new).map_or(Scaling::Objective, Scaling::RequestsPerInstance),
             billing_minimum: Duration::from_secs_f64(billing_minimum_s),
             budget: Some(Budget {
@@ -446,7 +469,7 @@ proptest! {
         let (end_s, ..) = outcome.fleet[outcome.fleet.len() - 1];
         let days = 1.0 + (end_s / 86_400.0).floor();
         prop_assert!(outcome.cost <= days * dollars + 1e-9, "{} on {days} days of {dollars}", outcome.cost);
-        prop_assert!(outcome.peak <= 5);
+        prop_assert!(outcome.peak <= 5 + local_workers, "{}", outcome.peak);
     }
 }
 
@@ -479,6 +502,46 @@ fn what_comes_every_hour_is_expected() {
 
 /// What an hour of one instance costs, by hand: launched 100 s before the first arrival that it is
 /// ready for, and billed for a minute at least.
+/// Bursts of thirty at times that nobody can know.
+fn unannounced_bursts(hours: u64) -> Vec<f64> {
+    let mut state = 7u64;
+    let mut at_s = 0.0;
+    let mut arrivals = Vec::new();
+    while at_s < hours as f64 * 3600.0 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        at_s += 300.0 + (state >> 33) as f64 / f64::from(1u32 << 31) * 3000.0;
+        arrivals.extend([at_s; 30]);
+    }
+    arrivals
+}
+
+/// What a late request costs decides, whatever the load: where it is dear, what a burst needs stands, and
+/// where it is cheap nothing does.
+#[test]
+fn a_price_of_late_requests_buys_the_instances_that_it_pays_for() {
+    let arrivals = unannounced_bursts(24);
+    let scenario = scenario(60.0, 64);
+    let at_price = |late_request: Option<Duration>| {
+        let mut policy = Policy::on_ec2(scenario.max_instances);
+        policy.late_request = late_request;
+        let autoscaler = Autoscaler::Muster {
+            policy: Box::new(policy),
+            learned: Box::default(),
+        };
+        let outcome = run(&arrivals, 24.0 * 3600.0, &scenario, autoscaler);
+        let late = outcome.waits.iter().filter(|wait| **wait > 1.0).count();
+        (outcome.instance_hours * 3600.0, late as f64)
+    };
+    let (unpriced_s, unpriced) = at_price(None);
+    for (price_s, most) in [(1.0, 1.1), (3600.0, 0.2), (86_400.0, 0.05)] {
+        let (paid_s, late) = at_price(Some(Duration::from_secs_f64(price_s)));
+        let (with, without) = (paid_s + price_s * late, unpriced_s + price_s * unpriced);
+        assert!(with <= most * without, "{price_s} s: {with} of {without}");
+    }
+}
+
 #[test]
 fn the_bill_is_by_the_second_with_a_minimum() {
     let scenario = scenario(10.0, 4);
