@@ -476,6 +476,13 @@ impl Ec2Settings {
             );
         }
         anyhow::ensure!(
+            self.expected_boot <= self.boot_timeout,
+            "ec2.expected_boot_s is {} and ec2.boot_timeout_s {}: instances would be terminated before they \
+             are ready; set boot_timeout_s to more than the longest boot",
+            self.expected_boot.as_secs_f64(),
+            self.boot_timeout.as_secs_f64()
+        );
+        anyhow::ensure!(
             self.orphan_timeout.is_zero() || self.orphan_timeout >= SHORTEST_ORPHAN_TIMEOUT,
             "ec2.orphan_timeout_s is {}: a controller that acts says so every 3 s, and instances would power \
              off under it; set it to at least {}, or to 0 for never",

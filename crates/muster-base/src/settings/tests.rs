@@ -57,6 +57,10 @@ fn unknown_keys_and_impossible_values_are_named() {
         ("[ec2]\nboot_timeout_s = 0", "ec2.boot_timeout_s is 0"),
         ("[ec2]\nexpected_boot_s = 0", "ec2.expected_boot_s is 0"),
         (
+            "[ec2]\nexpected_boot_s = 400",
+            "ec2.expected_boot_s is 400 and ec2.boot_timeout_s 300",
+        ),
+        (
             "[ec2]\norphan_timeout_s = 3",
             "at least 5, or to 0 for never",
         ),
