@@ -161,6 +161,7 @@ pub fn run(mut args: SimulateArgs) -> anyhow::Result<()> {
     if args.reasons {
         print_reasons(&outcomes)?;
     }
+    let bound = args.bound(&outcomes, &trace, &scenario);
     let report = Report {
         trace: TraceFigures {
             file: args.trace,
@@ -176,14 +177,7 @@ pub fn run(mut args: SimulateArgs) -> anyhow::Result<()> {
         price_per_hour: args.price_per_hour,
         seed: args.seed,
         tiers: scenario.tiers.iter().map(TierFigures::from).collect(),
-        bound: args.policy.contains(&PolicyArg::BestKnown).then(|| {
-            let known_hours = least_hours(&outcomes, &scenario);
-            let hours = lower_bound_hours(&trace.arrivals, &scenario, known_hours);
-            Bound {
-                cost: round(hours * scenario.price_per_hour),
-                instance_hours: round(hours),
-            }
-        }),
+        bound,
         policies: figures(&outcomes, &scenario),
     };
     if args.json {
@@ -306,6 +300,23 @@ impl SimulateArgs {
         replay(&trace.arrivals, trace.length_s, scenario, autoscaler)
     }
 
+    /// What nobody undercuts; nothing unless the best known was asked for.
+    fn bound(&self, outcomes: &[Outcome], trace: &Trace, scenario: &Scenario) -> Option<Bound> {
+        if !self.policy.contains(&PolicyArg::BestKnown) {
+            return None;
+        }
+        // What other tiers took over is in nobody's hours.
+        let launched_alone = (self.policy.iter().zip(outcomes))
+            .filter(|(policy, _)| scenario.tiers.is_empty() || !policy.is_musters())
+            .map(|(_, outcome)| outcome);
+        let known_hours = least_hours(launched_alone, scenario);
+        let hours = lower_bound_hours(&trace.arrivals, scenario, known_hours);
+        Some(Bound {
+            cost: round(hours * scenario.price_per_hour),
+            instance_hours: round(hours),
+        })
+    }
+
     fn planner_policy(&self, scaling: Scaling) -> Policy {
         let keep_alive = match (scaling, self.keep_alive.0) {
             // This rule knows no other time than one that was asked for.
@@ -377,6 +388,17 @@ impl SimulateArgs {
             self.max,
             trace.length_s / DAY_S
         );
+        if let Some(limit) = self.max_dollars_per_day {
+            let hours = trace.arrivals.len() as f64 * self.service_ms / 3.6e6;
+            let dollars = hours / f64::from(self.slots) * self.price_per_hour;
+            let days = dollars / limit;
+            anyhow::ensure!(
+                days * DAY_S <= trace.length_s + BEYOND_TRACE_S,
+                "the trace is work for {dollars:.2} dollars, that is {days:.0} days at --max-dollars-per-day {limit}, \
+                 and it has {:.1}: raise the limit",
+                trace.length_s / DAY_S
+            );
+        }
         Ok(())
     }
 
@@ -474,6 +496,48 @@ mod tests {
         });
         let said = long.expect_err("31 days").to_string();
         assert!(said.contains("31 days of work for 1 instances"), "{said}");
+        // 30 hours of work at $1 an hour.
+        let limited = |limit: f64| {
+            args(&format!(
+                "--service-ms 3600000 --price-per-hour 1 --max-dollars-per-day {limit}"
+            ))
+            .check_work(&trace())
+        };
+        assert!(limited(1.0).is_ok());
+        let said = limited(0.5).expect_err("60 days").to_string();
+        assert!(
+            said.contains("60 days at --max-dollars-per-day 0.5"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn best_and_bound_are_of_launched_instances_alone() {
+        let figures_of = |more: &str| {
+            let args = args(&format!("--policy muster,best,fixed:1 {more}"));
+            let scenario = args.scenario().expect(more);
+            let policies = args.policy.iter();
+            let outcomes: Vec<Outcome> = policies
+                .map(|policy| args.replay(policy, &trace(), &scenario))
+                .collect();
+            let bound = args.bound(&outcomes, &trace(), &scenario).expect("best");
+            (bound, figures(&outcomes, &scenario))
+        };
+        let (alone, _) = figures_of("");
+        assert!(alone.cost > 0.0);
+        // The local worker does it all, without an instance.
+        for (tier, over_best) in [("local:1:0.4:0", 0.0..1e-9), ("local:1:0.4:5", 10.0..1e4)] {
+            let (bound, rows) = figures_of(&format!("--tier {tier}"));
+            assert_eq!(bound.cost, alone.cost, "{tier}");
+            assert_eq!(rows[0].instance_hours.to_bits(), 0.0f64.to_bits(), "{tier}");
+            let ratio = rows[0].cost_over_best.expect("best");
+            assert!(over_best.contains(&ratio), "{tier}: {ratio}");
+        }
+        let (_, rows) = figures_of("--tier local:1:0.4:5");
+        assert!(
+            rows[2].dominated_by.is_empty(),
+            "it costs less than Muster's worker"
+        );
     }
 
     #[test]

@@ -24,6 +24,13 @@ pub enum PolicyArg {
     BestKnown,
 }
 
+impl PolicyArg {
+    /// Whether Muster's planner decides.
+    pub fn is_musters(&self) -> bool {
+        matches!(self, Self::Muster | Self::RequestsPerInstance(_))
+    }
+}
+
 impl FromStr for PolicyArg {
     type Err = String;
 

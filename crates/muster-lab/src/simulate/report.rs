@@ -60,7 +60,8 @@ pub struct TraceFigures {
     pub length_s: f64,
 }
 
-/// What no policy that meets the objective undercuts.
+/// What no policy that meets the objective undercuts, of those that have nothing but instances that are
+/// launched.
 #[derive(Debug, Serialize)]
 pub struct Bound {
     pub cost: f64,
@@ -93,19 +94,31 @@ pub struct Waits {
     pub max: f64,
 }
 
-/// Rounds to four decimals.
+/// Rounds to four decimals; what rounds to nothing has no sign.
 pub fn round(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
+    (value * 1e4).round() / 1e4 + 0.0
 }
 
 /// The fewest instance-hours of those that meet the objective; infinite where none does.
-pub fn least_hours(outcomes: &[Outcome], scenario: &Scenario) -> f64 {
+pub fn least_hours<'a>(
+    outcomes: impl IntoIterator<Item = &'a Outcome>,
+    scenario: &Scenario,
+) -> f64 {
     let meets = |outcome: &&Outcome| outcome.share_over(scenario.target_wait_s) <= LATE_SHARE;
     let hours = outcomes
-        .iter()
+        .into_iter()
         .filter(meets)
         .map(|outcome| outcome.instance_hours);
     hours.fold(f64::INFINITY, f64::min)
+}
+
+/// What a policy cost; where instances are for nothing, their hours.
+fn spent(outcome: &Outcome, scenario: &Scenario) -> f64 {
+    if scenario.price_per_hour > 0.0 {
+        outcome.cost
+    } else {
+        outcome.instance_hours
+    }
 }
 
 /// The figures of every policy.
@@ -113,10 +126,10 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
     let best_cost = outcomes
         .iter()
         .find(|outcome| outcome.name == BEST_KNOWN)
-        .map(|outcome| outcome.instance_hours);
+        .map(|outcome| spent(outcome, scenario));
     let points: Vec<(f64, f64)> = outcomes
         .iter()
-        .map(|outcome| (outcome.instance_hours, outcome.wait_quantile(QUANTILE)))
+        .map(|outcome| (spent(outcome, scenario), outcome.wait_quantile(QUANTILE)))
         .collect();
     let dominated_by = |(cost, wait): (f64, f64)| {
         let others = outcomes.iter().zip(&points);
@@ -129,10 +142,10 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
     outcomes
         .iter()
         .zip(&points)
-        .map(|(outcome, &(hours, p99))| Figures {
+        .map(|(outcome, &(spent, p99))| Figures {
             policy: outcome.name.clone(),
             cost: round(outcome.cost),
-            instance_hours: round(hours),
+            instance_hours: round(outcome.instance_hours),
             wait_s: Waits {
                 p50: round(outcome.wait_quantile(0.5)),
                 p99: round(p99),
@@ -142,8 +155,8 @@ pub fn figures(outcomes: &[Outcome], scenario: &Scenario) -> Vec<Figures> {
             launches: outcome.launches,
             peak_instances: outcome.peak,
             share_over_objective: round(outcome.share_over(scenario.target_wait_s)),
-            cost_over_best: best_cost.map(|best| round(hours / best)),
-            dominated_by: dominated_by((hours, p99)),
+            cost_over_best: best_cost.map(|best| round(spent / best)),
+            dominated_by: dominated_by((spent, p99)),
         })
         .collect()
 }
@@ -211,12 +224,20 @@ pub fn print(report: &Report) -> Result<(), OutputError> {
         )?;
     }
     if let Some(bound) = &report.bound {
+        let of = if report.tiers.is_empty() {
+            "no policy that meets the objective costs less"
+        } else {
+            "no policy with launched instances alone that meets the objective costs less"
+        };
         print_line!(
-            "{:<22} {:>9.4} {:>9.2}   no policy that meets the objective costs less",
+            "{:<22} {:>9.4} {:>9.2}   {of}",
             "bound",
             bound.cost,
             bound.instance_hours,
         )?;
+    }
+    if report.bound.is_some() && !report.tiers.is_empty() {
+        print_line!("best and bound are of launched instances alone, without the tiers above")?;
     }
     for row in &report.policies {
         if !row.dominated_by.is_empty() {

@@ -109,7 +109,27 @@ fn layout(header: &StringRecord, columns: &Columns) -> anyhow::Result<Layout> {
         .map_while(|n| names.iter().position(|name| *name == format!("minute_{n}")))
         .collect();
     if !any_named && !minutes.is_empty() {
+        let is_minute = |name: &&String| {
+            let number = name.strip_prefix("minute_");
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        let there = names.iter().filter(is_minute).count();
+        anyhow::ensure!(
+            there == minutes.len(),
+            "{there} columns are counts of a minute, and minute_1 to minute_{} are {}: name each minute \
+             once and leave none out",
+            minutes.len(),
+            minutes.len()
+        );
         return Ok(Layout::Minutes(minutes));
+    }
+    for at in 0..names.len() {
+        let is_read = TIMES.contains(&names[at].as_str()) || COUNTS.contains(&names[at].as_str());
+        anyhow::ensure!(
+            !is_read || !names[..at].contains(&names[at]),
+            "there are two columns {}: leave one of them out",
+            names[at]
+        );
     }
     let time = named(&columns.time)?.or_else(|| known(&TIMES));
     let count = match named(&columns.count)? {
@@ -428,6 +448,21 @@ mod tests {
                 vec!["line 2", "cut"],
             ),
             ("time\n1\n1700000000\n", Columns::default(), vec!["days"]),
+            (
+                "a,minute_1,minute_3\nx,1,2\n",
+                Columns::default(),
+                vec!["2 columns", "minute_1 to minute_1 are 1"],
+            ),
+            (
+                "a,minute_1,minute_1\nx,1,2\n",
+                Columns::default(),
+                vec!["name each minute once"],
+            ),
+            (
+                "time,count,count\n1,2,3\n",
+                Columns::default(),
+                vec!["two columns count"],
+            ),
         ] {
             let error = format!("{:#}", parse(text, &columns).unwrap_err());
             for part in expected {
