@@ -453,13 +453,20 @@ export interface components {
             /** @description Requests that wait for a worker. */
             visible: number[];
         };
-        /** @description Width and height in pixels of the EXIF-upright photograph. */
+        /** @description The photograph as it was read: its size in pixels, EXIF-upright, and what its file needed. */
         ImageSize: {
+            /**
+             * Format: int32
+             * @description Which picture of an animation the faces are in, counted from 0; left out where it is the first.
+             */
+            frame?: number;
             /**
              * Format: int32
              * @description Pixels down.
              */
             height: number;
+            /** @description What was wrong with the file and was put right; left out where nothing was. */
+            repaired?: components["schemas"]["Repair"][];
             /**
              * Format: int32
              * @description Pixels across.
@@ -957,6 +964,11 @@ export interface components {
             /** @description Its file name. */
             file: string;
         };
+        /**
+         * @description A fault of a photograph's file that takes nothing from its pixels.
+         * @enum {string}
+         */
+        Repair: "end" | "start" | "huffman_tables";
         /** @description What is known of the error rates in a gallery. */
         Report: {
             /** @description What the cutoff rests on. */

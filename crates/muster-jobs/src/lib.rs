@@ -32,7 +32,8 @@ pub use printable::{Printable, unprintable};
 pub use quality::{Measure, Quality, QualityLimits, Requirements, UnmetRequirement};
 pub use reply::{
     CandidateReport, Decision, Embedded, EmbeddedFace, FaceBox, FaceQuality, FaceReport, Failure,
-    FailureCode, ImageSize, MAX_FACES, Outcome, PersonRef, Recognition, Reply, TimingMs, WorkerCpu,
+    FailureCode, ImageSize, MAX_FACES, Outcome, PersonRef, Recognition, Repair, Reply, TimingMs,
+    WorkerCpu,
 };
 pub use report::{Report, ReportContent, WebReport, WorkerPhase, WorkerReport};
 pub use request_id::RequestId;

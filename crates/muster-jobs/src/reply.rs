@@ -13,13 +13,36 @@ use crate::name::UNKNOWN;
 use crate::quality::Quality;
 use crate::request_id::RequestId;
 
-/// Width and height in pixels of the EXIF-upright photograph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// The photograph as it was read: its size in pixels, EXIF-upright, and what its file needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageSize {
     /// Pixels across.
     pub width: u32,
     /// Pixels down.
     pub height: u32,
+    /// Which picture of an animation the faces are in, counted from 0; left out where it is the first.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub frame: u32,
+    /// What was wrong with the file and was put right; left out where nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<Repair>,
+}
+
+fn is_first(frame: &u32) -> bool {
+    *frame == 0
+}
+
+/// A fault of a photograph's file that takes nothing from its pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Repair {
+    /// The mark of the file's end was missing or cut: JPEG's EOI, PNG's IEND, or what WebP has behind its
+    /// pixels.
+    End,
+    /// A JPEG began more than once.
+    Start,
+    /// A JPEG came without Huffman tables, as webcams send them: the standard ones were taken.
+    HuffmanTables,
 }
 
 /// An axis-aligned box in pixels of the EXIF-upright photograph.
@@ -372,6 +395,8 @@ mod tests {
             image: ImageSize {
                 width: 10,
                 height: 20,
+                frame: 0,
+                repaired: vec![],
             },
             faces,
             model: "sface".into(),
@@ -415,5 +440,20 @@ mod tests {
         assert!(json["faces"][0]["person"].is_null());
         assert!(json["timing_ms"]["match"].is_number());
         assert_eq!(CandidateReport::name(), "Candidate");
+
+        assert_eq!(
+            json["image"],
+            serde_json::json!({"width": 10, "height": 20})
+        );
+        let mut noted = recognition(vec![]);
+        noted.image.frame = 3;
+        noted.image.repaired = vec![Repair::End, Repair::HuffmanTables];
+        let json = serde_json::to_value(&noted).unwrap();
+        assert_eq!(json["image"]["frame"], 3);
+        assert_eq!(
+            json["image"]["repaired"],
+            serde_json::json!(["end", "huffman_tables"])
+        );
+        assert_eq!(serde_json::from_value::<Recognition>(json).unwrap(), noted);
     }
 }

@@ -4,6 +4,7 @@
 //! either whole or refused: a half-grey face would be matched against the gallery as if it were
 //! one.
 
+mod animation;
 mod error;
 mod format;
 mod header;
@@ -12,11 +13,17 @@ mod jpeg_segment;
 mod limits;
 mod photo;
 mod raster;
+mod repair;
 mod stored;
 mod tiff;
 mod upright;
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use animation::Later;
+use muster_jobs::Repair;
+use stored::Stored;
 
 pub use error::ImageError;
 pub use format::{ACCEPTED, Format, Header};
@@ -75,32 +82,81 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, ImageError> 
     Ok(header)
 }
 
+/// A decoded picture, and the way to what follows it in an animation.
+pub struct Picture<'a> {
+    /// The picture, or the first of an animation.
+    pub photo: Photo,
+    /// What was wrong with the file and was put right.
+    pub repaired: Vec<Repair>,
+    later: Later<'a>,
+}
+
+impl Picture<'_> {
+    /// Puts the next picture of an animation in the place of this one; `false`, and no other picture, where
+    /// there is none that can be read, and after the tenth.
+    pub fn advance(&mut self) -> bool {
+        match self.later.next() {
+            Some(photo) => {
+                self.photo = photo;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// Decodes a picture to upright RGB.
 ///
 /// The orientation of EXIF, and of TIFF's own field, is applied; transparency is laid over white, since the colour under a
 /// transparent pixel is arbitrary; colour profiles are ignored; 16-bit samples are rounded to 8.
 ///
+/// A file that is refused as damaged is read once more, with faults put right that every viewer passes over: an end
+/// marker that is missing, a beginning that is there twice, a webcam's frame without Huffman tables. What is missing of
+/// the pixels is never made up.
+///
 /// # Errors
 /// Every variant of [`ImageError`]. It does not panic: a decoder's panic is caught and told as
 /// [`ImageError::Unreadable`].
-pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Photo, ImageError> {
+pub fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Picture<'a>, ImageError> {
     let header = probe(bytes, limits)?;
+    let mut bytes = Cow::Borrowed(bytes);
+    let mut repaired = Vec::new();
+    let stored = match stored(&bytes, &header) {
+        Err(refused @ ImageError::Unreadable { .. }) => {
+            let mended = repair::mend(&bytes, header.format).ok_or_else(|| refused.clone())?;
+            let again = stored(&mended.bytes, &header).map_err(|_| refused)?;
+            bytes = Cow::Owned(mended.bytes);
+            repaired = mended.repaired;
+            again
+        }
+        read => read?,
+    };
+    let (rgb, orientation) = stored;
+    let photo = upright::turn(header.photo(rgb), orientation);
+    Ok(Picture {
+        photo,
+        repaired,
+        later: Later::of(bytes, header, orientation, limits),
+    })
+}
+
+/// Decodes a picture as [`open`] does, the first of an animation.
+///
+/// # Errors
+/// As [`open`].
+pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Photo, ImageError> {
+    open(bytes, limits).map(|picture| picture.photo)
+}
+
+/// Decodes to pixels as stored.
+fn stored(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
     let decoded = catch_unwind(AssertUnwindSafe(|| match header.format {
-        Format::Jpeg => jpeg::decode(bytes, &header),
-        Format::Png => raster::decode_png(bytes, &header),
-        Format::WebP => raster::decode_webp(bytes, &header),
-        Format::Gif => raster::decode_gif(bytes, &header),
-        Format::Bmp => raster::decode_bmp(bytes, &header),
-        Format::Tiff => tiff::decode(bytes, &header),
+        Format::Jpeg => jpeg::decode(bytes, header),
+        Format::Png => raster::decode_png(bytes, header),
+        Format::WebP => raster::decode_webp(bytes, header),
+        Format::Gif => raster::decode_gif(bytes, header),
+        Format::Bmp => raster::decode_bmp(bytes, header),
+        Format::Tiff => tiff::decode(bytes, header),
     }));
-    let (rgb, orientation) = decoded
-        .unwrap_or_else(|_| Err(ImageError::unreadable(header.format, "the decoder gave up")))?;
-    Ok(upright::turn(
-        Photo {
-            width: header.width,
-            height: header.height,
-            rgb,
-        },
-        orientation,
-    ))
+    decoded.unwrap_or_else(|_| Err(ImageError::unreadable(header.format, "the decoder gave up")))
 }

@@ -2,10 +2,11 @@
 //!
 //! A photograph without a face is no error: whether that matters is the caller's to decide.
 
+use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use muster_jobs::{Embedding, FaceBox, FaceProbe, MAX_FACES, Quality};
+use muster_jobs::{Embedding, FaceBox, FaceProbe, MAX_FACES, Quality, Repair};
 
 use crate::align::{ALIGNED_SIZE, Aligner, SMALL_FACE_PX};
 use crate::bounds::Bounds;
@@ -75,6 +76,15 @@ impl StageTimes {
     }
 }
 
+impl AddAssign for StageTimes {
+    fn add_assign(&mut self, more: Self) {
+        self.decode += more.decode;
+        self.detect += more.detect;
+        self.align += more.align;
+        self.embed += more.embed;
+    }
+}
+
 /// A face found in a photograph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Face {
@@ -112,6 +122,10 @@ pub struct Analysis {
     pub width: u32,
     /// The upright photograph's height in pixels.
     pub height: u32,
+    /// Which picture of an animation the faces are in, counted from 0.
+    pub frame: u32,
+    /// What was wrong with the file and was put right.
+    pub repaired: Vec<Repair>,
     /// The faces, largest first; empty when there is none.
     pub faces: Vec<Face>,
     /// How long each stage took.
@@ -192,7 +206,8 @@ impl Recognizer {
         Ok(())
     }
 
-    /// Decodes a photograph and embeds every face in it.
+    /// Decodes a photograph and embeds every face in it; of an animation, in the first of its first ten
+    /// pictures that shows one.
     ///
     /// # Errors
     ///
@@ -213,9 +228,26 @@ impl Recognizer {
         models: &[String],
     ) -> Result<Analysis, RecognizeError> {
         let started = Instant::now();
-        let photo = decode::decode(bytes, &self.options.limits)?;
-        let decode = started.elapsed();
-        let mut analysis = self.analyze_photo_by(&photo, models)?;
+        let mut picture = decode::open(bytes, &self.options.limits)?;
+        let mut decode = started.elapsed();
+        let mut analysis = self.analyze_photo_by(&picture.photo, models)?;
+        analysis.repaired.append(&mut picture.repaired);
+        // An animation may begin with a black picture, or with a title.
+        let mut frame = 0;
+        while analysis.faces.is_empty() {
+            let started = Instant::now();
+            if !picture.advance() {
+                break;
+            }
+            decode += started.elapsed();
+            frame += 1;
+            let next = self.analyze_photo_by(&picture.photo, models)?;
+            analysis.timing += next.timing;
+            analysis.detector_runs.extend(next.detector_runs);
+            if !next.faces.is_empty() {
+                (analysis.faces, analysis.frame) = (next.faces, frame);
+            }
+        }
         analysis.timing.decode = decode;
         Ok(analysis)
     }
@@ -283,6 +315,8 @@ impl Recognizer {
         Ok(Analysis {
             width: photo.width,
             height: photo.height,
+            frame: 0,
+            repaired: Vec::new(),
             faces,
             timing,
             detector_runs: found.runs,

@@ -270,12 +270,19 @@ fn a_file_cut_anywhere_is_refused() {
         .map(Vec::as_slice)
         .chain(JPEGS.into_iter().chain(RASTERS).map(|(_, bytes)| bytes));
     for bytes in files {
-        // A PNG is whole when its pixels are; what follows them (later frames, the end marker) adds
-        // nothing.
-        let pixels = bytes.windows(4).position(|kind| kind == b"IDAT");
-        let whole = pixels.map_or(bytes.len(), |at| {
-            at - 4 + u32::from_be_bytes(bytes[at - 4..at].try_into().unwrap()) as usize
-        });
+        // A file is whole when its pixels are; what follows them (later frames, the end marker) adds nothing. Of
+        // a JPEG, a last byte may hold part of one symbol, or none.
+        let find = |kind: &[u8; 4]| bytes.windows(4).position(|found| found == kind);
+        let four = |at: usize| bytes[at..at + 4].try_into().unwrap();
+        let whole = if bytes.starts_with(b"\xFF\xD8") {
+            bytes.len() - 5
+        } else if let Some(at) = find(b"IDAT") {
+            at - 4 + u32::from_be_bytes(four(at - 4)) as usize
+        } else if let Some(at) = find(b"ANMF") {
+            at + u32::from_le_bytes(four(at + 4)) as usize
+        } else {
+            bytes.len()
+        };
         for cut in (16..whole).step_by(whole / 200 + 1) {
             let refused = decode(&bytes[..cut], &limits());
             assert!(

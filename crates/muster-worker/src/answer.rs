@@ -229,6 +229,8 @@ impl Worker {
                 image: ImageSize {
                     width: analysis.width,
                     height: analysis.height,
+                    frame: analysis.frame,
+                    repaired: analysis.repaired.clone(),
                 },
                 faces,
                 model,

@@ -207,6 +207,8 @@ mod tests {
             image: ImageSize {
                 width: 10,
                 height: 10,
+                frame: 0,
+                repaired: vec![],
             },
             faces: vec![face; faces],
             model: "sface".to_owned(),

@@ -293,6 +293,8 @@ async fn answer(backend: &Backend, message: &Received) -> anyhow::Result<(String
         image: ImageSize {
             width: PIXELS,
             height: PIXELS,
+            frame: 0,
+            repaired: vec![],
         },
         faces: vec![face],
         model: "sface".to_owned(),

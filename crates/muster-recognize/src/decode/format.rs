@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::photo::Photo;
+
 /// Width and height in pixels.
 pub(super) type Size = (u32, u32);
 
@@ -13,11 +15,11 @@ pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
 pub enum Format {
     /// Baseline or progressive JPEG, 8 bits a sample; grey, YCbCr, RGB, CMYK or YCCK.
     Jpeg,
-    /// PNG of any colour type and depth; of an animation, its default picture.
+    /// PNG of any colour type and depth, perhaps an animation.
     Png,
-    /// Lossy or lossless WebP; of an animation, its first frame.
+    /// Lossy or lossless WebP, perhaps an animation.
     WebP,
-    /// GIF; of an animation, its first frame.
+    /// GIF, perhaps an animation.
     Gif,
     /// BMP of 1 to 32 bits a pixel, plain or run-length coded.
     Bmp,
@@ -65,4 +67,15 @@ pub struct Header {
     /// Memory that decoding takes at its peak, in bytes, as estimated from the kind of picture: its
     /// samples, what they are turned into, and what lies between.
     pub decoded_bytes: u64,
+}
+
+impl Header {
+    /// Makes a picture of pixels as stored.
+    pub(super) fn photo(&self, rgb: Vec<u8>) -> Photo {
+        Photo {
+            width: self.width,
+            height: self.height,
+            rgb,
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::format::{Format, Header, Size};
 use super::jpeg_segment::next_segment;
 use super::tiff;
 
-const PNG_MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
+pub(super) const PNG_MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Bytes of a pixel as RGB.
 const RGB: u64 = 3;
@@ -120,37 +120,49 @@ fn png_size(bytes: &[u8]) -> Option<(Size, u64)> {
     Some((size, samples * sample_bytes + RGB))
 }
 
+/// Walks the chunks of a PNG that are whole: four letters and the payload.
+pub(super) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = bytes.get(PNG_MAGIC.len()..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (head, body) = rest.split_at_checked(8)?;
+        let length = u32::from_be_bytes(head[..4].try_into().ok()?) as usize;
+        let (payload, after) = body.split_at_checked(length)?;
+        (_, rest) = after.split_at_checked(4)?;
+        Some((&head[4..], payload))
+    })
+}
+
 fn is_webp(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")
 }
 
-/// Reads the canvas of a WebP, having checked that the file is whole and that no frame is larger
+/// Reads the canvas of a WebP, having checked that its pixels are there and that no frame is larger
 /// than the canvas.
 fn webp_size(bytes: &[u8]) -> Result<Option<Size>, ImageError> {
     let Some(announced) = little_endian(bytes, 4, 4) else {
         return Ok(None);
     };
-    // The byte that pads an odd chunk is left out by some encoders.
-    if announced as usize > bytes.len().saturating_sub(8) + 1 {
-        return Err(ImageError::unreadable(
-            Format::WebP,
-            "the file is shorter than it says",
-        ));
-    }
     let end = bytes.len().min((announced as usize).saturating_add(8));
     let body = bytes.get(12..end).unwrap_or_default();
     let canvas = match body.get(..4) {
         Some(b"VP8X") => little_endian(body, 12, 3)
             .zip(little_endian(body, 15, 3))
             .map(|(width, height)| (width + 1, height + 1)),
-        Some(_) => riff_chunks(body)
-            .next()
-            .and_then(|(kind, payload)| webp_frame(kind, payload)),
+        Some(_) => body
+            .get(8..)
+            .and_then(|payload| webp_frame(&body[..4], payload)),
         None => None,
     };
     let Some((width, height)) = canvas else {
         return Ok(None);
     };
+    let is_pixels = |(kind, _): (&[u8], _)| matches!(kind, b"VP8 " | b"VP8L" | b"ANMF");
+    if !riff_chunks(body).any(is_pixels) {
+        return Err(ImageError::unreadable(
+            Format::WebP,
+            "the file is shorter than it says",
+        ));
+    }
     for (kind, payload) in riff_chunks(body) {
         let inner = if kind == b"ANMF" {
             payload.get(16..).unwrap_or_default()
@@ -172,8 +184,14 @@ fn webp_size(bytes: &[u8]) -> Result<Option<Size>, ImageError> {
     Ok(canvas)
 }
 
+/// Whether a WebP is shorter than it says; the byte that pads an odd chunk is left out by some encoders.
+pub(super) fn webp_is_short(bytes: &[u8]) -> bool {
+    let announced = little_endian(bytes, 4, 4).unwrap_or(0);
+    announced as usize > bytes.len().saturating_sub(8) + 1
+}
+
 /// Walks RIFF chunks: four letters, the length, the payload, a padding byte after an odd one.
-fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
         let length = little_endian(bytes, 4, 4)? as usize;
         let kind = bytes.get(..4)?;

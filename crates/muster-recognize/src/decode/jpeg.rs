@@ -7,30 +7,39 @@ use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
 use super::error::{ImageError, RARE};
 use super::format::{Format, Header};
-use super::jpeg_segment::next_segment;
+use super::jpeg_segment::{Segment, next_segment};
 use super::raster;
-use super::stored::{Stored, orientation};
+use super::stored::Stored;
+use super::tiff;
 
 /// Scans of a progressive picture that are taken; encoders write about ten, and each costs a pass
 /// over all the pixels.
 const MAX_SCANS: usize = 64;
 
+/// Ones, as many as let no decoder pass: no Huffman code is all ones, so whoever misses a bit of the
+/// picture and reads on meets a code that does not exist.
+const ONES: [[u8; 2]; 32] = [[0xFF, 0x00]; 32];
+/// Bytes of an Adobe marker's payload up to what it says of the colours, its last byte.
+const ADOBE_BYTES: usize = 12;
+const END: [u8; 2] = [0xFF, 0xD9];
+
 /// Decodes to RGB as stored.
 pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
     let layout = Layout::of(bytes).ok_or_else(|| unreadable("its end is missing"))?;
+    let bytes = layout.closed(bytes);
     let lenient = DecoderOptions::default()
         .set_max_width(usize::MAX)
         .set_max_height(usize::MAX)
         .jpeg_set_max_scans(MAX_SCANS)
         .set_strict_mode(false);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), lenient);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&bytes), lenient);
     decoder.decode_headers().map_err(refuse)?;
     if decoder.dimensions() != Some((header.width as usize, header.height as usize)) {
         return Err(unreadable("it states two sizes"));
     }
 
     // Inks that no Adobe marker declares inverted come out as they are and are inverted here.
-    let plain_inks = decoder.input_colorspace() == Some(ColorSpace::CMYK) && !layout.adobe;
+    let plain_inks = decoder.input_colorspace() == Some(ColorSpace::CMYK) && !layout.is_adobe();
     let out = if plain_inks {
         ColorSpace::CMYK
     } else {
@@ -49,29 +58,73 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError
     } else {
         samples
     };
-    Ok((rgb, orientation(decoder.exif().map(Vec::as_slice))))
+    let exif = decoder.exif().map(Vec::as_slice);
+    Ok((rgb, tiff::orientation(exif)))
 }
 
 /// What a walk over the segments tells before the decoder starts.
+#[derive(Default)]
 struct Layout {
-    /// There is an Adobe marker: the inks of a CMYK picture are stored inverted.
-    adobe: bool,
+    /// Where the end-of-image marker stands.
+    end: usize,
+    /// There is a JFIF marker, and so three components are `YCbCr`.
+    jfif: bool,
+    /// Where the Adobe marker's payload begins, and how long it is.
+    adobe: Option<(usize, usize)>,
+    components: u8,
 }
 
 impl Layout {
     /// Walks to the end-of-image marker; `None` when the file stops before it.
     fn of(bytes: &[u8]) -> Option<Self> {
-        let mut layout = Self { adobe: false };
+        let mut layout = Self::default();
         let mut at = 2;
         loop {
             let segment = next_segment(bytes, at)?;
+            let Segment { payload, end, .. } = segment;
             match segment.marker {
-                0xD9 => return Some(layout),
-                0xEE => layout.adobe |= segment.payload.starts_with(b"Adobe"),
+                0xD9 => {
+                    layout.end = end - END.len();
+                    return Some(layout);
+                }
+                0xC0..=0xC2 => layout.components = *payload.get(5).unwrap_or(&0),
+                0xE0 => layout.jfif |= payload.starts_with(b"JFIF\0"),
+                0xEE if payload.starts_with(b"Adobe") => {
+                    layout.adobe = Some((end - payload.len(), payload.len()));
+                }
                 _ => {}
             }
-            at = segment.end;
+            at = end;
         }
+    }
+
+    /// Whether there is a whole Adobe marker: the inks of a CMYK picture are stored inverted.
+    fn is_adobe(&self) -> bool {
+        matches!(self.adobe, Some((_, ADOBE_BYTES..)))
+    }
+
+    /// Copies the file up to its end with ones before the end marker, so that a picture that is cut short is
+    /// not taken for a whole one; and with an Adobe marker that says what libjpeg, and with it every
+    /// viewer, makes of it.
+    fn closed(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut closed = Vec::with_capacity(self.end + ONES.as_flattened().len() + END.len());
+        closed.extend_from_slice(&bytes[..self.end]);
+        closed.extend_from_slice(ONES.as_flattened());
+        closed.extend_from_slice(&END);
+        if let Some((at, _)) = self.adobe {
+            if self.is_adobe() && self.components >= 3 {
+                let transform = &mut closed[at + ADOBE_BYTES - 1];
+                *transform = match (self.components, *transform) {
+                    (4.., 0) => 0,
+                    (4.., _) => 2,
+                    (_, 0) if !self.jfif => 0,
+                    _ => 1,
+                };
+            } else {
+                closed[at..at + 5].make_ascii_lowercase();
+            }
+        }
+        closed
     }
 }
 

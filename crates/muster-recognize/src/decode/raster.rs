@@ -6,14 +6,17 @@ use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, Limits};
 
 use super::error::ImageError;
 use super::format::{Format, Header};
-use super::stored::{Stored, orientation};
+use super::header::{png_chunks, webp_is_short};
+use super::stored::Stored;
+use super::tiff;
 
 /// Bytes that chunks other than the pixels (profiles, text) may inflate to.
-const METADATA_BYTES: u64 = 4 << 20;
+pub(super) const METADATA_BYTES: u64 = 4 << 20;
 
 /// Decodes a PNG to RGB as stored.
 pub(super) fn decode_png(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
@@ -22,11 +25,24 @@ pub(super) fn decode_png(bytes: &[u8], header: &Header) -> Result<Stored, ImageE
     limits.max_alloc = Some(METADATA_BYTES + 2 * 8 * u64::from(header.width));
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits)
         .map_err(|error| refuse(Format::Png, &error))?;
-    pixels(decoder, header)
+    let (rgb, orientation) = pixels(decoder, header)?;
+    // The decoder does not look behind the pixels.
+    let late = || png_chunks(bytes).find(|(kind, _)| *kind == b"eXIf");
+    let orientation = match orientation {
+        Orientation::NoTransforms => tiff::orientation(late().map(|(_, exif)| exif)),
+        known => known,
+    };
+    Ok((rgb, orientation))
 }
 
 /// Decodes a WebP, or the first frame of an animation, to RGB as stored.
 pub(super) fn decode_webp(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
+    if webp_is_short(bytes) {
+        return Err(ImageError::unreadable(
+            Format::WebP,
+            "the file is shorter than it says",
+        ));
+    }
     let decoder =
         WebPDecoder::new(Cursor::new(bytes)).map_err(|error| refuse(Format::WebP, &error))?;
     pixels(decoder, header)
@@ -64,9 +80,7 @@ fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, Ima
         ColorType::La8 => all_over_white(samples.as_chunks::<2>().0, |&[grey, alpha]| {
             ([grey; 3], alpha)
         }),
-        ColorType::Rgba8 => all_over_white(samples.as_chunks::<4>().0, |&[r, g, b, alpha]| {
-            ([r, g, b], alpha)
-        }),
+        ColorType::Rgba8 => rgba_to_rgb(&samples),
         ColorType::L16 => eight_bits(&samples).flat_map(|grey| [grey; 3]).collect(),
         ColorType::Rgb16 => eight_bits(&samples).collect(),
         ColorType::La16 => all_over_white(samples.as_chunks::<4>().0, |pixel| {
@@ -84,7 +98,14 @@ fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, Ima
             ));
         }
     };
-    Ok((rgb, orientation(exif.as_deref())))
+    Ok((rgb, tiff::orientation(exif.as_deref())))
+}
+
+/// Lays RGB with alpha over white.
+pub(super) fn rgba_to_rgb(samples: &[u8]) -> Vec<u8> {
+    all_over_white(samples.as_chunks::<4>().0, |&[r, g, b, alpha]| {
+        ([r, g, b], alpha)
+    })
 }
 
 fn all_over_white<P>(pixels: &[P], split: impl Fn(&P) -> ([u8; 3], u8)) -> Vec<u8> {

@@ -86,16 +86,32 @@ fn number(value: &[u8], big_endian: bool) -> u32 {
 impl<'a> Directory<'a> {
     /// Finds the first directory; `None` when the file stops before its end.
     fn first(bytes: &'a [u8]) -> Option<Self> {
+        let (directory, whole) = Self::start(bytes)?;
+        whole.then_some(directory)
+    }
+
+    /// Finds the first directory, or as many of its entries as there are, and whether these are all.
+    fn start(bytes: &'a [u8]) -> Option<(Self, bool)> {
         let big_endian = bytes.starts_with(b"MM");
         let start = number(bytes.get(4..8)?, big_endian) as usize;
         let count = number(bytes.get(start..start.checked_add(2)?)?, big_endian) as usize;
         let at = start + 2;
-        Some(Self {
+        let entries = &bytes[at..];
+        let length = (count * 12).min(entries.len());
+        let directory = Self {
             bytes,
             big_endian,
             at,
-            entries: bytes.get(at..at.checked_add(count * 12)?)?,
-        })
+            entries: &entries[..length],
+        };
+        Some((directory, length == count * 12))
+    }
+
+    /// Reads the orientation, whichever kind of whole number it is.
+    fn orientation(&self) -> Orientation {
+        self.first_of(ORIENTATION)
+            .and_then(|value| Orientation::from_exif(u8::try_from(value).ok()?))
+            .unwrap_or(Orientation::NoTransforms)
     }
 
     /// Finds a field of whole numbers; `None` also when its values lie outside the file.
@@ -106,9 +122,9 @@ impl<'a> Directory<'a> {
             .position(|entry| number(&entry[..2], self.big_endian) == u32::from(tag))?;
         let entry = &entries[index];
         let width = match number(&entry[2..4], self.big_endian) {
-            1 | 7 => 1,
-            3 => 2,
-            4 => 4,
+            1 | 6 | 7 => 1,
+            3 | 8 => 2,
+            4 | 9 => 4,
             _ => return None,
         };
         let count = number(&entry[4..8], self.big_endian) as usize;
@@ -327,10 +343,6 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError
     let whole = || ImageError::unreadable(Format::Tiff, "its header is not whole");
     let directory = Directory::first(bytes).ok_or_else(whole)?;
     let layout = layout(&directory)?.ok_or_else(whole)?;
-    let orientation = directory
-        .first_of(ORIENTATION)
-        .and_then(|value| Orientation::from_exif(u8::try_from(value).ok()?))
-        .unwrap_or(Orientation::NoTransforms);
     let rgb = if layout.colors == Colors::Palette {
         let indices = indices(&directory, header)?;
         let palette = palette(&directory)?;
@@ -354,7 +366,18 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError
             "it ends in the middle",
         ));
     }
-    Ok((rgb, orientation))
+    Ok((rgb, directory.orientation()))
+}
+
+/// Reads the orientation from an EXIF block, which is a TIFF without a picture, with or without its
+/// `Exif\0\0` prefix.
+pub(super) fn orientation(exif: Option<&[u8]>) -> Orientation {
+    exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))
+        .filter(|exif| exif.starts_with(b"II*\0") || exif.starts_with(b"MM\0*"))
+        .and_then(Directory::start)
+        .map_or(Orientation::NoTransforms, |(directory, _)| {
+            directory.orientation()
+        })
 }
 
 /// Runs the decoder; of planes it puts one behind the other.

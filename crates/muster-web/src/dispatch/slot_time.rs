@@ -46,6 +46,8 @@ mod tests {
             image: ImageSize {
                 width: 1,
                 height: 1,
+                frame: 0,
+                repaired: vec![],
             },
             faces: Vec::new(),
             model: "sface".to_owned(),
