@@ -244,7 +244,7 @@ pub enum FailureCode {
     /// The photograph is damaged.
     #[serde(rename = "image.unreadable")]
     ImageUnreadable,
-    /// Not a picture of a kind that is taken: JPEG, PNG, WebP, GIF, BMP or TIFF.
+    /// Not a picture of a kind that is taken: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF.
     #[serde(rename = "image.unsupported")]
     ImageUnsupported,
     /// Too many bytes or pixels.

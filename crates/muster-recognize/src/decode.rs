@@ -5,39 +5,41 @@
 //! one.
 
 mod animation;
+mod chunks;
 mod error;
 mod format;
 mod header;
+mod iso;
 mod jpeg;
 mod jpeg_segment;
+mod libheif;
 mod limits;
 mod photo;
 mod raster;
 mod repair;
 mod stored;
 mod tiff;
+mod tiff_directory;
 mod upright;
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use animation::Later;
+use image::metadata::Orientation;
 use muster_jobs::Repair;
-use stored::Stored;
 
 pub use error::ImageError;
 pub use format::{ACCEPTED, Format, Header};
+pub use libheif::{Libheif, libheif};
 pub use limits::DecodeLimits;
 pub use photo::Photo;
 
 /// Endings of the names of files that are taken, in lower case, without the dot.
 pub const EXTENSIONS: &[&str] = &[
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff",
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif",
+    "hif", "avif",
 ];
-
-/// Endings of the names of photographs that are not taken, but refused with a hint how to convert
-/// them.
-pub const REFUSED_EXTENSIONS: &[&str] = &["heic", "heif", "hif", "avif"];
 
 /// Reads the kind and size of a picture and holds them against the limits, without decoding it.
 ///
@@ -131,8 +133,8 @@ pub fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Picture<'a>, I
         }
         read => read?,
     };
-    let (rgb, orientation) = stored;
-    let photo = upright::turn(header.photo(rgb), orientation);
+    let (photo, orientation) = stored;
+    let photo = upright::turn(photo, orientation);
     Ok(Picture {
         photo,
         repaired,
@@ -148,15 +150,23 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Photo, ImageError> 
     open(bytes, limits).map(|picture| picture.photo)
 }
 
-/// Decodes to pixels as stored.
-fn stored(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
-    let decoded = catch_unwind(AssertUnwindSafe(|| match header.format {
-        Format::Jpeg => jpeg::decode(bytes, header),
-        Format::Png => raster::decode_png(bytes, header),
-        Format::WebP => raster::decode_webp(bytes, header),
-        Format::Gif => raster::decode_gif(bytes, header),
-        Format::Bmp => raster::decode_bmp(bytes, header),
-        Format::Tiff => tiff::decode(bytes, header),
+/// Decodes to pixels as stored, and tells how they are to be turned.
+fn stored(bytes: &[u8], header: &Header) -> Result<(Photo, Orientation), ImageError> {
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        let (rgb, orientation) = match header.format {
+            Format::Jpeg => jpeg::decode(bytes, header)?,
+            Format::Png => raster::decode_png(bytes, header)?,
+            Format::WebP => raster::decode_webp(bytes, header)?,
+            Format::Gif => raster::decode_gif(bytes, header)?,
+            Format::Bmp => raster::decode_bmp(bytes, header)?,
+            Format::Tiff => tiff::decode(bytes, header)?,
+            // It comes turned, and cut, which changes its size.
+            Format::Heic | Format::Avif => {
+                let photo = libheif::decode(bytes, header)?;
+                return Ok((photo, Orientation::NoTransforms));
+            }
+        };
+        Ok((header.photo(rgb), orientation))
     }));
     decoded.unwrap_or_else(|_| Err(ImageError::unreadable(header.format, "the decoder gave up")))
 }

@@ -13,7 +13,7 @@ use image::{AnimationDecoder, Frames, ImageDecoder, ImageResult, Limits};
 use super::format::{Format, Header};
 use super::limits::DecodeLimits;
 use super::photo::Photo;
-use super::raster::{METADATA_BYTES, rgba_to_rgb};
+use super::raster::{METADATA_BYTES, over_white, rgba_to_rgb};
 use super::upright;
 
 /// Pictures of an animation that are looked at, with the first.
@@ -99,7 +99,7 @@ impl<'a> Later<'a> {
         if frame.dimensions() != (header.width, header.height) {
             return None;
         }
-        let photo = header.photo(rgba_to_rgb(frame.as_raw()));
+        let photo = header.photo(rgba_to_rgb(frame.as_raw(), over_white));
         Some(upright::turn(photo, *orientation))
     }
 }

@@ -11,6 +11,10 @@ pub(super) const RARE: &str = "save it anew as an ordinary JPEG or PNG and send 
 /// The remedy for a camera's raw data.
 pub(super) const RAW: &str = "develop it, or export it as JPEG, and send that";
 
+/// What to do with any other file.
+pub(super) const ANYTHING_ELSE: &str =
+    "send a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF picture";
+
 /// Why a picture was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -115,6 +119,39 @@ impl ImageError {
         Self::Unreadable {
             format,
             reason: reason.to_string(),
+        }
+    }
+}
+
+/// What to do with HEIC where it can not be decoded, and what whoever runs the service can.
+const HEIC: &str = "convert it to JPEG and send that (an iPhone takes JPEGs after Settings, Camera, \
+     Formats, Most Compatible; `heif-convert photo.heic photo.jpg` converts what was taken), or have libheif and its \
+     HEVC decoder installed where the workers run (Debian: `apt-get install libheif1`, from Debian 13 on also \
+     `libheif-plugin-libde265`)";
+/// What to do with AVIF where it can not be decoded, and what whoever runs the service can.
+const AVIF: &str = "convert it to PNG or JPEG, with `avifdec photo.avif photo.png` for example, and send that, or have \
+     libheif and its AV1 decoder installed where the workers run (Debian: `apt-get install libheif1`, from Debian 13 on \
+     also `libheif-plugin-dav1d`)";
+
+impl ImageError {
+    /// This machine can not decode the picture.
+    pub(super) fn without_libheif(format: Format) -> Self {
+        let (found, remedy) = match format {
+            Format::Avif => ("an AVIF picture, and nothing here decodes it", AVIF),
+            _ => ("a HEIC picture, and nothing here decodes it", HEIC),
+        };
+        Self::Unsupported { found, remedy }
+    }
+
+    /// libheif knows no such picture.
+    pub(super) fn rare_heif(format: Format) -> Self {
+        let found = match format {
+            Format::Avif => "an AVIF of a rare kind",
+            _ => "a HEIC of a rare kind",
+        };
+        Self::Unsupported {
+            found,
+            remedy: RARE,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::photo::Photo;
 pub(super) type Size = (u32, u32);
 
 /// The kinds of picture that are taken, for sentences to their senders.
-pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
+pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF";
 
 /// A kind of picture that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +26,10 @@ pub enum Format {
     /// TIFF of whole numbers up to 16 bits a sample: grey, RGB, palette, CMYK, or YCbCr in JPEG;
     /// plain or compressed by PackBits, LZW, Deflate or JPEG; of several pages, the first.
     Tiff,
+    /// HEIC, or HEIF of another coding that libheif knows; of several pictures, the primary one.
+    Heic,
+    /// AVIF; of several pictures, the primary one.
+    Avif,
 }
 
 impl Format {
@@ -38,6 +42,8 @@ impl Format {
             Self::Gif => "image/gif",
             Self::Bmp => "image/bmp",
             Self::Tiff => "image/tiff",
+            Self::Heic => "image/heic",
+            Self::Avif => "image/avif",
         }
     }
 }
@@ -51,6 +57,8 @@ impl fmt::Display for Format {
             Self::Gif => "GIF",
             Self::Bmp => "BMP",
             Self::Tiff => "TIFF",
+            Self::Heic => "HEIC",
+            Self::Avif => "AVIF",
         })
     }
 }
@@ -60,9 +68,9 @@ impl fmt::Display for Format {
 pub struct Header {
     /// The kind of picture.
     pub format: Format,
-    /// Width in pixels as stored, before any EXIF rotation.
+    /// Width in pixels as stored, before any rotation.
     pub width: u32,
-    /// Height in pixels as stored, before any EXIF rotation.
+    /// Height in pixels as stored, before any rotation.
     pub height: u32,
     /// Memory that decoding takes at its peak, in bytes, as estimated from the kind of picture: its
     /// samples, what they are turned into, and what lies between.

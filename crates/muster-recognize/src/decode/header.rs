@@ -1,11 +1,11 @@
 //! Magic bytes and picture sizes, read without decoding.
 
-use super::error::{ImageError, RARE, RAW};
+use super::chunks::{PNG_MAGIC, little_endian, riff_chunks};
+use super::error::{ANYTHING_ELSE, ImageError, RARE, RAW};
 use super::format::{Format, Header, Size};
+use super::iso;
 use super::jpeg_segment::next_segment;
 use super::tiff;
-
-pub(super) const PNG_MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Bytes of a pixel as RGB.
 const RGB: u64 = 3;
@@ -36,6 +36,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     } else if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
         let (size, sample_bytes) = tiff::size(bytes)?.unzip();
         (Format::Tiff, size, sample_bytes.unwrap_or(0) + RGB)
+    } else if bytes.get(4..8) == Some(b"ftyp") {
+        let format = iso::format(bytes)
+            .map_err(|(found, remedy)| ImageError::Unsupported { found, remedy })?;
+        let (size, pixel_bytes) = iso::size(bytes)?.unzip();
+        (format, size, pixel_bytes.unwrap_or(RGB))
     } else {
         let (found, remedy) = kind_of(bytes);
         return Err(ImageError::Unsupported { found, remedy });
@@ -120,18 +125,6 @@ fn png_size(bytes: &[u8]) -> Option<(Size, u64)> {
     Some((size, samples * sample_bytes + RGB))
 }
 
-/// Walks the chunks of a PNG that are whole: four letters and the payload.
-pub(super) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = bytes.get(PNG_MAGIC.len()..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let (head, body) = rest.split_at_checked(8)?;
-        let length = u32::from_be_bytes(head[..4].try_into().ok()?) as usize;
-        let (payload, after) = body.split_at_checked(length)?;
-        (_, rest) = after.split_at_checked(4)?;
-        Some((&head[4..], payload))
-    })
-}
-
 fn is_webp(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")
 }
@@ -184,23 +177,6 @@ fn webp_size(bytes: &[u8]) -> Result<Option<Size>, ImageError> {
     Ok(canvas)
 }
 
-/// Whether a WebP is shorter than it says; the byte that pads an odd chunk is left out by some encoders.
-pub(super) fn webp_is_short(bytes: &[u8]) -> bool {
-    let announced = little_endian(bytes, 4, 4).unwrap_or(0);
-    announced as usize > bytes.len().saturating_sub(8) + 1
-}
-
-/// Walks RIFF chunks: four letters, the length, the payload, a padding byte after an odd one.
-pub(super) fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    std::iter::from_fn(move || {
-        let length = little_endian(bytes, 4, 4)? as usize;
-        let kind = bytes.get(..4)?;
-        let payload = bytes.get(8..length.checked_add(8)?)?;
-        bytes = bytes.get(8 + length + length % 2..).unwrap_or_default();
-        Some((kind, payload))
-    })
-}
-
 /// Reads the size from a lossy (`VP8 `) or lossless (`VP8L`) bitstream's first bytes.
 fn webp_frame(kind: &[u8], payload: &[u8]) -> Option<Size> {
     match kind {
@@ -214,16 +190,6 @@ fn webp_frame(kind: &[u8], payload: &[u8]) -> Option<Size> {
         }
         _ => None,
     }
-}
-
-fn little_endian(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
-    let field = bytes.get(at..at + length)?;
-    Some(
-        field
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| (value << 8) | u32::from(byte)),
-    )
 }
 
 /// Reads the canvas of a GIF, having checked that the first frame is no larger.
@@ -304,12 +270,7 @@ fn bmp_size(bytes: &[u8]) -> Result<Option<Size>, ImageError> {
     }
 }
 
-/// What to do with any other file.
-const ANYTHING_ELSE: &str = "send a JPEG, PNG, WebP, GIF, BMP or TIFF picture";
-const HEIC: &str = "convert it to JPEG and send that (an iPhone takes JPEGs after Settings, Camera, \
-     Formats, Most Compatible; `heif-convert photo.heic photo.jpg` converts what was taken)";
-const AVIF: &str =
-    "convert it to PNG or JPEG, with `avifdec photo.avif photo.png` for example, and send that";
+/// What to do with a picture of another kind.
 const CONVERT: &str = "convert it to JPEG or PNG and send that";
 
 /// Names what the bytes are instead of a picture that is taken, and what to do about it.
@@ -327,39 +288,8 @@ fn kind_of(bytes: &[u8]) -> (&'static str, &'static str) {
         }
         [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] => ("a JPEG 2000 picture", CONVERT),
         [b'P', b'K', 3, 4, ..] => ("a ZIP archive", ANYTHING_ELSE),
-        [a, b, c, d, b'f', b't', b'y', b'p', ..] => {
-            let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-            iso_media(&bytes[..length.clamp(8, 256).min(bytes.len())])
-        }
         _ if is_text(&bytes[..bytes.len().min(512)]) => ("text, not a picture", ANYTHING_ELSE),
         _ => ("not a picture of a known kind", ANYTHING_ELSE),
-    }
-}
-
-/// Names an ISO media file by its brands: the major one, then those that it says it is compatible
-/// with, for the general `mif1` stands before AVIF as before HEIC.
-fn iso_media(brands: &[u8]) -> (&'static str, &'static str) {
-    let brands = || {
-        brands
-            .get(8..)
-            .unwrap_or_default()
-            .as_chunks::<4>()
-            .0
-            .iter()
-    };
-    let has = |names: &[&[u8; 4]]| brands().any(|brand| names.contains(&brand));
-    if has(&[b"avif", b"avis"]) {
-        ("an AVIF picture", AVIF)
-    } else if has(&[
-        b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
-    ]) {
-        ("a HEIC picture", HEIC)
-    } else if has(&[b"mif1", b"msf1", b"mif2", b"miaf"]) {
-        ("a HEIF picture", HEIC)
-    } else if has(&[b"crx "]) {
-        ("a camera raw picture", RAW)
-    } else {
-        ("a video or another ISO media file", ANYTHING_ELSE)
     }
 }
 

@@ -10,7 +10,7 @@ use super::format::{Format, Header};
 use super::jpeg_segment::{Segment, next_segment};
 use super::raster;
 use super::stored::Stored;
-use super::tiff;
+use super::tiff_directory::orientation;
 
 /// Scans of a progressive picture that are taken; encoders write about ten, and each costs a pass
 /// over all the pixels.
@@ -59,7 +59,7 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError
         samples
     };
     let exif = decoder.exif().map(Vec::as_slice);
-    Ok((rgb, tiff::orientation(exif)))
+    Ok((rgb, orientation(exif)))
 }
 
 /// What a walk over the segments tells before the decoder starts.

@@ -9,11 +9,11 @@ use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, Limits};
 
+use super::chunks::{png_chunks, webp_is_short};
 use super::error::ImageError;
 use super::format::{Format, Header};
-use super::header::{png_chunks, webp_is_short};
 use super::stored::Stored;
-use super::tiff;
+use super::tiff_directory::orientation;
 
 /// Bytes that chunks other than the pixels (profiles, text) may inflate to.
 pub(super) const METADATA_BYTES: u64 = 4 << 20;
@@ -25,14 +25,13 @@ pub(super) fn decode_png(bytes: &[u8], header: &Header) -> Result<Stored, ImageE
     limits.max_alloc = Some(METADATA_BYTES + 2 * 8 * u64::from(header.width));
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits)
         .map_err(|error| refuse(Format::Png, &error))?;
-    let (rgb, orientation) = pixels(decoder, header)?;
+    let (rgb, turned) = pixels(decoder, header)?;
+    if turned != Orientation::NoTransforms {
+        return Ok((rgb, turned));
+    }
     // The decoder does not look behind the pixels.
-    let late = || png_chunks(bytes).find(|(kind, _)| *kind == b"eXIf");
-    let orientation = match orientation {
-        Orientation::NoTransforms => tiff::orientation(late().map(|(_, exif)| exif)),
-        known => known,
-    };
-    Ok((rgb, orientation))
+    let late = png_chunks(bytes).find(|(kind, _)| *kind == b"eXIf");
+    Ok((rgb, orientation(late.map(|(_, exif)| exif))))
 }
 
 /// Decodes a WebP, or the first frame of an animation, to RGB as stored.
@@ -80,7 +79,7 @@ fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, Ima
         ColorType::La8 => all_over_white(samples.as_chunks::<2>().0, |&[grey, alpha]| {
             ([grey; 3], alpha)
         }),
-        ColorType::Rgba8 => rgba_to_rgb(&samples),
+        ColorType::Rgba8 => rgba_to_rgb(&samples, over_white),
         ColorType::L16 => eight_bits(&samples).flat_map(|grey| [grey; 3]).collect(),
         ColorType::Rgb16 => eight_bits(&samples).collect(),
         ColorType::La16 => all_over_white(samples.as_chunks::<4>().0, |pixel| {
@@ -98,14 +97,17 @@ fn pixels(mut decoder: impl ImageDecoder, header: &Header) -> Result<Stored, Ima
             ));
         }
     };
-    Ok((rgb, tiff::orientation(exif.as_deref())))
+    Ok((rgb, orientation(exif.as_deref())))
 }
 
-/// Lays RGB with alpha over white.
-pub(super) fn rgba_to_rgb(samples: &[u8]) -> Vec<u8> {
-    all_over_white(samples.as_chunks::<4>().0, |&[r, g, b, alpha]| {
-        ([r, g, b], alpha)
-    })
+/// Lays RGB with alpha over white, sample by sample as told.
+pub(super) fn rgba_to_rgb(samples: &[u8], over_white: fn(u8, u8) -> u8) -> Vec<u8> {
+    let pixels = samples.as_chunks::<4>().0;
+    let mut rgb = Vec::with_capacity(pixels.len() * 3);
+    for &[r, g, b, alpha] in pixels {
+        rgb.extend([r, g, b].map(|color| over_white(color, alpha)));
+    }
+    rgb
 }
 
 fn all_over_white<P>(pixels: &[P], split: impl Fn(&P) -> ([u8; 3], u8)) -> Vec<u8> {
@@ -121,6 +123,11 @@ fn all_over_white<P>(pixels: &[P], split: impl Fn(&P) -> ([u8; 3], u8)) -> Vec<u
 pub(super) fn over_white(sample: u8, alpha: u8) -> u8 {
     let alpha = u32::from(alpha);
     ((u32::from(sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// Lays one sample that is already multiplied with its opacity over white.
+pub(super) fn premultiplied_over_white(sample: u8, alpha: u8) -> u8 {
+    sample.saturating_add(255 - alpha)
 }
 
 /// Turns CMYK, 255 for full ink, into RGB.

@@ -6,8 +6,8 @@
 use flate2::Crc;
 use muster_jobs::Repair;
 
+use super::chunks::{PNG_MAGIC, png_chunks, riff_chunks};
 use super::format::Format;
-use super::header::{PNG_MAGIC, png_chunks, riff_chunks};
 use super::jpeg_segment::{Segment, next_segment};
 
 /// The mark of a webcam's frame (`APP0` of AVI), to which the decoder gives the tables of ITU T.81, annex K.

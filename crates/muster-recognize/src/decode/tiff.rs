@@ -6,7 +6,6 @@
 
 use std::io::Cursor;
 
-use image::metadata::Orientation;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::{ColorType, TiffError};
 
@@ -15,6 +14,7 @@ use super::format::{Format, Header, Size};
 use super::jpeg_segment::next_segment;
 use super::raster;
 use super::stored::Stored;
+use super::tiff_directory::Directory;
 
 const NEW_SUBFILE_TYPE: u16 = 254;
 const IMAGE_WIDTH: u16 = 256;
@@ -23,7 +23,6 @@ const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
 const PHOTOMETRIC: u16 = 262;
 const STRIP_OFFSETS: u16 = 273;
-const ORIENTATION: u16 = 274;
 const SAMPLES_PER_PIXEL: u16 = 277;
 const ROWS_PER_STRIP: u16 = 278;
 const STRIP_BYTE_COUNTS: u16 = 279;
@@ -45,107 +44,6 @@ const TILE_PADDING_PIXELS: u64 = 1 << 22;
 const MAX_JPEG_TABLES: usize = 4096;
 /// Bytes that the decoder may take for a field or a strip's row.
 const MAX_FIELD_BYTES: usize = 1 << 20;
-
-/// The fields of the first directory.
-struct Directory<'a> {
-    bytes: &'a [u8],
-    big_endian: bool,
-    /// Where the entries, 12 bytes each, begin.
-    at: usize,
-    entries: &'a [u8],
-}
-
-/// The values of one field.
-struct Field<'a> {
-    /// Whether they are bytes, 16-bit or 32-bit numbers.
-    width: usize,
-    values: &'a [u8],
-    big_endian: bool,
-    /// Where the values begin in the file.
-    at: usize,
-}
-
-impl<'a> Field<'a> {
-    fn numbers(&self) -> impl Iterator<Item = u32> + use<'a> {
-        let big_endian = self.big_endian;
-        self.values
-            .chunks_exact(self.width)
-            .map(move |value| number(value, big_endian))
-    }
-}
-
-fn number(value: &[u8], big_endian: bool) -> u32 {
-    let join = |sum: u32, byte: &u8| (sum << 8) | u32::from(*byte);
-    if big_endian {
-        value.iter().fold(0, join)
-    } else {
-        value.iter().rev().fold(0, join)
-    }
-}
-
-impl<'a> Directory<'a> {
-    /// Finds the first directory; `None` when the file stops before its end.
-    fn first(bytes: &'a [u8]) -> Option<Self> {
-        let (directory, whole) = Self::start(bytes)?;
-        whole.then_some(directory)
-    }
-
-    /// Finds the first directory, or as many of its entries as there are, and whether these are all.
-    fn start(bytes: &'a [u8]) -> Option<(Self, bool)> {
-        let big_endian = bytes.starts_with(b"MM");
-        let start = number(bytes.get(4..8)?, big_endian) as usize;
-        let count = number(bytes.get(start..start.checked_add(2)?)?, big_endian) as usize;
-        let at = start + 2;
-        let entries = &bytes[at..];
-        let length = (count * 12).min(entries.len());
-        let directory = Self {
-            bytes,
-            big_endian,
-            at,
-            entries: &entries[..length],
-        };
-        Some((directory, length == count * 12))
-    }
-
-    /// Reads the orientation, whichever kind of whole number it is.
-    fn orientation(&self) -> Orientation {
-        self.first_of(ORIENTATION)
-            .and_then(|value| Orientation::from_exif(u8::try_from(value).ok()?))
-            .unwrap_or(Orientation::NoTransforms)
-    }
-
-    /// Finds a field of whole numbers; `None` also when its values lie outside the file.
-    fn field(&self, tag: u16) -> Option<Field<'a>> {
-        let (entries, _) = self.entries.as_chunks::<12>();
-        let index = entries
-            .iter()
-            .position(|entry| number(&entry[..2], self.big_endian) == u32::from(tag))?;
-        let entry = &entries[index];
-        let width = match number(&entry[2..4], self.big_endian) {
-            1 | 6 | 7 => 1,
-            3 | 8 => 2,
-            4 | 9 => 4,
-            _ => return None,
-        };
-        let count = number(&entry[4..8], self.big_endian) as usize;
-        let length = count.checked_mul(width)?;
-        let at = if length <= 4 {
-            self.at + index * 12 + 8
-        } else {
-            number(&entry[8..12], self.big_endian) as usize
-        };
-        Some(Field {
-            width,
-            values: self.bytes.get(at..at.checked_add(length)?)?,
-            big_endian: self.big_endian,
-            at,
-        })
-    }
-
-    fn first_of(&self, tag: u16) -> Option<u32> {
-        self.field(tag)?.numbers().next()
-    }
-}
 
 /// How colours are stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -369,17 +267,6 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError
     Ok((rgb, directory.orientation()))
 }
 
-/// Reads the orientation from an EXIF block, which is a TIFF without a picture, with or without its
-/// `Exif\0\0` prefix.
-pub(super) fn orientation(exif: Option<&[u8]>) -> Orientation {
-    exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))
-        .filter(|exif| exif.starts_with(b"II*\0") || exif.starts_with(b"MM\0*"))
-        .and_then(Directory::start)
-        .map_or(Orientation::NoTransforms, |(directory, _)| {
-            directory.orientation()
-        })
-}
-
 /// Runs the decoder; of planes it puts one behind the other.
 fn read(bytes: &[u8], header: &Header) -> Result<(DecodingResult, ColorType), ImageError> {
     let pixels = header.width as usize * header.height as usize;
@@ -499,12 +386,10 @@ fn to_rgb(
             ));
         }
     };
-    let blend = |color: u8, alpha: u8| {
-        if layout.premultiplied {
-            color.saturating_add(255 - alpha)
-        } else {
-            raster::over_white(color, alpha)
-        }
+    let blend = if layout.premultiplied {
+        raster::premultiplied_over_white
+    } else {
+        raster::over_white
     };
     Ok(match (layout.colors, color.num_samples()) {
         (Colors::Grey, 1) if layout.bits < 8 => {
@@ -518,9 +403,7 @@ fn to_rgb(
             .flat_map(|&[grey, alpha]| [blend(grey, alpha); 3])
             .collect(),
         (Colors::Rgb, 3) => samples,
-        (Colors::Rgb, 4) => (samples.as_chunks::<4>().0.iter())
-            .flat_map(|&[r, g, b, alpha]| [r, g, b].map(|color| blend(color, alpha)))
-            .collect(),
+        (Colors::Rgb, 4) => raster::rgba_to_rgb(&samples, blend),
         (Colors::Cmyk, 4) => raster::inks_to_rgb(&samples),
         (Colors::YCbCr, 3) => (samples.as_chunks::<3>().0.iter())
             .flat_map(|&ycbcr| ycbcr_to_rgb(ycbcr))

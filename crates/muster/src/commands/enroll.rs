@@ -11,7 +11,7 @@ use clap::Args;
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use muster_jobs::{FileName, name_key};
-use muster_recognize::decode::{ACCEPTED, EXTENSIONS, REFUSED_EXTENSIONS};
+use muster_recognize::decode::{ACCEPTED, EXTENSIONS};
 use serde_json::{Value, json};
 
 use muster_api::client::{Client, ClientError, ServiceArgs};
@@ -29,12 +29,9 @@ const AT_ONCE: usize = 4;
 /// How long a form is sent again while the service is busy or away.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Every photograph below a folder, those included that the service refuses by name: whoever
-/// enrols a telephone's folder is to be told of them, not left to miss them.
+/// Every photograph below a folder.
 fn photos_to_enrol_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    files_in(folder, |extension| {
-        EXTENSIONS.contains(&extension) || REFUSED_EXTENSIONS.contains(&extension)
-    })
+    files_in(folder, |extension| EXTENSIONS.contains(&extension))
 }
 
 /// Arguments of `muster enroll`.

@@ -116,8 +116,8 @@ async fn every_bad_input_gets_its_status_and_the_service_lives_on() {
         &service,
         "a.heic",
         b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-        415,
-        "image.unsupported",
+        422,
+        "image.unreadable",
     )
     .await;
     both(

@@ -112,6 +112,14 @@ fn originals(photo: &[u8]) -> Vec<Original> {
         ("WebP, lossy", fixture("quarters_lossy.webp")),
         ("WebP, lossy, alpha", fixture("quarters_lossy_alpha.webp")),
         ("WebP, animated", fixture("quarters_animated.webp")),
+        ("PNG, animated", fixture("quarters_animated.png")),
+        ("HEIC", fixture("quarters.heic")),
+        ("HEIC, alpha", fixture("quarters_alpha.heic")),
+        ("HEIC, 10 bits", fixture("quarters_deep.heic")),
+        ("HEIC, tiles", fixture("quarters_grid.heic")),
+        ("HEIC, turned", fixture("quarters_turned.heic")),
+        ("AVIF", fixture("quarters.avif")),
+        ("AVIF, alpha", fixture("quarters_alpha.avif")),
         (
             "GIF",
             written(&|to| {

@@ -11,6 +11,7 @@ use muster_api::client::Client;
 use muster_base::ErrorChain;
 use muster_base::backend::{Backend, Role};
 use muster_base::settings::{FleetKind, ModelSettings, QueueKind, Settings, WebSettings};
+use muster_recognize::decode::libheif;
 
 /// Resident memory that one worker is counted with.
 const WORKER_BYTES: u64 = 250 << 20;
@@ -31,6 +32,7 @@ pub(super) async fn check(
         findings.add("processor", processor(before_a_fleet));
         findings.add("memory", memory(settings.fleet.kind, workers));
         let installed = findings.add("models", models(&settings.models));
+        findings.add("libheif", Outcome::Passed(heif()));
         // A bundle brings the models along.
         if !installed || !settings.remote() {
             findings.add("python", python());
@@ -134,6 +136,27 @@ fn models(settings: &ModelSettings) -> Outcome {
             ErrorChain(error.as_ref()).to_string(),
             "run `muster models install` with the profile that is set",
         ),
+    }
+}
+
+/// Whether HEIC and AVIF can be decoded: who never sends them lacks nothing.
+fn heif() -> String {
+    match libheif() {
+        Some(found) if found.heic && found.avif => {
+            format!("{}: HEIC and AVIF are taken", found.version)
+        }
+        found => {
+            let taken = match &found {
+                Some(found) if found.heic => format!("{} has no decoder of AVIF", found.version),
+                Some(found) if found.avif => format!("{} has no decoder of HEIC", found.version),
+                Some(found) => format!("{} decodes neither HEIC nor AVIF", found.version),
+                None => "is not here: HEIC and AVIF are refused".to_owned(),
+            };
+            format!(
+                "{taken}; `apt-get install libheif1` (from Debian 13 on with libheif-plugin-libde265 and \
+                 libheif-plugin-dav1d) and a restart of the workers change that"
+            )
+        }
     }
 }
 
