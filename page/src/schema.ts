@@ -676,7 +676,7 @@ export interface components {
         };
         /** @description The form with the two photographs. */
         PairForm: {
-            /** @description The two photographs: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF. */
+            /** @description The two photographs: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL. */
             image: string[];
         };
         /** @description What of a person is to change: a JSON merge patch (RFC 7396). */
@@ -785,12 +785,12 @@ export interface components {
         };
         /** @description A form with photographs. */
         PhotosForm: {
-            /** @description Photographs, at least one: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF. */
+            /** @description Photographs, at least one: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL. */
             image: string[];
         };
         /** @description A form with one photograph. */
         PlainForm: {
-            /** @description A photograph: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF. */
+            /** @description A photograph: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL. */
             inputFile: string;
         };
         /** @description An RFC 9457 problem. Some codes have members of their own besides these. */

@@ -244,7 +244,7 @@ pub enum FailureCode {
     /// The photograph is damaged.
     #[serde(rename = "image.unreadable")]
     ImageUnreadable,
-    /// Not a picture of a kind that is taken: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF.
+    /// Not a picture of a kind that is taken: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL.
     #[serde(rename = "image.unsupported")]
     ImageUnsupported,
     /// Too many bytes or pixels.

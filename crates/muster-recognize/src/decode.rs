@@ -12,6 +12,7 @@ mod header;
 mod iso;
 mod jpeg;
 mod jpeg_segment;
+mod jxl;
 mod libheif;
 mod limits;
 mod photo;
@@ -38,7 +39,7 @@ pub use photo::Photo;
 /// Endings of the names of files that are taken, in lower case, without the dot.
 pub const EXTENSIONS: &[&str] = &[
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif",
-    "hif", "avif",
+    "hif", "avif", "jxl",
 ];
 
 /// Reads the kind and size of a picture and holds them against the limits, without decoding it.
@@ -160,9 +161,13 @@ fn stored(bytes: &[u8], header: &Header) -> Result<(Photo, Orientation), ImageEr
             Format::Gif => raster::decode_gif(bytes, header)?,
             Format::Bmp => raster::decode_bmp(bytes, header)?,
             Format::Tiff => tiff::decode(bytes, header)?,
-            // It comes turned, and cut, which changes its size.
+            // These come turned, and cut, which changes their size.
             Format::Heic | Format::Avif => {
                 let photo = libheif::decode(bytes, header)?;
+                return Ok((photo, Orientation::NoTransforms));
+            }
+            Format::JpegXl => {
+                let photo = jxl::decode(bytes, header)?;
                 return Ok((photo, Orientation::NoTransforms));
             }
         };

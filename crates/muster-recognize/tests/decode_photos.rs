@@ -133,6 +133,48 @@ fn every_kind_comes_out_as_the_same_picture() {
 }
 
 #[test]
+fn a_jpeg_xl_is_read_bare_and_in_boxes() {
+    let (bare, alpha) = (
+        include_bytes!("fixtures/quarters.jxl").as_slice(),
+        include_bytes!("fixtures/quarters_alpha.jxl").as_slice(),
+    );
+    let boxed = [
+        b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl \0\0\0\0jxlc".as_slice(),
+        bare,
+    ]
+    .concat();
+    for bytes in [bare, &boxed] {
+        let header = probe(bytes, &limits()).unwrap();
+        assert_eq!((header.width, header.height), (40, 24));
+        assert_eq!(header.format, Format::JpegXl);
+        let photo = read(bytes);
+        for (quarter, want) in QUARTERS.into_iter().enumerate() {
+            let (x, y) = (5 + 30 * (quarter as u32 % 2), 4 + 16 * (quarter as u32 / 2));
+            assert_close("JPEG XL", pixel(&photo, x, y), want);
+        }
+        for cut in 12..bytes.len() - 1 {
+            let refused = decode(&bytes[..cut], &limits());
+            assert!(
+                matches!(refused, Err(ImageError::Unreadable { .. })),
+                "{cut} of {}: {refused:?}",
+                bytes.len()
+            );
+        }
+    }
+    let photo = read(alpha);
+    assert_eq!(pixel(&photo, 5, 4), [255; 3]);
+    assert_eq!(pixel(&photo, 35, 20), QUARTERS[3]);
+    // Two sides of 2^30.
+    let huge = [
+        0xFF, 0x0A, 0xFE, 0xFF, 0xFF, 0xFF, 0xF9, 0xFF, 0xFF, 0xFF, 0xFF, 0x3F,
+    ];
+    assert_eq!(
+        probe(&huge, &limits()).unwrap_err().code(),
+        FailureCode::ImageTooLarge
+    );
+}
+
+#[test]
 fn transparency_is_laid_over_white() {
     let photo = read(include_bytes!("fixtures/quarters_lossy_alpha.webp"));
     assert_eq!(pixel(&photo, 5, 4), [255; 3]);
@@ -533,6 +575,8 @@ proptest! {
             b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR",
             b"RIFF\x40\0\0\0WEBPVP8X",
             b"RIFF\x40\0\0\0WEBPVP8L",
+            b"\xFF\x0A",
+            b"\xFF\x0A\x05\xC8\0",
         ]),
         tail in prop::collection::vec(any::<u8>(), 0..600),
     ) {

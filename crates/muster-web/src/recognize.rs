@@ -22,7 +22,7 @@ use crate::forms::uploads::{PhotosForm, Uploads};
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it documents what `upload` reads")]
 struct PlainForm {
-    /// A photograph: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF.
+    /// A photograph: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL.
     #[schema(value_type = String, content_media_type = "application/octet-stream")]
     #[serde(rename = "inputFile")]
     input_file: (),

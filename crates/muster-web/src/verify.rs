@@ -23,7 +23,7 @@ const PLACES: [&str; 2] = ["first", "second"];
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it documents what `verify` reads")]
 pub struct PairForm {
-    /// The two photographs: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF.
+    /// The two photographs: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL.
     #[schema(value_type = Vec<String>, min_items = 2, max_items = 2)]
     image: (),
 }

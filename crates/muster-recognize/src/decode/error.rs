@@ -13,7 +13,7 @@ pub(super) const RAW: &str = "develop it, or export it as JPEG, and send that";
 
 /// What to do with any other file.
 pub(super) const ANYTHING_ELSE: &str =
-    "send a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF picture";
+    "send a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL picture";
 
 /// Why a picture was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@ use super::photo::Photo;
 pub(super) type Size = (u32, u32);
 
 /// The kinds of picture that are taken, for sentences to their senders.
-pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF";
+pub const ACCEPTED: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL";
 
 /// A kind of picture that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +30,8 @@ pub enum Format {
     Heic,
     /// AVIF; of several pictures, the primary one.
     Avif,
+    /// JPEG XL of grey or RGB; of an animation, its first picture.
+    JpegXl,
 }
 
 impl Format {
@@ -44,6 +46,7 @@ impl Format {
             Self::Tiff => "image/tiff",
             Self::Heic => "image/heic",
             Self::Avif => "image/avif",
+            Self::JpegXl => "image/jxl",
         }
     }
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Format {
             Self::Tiff => "TIFF",
             Self::Heic => "HEIC",
             Self::Avif => "AVIF",
+            Self::JpegXl => "JPEG XL",
         })
     }
 }

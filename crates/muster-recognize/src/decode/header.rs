@@ -5,6 +5,7 @@ use super::error::{ANYTHING_ELSE, ImageError, RARE, RAW};
 use super::format::{Format, Header, Size};
 use super::iso;
 use super::jpeg_segment::next_segment;
+use super::jxl;
 use super::tiff;
 
 /// Bytes of a pixel as RGB.
@@ -41,6 +42,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
             .map_err(|(found, remedy)| ImageError::Unsupported { found, remedy })?;
         let (size, pixel_bytes) = iso::size(bytes)?.unzip();
         (format, size, pixel_bytes.unwrap_or(RGB))
+    } else if jxl::is_jxl(bytes) {
+        (Format::JpegXl, jxl::size(bytes), jxl::PIXEL)
     } else {
         let (found, remedy) = kind_of(bytes);
         return Err(ImageError::Unsupported { found, remedy });
@@ -283,9 +286,6 @@ fn kind_of(bytes: &[u8]) -> (&'static str, &'static str) {
         _ if bytes.starts_with(b"FUJIFILMCCD-RAW") => ("a camera raw picture", RAW),
         [b'%', b'P', b'D', b'F', ..] => ("a PDF document", CONVERT),
         [b'8', b'B', b'P', b'S', ..] => ("a Photoshop picture", CONVERT),
-        [0xFF, 0x0A, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => {
-            ("a JPEG XL picture", CONVERT)
-        }
         [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] => ("a JPEG 2000 picture", CONVERT),
         [b'P', b'K', 3, 4, ..] => ("a ZIP archive", ANYTHING_ELSE),
         _ if is_text(&bytes[..bytes.len().min(512)]) => ("text, not a picture", ANYTHING_ELSE),

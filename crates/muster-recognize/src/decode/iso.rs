@@ -116,7 +116,8 @@ fn associated(table: &[u8], wanted: u32) -> Option<Vec<usize>> {
     None
 }
 
-fn find<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
+/// Finds the first box of a kind.
+pub(super) fn find<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     boxes(bytes).find_map(|(found, content)| (found == kind).then_some(content))
 }
 

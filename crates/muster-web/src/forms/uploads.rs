@@ -20,7 +20,7 @@ use muster_api::problem::Code;
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it documents what `Uploads` reads")]
 pub struct PhotosForm {
-    /// Photographs, at least one: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF.
+    /// Photographs, at least one: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or JPEG XL.
     #[schema(value_type = Vec<String>, min_items = 1)]
     image: (),
 }

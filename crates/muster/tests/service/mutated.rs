@@ -120,6 +120,8 @@ fn originals(photo: &[u8]) -> Vec<Original> {
         ("HEIC, turned", fixture("quarters_turned.heic")),
         ("AVIF", fixture("quarters.avif")),
         ("AVIF, alpha", fixture("quarters_alpha.avif")),
+        ("JPEG XL", fixture("quarters.jxl")),
+        ("JPEG XL, lossless, alpha", fixture("quarters_alpha.jxl")),
         (
             "GIF",
             written(&|to| {
