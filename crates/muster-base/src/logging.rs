@@ -23,9 +23,13 @@ pub const REPLICA: &str = "replica.id";
 /// What this process is called, and by which field.
 static PROCESS: OnceLock<(&'static str, String)> = OnceLock::new();
 
+/// What is logged where `MUSTER_LOG` does not say: of the decoder of JPEG XL nothing, which calls damaged photographs
+/// errors.
+const LOGGED: &str = "info,jxl=off";
+
 /// Starts logging. `MUSTER_LOG` filters, as in `muster=debug`; `info` without it.
 pub fn start() {
-    let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Where standard error is closed it would say so there, and end the thread.
