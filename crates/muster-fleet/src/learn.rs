@@ -353,7 +353,7 @@ impl Learned {
         Keeping {
             now: self.now,
             // Less than the time between two observations is no gap.
-            shortest_gap_s: self.short_window_s(policy),
+            shortest_gap_s: prompt_window_s(policy),
             boot_s: self.boot_s(policy),
             billed_s: policy.billing_minimum.as_secs_f64(),
             keep_alive: policy.keep_alive,
@@ -488,7 +488,8 @@ impl Learned {
 
     /// Requests a second that are to be expected for as long as a boot takes: no more than came in
     /// as long a time before, unless the load has risen and earlier rises lasted; and no more than come just
-    /// now; each a standard deviation less than was counted, so that chance launches nothing.
+    /// now; each a standard deviation less than was counted, so that chance launches nothing. Where requests
+    /// take longer than they may wait, fewer seconds may tell more than many do.
     pub fn expected_rate(&self, policy: &Policy) -> f64 {
         let (short, long) = (self.short_window_s(policy), self.long_window_s(policy));
         let growth = self.growth(policy);
@@ -496,7 +497,9 @@ impl Learned {
             less_a_deviation(self.arrivals.within(window)) / window + growth * window / 2.0
         };
         let risen = self.load.risen_rate(2.0 * long).unwrap_or(0.0);
-        rate(long).max(risen).min(rate(short))
+        let prompt = prompt_window_s(policy);
+        let at_once = rate(prompt.max(self.boot_s(policy))).min(rate(prompt));
+        rate(long).max(risen).min(rate(short)).max(at_once)
     }
 
     /// By how much the requests a second become more each second, of a load that grows: the fleet fell behind
@@ -618,6 +621,11 @@ impl Learned {
             .chain(looks_ahead.then_some(minute))
             .min_by(f64::total_cmp)
     }
+}
+
+/// Seconds in which what comes is told from what came before, however long requests take.
+fn prompt_window_s(policy: &Policy) -> Seconds {
+    4.0 * policy.target_wait.as_secs_f64()
 }
 
 /// One standard deviation less than a count of things that come by chance.

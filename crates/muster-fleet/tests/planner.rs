@@ -502,6 +502,31 @@ fn what_comes_every_hour_is_expected() {
 
 /// What an hour of one instance costs, by hand: launched 100 s before the first arrival that it is
 /// ready for, and billed for a minute at least.
+/// Five requests a second for twenty seconds, every ten minutes, each of which takes twenty seconds: a hundred
+/// instances are needed at once. What comes within a boot tells of what comes in the next, however
+/// long requests take, and the rhythm has them ready.
+#[test]
+fn spikes_of_long_services_are_met_and_foreseen() {
+    let spike = |n: usize| (0..100).map(move |request| (n * 600) as f64 + f64::from(request) / 5.0);
+    let arrivals: Vec<f64> = (0..24).flat_map(spike).collect();
+    for (boot_s, most_late, most_hours) in [(2.0, 0.01, 50.0), (26.0, 0.05, 70.0)] {
+        let scenario = Scenario {
+            service_s: 20.0,
+            ..scenario(boot_s, 256)
+        };
+        let outcome = as_muster(&arrivals, 4.0 * 3600.0, &scenario);
+        let learned = &outcome.waits[12 * 100..];
+        let late = learned.iter().filter(|wait| **wait > 1.0).count();
+        let share = late as f64 / learned.len() as f64;
+        assert!(share <= most_late, "{boot_s} s: {share} late");
+        assert!(
+            outcome.instance_hours <= most_hours,
+            "{boot_s} s: {} hours",
+            outcome.instance_hours
+        );
+    }
+}
+
 /// Bursts of thirty at times that nobody can know.
 fn unannounced_bursts(hours: u64) -> Vec<f64> {
     let mut state = 7u64;
