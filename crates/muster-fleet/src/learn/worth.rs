@@ -24,6 +24,7 @@ pub(super) struct Worth {
     #[serde(skip)]
     fleets: Vec<SimulatedFleet>,
     /// How many instances there were to be, by when: the newest last.
+    #[serde(skip)]
     wanted: VecDeque<(Seconds, u32)>,
 }
 
