@@ -118,6 +118,13 @@ impl Worth {
 mod tests {
     use super::*;
 
+    const SERVICE: ServiceModel = ServiceModel {
+        service_s: 1.0,
+        slots: 1.0,
+        objective_s: 1.0,
+        max_instances: 20,
+    };
+
     /// Bursts of so many at once, each of which takes a second, every so many seconds; nobody launches in
     /// time, and nothing is wanted between them.
     fn after_bursts(of: f64, every_s: u32, bursts: u32) -> Worth {
@@ -131,12 +138,7 @@ mod tests {
                 in_service: came,
                 wanted: if came > 0.0 { 1 } else { 0 },
                 boot_s: 60.0,
-                service: ServiceModel {
-                    service_s: 1.0,
-                    slots: 1.0,
-                    objective_s: 1.0,
-                    max_instances: 20,
-                },
+                service: SERVICE,
             });
         }
         worth
@@ -162,12 +164,7 @@ mod tests {
             in_service: 0.0,
             wanted: 0,
             boot_s: 60.0,
-            service: ServiceModel {
-                service_s: 1.0,
-                slots: 1.0,
-                objective_s: 1.0,
-                max_instances: 20,
-            },
+            service: SERVICE,
         };
         assert_eq!(worth.standing(60.0), 5);
         for _ in 0..20 {
