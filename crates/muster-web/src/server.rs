@@ -3,6 +3,7 @@
 mod connections;
 mod patience;
 pub mod room;
+mod unread;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -12,9 +13,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use connections::{Busy, Connection, Connections, Room};
 use patience::Patient;
+use unread::Asked;
 
 /// Time that connections get beyond the request timeout before a stop cuts them.
 pub const STOP_MARGIN: Duration = Duration::from_secs(2);
@@ -107,7 +111,7 @@ pub async fn serve(
         let routes = TowerToHyperService::new(router.clone());
         let service = service_fn(move |request| {
             let busy = marker.busy();
-            let answer = routes.call(request);
+            let answer = answer(&routes, request);
             async move { Ok::<_, Infallible>(answer.await?.map(|body| Answered { body, _busy: busy })) }
         });
         let served = graceful.watch(http.serve_connection(stream, service));
@@ -125,6 +129,24 @@ pub async fn serve(
     drop(listener);
     graceful.shutdown().await;
     while tasks.join_next().await.is_some() {}
+}
+
+/// Answers a request, and says so where the connection ends because of what is left of it.
+fn answer(
+    routes: &TowerToHyperService<Router>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    let (head, body) = request.into_parts();
+    let (asked, rest) = Asked::new(body, &head.headers);
+    let answer = routes.call(Request::from_parts(head, asked));
+    async move {
+        let mut answer = answer.await?;
+        if !rest.read().await {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
+        Ok(answer)
+    }
 }
 
 /// Waits for room for a connection; `None` where its client has its share.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -147,5 +147,51 @@ async fn who_reads_nothing_of_an_answer_is_cut() {
     ask(&mut stream, "/").await;
     let cut = tokio::time::timeout(LIMIT, cut).await;
     assert!(cut.expect("the answer is given up").is_err());
+    serving.abort();
+}
+
+#[tokio::test]
+async fn an_answer_before_the_photograph_reaches_who_sends_it() {
+    let refused = post(|| async { "refused" });
+    let router = Router::new()
+        .route("/", get(|| async { "answered" }))
+        .route("/upload", refused);
+    let (address, serving) = start(router, LIMITS).await;
+    let upload = |headers: &str, body: &[u8]| {
+        let head = format!("POST /upload HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    };
+    let photo = vec![b'x'; 3 << 20];
+    let whole = upload(&format!("Content-Length: {}", photo.len()), &photo);
+    let chunk = format!("{:x}\r\n", photo.len());
+    let chunks = [chunk.as_bytes(), &photo, b"\r\n0\r\n\r\n"].concat();
+    for request in [whole, upload("Transfer-Encoding: chunked", &chunks)] {
+        let mut stream = connect([127, 0, 0, 1], address).await;
+        for _ in 0..3 {
+            stream.write_all(&request).await.unwrap();
+            let refused = answer(&mut stream, "refused").await;
+            assert!(!refused.contains("connection: close"), "{refused}");
+            ask(&mut stream, "/").await;
+            let answered = answer(&mut stream, "answered").await;
+            assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+        }
+    }
+    // Longer than anybody waits for, never sent to the end, and held back until it is asked for.
+    for (headers, sent) in [
+        ("Content-Length: 1000000000", 1000),
+        ("Content-Length: 2000", 1000),
+        ("Content-Length: 2000\r\nExpect: 100-continue", 0),
+    ] {
+        let mut stream = connect([127, 0, 0, 1], address).await;
+        let request = upload(headers, &photo[..sent]);
+        stream.write_all(&request).await.unwrap();
+        let refused = answer(&mut stream, "the connection's end").await;
+        assert!(refused.starts_with("HTTP/1.1 200"), "{headers}: {refused}");
+        assert!(
+            refused.contains("connection: close"),
+            "{headers}: {refused}"
+        );
+        assert!(refused.ends_with("refused"), "{headers}: {refused}");
+    }
     serving.abort();
 }
