@@ -22,7 +22,7 @@ use muster_base::output::OutputError;
 use muster_base::print_line;
 use muster_base::settings::{DecisionSettings, Settings};
 use score::{MatedProbe, ProbePhoto, Scores, score};
-use table::Cell;
+use table::{Cell, Of};
 
 /// Arguments of `muster eval identify`.
 #[derive(Debug, Args)]
@@ -48,9 +48,10 @@ pub struct IdentifyArgs {
     /// The seed of that split
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Enrol at most this many people; one photograph of each of the others is a stranger's
-    #[arg(long, value_name = "N", requires = "images")]
-    people: Option<usize>,
+    /// Enrol N people, those with several photographs first; one photograph of each of the others is a
+    /// stranger's. Of several N the rates of each are printed
+    #[arg(long, value_name = "N", requires = "images", value_delimiter = ',')]
+    people: Vec<usize>,
     /// Average over this many splits, with the seeds from --seed on
     #[arg(long, value_name = "N", requires = "images", default_value_t = 1, value_parser = value_parser!(u64).range(1..))]
     splits: u64,
@@ -99,20 +100,21 @@ struct Split {
 }
 
 /// Splits everyone's photographs: of up to `limit` people with several, half of each one's (rounded
-/// down) are enrolled and the others looked up; everyone else is a stranger, with one.
+/// down) are enrolled and the others looked up. Where those are fewer than the limit, people with one
+/// are enrolled, too. Everyone else is a stranger, with one.
 fn split(mut people: Vec<LabelledPhotos>, seed: u64, limit: Option<usize>) -> Split {
     let mut random = Random::new(seed);
     if limit.is_some() {
         random.shuffle(&mut people);
     }
-    let limit = limit.unwrap_or(usize::MAX);
+    let most = limit.unwrap_or(usize::MAX);
     let mut split = Split {
         gallery: Vec::new(),
         probes: Vec::new(),
         strangers: Vec::new(),
     };
     for mut person in people {
-        if person.photos.len() < 2 || split.gallery.len() >= limit {
+        if person.photos.len() < 2 || split.gallery.len() >= most {
             person.photos.truncate(1);
             split.strangers.push(person);
             continue;
@@ -124,6 +126,11 @@ fn split(mut people: Vec<LabelledPhotos>, seed: u64, limit: Option<usize>) -> Sp
             photos: looked_up,
         });
         split.gallery.push(person);
+    }
+    if let Some(limit) = limit {
+        let missing = limit.saturating_sub(split.gallery.len());
+        let missing = missing.min(split.strangers.len());
+        split.gallery.extend(split.strangers.drain(..missing));
     }
     split
 }
@@ -218,17 +225,25 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
             of_either.push(*size);
         }
     }
-    // By size.
-    let splits: Vec<Vec<Split>> = match &args.images {
+    let galleries: Vec<Option<usize>> = match &*args.people {
+        [] => vec![None],
+        asked => asked.iter().copied().map(Some).collect(),
+    };
+    // By number of people and by size.
+    let splits: Vec<Vec<Vec<Split>>> = match &args.images {
         Some(images) => {
             let seeds = args.seed..args.seed.saturating_add(args.splits);
-            let people = recognizers.people_at(images, &of_either)?.into_iter();
-            let of_size = |people: Vec<LabelledPhotos>| {
-                let seeds = seeds.clone();
-                let splits = seeds.map(|seed| split(people.clone(), seed, args.people));
+            let people = recognizers.people_at(images, &of_either)?;
+            let of_size = |people: &Vec<LabelledPhotos>, limit: Option<usize>| {
+                let splits = seeds.clone();
+                let splits = splits.map(|seed| split(people.clone(), seed, limit));
                 splits.collect()
             };
-            people.map(of_size).collect()
+            let of_gallery = |limit: &Option<usize>| {
+                let sizes = people.iter();
+                sizes.map(|people| of_size(people, *limit)).collect()
+            };
+            galleries.iter().map(of_gallery).collect()
         }
         None => {
             let mut read = |folder: &Option<PathBuf>| match folder {
@@ -243,12 +258,8 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
                 probes,
                 strangers,
             });
-            split.map(|split| vec![split]).collect()
+            vec![split.map(|split| vec![split]).collect()]
         }
-    };
-    let splits_at = |size: &Option<f32>| {
-        let place = of_either.iter().position(|known| known == size);
-        place.map_or(&[][..], |place| &splits[place])
     };
     let embedder = recognizers.installation.embedder();
     let by = By {
@@ -256,20 +267,30 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
         shipped: ShippedCalibration::from(embedder),
         decisions: &settings.decisions,
     };
-    let only = of_gallery.len() * of_probes.len() == 1 && args.splits == 1;
+    let place = |size: &Option<f32>| of_either.iter().position(|known| known == size);
+    let only = galleries.len() * of_gallery.len() * of_probes.len() == 1 && args.splits == 1;
     let mut cells = Vec::new();
-    for gallery_face_px in &of_gallery {
-        for probe_face_px in &of_probes {
-            let sides = splits_at(gallery_face_px)
-                .iter()
-                .zip(splits_at(probe_face_px));
-            let outcomes = sides.map(|(gallery, probes)| by.judge(gallery, probes));
-            let mut outcomes = outcomes.collect::<anyhow::Result<Vec<Outcome>>>()?;
-            if only {
-                return print_one(outcomes.remove(0), &settings.decisions, args.json);
+    for (people, splits) in galleries.iter().zip(&splits) {
+        let splits_at = |size| place(size).map_or(&[][..], |place| &splits[place]);
+        for gallery_face_px in &of_gallery {
+            for probe_face_px in &of_probes {
+                let sides = splits_at(gallery_face_px)
+                    .iter()
+                    .zip(splits_at(probe_face_px));
+                let outcomes = sides.map(|(gallery, probes)| by.judge(gallery, probes));
+                let mut outcomes = outcomes.collect::<anyhow::Result<Vec<Outcome>>>()?;
+                if only {
+                    return print_one(outcomes.remove(0), &settings.decisions, args.json);
+                }
+                let scores: Vec<Scores> = outcomes.into_iter().map(|one| one.scores).collect();
+                let target = settings.decisions.target_fpir;
+                let of = Of {
+                    people: *people,
+                    gallery_face_px: *gallery_face_px,
+                    probe_face_px: *probe_face_px,
+                };
+                cells.push(Cell::new(of, &scores, target));
             }
-            let scores: Vec<Scores> = outcomes.into_iter().map(|one| one.scores).collect();
-            cells.push(Cell::new(*gallery_face_px, *probe_face_px, &scores));
         }
     }
     table::print(&cells, args.splits, args.json)
@@ -401,5 +422,20 @@ mod tests {
         assert_eq!(counts(&split.probes)[0].1, 2);
         let strangers = counts(&split.strangers);
         assert!(matches!(&strangers[..], [(_, 1), (_, 1)]), "{strangers:?}");
+    }
+
+    #[test]
+    fn people_with_one_photograph_fill_a_gallery() {
+        let people = [("Ann", 4), ("Bob", 1), ("Cleo", 1), ("Dan", 1)];
+        let people = people.map(|(name, count)| person(name, count));
+        let split = |limit| split(people.to_vec(), 1, Some(limit));
+        let three = split(3);
+        assert!(matches!(
+            &counts(&three.gallery)[..],
+            [(_, 2), (_, 1), (_, 1)]
+        ));
+        assert_eq!(counts(&three.probes), [("Ann".into(), 2)]);
+        assert_eq!(three.strangers.len(), 1);
+        assert_eq!((split(9).gallery.len(), split(9).strangers.len()), (4, 0));
     }
 }
