@@ -16,7 +16,7 @@ export interface components {
              * @description The cutoff.
              */
             cutoff: number;
-            /** @description People not found. */
+            /** @description People not named. */
             fnir: components["schemas"]["Rate"];
             /** @description Strangers taken for somebody. */
             fpir: components["schemas"]["Rate"];
@@ -980,7 +980,7 @@ export interface components {
             cutoff: number;
             /** @description Their faces. */
             faces: number;
-            /** @description The share of faces whose person would not be found. */
+            /** @description The share of faces whose person would not be named; those that would be ambiguous count. */
             fnir: components["schemas"]["Rate"];
             /** @description The share of people who, if they were not enrolled, would be taken for somebody. */
             fpir: components["schemas"]["Rate"];

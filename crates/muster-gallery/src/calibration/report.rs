@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::cutoff::{Basis, Cutoff};
 use super::impostors::Impostors;
 use super::rate::Rate;
+use crate::decide::MIN_MARGIN;
 use crate::gallery::Gallery;
 use crate::person::Person;
 use crate::template;
@@ -47,7 +48,7 @@ pub struct Report {
     pub rank1: Rate,
     /// The share of people who, if they were not enrolled, would be taken for somebody.
     pub fpir: Rate,
-    /// The share of faces whose person would not be found.
+    /// The share of faces whose person would not be named; those that would be ambiguous count.
     pub fnir: Rate,
     /// Both rates at other cutoffs.
     pub table: Vec<AtCutoff>,
@@ -62,7 +63,7 @@ pub struct AtCutoff {
     pub cutoff: f32,
     /// Strangers taken for somebody.
     pub fpir: Rate,
-    /// People not found.
+    /// People not named.
     pub fnir: Rate,
 }
 
@@ -78,8 +79,10 @@ impl LeftOut {
         self.own > self.other
     }
 
-    fn found(&self, cutoff: f32) -> bool {
-        self.first() && self.own >= Some(cutoff)
+    /// Whether the person would be named at that cutoff, and not be ambiguous.
+    fn named(&self, cutoff: f32) -> bool {
+        let ahead = |own: f32| self.other.is_none_or(|other| own - other >= MIN_MARGIN);
+        self.own.is_some_and(|own| own >= cutoff && ahead(own))
     }
 }
 
@@ -87,7 +90,7 @@ impl LeftOut {
 ///
 /// One face of each of up to 2,000 people is compared with everybody else, as a stranger would be,
 /// for the FPIR; up to three faces of each of those who have several are looked for among everybody
-/// without that face, for rank 1 and FNIR. Takes a search for each face.
+/// without that face, for rank 1 and FNIR, which counts what is ambiguous. Takes a search for each face.
 #[must_use]
 pub fn report(
     gallery: &Gallery,
@@ -112,7 +115,7 @@ pub fn report(
     let at = |cutoff: f32| AtCutoff {
         cutoff,
         fpir: Rate::count(&strangers, |nearest: &f32| *nearest >= cutoff),
-        fnir: Rate::count(&probes, |probe: &LeftOut| !probe.found(cutoff)),
+        fnir: Rate::count(&probes, |probe: &LeftOut| !probe.named(cutoff)),
     };
     let here = at(cutoff.value);
     Report {
@@ -239,11 +242,25 @@ mod tests {
         assert_eq!((report.fpir.happened, report.fpir.of), (1, 3));
         assert_eq!(report.genuine_probes, 4);
         // Ann's second is nearer to Cleo's (5 degrees) than to her own (10), and Cleo's second to
-        // Ann's; her first is nearest to her own (75), but below the cutoff.
+        // Ann's; her first is nearest to her own (75), but below the cutoff. Ann's first is nearest to
+        // her own (0.985), but Cleo (0.966) is too close behind: it is ambiguous.
         assert_eq!((report.rank1.happened, report.rank1.of), (2, 4));
-        assert_eq!((report.fnir.happened, report.fnir.of), (3, 4));
+        assert_eq!((report.fnir.happened, report.fnir.of), (4, 4));
         assert!(report.table.iter().any(|row| row.cutoff == 0.9));
         assert!(report.table.is_sorted_by(|a, b| a.cutoff < b.cutoff));
+    }
+
+    #[test]
+    fn whom_somebody_is_too_close_behind_is_not_named() {
+        let missed = |degrees: f32| {
+            let people = vec![person("Ann", &[0.0, 10.0]), person("Bob", &[degrees])];
+            let report = report(&Gallery::of("m", people), &SHIPPED, 0.001, Some(0.5));
+            assert_eq!(report.rank1.happened, 2);
+            report.fnir.happened
+        };
+        // Ann's faces have 0.985 to each other, and 0.946 and 0.875 to Bob's; then 0 and 0.17.
+        assert_eq!(missed(-19.0), 1);
+        assert_eq!(missed(90.0), 0);
     }
 
     #[test]
