@@ -9,6 +9,7 @@ mod impostors;
 mod normal;
 mod rate;
 mod report;
+mod tail;
 
 pub use cutoff::{Basis, Cutoff, DEFAULT_TARGET};
 #[cfg(test)]

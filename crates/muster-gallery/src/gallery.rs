@@ -270,19 +270,50 @@ impl Gallery {
         self.people_at(self.places(after).take(limit)).collect()
     }
 
-    /// Everyone with what the gallery's model made of their faces, in the order of enrolment.
-    pub fn embeddings(&self) -> impl Iterator<Item = (PersonId, Vec<Embedding>)> {
+    /// What the gallery's model made of the faces of up to `count` people, by the hashes of their ids,
+    /// of which those are the smallest.
+    ///
+    /// So the sample is of people of all times, and changes only where one of them does.
+    pub fn sample(&self, count: usize) -> Vec<(u64, Vec<Embedding>)> {
+        let recent = self.recent.keys().map(|id| (*id, Place::Recent(*id)));
+        let parts = 0..self.snapshot.segments.len() as u16;
+        let stored = parts.flat_map(|part| {
+            let people = self.live_segment(part).live_people();
+            people.map(move |(id, at)| (id, Place::Segment(part, at)))
+        });
+        let mut smallest: Vec<(u64, Place)> = Vec::new();
+        let mut bound = u64::MAX;
+        for (id, place) in recent.chain(stored) {
+            let hash = id.sampling_hash();
+            if hash > bound || count == 0 {
+                continue;
+            }
+            smallest.push((hash, place));
+            if smallest.len() == 2 * count {
+                bound = smallest
+                    .select_nth_unstable_by_key(count - 1, |one| one.0)
+                    .1
+                    .0;
+                smallest.truncate(count);
+            }
+        }
+        smallest.sort_unstable_by_key(|one| one.0);
+        smallest.truncate(count);
+        let smallest = smallest.into_iter();
+        smallest
+            .filter_map(|(hash, place)| Some((hash, self.embeddings_at(place)?)))
+            .collect()
+    }
+
+    /// What the gallery's model made of a person's faces, in the order of enrolment.
+    fn embeddings_at(&self, place: Place) -> Option<Vec<Embedding>> {
         let model = self.model().unwrap_or_default();
-        self.places(None).filter_map(move |place| match place {
+        match place {
             Place::Segment(part, at) if self.live_segment(part).segment.model() == model => {
-                let segment = &self.live_segment(part).segment;
-                Some((segment.id(at), segment.embeddings(at)?))
+                self.live_segment(part).segment.embeddings(at)
             }
-            place => {
-                let person = self.person_at(place)?;
-                Some((person.id, person.embeddings(model).cloned().collect()))
-            }
-        })
+            place => Some(self.person_at(place)?.embeddings(model).cloned().collect()),
+        }
     }
 
     /// Where the people stand who were enrolled after that one, in the order of enrolment.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use muster_jobs::{Embedding, Quality, keys};
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -56,9 +58,10 @@ uuid_newtype! {
     PersonId
 }
 impl PersonId {
-    /// The half of the id in which people who were enrolled at one time differ.
-    pub(crate) fn random_half(self) -> u64 {
-        self.0.as_u64_pair().1
+    /// A hash by which people who were enrolled one after the other stand apart.
+    pub(crate) fn sampling_hash(self) -> u64 {
+        // In the lower half of the id people who were enrolled at one time differ.
+        SplitMix64::seed_from_u64(self.0.as_u64_pair().1).next_u64()
     }
 
     /// The id's bytes, which sort as the ids do.

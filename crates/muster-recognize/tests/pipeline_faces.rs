@@ -375,14 +375,15 @@ fn what_is_at_fault_is_told() {
 /// people, of one photograph left out, since they share its light.
 #[test]
 fn the_shipped_calibrations_are_those_of_the_sample_photographs() {
-    for profile in [DEFAULT_PROFILE, "fast"] {
+    // The upper end of the interval, where nothing else confirms the deviation.
+    for (profile, bound) in [(DEFAULT_PROFILE, 1.0), ("fast", 1.30)] {
         if let Some(installed) = Installed::of_profile(profile) {
-            calibration_is_that_of_the_sample_photographs(installed);
+            calibration_is_that_of_the_sample_photographs(installed, bound);
         }
     }
 }
 
-fn calibration_is_that_of_the_sample_photographs(mut installed: Installed) {
+fn calibration_is_that_of_the_sample_photographs(mut installed: Installed, bound: f64) {
     let mut named: Vec<(String, Face)> = Vec::new();
     for (name, photograph) in installed.photographs() {
         named.push((name, installed.main_face(&photograph)));
@@ -413,7 +414,7 @@ fn calibration_is_that_of_the_sample_photographs(mut installed: Installed) {
     assert_eq!(people, shipped.people as usize);
     // How a processor multiplies (f32, or bf16 with or without AMX) moves both by thousandths.
     assert!((mean - f64::from(shipped.impostor_mean)).abs() < 1e-2);
-    assert!((deviation - f64::from(shipped.impostor_std)).abs() < 1e-2);
+    assert!((bound * deviation - f64::from(shipped.impostor_std)).abs() < 1e-2);
 }
 
 /// A photograph whose main face is `size` pixels, as [`Quality::size_px`] measures it.

@@ -1,43 +1,25 @@
 //! How alike different people are in a gallery.
 
-use std::sync::LazyLock;
-
-use rand_xoshiro::SplitMix64;
-use rand_xoshiro::rand_core::{Rng, SeedableRng};
-
-use super::normal;
+use super::tail::Tail;
 use crate::gallery::Gallery;
-use crate::person::PersonId;
 use crate::template;
 
-/// People that are compared, at most: those who were enrolled first, so that the sample does not
-/// change with every enrolment.
+/// People that are compared, at most: those with the smallest hashes of their ids, so that whoever
+/// was enrolled first does not speak for everybody after, and a new person seldom changes the sample.
 const PEOPLE: usize = 1024;
+/// Fewer people say nothing of a distribution.
+pub const FEWEST_PEOPLE: usize = 10;
 /// Faces of one person that are compared, at most.
 pub const SAMPLED: usize = 8;
-/// Comparisons of a face with a person, about: so many take a millisecond.
-const COMPARISONS: usize = 16_384;
-/// The quantiles that the distribution is fitted to: only the upper half matters, and what lies
-/// beyond the last is left to people enrolled twice.
-const QUANTILES: std::ops::Range<usize> = 100..199;
-/// Shares are these many parts of one.
-const PARTS: f64 = 200.0;
+/// Products of two values that comparisons come to, at most: some ten milliseconds. In 128
+/// dimensions these are all pairs of 1,024 people with two faces each.
+const PRODUCTS: usize = 1 << 27;
 
-/// For each quantile its share and the standard normal value there.
-static FITTED: LazyLock<Vec<(f64, f64)>> = LazyLock::new(|| {
-    let shares = QUANTILES.map(|part| (part as f64 + 0.5) / PARTS);
-    shares
-        .map(|share| (share, normal::inverse_survival(1.0 - share)))
-        .collect()
-});
-
-/// A normal distribution fitted to the similarities of faces to other people.
+/// The similarities of faces to other people: the upper tail of their distribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Impostors {
-    /// Where the fitted distribution has its middle.
-    pub centre: f64,
-    /// Its standard deviation.
-    pub spread: f64,
+    /// The tail.
+    pub tail: Tail,
     /// How many people were compared.
     pub people: usize,
     /// How many comparisons there were of a face with a person.
@@ -45,119 +27,57 @@ pub struct Impostors {
 }
 
 impl Impostors {
-    /// Fits the gallery's own faces; `None` while there are not two people with faces.
+    /// Compares the gallery's own faces; `None` while there are fewer than ten people with faces.
     ///
-    /// One face of each of up to 1,024 people is compared with some of the others, about 16,000
-    /// times altogether; a person's similarity is that of the nearest of their faces, as in
-    /// recognition. Least squares over the 50 % to 99.5 % quantiles against the normal
-    /// distribution's: of that distribution it is the upper tail that decides, and the lower half
-    /// and a few people who are enrolled under two names do not bend it.
+    /// One face of each of up to 1,024 people is compared with the others, each pair once as far as
+    /// the bound of the work allows; a person's similarity is that of the nearest of their faces, as
+    /// in recognition.
     #[must_use]
     pub fn of(gallery: &Gallery) -> Option<Self> {
-        let people: Vec<_> = gallery.embeddings().take(PEOPLE).collect();
-        let rows = people.iter().map(|(id, faces)| {
-            let faces = faces.iter().take(SAMPLED).collect();
-            (scattered(*id), template::trusted(faces))
+        let sample = gallery.sample(PEOPLE);
+        let people = sample.iter().map(|(hash, faces)| {
+            let rows = template::trusted(faces.iter().take(SAMPLED).collect());
+            (*hash as usize, rows)
         });
-        let mut people: Vec<_> = rows.filter(|(_, rows)| !rows.is_empty()).collect();
-        // Neighbours in the order of enrolment are often family or colleagues.
-        people.sort_unstable_by_key(|(order, _)| *order);
+        let people: Vec<_> = people.filter(|(_, rows)| !rows.is_empty()).collect();
         let count = people.len();
-        if count < 2 {
+        if count < FEWEST_PEOPLE {
             return None;
         }
-        let partners = (COMPARISONS / count).clamp(1, count - 1);
+        let rows: usize = people.iter().map(|(_, rows)| rows.len()).sum();
+        let dimension = people[0].1[0].dimension().max(1);
+        let partners = (PRODUCTS / (rows * dimension)).clamp(1, count / 2);
         let mut similarities = Vec::with_capacity(count * partners);
-        for (n, (_, rows)) in people.iter().enumerate() {
-            let probe = rows[n % rows.len()];
+        for (n, (hash, rows)) in people.iter().enumerate() {
+            let probe = rows[hash % rows.len()];
             for step in 1..=partners {
                 let (_, other) = &people[(n + step) % count];
                 similarities.extend(template::similarity(other, probe));
             }
         }
-        let (centre, spread) = fit(&mut similarities);
         Some(Self {
-            centre,
-            spread,
+            tail: Tail::fit(&mut similarities, count)?,
             people: count,
             pairs: similarities.len(),
         })
     }
-
-    /// The similarity that a comparison with one other person exceeds at that rate.
-    #[must_use]
-    pub fn exceeded_at(&self, rate: f64) -> f64 {
-        self.centre + self.spread * normal::inverse_survival(rate)
-    }
-}
-
-/// The centre and the standard deviation of a normal distribution with these upper quantiles.
-fn fit(similarities: &mut [f32]) -> (f64, f64) {
-    let count = similarities.len();
-    let (_, _, upper) = {
-        let from = (FITTED[0].0 * count as f64) as usize;
-        similarities.select_nth_unstable_by(from, f32::total_cmp)
-    };
-    upper.sort_unstable_by(f32::total_cmp);
-    let lower = count - upper.len();
-    let least = |place: usize| similarities[place.clamp(lower.saturating_sub(1), count - 1)];
-    let points = FITTED.iter().map(|(share, z)| {
-        let place = (share * count as f64) as usize;
-        (*z, f64::from(least(place)))
-    });
-    let n = FITTED.len() as f64;
-    let (sum_z, sum_s) = points
-        .clone()
-        .fold((0.0, 0.0), |(a, b), (z, s)| (a + z, b + s));
-    let (mean_z, mean_s) = (sum_z / n, sum_s / n);
-    let (mut covariance, mut variance) = (0.0, 0.0);
-    for (z, s) in points {
-        covariance += (z - mean_z) * (s - mean_s);
-        variance += (z - mean_z).powi(2);
-    }
-    let spread = covariance / variance;
-    (mean_s - spread * mean_z, spread)
-}
-
-/// A number by which people who were enrolled one after the other stand apart.
-fn scattered(id: PersonId) -> u64 {
-    SplitMix64::seed_from_u64(id.random_half()).next_u64()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use muster_jobs::Embedding;
+    use rand_xoshiro::SplitMix64;
+    use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
+    use super::super::normal;
     use super::*;
     use crate::{Embeddings, EnrolledFace, Person};
 
-    #[test]
-    fn a_normal_distribution_is_found_again_whatever_its_lower_half_and_top_are() {
-        let count = 20_000;
-        let normal = |n: usize| {
-            let share = (n as f64 + 0.5) / f64::from(count);
-            (0.1 + 0.08 * normal::inverse_survival(1.0 - share)) as f32
-        };
-        let mut values: Vec<f32> = (0..count as usize).rev().map(normal).collect();
-        let near = |(centre, spread): (f64, f64)| {
-            assert!((centre - 0.1).abs() < 2e-3, "{centre}");
-            assert!((spread - 0.08).abs() < 2e-3, "{spread}");
-        };
-        near(fit(&mut values));
-        values.sort_unstable_by(f32::total_cmp);
-        values[..8000].fill(-0.9);
-        values[19_950..].fill(0.95);
-        near(fit(&mut values));
-    }
-
     /// People whose faces are drawn evenly from a sphere of `dimensions`.
     pub(crate) fn strangers(count: usize, dimensions: usize) -> Gallery {
-        let mut state = 1u64;
+        let mut random = SplitMix64::seed_from_u64(1);
         let mut draw = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            let share = ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+            let share = ((random.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
             normal::inverse_survival(share) as f32
         };
         let people = (0..count).map(|n| {
@@ -173,20 +93,37 @@ pub(crate) mod tests {
     fn people_on_a_sphere_are_as_alike_as_geometry_says() {
         // Cosines of evenly drawn directions have the deviation 1 / sqrt(dimensions).
         let found = Impostors::of(&strangers(400, 100)).unwrap();
-        assert!(found.centre.abs() < 5e-3, "{found:?}");
-        assert!((found.spread - 0.1).abs() < 5e-3, "{found:?}");
-        assert_eq!((found.people, found.pairs), (400, 400 * 40));
-        assert_eq!(Impostors::of(&strangers(1, 100)), None);
+        let at = found.tail.exceeded_at(1e-3);
+        assert!((at - 0.1 * 3.09).abs() < 0.01, "{at}");
+        assert_eq!((found.people, found.pairs), (400, 400 * 200));
+        assert_eq!(Impostors::of(&strangers(FEWEST_PEOPLE - 1, 100)), None);
+        assert!(Impostors::of(&strangers(FEWEST_PEOPLE, 100)).is_some());
         assert_eq!(Impostors::of(&Gallery::default()), None);
+    }
+
+    #[test]
+    fn people_who_are_all_one_are_no_riddle() {
+        let face = Embedding::normalise(&[1.0, 2.0]).unwrap();
+        let person = |n: usize| {
+            let made = Embeddings::of("m", face.clone());
+            let faces = vec![EnrolledFace::new(String::new(), made, 0)];
+            Person::new(n.to_string(), faces, 0)
+        };
+        let gallery = Gallery::of("m", (0..12).map(person).collect());
+        let found = Impostors::of(&gallery).unwrap();
+        assert!(
+            (found.tail.exceeded_at(1e-6) - 1.0).abs() < 1e-5,
+            "{found:?}"
+        );
+        assert!((found.tail.bound_at(1e-6) - 1.0).abs() < 1e-4, "{found:?}");
     }
 
     #[test]
     fn large_galleries_cost_no_more() {
         let found = Impostors::of(&strangers(PEOPLE + 500, 8)).unwrap();
-        assert_eq!((found.people, found.pairs), (PEOPLE, COMPARISONS));
-        assert_eq!(
-            Impostors::of(&strangers(2, 8)).map(|found| found.pairs),
-            Some(2)
-        );
+        assert_eq!(found.people, PEOPLE);
+        assert_eq!(found.pairs, PEOPLE * PEOPLE / 2);
+        let wide = Impostors::of(&strangers(PEOPLE, 512)).unwrap();
+        assert_eq!(wide.pairs * 512, PRODUCTS);
     }
 }
