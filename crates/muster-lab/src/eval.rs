@@ -4,8 +4,10 @@ mod health;
 mod identify;
 mod pairs;
 mod people;
+mod perturbation;
 mod rate;
 mod recognizers;
+mod robust;
 
 use clap::{Args, Subcommand};
 use muster_base::settings::Settings;
@@ -23,6 +25,8 @@ enum EvalCommand {
     Pairs(pairs::PairsArgs),
     /// Identification: FNIR and FPIR of searches among enrolled people
     Identify(identify::IdentifyArgs),
+    /// Identification where it is hard: photographs turned, small, dark, blurred, compressed, masked, cropped
+    Robust(robust::RobustArgs),
     /// Gallery health: how many planted faults are found
     Health(health::HealthArgs),
 }
@@ -35,6 +39,7 @@ pub fn run(args: EvalArgs, settings: &Settings) -> anyhow::Result<()> {
     match args.command {
         EvalCommand::Pairs(args) => pairs::run(&args, settings),
         EvalCommand::Identify(args) => identify::run(&args, settings),
+        EvalCommand::Robust(args) => robust::run(&args, settings),
         EvalCommand::Health(args) => health::run(&args, settings),
     }
 }

@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use bytes::Bytes;
 use image::{RgbImage, imageops};
-use jpeg_encoder::{ColorType, Encoder, EncodingError, SamplingFactor};
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use muster_api::files::files_in;
 use muster_recognize::decode::{DecodeLimits, EXTENSIONS, ImageError, decode};
 
 use crate::random::Random;
 
-/// Quality of the JPEGs that are made, 1 to 100, with the chroma halved both ways as cameras do.
+/// Quality of the square JPEGs, 1 to 100, with the chroma halved both ways as cameras do.
 const QUALITY: u8 = 85;
-/// Quality of the JPEGs of photographs that are made smaller.
-const SMALLER_QUALITY: u8 = 90;
 
 /// The distance of two variations' seeds: SplitMix64's own step, so that they are its outputs in order.
 const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -34,10 +32,34 @@ pub fn photos_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 pub fn open(path: &Path) -> anyhow::Result<RgbImage> {
     let bytes =
         std::fs::read(path).with_context(|| format!("read the photograph {}", path.display()))?;
-    let photo = decode(&bytes, &DecodeLimits::default())
-        .with_context(|| format!("decode the photograph {}", path.display()))?;
-    RgbImage::from_raw(photo.width, photo.height, photo.rgb)
-        .context("a decoded photograph has as many bytes as pixels")
+    pixels(&bytes).with_context(|| format!("decode the photograph {}", path.display()))
+}
+
+/// Decodes a photograph, upright.
+///
+/// # Errors
+/// When it is no photograph within the limits.
+pub fn pixels(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    let photo = decode(bytes, &DecodeLimits::default())?;
+    let (width, height) = (photo.width, photo.height);
+    Ok(RgbImage::from_raw(width, height, photo.rgb)
+        .expect("a decoded photograph has as many bytes as its pixels need"))
+}
+
+/// Encodes a picture as a JPEG of that quality, 1 to 100.
+///
+/// # Errors
+/// When a side is longer than a JPEG's can be.
+pub fn jpeg(picture: &RgbImage, quality: u8, chroma: SamplingFactor) -> anyhow::Result<Vec<u8>> {
+    let side = |side: u32| u16::try_from(side).context("a JPEG has at most 65535 pixels a side");
+    let (width, height) = (side(picture.width())?, side(picture.height())?);
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, quality);
+    encoder.set_sampling_factor(chroma);
+    encoder
+        .encode(picture, width, height, ColorType::Rgb)
+        .context("encode a photograph")?;
+    Ok(bytes)
 }
 
 /// How one photograph is varied; all zero and `false` leaves it as it is.
@@ -86,43 +108,7 @@ pub fn square_jpeg(photo: &RgbImage, size: u32, variation: Variation) -> anyhow:
     if variation.brightness != 0 {
         imageops::colorops::brighten_in_place(&mut square, variation.brightness);
     }
-    let mut bytes = Vec::new();
-    let side = u16::try_from(size).context("a JPEG has at most 65535 pixels a side")?;
-    let mut encoder = Encoder::new(&mut bytes, QUALITY);
-    encoder.set_sampling_factor(SamplingFactor::F_2_2);
-    encoder
-        .encode(&square, side, side, ColorType::Rgb)
-        .context("encode a photograph")?;
-    Ok(bytes.into())
-}
-
-/// Why a photograph can not be made smaller.
-#[derive(Debug, thiserror::Error)]
-pub enum PhotoError {
-    /// It can not be decoded.
-    #[error("decode it")]
-    Decode(#[from] ImageError),
-    /// It can not be encoded.
-    #[error("encode it")]
-    Encode(#[from] EncodingError),
-}
-
-/// Makes a photograph `scale` times as large, below 1: by a Lanczos filter of three lobes, which is
-/// widened so that nothing aliases, and encoded as a JPEG of quality 90 with all of its chroma.
-///
-/// # Errors
-/// When it is no photograph.
-pub fn smaller(bytes: &[u8], scale: f32) -> Result<Vec<u8>, PhotoError> {
-    let photo = decode(bytes, &DecodeLimits::default())?;
-    let scaled = |side: u32| ((side as f32 * scale).round() as u32).clamp(1, u16::MAX.into());
-    let (width, height) = (scaled(photo.width), scaled(photo.height));
-    let whole = RgbImage::from_raw(photo.width, photo.height, photo.rgb).unwrap_or_default();
-    let small = imageops::resize(&whole, width, height, imageops::FilterType::Lanczos3);
-    let mut made = Vec::new();
-    let mut encoder = Encoder::new(&mut made, SMALLER_QUALITY);
-    encoder.set_sampling_factor(SamplingFactor::F_1_1);
-    encoder.encode(&small, width as u16, height as u16, ColorType::Rgb)?;
-    Ok(made)
+    jpeg(&square, QUALITY, SamplingFactor::F_2_2).map(Bytes::from)
 }
 
 #[cfg(test)]
@@ -140,23 +126,6 @@ mod tests {
                 .all(|v| (0.0..=0.1).contains(&v.inset.0) && v.brightness.abs() <= 30)
         );
         assert!(first.iter().any(|v| v.flipped) && first.iter().any(|v| !v.flipped));
-    }
-
-    #[test]
-    fn a_photograph_is_made_smaller_and_keeps_its_mean() {
-        let stripes = |x: u32, _| image::Rgb([(x % 2) as u8 * 200; 3]);
-        let photo = RgbImage::from_fn(200, 80, stripes);
-        let mut bytes = Vec::new();
-        Encoder::new(&mut bytes, 100)
-            .encode(&photo, 200, 80, ColorType::Rgb)
-            .unwrap();
-        let made = smaller(&bytes, 0.3).unwrap();
-        let made = decode(&made, &DecodeLimits::default()).unwrap();
-        assert_eq!((made.width, made.height), (60, 24));
-        // Neither stripe is chosen over the other.
-        let worst = made.rgb.iter().map(|value| value.abs_diff(100)).max();
-        assert!(worst < Some(12), "{worst:?}");
-        assert!(smaller(b"no photograph", 0.5).is_err());
     }
 
     #[test]

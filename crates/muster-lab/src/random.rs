@@ -1,7 +1,22 @@
 //! Random numbers that are the same for the same seed, on every machine.
 
+use anyhow::Context;
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+/// A seed on the command line.
+///
+/// # Errors
+/// Says what a seed is.
+pub fn seed(text: &str) -> anyhow::Result<u64> {
+    let seed = text.parse().ok();
+    seed.with_context(|| {
+        format!(
+            "{text} is no seed: name a whole number from 0 to {}",
+            u64::MAX
+        )
+    })
+}
 
 /// A generator whose draws published figures rest on: another way to draw from it would change them.
 pub struct Random(SplitMix64);
@@ -33,6 +48,14 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_is_a_whole_number() {
+        assert_eq!(seed("18446744073709551615").unwrap(), u64::MAX);
+        let refused = seed("1.5").unwrap_err().to_string();
+        let said = "1.5 is no seed: name a whole number from 0 to 18446744073709551615";
+        assert_eq!(refused, said);
+    }
 
     #[test]
     fn draws_are_repeatable_and_lose_nothing() {

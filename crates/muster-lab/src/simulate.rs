@@ -18,6 +18,7 @@ use muster_fleet::simulate::{
 };
 use muster_fleet::{Budget, KeepAlive, Learned, LocalTier, MOST_INSTANCES, Policy, Scaling, Tier};
 
+use crate::random;
 use arguments::{DAY_S, KeepAliveArg, PolicyArg, TierArg};
 use muster_api::progress;
 use muster_base::print_line;
@@ -108,7 +109,7 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 2, value_name = "N")]
     count_noise: u32,
     /// Seed of everything random
-    #[arg(long, default_value_t = 1, value_name = "S")]
+    #[arg(long, default_value_t = 1, value_name = "S", value_parser = random::seed)]
     seed: u64,
     /// The trace's column of times
     #[arg(long, value_name = "NAME")]

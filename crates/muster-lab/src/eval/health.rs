@@ -11,10 +11,10 @@ use muster_gallery::health::{self, Extent};
 use muster_jobs::ShippedCalibration;
 use serde::Serialize;
 
-use super::people::{LabelledPhotos, gallery};
+use super::people::{LabelledPhotos, gallery, labelled};
 use super::rate::with_interval;
 use super::recognizers::Recognizers;
-use crate::random::Random;
+use crate::random::{self, Random};
 use muster_base::print_line;
 use muster_base::settings::Settings;
 
@@ -36,7 +36,7 @@ pub struct HealthArgs {
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
     /// The seed by which they are chosen
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = random::seed)]
     seed: u64,
     /// Print the figures as JSON
     #[arg(long)]
@@ -143,7 +143,7 @@ fn plant(people: &mut Vec<LabelledPhotos>, seed: u64) -> Planted {
 /// Runs the evaluation and prints its figures.
 pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut recognizers = Recognizers::load(&settings.models)?;
-    let mut people = recognizers.people(&args.images)?;
+    let mut people = recognizers.people(&labelled(&args.images)?)?;
     // What no face was found in can not be swapped.
     for person in &mut people {
         person.photos.retain(|(_, face)| face.is_some());

@@ -1,6 +1,6 @@
 //! `muster eval identify`: FNIR and FPIR of searches among enrolled people.
 
-mod score;
+pub mod score;
 mod table;
 
 use std::path::PathBuf;
@@ -11,13 +11,15 @@ use clap::{Args, value_parser};
 use muster_gallery::calibration::{Basis, Cutoff, Rate};
 use muster_gallery::decide::Rules;
 use muster_jobs::{Requirements, ShippedCalibration};
+use muster_recognize::models::Installation;
 use muster_recognize::recognizer::Face;
 use serde::Serialize;
 
-use super::people::{LabelledPhotos, gallery};
+use super::people::{LabelledPhotos, Split, gallery, labelled, split};
+use super::perturbation::Perturbation;
 use super::rate::with_interval;
 use super::recognizers::Recognizers;
-use crate::random::Random;
+use crate::random;
 use muster_base::output::OutputError;
 use muster_base::print_line;
 use muster_base::settings::{DecisionSettings, Settings};
@@ -46,7 +48,7 @@ pub struct IdentifyArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "gallery")]
     images: Option<PathBuf>,
     /// The seed of that split
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = random::seed)]
     seed: u64,
     /// Enrol N people, those with several photographs first; one photograph of each of the others is a
     /// stranger's. Of several N the rates of each are printed
@@ -81,58 +83,18 @@ struct Figures {
     scores: Scores,
 }
 
+/// Who was enrolled and looked up.
 #[derive(Debug, Serialize)]
-struct Counts {
-    people: usize,
-    faces: usize,
+pub struct Counts {
+    /// People enrolled.
+    pub people: usize,
+    /// Their faces.
+    pub faces: usize,
     probes: usize,
     strangers: usize,
     no_face: usize,
     unfit_to_enrol: usize,
     unfit_to_name: usize,
-}
-
-/// Who is enrolled, looked up, and a stranger.
-struct Split {
-    gallery: Vec<LabelledPhotos>,
-    probes: Vec<LabelledPhotos>,
-    strangers: Vec<LabelledPhotos>,
-}
-
-/// Splits everyone's photographs: of up to `limit` people with several, half of each one's (rounded
-/// down) are enrolled and the others looked up. Where those are fewer than the limit, people with one
-/// are enrolled, too. Everyone else is a stranger, with one.
-fn split(mut people: Vec<LabelledPhotos>, seed: u64, limit: Option<usize>) -> Split {
-    let mut random = Random::new(seed);
-    if limit.is_some() {
-        random.shuffle(&mut people);
-    }
-    let most = limit.unwrap_or(usize::MAX);
-    let mut split = Split {
-        gallery: Vec::new(),
-        probes: Vec::new(),
-        strangers: Vec::new(),
-    };
-    for mut person in people {
-        if person.photos.len() < 2 || split.gallery.len() >= most {
-            person.photos.truncate(1);
-            split.strangers.push(person);
-            continue;
-        }
-        random.shuffle(&mut person.photos);
-        let looked_up = person.photos.split_off(person.photos.len() / 2);
-        split.probes.push(LabelledPhotos {
-            name: person.name.clone(),
-            photos: looked_up,
-        });
-        split.gallery.push(person);
-    }
-    if let Some(limit) = limit {
-        let missing = limit.saturating_sub(split.gallery.len());
-        let missing = missing.min(split.strangers.len());
-        split.gallery.extend(split.strangers.drain(..missing));
-    }
-    split
 }
 
 /// A face's size on the command line.
@@ -142,27 +104,42 @@ fn face_px(text: &str) -> anyhow::Result<f32> {
     size.with_context(|| format!("{text} is no size of a face: name 8 to 4096 pixels"))
 }
 
-/// What one pair of sizes came to, in one split.
-struct Outcome {
-    cutoff: Cutoff,
+/// What one search came to: of one split, each side's photographs of one kind.
+pub struct Outcome {
+    /// From which similarity on a face is somebody's.
+    pub cutoff: Cutoff,
     cutoff_ms: f64,
-    counts: Counts,
-    scores: Scores,
+    /// Who was enrolled and looked up.
+    pub counts: Counts,
+    /// How they fared.
+    pub scores: Scores,
 }
 
 /// What is judged by.
-struct By<'a> {
+pub struct By<'a> {
     model: &'a str,
     shipped: ShippedCalibration,
     decisions: &'a DecisionSettings,
 }
 
-impl By<'_> {
-    /// Enrols the people of one split's gallery and looks up the probes and strangers of another, which
-    /// is the same one with its photographs of another size.
-    fn judge(&self, gallery_of: &Split, probes_of: &Split) -> anyhow::Result<Outcome> {
-        let (enrolled, looked_up) = (&gallery_of.gallery, &probes_of.probes);
-        let strangers = &probes_of.strangers;
+impl<'a> By<'a> {
+    /// The installed model and the rules of decision that are set.
+    pub fn new(installation: &'a Installation, decisions: &'a DecisionSettings) -> Self {
+        let embedder = installation.embedder();
+        Self {
+            model: &embedder.name,
+            shipped: ShippedCalibration::from(embedder),
+            decisions,
+        }
+    }
+
+    /// Enrols people and looks up others' photographs: theirs, and those of strangers.
+    pub fn judge(
+        &self,
+        enrolled: &[LabelledPhotos],
+        looked_up: &[LabelledPhotos],
+        strangers: &[LabelledPhotos],
+    ) -> anyhow::Result<Outcome> {
         let gallery = gallery(self.model, enrolled)?;
         let faces = || {
             let people = [enrolled, looked_up, strangers].into_iter().flatten();
@@ -229,11 +206,15 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
         [] => vec![None],
         asked => asked.iter().copied().map(Some).collect(),
     };
+    let made: Vec<_> = of_either
+        .iter()
+        .map(|size| size.map(Perturbation::FacePx))
+        .collect();
     // By number of people and by size.
     let splits: Vec<Vec<Vec<Split>>> = match &args.images {
         Some(images) => {
             let seeds = args.seed..args.seed.saturating_add(args.splits);
-            let people = recognizers.people_at(images, &of_either)?;
+            let people = recognizers.people_as(&labelled(images)?, &made)?;
             let of_size = |people: &Vec<LabelledPhotos>, limit: Option<usize>| {
                 let splits = seeds.clone();
                 let splits = splits.map(|seed| split(people.clone(), seed, limit));
@@ -247,8 +228,8 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
         }
         None => {
             let mut read = |folder: &Option<PathBuf>| match folder {
-                Some(folder) => recognizers.people_at(folder, &of_either),
-                None => Ok(vec![Vec::new(); of_either.len()]),
+                Some(folder) => recognizers.people_as(&labelled(folder)?, &made),
+                None => Ok(vec![Vec::new(); made.len()]),
             };
             let (gallery, probes) = (read(&args.gallery)?, read(&args.probes)?);
             let strangers = read(&args.strangers)?;
@@ -261,12 +242,7 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
             vec![split.map(|split| vec![split]).collect()]
         }
     };
-    let embedder = recognizers.installation.embedder();
-    let by = By {
-        model: &embedder.name,
-        shipped: ShippedCalibration::from(embedder),
-        decisions: &settings.decisions,
-    };
+    let by = By::new(&recognizers.installation, &settings.decisions);
     let place = |size: &Option<f32>| of_either.iter().position(|known| known == size);
     let only = galleries.len() * of_gallery.len() * of_probes.len() == 1 && args.splits == 1;
     let mut cells = Vec::new();
@@ -277,7 +253,9 @@ pub fn run(args: &IdentifyArgs, settings: &Settings) -> anyhow::Result<()> {
                 let sides = splits_at(gallery_face_px)
                     .iter()
                     .zip(splits_at(probe_face_px));
-                let outcomes = sides.map(|(gallery, probes)| by.judge(gallery, probes));
+                let outcomes = sides.map(|(enrolled, looked_up)| {
+                    by.judge(&enrolled.gallery, &looked_up.probes, &looked_up.strangers)
+                });
                 let mut outcomes = outcomes.collect::<anyhow::Result<Vec<Outcome>>>()?;
                 if only {
                     return print_one(outcomes.remove(0), &settings.decisions, args.json);
@@ -373,69 +351,4 @@ fn show(scores: &Scores) -> Result<(), OutputError> {
         )?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn person(name: &str, count: usize) -> LabelledPhotos {
-        LabelledPhotos {
-            name: name.to_owned(),
-            photos: (0..count).map(|n| (format!("{name}{n}"), None)).collect(),
-        }
-    }
-
-    fn counts(people: &[LabelledPhotos]) -> Vec<(String, usize)> {
-        let people = people.iter();
-        people
-            .map(|person| (person.name.clone(), person.photos.len()))
-            .collect()
-    }
-
-    #[test]
-    fn half_of_each_persons_photographs_are_enrolled_and_people_with_one_are_strangers() {
-        let people = vec![person("Ann", 5), person("Bob", 1), person("Cleo", 2)];
-        let split = split(people, 1, None);
-        assert_eq!(
-            counts(&split.gallery),
-            [("Ann".into(), 2), ("Cleo".into(), 1)]
-        );
-        assert_eq!(
-            counts(&split.probes),
-            [("Ann".into(), 3), ("Cleo".into(), 1)]
-        );
-        assert_eq!(counts(&split.strangers), [("Bob".into(), 1)]);
-        let mut all: Vec<String> = [&split.gallery[0], &split.probes[0]]
-            .iter()
-            .flat_map(|person| person.photos.iter().map(|(file, _)| file.clone()))
-            .collect();
-        all.sort();
-        assert_eq!(all, ["Ann0", "Ann1", "Ann2", "Ann3", "Ann4"]);
-    }
-
-    #[test]
-    fn of_those_who_are_too_many_one_photograph_is_a_strangers() {
-        let people = ["Ann", "Bob", "Cleo"].map(|name| person(name, 4));
-        let split = split(people.to_vec(), 1, Some(1));
-        assert_eq!(counts(&split.gallery)[0].1, 2);
-        assert_eq!(counts(&split.probes)[0].1, 2);
-        let strangers = counts(&split.strangers);
-        assert!(matches!(&strangers[..], [(_, 1), (_, 1)]), "{strangers:?}");
-    }
-
-    #[test]
-    fn people_with_one_photograph_fill_a_gallery() {
-        let people = [("Ann", 4), ("Bob", 1), ("Cleo", 1), ("Dan", 1)];
-        let people = people.map(|(name, count)| person(name, count));
-        let split = |limit| split(people.to_vec(), 1, Some(limit));
-        let three = split(3);
-        assert!(matches!(
-            &counts(&three.gallery)[..],
-            [(_, 2), (_, 1), (_, 1)]
-        ));
-        assert_eq!(counts(&three.probes), [("Ann".into(), 2)]);
-        assert_eq!(three.strangers.len(), 1);
-        assert_eq!((split(9).gallery.len(), split(9).strangers.len()), (4, 0));
-    }
 }

@@ -1,16 +1,16 @@
 //! The installed models on all cores, and the faces that they find in labelled photographs, as they are or
-//! made smaller.
+//! perturbed.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Context;
+use muster_recognize::bounds::Bounds;
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Analysis, Face, Options, RecognizeError, Recognizer};
 
-use super::people::LabelledPhotos;
-use crate::photos::{PhotoError, photos_in, smaller};
+use super::people::{LabelledPhotos, SeenPhoto, file_name};
+use super::perturbation::Perturbation;
+use crate::photos::pixels;
 use muster_api::progress;
 use muster_base::settings::ModelSettings;
 
@@ -35,14 +35,16 @@ pub enum SubjectError {
         #[source]
         source: RecognizeError,
     },
-    /// A photograph cannot be made smaller.
-    #[error("cannot make the photograph {} smaller", path.display())]
-    Resize {
+    /// A photograph cannot be perturbed.
+    #[error("cannot make \"{perturbation}\" of the photograph {}", path.display())]
+    Perturb {
         /// The photograph.
         path: PathBuf,
+        /// What was to be made of it.
+        perturbation: Perturbation,
         /// Why.
         #[source]
-        source: PhotoError,
+        source: anyhow::Error,
     },
 }
 
@@ -52,15 +54,27 @@ pub enum SubjectError {
 /// exceeds its distance from the middle. Taking the largest would choose a bystander who stands
 /// nearer to the camera, taking the nearest a small one that happens to be behind the middle.
 fn subject(analysis: &Analysis) -> Option<&Face> {
-    let middle = [analysis.width as f32 / 2.0, analysis.height as f32 / 2.0];
+    let whole = Bounds {
+        x: 0.0,
+        y: 0.0,
+        width: analysis.width as f32,
+        height: analysis.height as f32,
+    };
+    subject_within(analysis, &whole)
+}
+
+/// Chooses the subject among the faces whose middles lie in a part of the photograph.
+fn subject_within<'a>(analysis: &'a Analysis, part: &Bounds) -> Option<&'a Face> {
     let prominence = |face: &Face| {
-        let [x, y] = face.bounds.centre();
+        let ([x, y], middle) = (face.bounds.centre(), part.centre());
         face.bounds.area().sqrt() - ((x - middle[0]).powi(2) + (y - middle[1]).powi(2)).sqrt()
     };
-    analysis
-        .faces
-        .iter()
-        .max_by(|a, b| prominence(a).total_cmp(&prominence(b)))
+    let within = |face: &&Face| {
+        let [x, y] = face.bounds.centre();
+        (part.x..=part.x + part.width).contains(&x) && (part.y..=part.y + part.height).contains(&y)
+    };
+    let faces = analysis.faces.iter().filter(within);
+    faces.max_by(|a, b| prominence(a).total_cmp(&prominence(b)))
 }
 
 /// The installed models, one recognizer a core.
@@ -99,17 +113,15 @@ impl Recognizers {
         photos: &[PathBuf],
         progress: impl Fn(usize) + Sync,
     ) -> Result<Vec<Option<Face>>, SubjectError> {
-        let seen = self.subjects_at(photos, &[None], progress)?;
-        Ok(seen.into_iter().map(|mut sizes| sizes.remove(0)).collect())
+        let seen = self.subjects_as(photos, &[None], progress)?;
+        Ok(seen.into_iter().map(|mut only| only.remove(0)).collect())
     }
 
-    /// [`Self::subjects`], of each photograph for each of these sizes in turn: as it is, or made so much
-    /// smaller that the face has so many pixels ([`muster_jobs::Quality::size_px`]). No photograph is
-    /// enlarged.
-    fn subjects_at(
+    /// [`Self::subjects`], of each photograph perturbed in each of these ways in turn, or as it is.
+    fn subjects_as(
         &mut self,
         photos: &[PathBuf],
-        sizes: &[Option<f32>],
+        made: &[Option<Perturbation>],
         progress: impl Fn(usize) + Sync,
     ) -> Result<Vec<Vec<Option<Face>>>, SubjectError> {
         let mut found: Vec<Vec<Option<Face>>> = vec![Vec::new(); photos.len()];
@@ -123,7 +135,7 @@ impl Recognizers {
                         None => return Ok(()),
                     }
                 };
-                *faces = subject_at(recognizer, path, sizes)?;
+                *faces = subject_as(recognizer, path, made)?;
                 let done = {
                     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                     queue.1 += 1;
@@ -151,90 +163,94 @@ impl Recognizers {
         Ok(found)
     }
 
-    /// Reads the photographs below a folder: those in a folder of their own are that person's, by
-    /// the order of the names.
+    /// Looks at people's photographs.
     ///
     /// # Errors
-    /// Names the folder or the photograph that can not be read.
-    pub fn people(&mut self, folder: &Path) -> anyhow::Result<Vec<LabelledPhotos>> {
-        Ok(self.people_at(folder, &[None])?.remove(0))
+    /// Names the photograph that can not be read.
+    pub fn people(
+        &mut self,
+        people: &[LabelledPhotos<PathBuf>],
+    ) -> anyhow::Result<Vec<LabelledPhotos>> {
+        Ok(self.people_as(people, &[None])?.remove(0))
     }
 
-    /// [`Self::people`] for each of these sizes in turn: with the photographs as they are, or made so
-    /// much smaller that each one's face has so many pixels.
+    /// [`Self::people`] with their photographs perturbed in each of these ways in turn, or as they are.
     ///
     /// # Errors
     /// As [`Self::people`].
-    pub fn people_at(
+    pub fn people_as(
         &mut self,
-        folder: &Path,
-        sizes: &[Option<f32>],
+        people: &[LabelledPhotos<PathBuf>],
+        made: &[Option<Perturbation>],
     ) -> anyhow::Result<Vec<Vec<LabelledPhotos>>> {
-        let photos = photos_in(folder)?;
-        anyhow::ensure!(
-            !photos.is_empty(),
-            "there are no photographs in {}: name a folder with one folder a person",
-            folder.display()
-        );
+        let photos: Vec<PathBuf> = people.iter().flat_map(|one| one.photos.clone()).collect();
         let bar = progress::bar(photos.len(), "embedding");
-        let mut seen = self.subjects_at(&photos, sizes, |done| {
+        let mut seen = self.subjects_as(&photos, made, |done| {
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
-        let mut all = Vec::with_capacity(sizes.len());
-        for size in 0..sizes.len() {
-            let mut people: BTreeMap<PathBuf, LabelledPhotos> = BTreeMap::new();
-            for (path, faces) in photos.iter().zip(&mut seen) {
-                let parent = path.parent().context("a photograph is in a folder")?;
-                let name = |path: &Path| {
-                    let name = path.file_name().unwrap_or_default();
-                    name.to_string_lossy().into_owned()
-                };
-                let person = people
-                    .entry(parent.to_owned())
-                    .or_insert_with(|| LabelledPhotos {
-                        name: name(parent),
-                        photos: Vec::new(),
-                    });
-                person.photos.push((name(path), faces[size].take()));
-            }
-            all.push(people.into_values().collect());
+        let mut all = Vec::with_capacity(made.len());
+        for place in 0..made.len() {
+            let mut faces = seen.iter_mut().map(|faces| faces[place].take());
+            let person = |one: &LabelledPhotos<PathBuf>| LabelledPhotos {
+                name: one.name.clone(),
+                photos: one
+                    .photos
+                    .iter()
+                    .zip(&mut faces)
+                    .map(|(path, face)| (file_name(path), face))
+                    .collect::<Vec<SeenPhoto>>(),
+            };
+            all.push(people.iter().map(person).collect());
         }
         Ok(all)
     }
 }
 
-/// The face that a photograph is of, at each of these sizes in turn.
-fn subject_at(
+/// The face that a photograph is of, with the photograph perturbed in each of these ways in turn, or as it
+/// is.
+///
+/// In a perturbed photograph it is looked for where it must be. A photograph that shows no face as it is
+/// has no subject to be made hard to find, and is not perturbed.
+fn subject_as(
     recognizer: &mut Recognizer,
     path: &Path,
-    sizes: &[Option<f32>],
+    made: &[Option<Perturbation>],
 ) -> Result<Vec<Option<Face>>, SubjectError> {
     let bytes = std::fs::read(path).map_err(|source| SubjectError::Read {
         path: path.to_owned(),
         source,
     })?;
-    let mut analyze = |bytes: &[u8]| match recognizer.analyze(bytes) {
-        Ok(analysis) => Ok(subject(&analysis).cloned()),
-        Err(source) => Err(SubjectError::Analyze {
-            path: path.to_owned(),
-            source,
-        }),
+    let refused = |source| SubjectError::Analyze {
+        path: path.to_owned(),
+        source,
     };
-    let as_it_is = analyze(&bytes)?;
-    let at = |size: &Option<f32>| {
-        let scale = match (size, &as_it_is) {
-            (Some(size), Some(face)) => size / face.quality.size_px,
-            _ => 1.0,
+    let as_it_is = recognizer.analyze(&bytes).map_err(refused)?;
+    let Some(as_it_is) = subject(&as_it_is) else {
+        return Ok(vec![None; made.len()]);
+    };
+    let photo = made.iter().any(Option::is_some).then(|| pixels(&bytes));
+    let photo = photo.transpose().map_err(|source| refused(source.into()))?;
+    let mut faces = Vec::with_capacity(made.len());
+    for perturbation in made {
+        let perturbed = match (perturbation, &photo) {
+            (Some(perturbation), Some(photo)) => {
+                let made = perturbation.apply(photo, as_it_is);
+                made.map_err(|source| SubjectError::Perturb {
+                    path: path.to_owned(),
+                    perturbation: *perturbation,
+                    source,
+                })?
+            }
+            _ => None,
         };
-        if scale >= 1.0 {
-            return Ok(as_it_is.clone());
-        }
-        let made = smaller(&bytes, scale).map_err(|source| SubjectError::Resize {
-            path: path.to_owned(),
-            source,
-        })?;
-        analyze(&made)
-    };
-    sizes.iter().map(at).collect()
+        faces.push(match perturbed {
+            Some(perturbed) => {
+                let seen = recognizer.analyze(&perturbed.bytes).map_err(refused)?;
+                subject_within(&seen, &perturbed.subject).cloned()
+            }
+            None => Some(as_it_is.clone()),
+        });
+    }
+    Ok(faces)
 }

@@ -1,6 +1,7 @@
 //! End-to-end tests: a real service in real processes, on the sample photographs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accuracy;
 mod api;
 mod audit;
 mod aws;
