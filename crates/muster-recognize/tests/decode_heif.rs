@@ -188,6 +188,71 @@ fn a_size_that_is_not_the_picture_s_is_refused() {
     }
 }
 
+fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+    let content = content.concat();
+    let length = u32::try_from(8 + content.len()).unwrap();
+    [&length.to_be_bytes(), kind.as_slice(), &content].concat()
+}
+
+/// A picture of 224 x 224 pixels, number 1, put together from others by these references: each of one to several.
+fn derived(references: &[(u16, Vec<u16>)]) -> Vec<u8> {
+    let short = |value: u16| value.to_be_bytes().to_vec();
+    let dimg = |(whole, parts): &(u16, Vec<u16>)| {
+        let parts: Vec<u8> = parts.iter().flat_map(|part| short(*part)).collect();
+        let count = parts.len() as u16 / 2;
+        boxed(b"dimg", &[&short(*whole), &short(count), &parts])
+    };
+    let references: Vec<u8> = references.iter().flat_map(dimg).collect();
+    let ispe = boxed(
+        b"ispe",
+        &[&[0; 4], &224u32.to_be_bytes(), &224u32.to_be_bytes()],
+    );
+    let ipma = boxed(b"ipma", &[&[0; 4], &1u32.to_be_bytes(), &short(1), &[1, 1]]);
+    let meta = boxed(
+        b"meta",
+        &[
+            &[0; 4],
+            &boxed(b"pitm", &[&[0; 4], &short(1)]),
+            &boxed(b"iref", &[&[0; 4], &references]),
+            &boxed(b"iprp", &[&boxed(b"ipco", &[&ispe]), &ipma]),
+        ],
+    );
+    [boxed(b"ftyp", &[b"heic\0\0\0\0mif1heic"]), meta].concat()
+}
+
+/// libheif follows such references to the end of its stack, or of all patience.
+#[test]
+fn a_picture_put_together_from_itself_or_from_too_much_is_refused() {
+    let several = |parts: u16| -> Vec<u16> { (2..2 + parts).collect() };
+    let levels = |depth: u16| -> Vec<(u16, Vec<u16>)> {
+        (1..=depth)
+            .map(|level| (level, vec![level + 1; 60]))
+            .collect()
+    };
+    let chain = |depth: u16| -> Vec<(u16, Vec<u16>)> {
+        (1..=depth).map(|level| (level, vec![level + 1])).collect()
+    };
+    for (name, references) in [
+        ("from itself", vec![(1, vec![1])]),
+        (
+            "from what is of it",
+            vec![(1, vec![2]), (2, vec![3]), (3, vec![1])],
+        ),
+        ("from too many", vec![(1, several(2000))]),
+        ("sixty times sixty", levels(2)),
+        ("sixty to the seventh", levels(7)),
+        ("too deep", chain(9)),
+        ("as deep as the file is long", chain(60_000)),
+    ] {
+        let refused = probe(&derived(&references), &limits()).unwrap_err();
+        assert!(
+            refused.to_string().contains("put together"),
+            "{name}: {refused}"
+        );
+    }
+    assert!(probe(&derived(&chain(1)), &limits()).is_ok());
+}
+
 #[test]
 fn a_film_is_refused_by_name() {
     let film = b"\0\0\0\x14ftypavis\0\0\0\0avis\0\0\0\x08moov";

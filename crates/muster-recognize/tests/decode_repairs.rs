@@ -10,6 +10,9 @@ use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 use muster_jobs::Repair;
 use muster_recognize::decode::{DecodeLimits, ImageError, decode, open};
 
+/// A scan for each component; of the second the colours have half the rows and columns.
+const SCANS: &[u8] = include_bytes!("fixtures/quarters_scans.jpg");
+const SCANS_420: &[u8] = include_bytes!("fixtures/quarters_scans_420.jpg");
 const PROGRESSIVE: &[u8] = include_bytes!("fixtures/quarters_progressive.jpg");
 const RESTART: &[u8] = include_bytes!("fixtures/quarters_restart.jpg");
 const CMYK: &[u8] = include_bytes!("fixtures/quarters_cmyk_adobe.jpg");
@@ -155,6 +158,43 @@ fn a_jpeg_that_ends_before_it_shows_anything_is_refused() {
     assert_refused("two markers", &[&START[..], &END].concat());
     assert_refused("no scan", &[&jpeg()[..30], &END].concat());
     assert_refused("and twice", &[&START[..], &jpeg()[..30], &END].concat());
+}
+
+/// A file that stops between the scans of its colours has false ones.
+#[test]
+fn a_jpeg_without_one_of_its_colours_is_refused() {
+    let scans: Vec<usize> = (0..SCANS.len())
+        .filter(|at| SCANS[*at..].starts_with(&[0xFF, 0xDA]))
+        .collect();
+    assert_eq!(scans.len(), 3);
+    assert!(decode(SCANS, &DecodeLimits::default()).is_ok());
+    for cut in &scans[1..] {
+        assert_refused("cut", &SCANS[..*cut]);
+        assert_refused("closed", &[&SCANS[..*cut], &END].concat());
+    }
+}
+
+/// It is whole, but what the decoder makes of it is another picture.
+#[test]
+fn a_jpeg_that_would_be_misread_is_refused_by_name() {
+    let refused = decode(SCANS_420, &DecodeLimits::default());
+    assert!(
+        matches!(refused, Err(ImageError::Unsupported { .. })),
+        "{refused:?}"
+    );
+    // Brightness of fewer samples than colour.
+    let mut coarse = jpeg();
+    let at = coarse
+        .windows(2)
+        .position(|pair| pair == [0xFF, 0xC0])
+        .unwrap();
+    coarse[at + 11] = 0x11;
+    coarse[at + 14] = 0x22;
+    let refused = decode(&coarse, &DecodeLimits::default());
+    assert!(
+        matches!(refused, Err(ImageError::Unsupported { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     } else if bytes.get(4..8) == Some(b"ftyp") {
         let format = iso::format(bytes)
             .map_err(|(found, remedy)| ImageError::Unsupported { found, remedy })?;
-        let (size, pixel_bytes) = iso::size(bytes)?.unzip();
+        let (size, pixel_bytes) = iso::size(bytes, format)?.unzip();
         (format, size, pixel_bytes.unwrap_or(RGB))
     } else if jxl::is_jxl(bytes) {
         (Format::JpegXl, jxl::size(bytes), jxl::PIXEL)

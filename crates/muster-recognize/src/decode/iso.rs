@@ -1,5 +1,7 @@
 //! HEIF files, which HEIC and AVIF are: their boxes, walked without decoding (ISO/IEC 14496-12 and 23008-12).
 
+use std::collections::BTreeMap;
+
 use super::error::{ANYTHING_ELSE, ImageError, RARE, RAW};
 use super::format::{Format, Size};
 
@@ -8,6 +10,13 @@ const PIXEL: u64 = 8;
 /// More of them with more than 8 bits a sample, and with alpha.
 const DEEP: u64 = 5;
 const ALPHA: u64 = 4;
+
+/// How many pixels what a picture is put together from may have: so many times its own, since parts overlap,
+/// and some tiles more.
+const OVERLAP: u64 = 4;
+const TILES: u64 = 4 * 1024 * 1024;
+/// How often a part may itself be put together from parts.
+const DEEPEST: u32 = 8;
 
 /// What a picture is called, in part, that is the alpha of another.
 const ALPHAS: [&[u8]; 2] = [b"auxiliary:alpha", b"hevc:2015:auxid:1"];
@@ -44,7 +53,7 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, (&'static str, &'static str
 
 /// Reads the size of the primary picture, before it is turned, and the bytes of a pixel; `None` where the file stops
 /// before it says so.
-pub(super) fn size(bytes: &[u8]) -> Result<Option<(Size, u64)>, ImageError> {
+pub(super) fn size(bytes: &[u8], format: Format) -> Result<Option<(Size, u64)>, ImageError> {
     let Some(meta) = find(bytes, b"meta").and_then(|meta| meta.get(4..)) else {
         return match find(bytes, b"moov") {
             Some(_) => Err(ImageError::Unsupported {
@@ -54,7 +63,97 @@ pub(super) fn size(bytes: &[u8]) -> Result<Option<(Size, u64)>, ImageError> {
             None => Ok(None),
         };
     };
-    Ok(primary_size(meta))
+    let size = primary_size(meta);
+    match size {
+        Some(((width, height), _))
+            if !Parts::of(meta)
+                .are_within(OVERLAP * u64::from(width) * u64::from(height) + TILES) =>
+        {
+            let reason = "it is put together from itself, or from too much";
+            Err(ImageError::unreadable(format, reason))
+        }
+        size => Ok(size),
+    }
+}
+
+/// What pictures are put together from, which libheif follows to the end of its stack.
+#[derive(Default)]
+struct Parts {
+    /// Of each such picture, by their ids.
+    of: BTreeMap<u32, Vec<u32>>,
+    /// Pixels of each picture that says its size.
+    pixels: BTreeMap<u32, u64>,
+}
+
+impl Parts {
+    fn of(meta: &[u8]) -> Self {
+        let mut parts = Self::default();
+        let references = find(meta, b"iref").unwrap_or_default();
+        let id_bytes = if references.first() == Some(&0) { 2 } else { 4 };
+        let ids = |list: &[u8]| -> Vec<u32> {
+            let ids = list.chunks_exact(id_bytes);
+            ids.filter_map(|id| number(id, 0, id_bytes)).collect()
+        };
+        for (_, content) in
+            boxes(references.get(4..).unwrap_or_default()).filter(|(kind, _)| kind == b"dimg")
+        {
+            let whole = number(content, 0, id_bytes).unwrap_or_default();
+            let of = ids(content.get(id_bytes + 2..).unwrap_or_default());
+            parts.of.entry(whole).or_default().extend(of);
+        }
+        if parts.of.is_empty() {
+            return parts;
+        }
+        let properties = find(meta, b"iprp").unwrap_or_default();
+        let kinds = boxes(find(properties, b"ipco").unwrap_or_default());
+        let sizes: Vec<Option<u64>> = kinds
+            .map(|(kind, property)| {
+                let side = |at| number(property, at, 4).map(u64::from);
+                (kind == b"ispe")
+                    .then(|| side(4)?.checked_mul(side(8)?))
+                    .flatten()
+            })
+            .collect();
+        for (id, indices) in associations(find(properties, b"ipma").unwrap_or_default()) {
+            let size = |index: &usize| *sizes.get(index.checked_sub(1)?)?;
+            if let Some(pixels) = indices.iter().find_map(size) {
+                parts.pixels.insert(id, pixels);
+            }
+        }
+        parts
+    }
+
+    /// Whether none has more pixels in all, however its parts are put together themselves.
+    fn are_within(&self, most: u64) -> bool {
+        let mut known = BTreeMap::new();
+        (self.of.keys()).all(|whole| {
+            let pixels = self.pixels_of(*whole, DEEPEST, &mut known);
+            pixels.is_some_and(|pixels| pixels <= most)
+        })
+    }
+
+    /// How many pixels a picture is put together from; `None` where it is so from itself, or too deeply.
+    fn pixels_of(
+        &self,
+        id: u32,
+        depth: u32,
+        known: &mut BTreeMap<u32, Option<u64>>,
+    ) -> Option<u64> {
+        let Some(parts) = self.of.get(&id) else {
+            return Some(self.pixels.get(&id).copied().unwrap_or(TILES));
+        };
+        if let Some(known) = known.get(&id) {
+            return *known;
+        }
+        // Until it is known: whoever asks for it is a part of it.
+        known.insert(id, None);
+        let mut pixels = 0u64;
+        for part in parts {
+            pixels = pixels.saturating_add(self.pixels_of(*part, depth.checked_sub(1)?, known)?);
+        }
+        known.insert(id, Some(pixels));
+        Some(pixels)
+    }
 }
 
 fn primary_size(meta: &[u8]) -> Option<(Size, u64)> {
@@ -76,7 +175,9 @@ fn primary_size(meta: &[u8]) -> Option<(Size, u64)> {
     if boxes(kinds).any(is_alpha) {
         bytes += ALPHA;
     }
-    for index in associated(find(properties, b"ipma")?, primary)? {
+    let mut all = associations(find(properties, b"ipma")?);
+    let (_, indices) = all.find(|(id, _)| *id == primary)?;
+    for index in indices {
         match boxes(kinds).nth(index.checked_sub(1)?) {
             Some((b"ispe", property)) => {
                 size = number(property, 4, 4).zip(number(property, 8, 4));
@@ -90,30 +191,24 @@ fn primary_size(meta: &[u8]) -> Option<(Size, u64)> {
     Some((size?, bytes))
 }
 
-/// Reads which properties, counted from 1, a picture has.
-fn associated(table: &[u8], wanted: u32) -> Option<Vec<usize>> {
-    let id_bytes = if *table.first()? == 0 { 2 } else { 4 };
-    let index_bytes = 1 + usize::from(table.get(3)? & 1);
-    let entries = number(table, 4, 4)?;
+/// Reads which properties, counted from 1, the pictures have, each by its id.
+fn associations(table: &[u8]) -> impl Iterator<Item = (u32, Vec<usize>)> {
+    let id_bytes = if table.first() == Some(&0) { 2 } else { 4 };
+    let index_bytes = 1 + usize::from(table.get(3).unwrap_or(&0) & 1);
+    let entries = number(table, 4, 4).unwrap_or(0);
     let mut at = 8;
-    for _ in 0..entries {
+    (0..entries).map_while(move |_| {
         let id = number(table, at, id_bytes)?;
         let count = usize::from(*table.get(at + id_bytes)?);
         let first = at + id_bytes + 1;
         at = first + count * index_bytes;
-        if id == wanted {
-            let indices = table.get(first..at)?.chunks_exact(index_bytes);
-            // The topmost bit tells that the property must be understood.
-            let essential = 1_usize << (8 * index_bytes - 1);
-            let join = |sum: usize, byte: &u8| (sum << 8) | usize::from(*byte);
-            return Some(
-                indices
-                    .map(|index| index.iter().fold(0, join) & !essential)
-                    .collect(),
-            );
-        }
-    }
-    None
+        let indices = table.get(first..at)?.chunks_exact(index_bytes);
+        // The topmost bit tells that the property must be understood.
+        let essential = 1_usize << (8 * index_bytes - 1);
+        let join = |sum: usize, byte: &u8| (sum << 8) | usize::from(*byte);
+        let indices = indices.map(|index| index.iter().fold(0, join) & !essential);
+        Some((id, indices.collect()))
+    })
 }
 
 /// Finds the first box of a kind.

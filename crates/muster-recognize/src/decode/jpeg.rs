@@ -1,5 +1,7 @@
 //! JPEG by `zune-jpeg`, lenient about the headers and strict about the pixels.
 
+use std::collections::BTreeSet;
+
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
@@ -26,6 +28,15 @@ const END: [u8; 2] = [0xFF, 0xD9];
 /// Decodes to RGB as stored.
 pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Stored, ImageError> {
     let layout = Layout::of(bytes).ok_or_else(|| unreadable("its end is missing"))?;
+    if !layout.is_scanned() {
+        return Err(unreadable("a colour is missing"));
+    }
+    if layout.is_misread() {
+        return Err(ImageError::Unsupported {
+            found: "a JPEG of a rare kind",
+            remedy: RARE,
+        });
+    }
     let bytes = layout.closed(bytes);
     let lenient = DecoderOptions::default()
         .set_max_width(usize::MAX)
@@ -72,6 +83,12 @@ struct Layout {
     /// Where the Adobe marker's payload begins, and how long it is.
     adobe: Option<(usize, usize)>,
     components: u8,
+    /// The sampling factors of each, across in the high half of a byte and down in the low.
+    sampling: Vec<u8>,
+    progressive: bool,
+    /// The components that the scans are of, by their ids; how many the largest scan is of.
+    scanned: BTreeSet<u8>,
+    largest_scan: u8,
 }
 
 impl Layout {
@@ -87,7 +104,18 @@ impl Layout {
                     layout.end = end - END.len();
                     return Some(layout);
                 }
-                0xC0..=0xC2 => layout.components = *payload.get(5).unwrap_or(&0),
+                marker @ 0xC0..=0xC2 => {
+                    layout.components = *payload.get(5).unwrap_or(&0);
+                    layout.progressive = marker == 0xC2;
+                    let of = payload.get(6..).unwrap_or_default().as_chunks::<3>().0;
+                    layout.sampling = of.iter().map(|component| component[1]).collect();
+                }
+                0xDA => {
+                    let (count, members) = payload.split_first()?;
+                    let members = &members[..members.len().min(2 * usize::from(*count))];
+                    layout.scanned.extend(members.iter().step_by(2));
+                    layout.largest_scan = layout.largest_scan.max(*count);
+                }
                 0xE0 => layout.jfif |= payload.starts_with(b"JFIF\0"),
                 0xEE if payload.starts_with(b"Adobe") => {
                     layout.adobe = Some((end - payload.len(), payload.len()));
@@ -96,6 +124,26 @@ impl Layout {
             }
             at = end;
         }
+    }
+
+    /// Whether there is a scan of each component: a file may stop between two of them. Where two have one id, a scan of
+    /// all tells.
+    fn is_scanned(&self) -> bool {
+        self.scanned.len().max(self.largest_scan.into()) >= self.components.into()
+    }
+
+    /// Whether `zune-jpeg` makes other pixels of it than there are: of colours with fewer rows than brightness, in scans
+    /// of their own that are not progressive; and of a first component with fewer samples than another.
+    fn is_misread(&self) -> bool {
+        let Some((first, others)) = self.sampling.split_first() else {
+            return false;
+        };
+        let in_scans = !self.progressive && self.largest_scan < self.components;
+        let across = |factors: &u8| factors >> 4;
+        let down = |factors: &u8| factors & 0x0F;
+        (in_scans && down(first) > 1)
+            || (others.iter())
+                .any(|other| across(other) > across(first) || down(other) > down(first))
     }
 
     /// Whether there is a whole Adobe marker: the inks of a CMYK picture are stored inverted.

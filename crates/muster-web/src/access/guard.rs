@@ -1,13 +1,12 @@
 //! Access control: each route's scope, the keys that have it, and how often they may ask.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -25,10 +24,6 @@ use muster_base::audit::Who;
 const BEARER: &[u8] = b"bearer";
 /// The header for a key beside `Authorization`.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// How much of a refused body is read, and for how long, so that the client gets to read the answer.
-const MAX_DRAINED_BYTES: usize = 16 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(5);
-
 /// The check of API keys and their rates. Cheap to clone.
 #[derive(Clone)]
 pub struct Access {
@@ -202,38 +197,17 @@ where
                     request.extensions_mut().insert(caller);
                     next.run(request).await
                 }
-                Err(refusal) => refuse(request, refusal).await,
+                Err(refusal) if request.uri().path() == PLAIN_PATH => refusal.into_plain(),
+                Err(refusal) => refusal.into_response(),
             }
         },
     ))
 }
 
-async fn refuse(request: Request, refusal: ApiError) -> Response {
-    let plain = request.uri().path() == PLAIN_PATH;
-    // Who waits to be told to continue has sent nothing yet, and reading would tell.
-    if !request.headers().contains_key(header::EXPECT) {
-        let mut body = request.into_body().into_data_stream();
-        let draining = async {
-            let mut drained = 0;
-            while let Some(Ok(chunk)) = body.next().await {
-                drained += chunk.len();
-                if drained > MAX_DRAINED_BYTES {
-                    break;
-                }
-            }
-        };
-        // Whether it ends in time or not, the answer is the same.
-        let _ = tokio::time::timeout(DRAIN_TIME, draining).await;
-    }
-    if plain {
-        refusal.into_plain()
-    } else {
-        refusal.into_response()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::http::HeaderValue;
     use muster_base::api_keys::ApiKey;
 
