@@ -191,6 +191,12 @@ export interface components {
             size_px: number;
             /**
              * Format: float
+             * @description How much of a face the model sees in it, about 1 in a good photograph; left out where that is not
+             *     measured.
+             */
+            strength?: number | null;
+            /**
+             * Format: float
              * @description How far it is turned to a side, in degrees, about.
              */
             turn_deg: number;
@@ -230,6 +236,12 @@ export interface components {
              * @description Cosine similarity to the person, or to the best candidate; `null` without one.
              */
             similarity?: number | null;
+            /**
+             * Format: int32
+             * @description How far the photograph has to be turned clockwise for this face to be upright, about: 90, 180 or
+             *     270 degrees; left out where it is upright.
+             */
+            turned_deg?: number;
         };
         /** @description An enrolled face, as the API shows it. */
         FaceView: {
@@ -469,6 +481,12 @@ export interface components {
             repaired?: components["schemas"]["Repair"][];
             /**
              * Format: int32
+             * @description How far it had to be turned clockwise to stand upright, by the faces in it: 90, 180 or 270 degrees;
+             *     left out where it did. Boxes and landmarks are those of the photograph before that.
+             */
+            turned_deg?: number;
+            /**
+             * Format: int32
              * @description Pixels across.
              */
             width: number;
@@ -578,7 +596,7 @@ export interface components {
          * @description What is measured of a face, by its name among the limits.
          * @enum {string}
          */
-        Measure: "size_px" | "sharpness" | "brightness" | "turn_deg";
+        Measure: "size_px" | "sharpness" | "brightness" | "turn_deg" | "strength";
         /** @description Who is to become part of whom. */
         Merge: {
             /**
@@ -1071,6 +1089,11 @@ export interface components {
              * @description The least side of the square that is cut out for the embedder, in pixels of the photograph.
              */
             size_px: number;
+            /**
+             * Format: float
+             * @description The least strength, where it is measured.
+             */
+            strength: number;
             /**
              * Format: float
              * @description The most that it is turned to a side, in degrees.

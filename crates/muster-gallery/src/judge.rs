@@ -106,6 +106,7 @@ fn report(
         bounds: face.bounds,
         landmarks: face.landmarks,
         confidence: face.confidence,
+        turned_deg: face.turned_deg,
         decision: verdict.decision,
         person: best
             .filter(|_| verdict.decision == Decision::Match)

@@ -13,6 +13,9 @@ pub struct FaceProbe<'a> {
     pub landmarks: [[f32; 2]; 5],
     /// The detector's score, 0 to 1.
     pub confidence: f32,
+    /// How far the photograph has to be turned clockwise for the face to be upright, about: 0, 90, 180
+    /// or 270 degrees.
+    pub turned_deg: u16,
     /// How fit it is to be compared.
     pub quality: Quality,
     /// Who it looks like, to the gallery's model.

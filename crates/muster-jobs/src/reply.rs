@@ -20,6 +20,10 @@ pub struct ImageSize {
     pub width: u32,
     /// Pixels down.
     pub height: u32,
+    /// How far it had to be turned clockwise to stand upright, by the faces in it: 90, 180 or 270 degrees;
+    /// left out where it did. Boxes and landmarks are those of the photograph before that.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub turned_deg: u16,
     /// Which picture of an animation the faces are in, counted from 0; left out where it is the first.
     #[serde(default, skip_serializing_if = "is_first")]
     pub frame: u32,
@@ -30,6 +34,10 @@ pub struct ImageSize {
 
 fn is_first(frame: &u32) -> bool {
     *frame == 0
+}
+
+fn is_none(turned_deg: &u16) -> bool {
+    *turned_deg == 0
 }
 
 /// A fault of a photograph's file that takes nothing from its pixels.
@@ -104,6 +112,10 @@ pub struct FaceQuality {
     pub brightness: f32,
     /// How far it is turned to a side, in degrees, about.
     pub turn_deg: f32,
+    /// How much of a face the model sees in it, about 1 in a good photograph; left out where that is not
+    /// measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f32>,
 }
 
 impl From<&Quality> for FaceQuality {
@@ -113,6 +125,7 @@ impl From<&Quality> for FaceQuality {
             sharpness: quality.sharpness,
             brightness: quality.brightness,
             turn_deg: quality.turn_deg,
+            strength: quality.strength,
         }
     }
 }
@@ -127,6 +140,10 @@ pub struct FaceReport {
     pub landmarks: [[f32; 2]; 5],
     /// The detector's score, 0 to 1.
     pub confidence: f32,
+    /// How far the photograph has to be turned clockwise for this face to be upright, about: 90, 180 or
+    /// 270 degrees; left out where it is upright.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub turned_deg: u16,
     /// What was decided.
     pub decision: Decision,
     /// Who it is, where the decision is `match`.
@@ -371,6 +388,7 @@ mod tests {
             },
             landmarks: [[0.0; 2]; 5],
             confidence: 0.9,
+            turned_deg: 0,
             decision: if person.is_some() {
                 Decision::Match
             } else {
@@ -395,6 +413,7 @@ mod tests {
             image: ImageSize {
                 width: 10,
                 height: 20,
+                turned_deg: 0,
                 frame: 0,
                 repaired: vec![],
             },

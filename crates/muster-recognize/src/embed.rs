@@ -1,5 +1,7 @@
 //! The embedding model, which makes an [`Embedding`] of a face.
 
+use std::borrow::Cow;
+
 use muster_jobs::Embedding;
 
 use crate::align::{ALIGNED_SIZE, Aligner};
@@ -7,12 +9,25 @@ use crate::bounds::Bounds;
 use crate::decode::Photo;
 use crate::engine::{Engine, EngineError, Session};
 use crate::models::{ColourOrder, EmbedderModel, Input, Placement};
+use crate::turn::Turn;
+
+/// What the model makes of a face.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// Who it looks like.
+    pub embedding: Embedding,
+    /// The embedding's length before it was scaled to one: the more of a face the model saw, the longer
+    /// it is. Of a model that scales it itself, 1.
+    pub length: f32,
+}
 
 /// The embedding model, on one face at a time.
 pub struct Embedder {
     session: Session,
     input: Input,
     placement: Placement,
+    /// How long an embedding of a good face is, where that is known.
+    good_length: Option<f32>,
 }
 
 impl Embedder {
@@ -63,11 +78,12 @@ impl Embedder {
             session,
             input: model.input.clone(),
             placement: model.placement,
+            good_length: model.embedding_length,
         })
     }
 
     /// Fills the input tensor with a face: of `aligned`, planar RGB `[3, 112, 112]`, 0-255, or cut
-    /// out of the photograph by its box.
+    /// out of the photograph by its box, and turned as the photograph has to be.
     ///
     /// # Errors
     ///
@@ -77,12 +93,14 @@ impl Embedder {
         aligner: &mut Aligner,
         photo: &Photo,
         bounds: &Bounds,
+        turn: Turn,
         aligned: &[f32],
     ) -> Result<(), EngineError> {
         let Self {
             session,
             input,
             placement,
+            ..
         } = self;
         let tensor = session.input_mut()?;
         match placement {
@@ -92,10 +110,22 @@ impl Embedder {
             }
             Placement::Box { margin } => {
                 let (width, height) = (input.width, input.height);
-                let pixels = aligner
-                    .cut(photo, bounds, *margin, width, height)
-                    .as_chunks::<3>()
-                    .0;
+                let [wide, tall] = if turn.is_quarter() {
+                    [height, width]
+                } else {
+                    [width, height]
+                };
+                let cut = aligner.cut(photo, bounds, *margin, wide, tall);
+                let (cut, _) = cut.as_chunks::<3>();
+                let mut pixels = Cow::Borrowed(cut);
+                if turn != Turn::None {
+                    let pixels = pixels.to_mut();
+                    for (at, pixel) in cut.iter().enumerate() {
+                        let [wide, tall] = [wide, tall].map(|side| side as usize);
+                        let [x, y] = turn.pixel([at % wide, at / wide], [wide, tall]);
+                        pixels[y * width as usize + x] = *pixel;
+                    }
+                }
                 fill(input, tensor, |colour| {
                     pixels.iter().map(move |pixel| f32::from(pixel[colour]))
                 });
@@ -109,10 +139,13 @@ impl Embedder {
     /// # Errors
     ///
     /// [`EngineError::Run`], or [`EngineError::Meaningless`] when the values have no direction.
-    pub fn embed(&mut self) -> Result<Embedding, EngineError> {
+    pub fn embed(&mut self) -> Result<Embedded, EngineError> {
         self.run_alone()?;
-        Embedding::normalise(self.session.only_output()?.values()?)
-            .map_err(EngineError::Meaningless)
+        let output = self.session.only_output()?;
+        let values = output.values()?;
+        let embedding = Embedding::normalise(values).map_err(EngineError::Meaningless)?;
+        let length = values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        Ok(Embedded { embedding, length })
     }
 
     /// Runs the model on the face in the input tensor and on its mirror image, and answers the mean of the
@@ -121,16 +154,24 @@ impl Embedder {
     /// # Errors
     ///
     /// As [`Self::embed`].
-    pub fn embed_with_mirror_image(&mut self) -> Result<Embedding, EngineError> {
+    pub fn embed_with_mirror_image(&mut self) -> Result<Embedded, EngineError> {
         let seen = self.embed()?;
         let width = self.input.width as usize;
         for row in self.session.input_mut()?.chunks_exact_mut(width) {
             row.reverse();
         }
         let mirrored = self.embed()?;
-        let both = seen.as_slice().iter().zip(mirrored.as_slice());
+        let both = (seen.embedding.as_slice().iter()).zip(mirrored.embedding.as_slice());
         let sum: Vec<f32> = both.map(|(one, other)| one + other).collect();
-        Embedding::normalise(&sum).map_err(EngineError::Meaningless)
+        Ok(Embedded {
+            embedding: Embedding::normalise(&sum).map_err(EngineError::Meaningless)?,
+            length: (seen.length + mirrored.length) / 2.0,
+        })
+    }
+
+    /// Tells how much of a face was seen, by what was made of it ([`strength`](muster_jobs::Quality::strength)).
+    pub fn strength(&self, made: &Embedded) -> Option<f32> {
+        self.good_length.map(|good| made.length / good)
     }
 
     /// Runs the model on whatever the input tensor holds, and reads nothing.

@@ -12,6 +12,7 @@ mod files;
 mod install;
 mod installation;
 mod listing;
+mod literal;
 mod manifest;
 mod onnx;
 mod own;

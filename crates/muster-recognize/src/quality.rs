@@ -16,7 +16,7 @@ const ROWS: usize = INNER[1].end - INNER[1].start;
 /// Pixels that the low-pass filter of the blur measure spans, as published.
 const LOW_PASS: usize = 9;
 
-/// Measures a face: its landmarks and box in the photograph, and what was cut out of it, planar
+/// Measures a face but for its strength: its landmarks and box in the photograph, and what was cut out of it, planar
 /// RGB `[3, 112, 112]`, 0-255.
 ///
 /// # Panics
@@ -33,6 +33,7 @@ pub fn measure(landmarks: &[[f32; 2]; 5], bounds: &Bounds, aligned: &[f32]) -> Q
         sharpness: kept(&luma, true).min(kept(&luma, false)),
         brightness: luma.iter().sum::<f32>() / luma.len() as f32,
         turn_deg: turn(landmarks),
+        strength: None,
     }
 }
 

@@ -11,6 +11,7 @@ use muster_jobs::{
 };
 use muster_queue::{Outgoing, Received};
 use muster_recognize::decode::ImageError;
+use muster_recognize::recognizer::Care;
 use object_store::GetOptions;
 use object_store::path::Path;
 
@@ -116,12 +117,17 @@ impl Worker {
                 .held(|gallery| self.catalogue.model_of(gallery));
             models.push(held.await?);
         }
+        let care = match request.purpose {
+            Purpose::Recognize => Care::Usual,
+            Purpose::Embed { .. } => Care::ToEnrol,
+        };
         let outcome = loop {
             let analysis = self
                 .inference
                 .analyze(
                     photo.clone(),
                     &models,
+                    care,
                     self.processing_timeout,
                     &self.steps,
                     &self.slot,
@@ -229,6 +235,7 @@ impl Worker {
                 image: ImageSize {
                     width: analysis.width,
                     height: analysis.height,
+                    turned_deg: analysis.turn.degrees(),
                     frame: analysis.frame,
                     repaired: analysis.repaired.clone(),
                 },

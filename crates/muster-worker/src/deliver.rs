@@ -193,6 +193,7 @@ mod tests {
             },
             landmarks: [[1.5; 2]; 5],
             confidence: 0.9,
+            turned_deg: 0,
             decision: Decision::Unknown,
             person: None,
             similarity: None,
@@ -207,6 +208,7 @@ mod tests {
             image: ImageSize {
                 width: 10,
                 height: 10,
+                turned_deg: 0,
                 frame: 0,
                 repaired: vec![],
             },

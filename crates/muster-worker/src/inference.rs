@@ -11,7 +11,7 @@ use bytes::Bytes;
 use muster_jobs::Failure;
 use muster_recognize::decode::{DecodeLimits, ImageError};
 use muster_recognize::models::Installation;
-use muster_recognize::recognizer::{Analysis, Options, RecognizeError, Recognizer};
+use muster_recognize::recognizer::{Analysis, Care, Options, RecognizeError, Recognizer};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::slot::Slot;
@@ -25,6 +25,7 @@ const MISSING_FOR: Duration = Duration::from_secs(60);
 struct Job {
     photo: Bytes,
     models: Vec<String>,
+    care: Care,
     reply: oneshot::Sender<Result<Analyzed, AnalysisError>>,
 }
 
@@ -77,6 +78,7 @@ impl Inference {
     pub fn start(
         installation: Installation,
         limits: DecodeLimits,
+        max_tiles: u32,
         data_dir: &Path,
     ) -> anyhow::Result<Self> {
         let (jobs, receiver) = mpsc::channel(1);
@@ -84,6 +86,7 @@ impl Inference {
         let options = Options {
             cache_dir: Some(compiled_models(&installation, data_dir)),
             limits,
+            max_tiles,
             ..Options::default()
         };
         let thread = std::thread::Builder::new()
@@ -127,6 +130,7 @@ impl Inference {
         &self,
         photo: Bytes,
         models: &[String],
+        care: Care,
         limit: Duration,
         steps: &Steps,
         slot: &Arc<Slot>,
@@ -139,6 +143,7 @@ impl Inference {
         let job = Job {
             photo,
             models,
+            care,
             reply,
         };
         if jobs.send(job).await.is_err() {
@@ -210,13 +215,14 @@ fn serve(
     while let Some(Job {
         photo,
         models,
+        care,
         reply,
     }) = jobs.blocking_recv()
     {
         let now = Instant::now();
         let models = with_models(&mut recognizer, installation, models, &mut missing, now);
         let analyzed = models.map_err(AnalysisError::Model).and_then(|models| {
-            let analysis = recognizer.analyze_by(&photo, &models)?;
+            let analysis = recognizer.analyze_by(&photo, &models, care)?;
             Ok(Analyzed {
                 analysis,
                 models,

@@ -118,6 +118,7 @@ async fn work_until(
     let inference = Inference::start(
         installation.clone(),
         settings.photographs.limits(),
+        settings.photographs.max_tiles,
         &settings.storage.data_dir,
     )?;
     let backend = Backend::open(&settings, Role::Worker).await?;

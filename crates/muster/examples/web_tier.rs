@@ -279,6 +279,7 @@ async fn answer(backend: &Backend, message: &Received) -> anyhow::Result<(String
         bounds,
         landmarks: [[212.4, 228.8]; 5],
         confidence: 0.93,
+        turned_deg: 0,
         decision: Decision::Match,
         person: Some(person),
         similarity: Some(0.71),
@@ -293,6 +294,7 @@ async fn answer(backend: &Backend, message: &Received) -> anyhow::Result<(String
         image: ImageSize {
             width: PIXELS,
             height: PIXELS,
+            turned_deg: 0,
             frame: 0,
             repaired: vec![],
         },

@@ -67,6 +67,7 @@ fn check_limits(table: &str, limits: &Requirements) -> anyhow::Result<()> {
         ("sharpness", limits.sharpness, 1.0, 0),
         ("brightness", limits.brightness, 255.0, 0),
         ("turn_deg", limits.turn_deg, 90.0, 90),
+        ("strength", limits.strength, 1.0, 0),
     ] {
         anyhow::ensure!(
             (0.0..=highest).contains(&value),

@@ -1,6 +1,7 @@
 //! What photographs are taken.
 
 use muster_recognize::decode::DecodeLimits;
+use muster_recognize::recognizer::MAX_TILES;
 use serde::{Deserialize, Serialize};
 
 /// What photographs are taken.
@@ -22,6 +23,8 @@ pub struct PhotographSettings {
     /// Memory that decoding one photograph may take; a worker decodes one at a time.
     #[serde(rename = "max_decoded_bytes")]
     pub max_decoded_bytes: u64,
+    /// Most parts that the detector looks at of a large or long photograph.
+    pub max_tiles: u32,
     /// Most photographs taken in one request.
     #[serde(rename = "max_images")]
     pub max_in_request: usize,
@@ -36,6 +39,7 @@ impl Default for PhotographSettings {
             max_side: limits.max_side,
             max_ratio: limits.max_ratio,
             max_decoded_bytes: limits.max_decoded_bytes,
+            max_tiles: MAX_TILES,
             max_in_request: 50,
         }
     }
@@ -50,6 +54,7 @@ impl PhotographSettings {
             ("max_image_side", self.max_side.into()),
             ("max_image_ratio", self.max_ratio.into()),
             ("max_decoded_bytes", self.max_decoded_bytes),
+            ("max_tiles", self.max_tiles.into()),
         ] {
             anyhow::ensure!(value >= 1, "{name} is 0: it must be at least 1");
         }

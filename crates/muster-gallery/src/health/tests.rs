@@ -148,6 +148,7 @@ fn a_face_that_would_not_be_enrolled_now_is_weak() {
         sharpness: 0.5,
         brightness: 100.0,
         turn_deg: 0.0,
+        strength: None,
     });
     let face = people[1].faces[2].id;
     let [weak] = &health(people).weak[..] else {

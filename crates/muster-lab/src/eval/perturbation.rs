@@ -255,6 +255,7 @@ fn kept(photo: &RgbImage, face: &Bounds, share: f32, seed: u64) -> [u32; 4] {
 mod tests {
     use muster_jobs::{Embedding, Quality};
     use muster_recognize::decode::{DecodeLimits, decode};
+    use muster_recognize::turn::Turn;
 
     use super::*;
     use crate::photos::pixels;
@@ -270,11 +271,13 @@ mod tests {
             },
             landmarks: TEMPLATE.map(|[x, y]| [40.0 + x / 2.0, 20.0 + y / 2.0]),
             confidence: 1.0,
+            turn: Turn::None,
             quality: Quality {
                 size_px: 56.0,
                 sharpness: 1.0,
                 brightness: 100.0,
                 turn_deg: 0.0,
+                strength: None,
             },
             embedding: Embedding::normalise(&[1.0, 0.0]).unwrap(),
             others: Vec::new(),

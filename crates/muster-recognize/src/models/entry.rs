@@ -64,6 +64,9 @@ pub struct CalibrationEntry {
     pub impostor_mean: f32,
     /// Their standard deviation.
     pub impostor_std: f32,
+    /// Mean length of the embeddings of their faces, before they are scaled to one, where it was measured:
+    /// what the strength of a face is a share of.
+    pub embedding_length: Option<f32>,
     /// How many people were compared: the weight that the two figures have beside a gallery's own.
     pub people: u32,
     /// Where the two figures come from.
@@ -78,6 +81,12 @@ impl CalibrationEntry {
         }
         if !(self.impostor_std > 0.0 && self.impostor_std <= 1.0) {
             return Err("the standard deviation is above 0 and at most 1");
+        }
+        if self
+            .embedding_length
+            .is_some_and(|length| length.is_nan() || length <= 0.0)
+        {
+            return Err("the length of embeddings is above 0");
         }
         if self.source.trim().is_empty() {
             return Err("its source is not said");
@@ -213,8 +222,8 @@ impl Input {
         Ok(())
     }
 
-    /// Whether this is what the detection code feeds: YuNet's input.
-    pub(super) fn is_yunets(&self) -> bool {
+    /// Whether this is what the detection code feeds, whichever of the two detectors it is.
+    pub(super) fn is_a_detectors(&self) -> bool {
         (self.name.as_str(), self.width, self.height) == ("input", 320, 320)
             && self.colour_order == ColourOrder::Bgr
             && (self.mean, self.scale) == (0.0, 1.0)

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use super::entry::{EmbedderEntry, Input, Placement};
 
-/// Where the runtime and the two models are.
+/// Where the runtime and the models are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFiles {
     /// OpenVINO's `libopenvino_c.so`, its sibling libraries beside it.
     pub runtime_library: PathBuf,
     /// YuNet, as ONNX.
     pub detector: PathBuf,
+    /// RetinaFace, as ONNX.
+    pub second_detector: PathBuf,
     /// The embedding model.
     pub embedder: EmbedderModel,
 }
@@ -28,6 +30,8 @@ pub struct EmbedderModel {
     pub placement: Placement,
     /// Numbers of an embedding.
     pub dimensions: usize,
+    /// How long an embedding of a good face is before it is scaled to one, where that is known.
+    pub embedding_length: Option<f32>,
 }
 
 impl EmbedderModel {
@@ -40,6 +44,7 @@ impl EmbedderModel {
             input: entry.input.clone(),
             placement: entry.placement(),
             dimensions: entry.dimensions,
+            embedding_length: (entry.calibration.as_ref()).and_then(|known| known.embedding_length),
         }
     }
 }

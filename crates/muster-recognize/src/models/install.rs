@@ -11,7 +11,7 @@ use super::installation::{FOLDER_PREFIX, Installation};
 use super::manifest::Manifest;
 use super::package::{Build, Client, InstalledFile, Package, Preparation};
 use super::verify::{self, FileState};
-use super::{archive, prepare};
+use super::{archive, literal, prepare};
 
 /// Begins the name of a folder in which an installation is built.
 const WORK_PREFIX: &str = ".models-install-";
@@ -307,6 +307,7 @@ fn place(
             let done = match preparation {
                 Preparation::Dequantise { input } => prepare::dequantise(bytes, input),
                 Preparation::Flush { below } => prepare::flush(bytes, *below),
+                Preparation::Literal { name } => literal::bytes_literal(bytes, name),
             };
             Some(done.map_err(|source| ModelError::Prepare {
                 member: file.from.clone(),

@@ -194,11 +194,11 @@ impl Installation {
         self.path(RUNTIME_LIBRARY)
     }
 
-    /// The profile's face detector.
-    pub fn detector(&self) -> &DetectorEntry {
+    /// The profile's detector and second detector.
+    pub fn detectors(&self) -> [&DetectorEntry; 2] {
         self.manifest
-            .detector(&self.profile)
-            .expect("a parsed manifest has the profile's detector")
+            .detectors_of(&self.profile)
+            .expect("a parsed manifest has the profile's detectors")
     }
 
     /// The profile's face embedder.
@@ -226,9 +226,9 @@ impl Installation {
         Ok(installation.model_files().embedder)
     }
 
-    /// The file of the profile's face detector.
-    pub fn detector_file(&self) -> PathBuf {
-        self.path(&self.detector().file)
+    /// The files of the profile's detector and second detector.
+    pub fn detector_files(&self) -> [PathBuf; 2] {
+        self.detectors().map(|model| self.path(&model.file))
     }
 
     /// The file of the profile's face embedder.
@@ -238,9 +238,11 @@ impl Installation {
 
     /// Names the files that a recognizer loads.
     pub fn model_files(&self) -> ModelFiles {
+        let [detector, second_detector] = self.detector_files();
         ModelFiles {
             runtime_library: self.runtime_library(),
-            detector: self.detector_file(),
+            detector,
+            second_detector,
             embedder: EmbedderModel::of(self.embedder(), self.embedder_file()),
         }
     }
@@ -269,7 +271,7 @@ impl Installation {
         self.verify_own(self.embedder())
     }
 
-    /// Hashes the files of the profile's detector and embedder only.
+    /// Hashes the files of the profile's detectors and embedder only.
     ///
     /// # Errors
     /// As [`Self::verify`].

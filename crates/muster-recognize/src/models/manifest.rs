@@ -46,14 +46,16 @@ pub struct Manifest {
     pub packages: Vec<Package>,
 }
 
-/// A detector and an embedder that run together.
+/// Two detectors and an embedder that run together.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// What an operator calls it.
     pub name: String,
-    /// A `name` of the detector.
+    /// A [`DetectorEntry::name`]: what finds the faces.
     pub detector: String,
+    /// A [`DetectorEntry::name`]: what looks where the detector is in doubt.
+    pub second_detector: String,
     /// An [`EmbedderEntry::name`].
     pub embedder: String,
 }
@@ -167,18 +169,18 @@ impl Manifest {
             }
         }
         for model in &self.detectors {
-            if !model.input.is_yunets() {
+            if !model.input.is_a_detectors() {
                 return Err(format!(
-                    "the detector {}: only YuNet is known, which is fed `input`, 320 x 320, bgr, \
-                     mean 0, scale 1",
+                    "the detector {}: only YuNet and RetinaFace are known, which are fed `input`, \
+                     320 x 320, bgr, mean 0, scale 1",
                     model.name
                 ));
             }
         }
         for profile in &self.profiles {
-            if self.detector(profile).is_none() {
+            if self.detectors_of(profile).is_none() {
                 return Err(format!(
-                    "the detector of profile {} is not listed",
+                    "a detector of profile {} is not listed",
                     profile.name
                 ));
             }
@@ -221,16 +223,18 @@ impl Manifest {
 
     /// The files of a profile's models.
     pub(super) fn model_files(&self, profile: &Profile) -> Vec<&str> {
-        let detector = self.detector(profile).map(|model| model.file.as_str());
+        let detectors = self.detectors_of(profile).into_iter().flatten();
         let embedder = self.embedder(profile).map(|model| model.file.as_str());
-        detector.into_iter().chain(embedder).collect()
+        detectors
+            .map(|model| model.file.as_str())
+            .chain(embedder)
+            .collect()
     }
 
-    /// The detector of a profile; a manifest that parsed has one.
-    pub(super) fn detector(&self, profile: &Profile) -> Option<&DetectorEntry> {
-        self.detectors
-            .iter()
-            .find(|model| model.name == profile.detector)
+    /// The detector and the second detector of a profile; a manifest that parsed has both.
+    pub(super) fn detectors_of(&self, profile: &Profile) -> Option<[&DetectorEntry; 2]> {
+        let named = |name: &String| self.detectors.iter().find(|model| model.name == *name);
+        Some([named(&profile.detector)?, named(&profile.second_detector)?])
     }
 
     /// The embedder of a profile; a manifest that parsed has one.
@@ -406,7 +410,11 @@ mod tests {
                 "colour_order = \"grey\"",
                 "unknown variant `grey`",
             ),
-            ("width = 320", "width = 640", "only YuNet is known"),
+            (
+                "width = 320",
+                "width = 640",
+                "only YuNet and RetinaFace are",
+            ),
             ("scale = 0.0078125", "scale = 0.0", "the scale is not 0"),
             ("dimensions = 512", "dimensions = 0", "`dimensions`"),
             (

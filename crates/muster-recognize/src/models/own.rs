@@ -1,6 +1,6 @@
 //! An operator's own embedders: a manifest beside the one that is compiled in.
 //!
-//! Each entry is a profile of its own name, with the detector of the default one.
+//! Each entry is a profile of its own name, with the detectors of the default one.
 
 use std::path::{Path, PathBuf};
 
@@ -79,6 +79,7 @@ impl Manifest {
                 .get_or_insert_with(|| CalibrationEntry {
                     impostor_mean: 0.0,
                     impostor_std: cutoff / ONE_IN_A_THOUSAND,
+                    embedding_length: None,
                     people: SUPPOSED_PEOPLE,
                     source: "supposed, from the cutoff".to_owned(),
                 });
@@ -86,6 +87,9 @@ impl Manifest {
             let profile = Profile {
                 name: name.clone(),
                 detector: default.map(|p| p.detector.clone()).unwrap_or_default(),
+                second_detector: default
+                    .map(|p| p.second_detector.clone())
+                    .unwrap_or_default(),
                 embedder: name.clone(),
             };
             self.profiles.push(profile);

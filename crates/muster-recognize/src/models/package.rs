@@ -128,6 +128,11 @@ pub enum Preparation {
         /// Weights nearer to zero than this become zero.
         below: f32,
     },
+    /// Of a Python module, what it assigns to a name stays: a bytes literal.
+    Literal {
+        /// The name.
+        name: String,
+    },
 }
 
 impl Package {

@@ -36,6 +36,14 @@ pub enum PrepareError {
     /// The graph misses a part.
     #[error("{0}")]
     Graph(&'static str),
+    /// A Python module does not hold the bytes.
+    #[error("the bytes literal {name} can not be read: {reason}")]
+    Literal {
+        /// What it is assigned to.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }
 
 /// Dequantises the weights of `model` and strips what only training needs.

@@ -46,6 +46,7 @@ mod tests {
             image: ImageSize {
                 width: 1,
                 height: 1,
+                turned_deg: 0,
                 frame: 0,
                 repaired: vec![],
             },

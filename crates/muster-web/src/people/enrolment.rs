@@ -288,12 +288,14 @@ fn measured(face: &EmbeddedFace) -> Quality {
         sharpness,
         brightness,
         turn_deg,
+        strength,
     } = face.quality;
     Quality {
         size_px,
         sharpness,
         brightness,
         turn_deg,
+        strength,
     }
 }
 

@@ -91,8 +91,8 @@ impl Shelf {
             )
         };
         let manifest = [
-            "schema=1\n[[profile]]\nname='default'\ndetector='d'\nembedder='e'\n\
-             [[profile]]\nname='swift'\ndetector='d'\nembedder='s'\n\
+            "schema=1\n[[profile]]\nname='default'\ndetector='d'\nsecond_detector='d'\nembedder='e'\n\
+             [[profile]]\nname='swift'\ndetector='d'\nsecond_detector='d'\nembedder='s'\n\
              [samples]\ngroup='samples/b.jpg'\n"
                 .to_owned(),
             "[[detector]]\nname='d'\ntitle='D'\nlicence='MIT'\nfile='m/d.onnx'\n".to_owned(),
@@ -195,7 +195,7 @@ fn damage_is_found_named_and_put_right() {
     let there = shelf.install(root.path()).unwrap().installation;
     let open = || Installation::open_of(shelf.parsed(), root.path(), ARCH);
 
-    fs::write(there.detector_file(), b"Detector").unwrap();
+    fs::write(there.detector_files()[0].clone(), b"Detector").unwrap();
     let opened = open().unwrap();
     for refused in [
         opened.verify().unwrap_err(),
@@ -332,7 +332,10 @@ fn a_profiles_own_models_come_when_asked_for_and_stay() {
     assert!(done.fresh);
     let swift = done.installation.with_profile("swift").unwrap();
     assert_eq!(fs::read(swift.embedder_file()).unwrap(), b"swift");
-    assert_eq!(fs::read(swift.detector_file()).unwrap(), b"detector");
+    assert_eq!(
+        fs::read(swift.detector_files()[0].clone()).unwrap(),
+        b"detector"
+    );
     swift.verify_models().unwrap();
 
     let again = install_of(
