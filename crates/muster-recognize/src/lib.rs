@@ -3,6 +3,7 @@
 //! Knows nothing of people, AWS, HTTP or queues.
 
 pub mod align;
+pub mod analysis;
 pub mod bounds;
 pub mod decode;
 pub mod detect;

@@ -2,14 +2,13 @@
 //!
 //! A photograph without a face is no error: whether that matters is the caller's to decide.
 
-use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use muster_jobs::{Embedding, FaceBox, FaceProbe, MAX_FACES, Quality, Repair};
+use muster_jobs::{MAX_FACES, Quality};
 
 use crate::align::{ALIGNED_SIZE, Aligner, SMALL_FACE_PX};
-use crate::bounds::Bounds;
+use crate::analysis::{Analysis, Face, StageTimes};
 use crate::decode::{self, DecodeLimits, ImageError, Photo};
 use crate::detect::{DETECTION_CUTOFF, Detector};
 use crate::detection::{Detection, SAME_FACE_OVERLAP};
@@ -65,7 +64,7 @@ pub struct Options {
 
 /// The default of [`Options::max_tiles`]: enough for a face of 48 pixels in all photographs of 50
 /// megapixels.
-pub const MAX_TILES: u32 = 48;
+pub const MAX_TILES: u32 = 72;
 
 impl Default for Options {
     fn default() -> Self {
@@ -78,94 +77,6 @@ impl Default for Options {
             max_tiles: MAX_TILES,
         }
     }
-}
-
-/// How long each stage took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StageTimes {
-    /// Bytes to pixels; zero for a photograph that came decoded.
-    pub decode: Duration,
-    /// Finding the faces, every look together.
-    pub detect: Duration,
-    /// Aligning and measuring the quality, all faces together.
-    pub align: Duration,
-    /// Embedding, all faces together.
-    pub embed: Duration,
-}
-
-impl StageTimes {
-    /// Returns the sum of the stages.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.decode + self.detect + self.align + self.embed
-    }
-}
-
-impl AddAssign for StageTimes {
-    fn add_assign(&mut self, more: Self) {
-        self.decode += more.decode;
-        self.detect += more.detect;
-        self.align += more.align;
-        self.embed += more.embed;
-    }
-}
-
-/// A face found in a photograph.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Face {
-    /// The face's box, within the photograph.
-    pub bounds: Bounds,
-    /// Eyes, nose, corners of the mouth, left to right as seen in the picture once it is turned;
-    /// those of a face cut by the edge may lie outside the photograph.
-    pub landmarks: [[f32; 2]; 5],
-    /// The detector's score, from the cutoff to 1.
-    pub confidence: f32,
-    /// How the photograph has to be turned for the face to be upright, about.
-    pub turn: Turn,
-    /// How fit it is to be compared.
-    pub quality: Quality,
-    /// Who it looks like, to the first of the models that were asked.
-    pub embedding: Embedding,
-    /// Who it looks like to the other models, in the order in which they were named.
-    pub others: Vec<Embedding>,
-}
-
-impl<'a> From<&'a Face> for FaceProbe<'a> {
-    fn from(face: &'a Face) -> Self {
-        Self {
-            bounds: FaceBox::from(&face.bounds),
-            landmarks: face.landmarks,
-            confidence: face.confidence,
-            turned_deg: face.turn.degrees(),
-            quality: face.quality,
-            embedding: &face.embedding,
-        }
-    }
-}
-
-/// What a photograph shows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Analysis {
-    /// The upright photograph's width in pixels.
-    pub width: u32,
-    /// The upright photograph's height in pixels.
-    pub height: u32,
-    /// Which picture of an animation the faces are in, counted from 0.
-    pub frame: u32,
-    /// What was wrong with the file and was put right.
-    pub repaired: Vec<Repair>,
-    /// The faces, largest first; empty when there is none.
-    pub faces: Vec<Face>,
-    /// How the photograph has to be turned to stand upright, by its faces.
-    pub turn: Turn,
-    /// How long each stage took.
-    pub timing: StageTimes,
-    /// The detector's input size, width and height, for each of its runs.
-    pub detector_runs: Vec<(u32, u32)>,
-    /// The side of the second detector's input for each of its runs: none where the first was sure.
-    pub second_looks: Vec<u32>,
-    /// Faces that were embedded to be seen as something else in the end.
-    pub embedded_in_vain: usize,
 }
 
 /// The models, loaded, and every buffer a photograph needs; used by one thread.
@@ -319,6 +230,7 @@ impl Recognizer {
             care,
             second_looks: 0,
             lap: Instant::now(),
+            faces: Vec::new(),
             analysis: Analysis {
                 width: photo.width,
                 height: photo.height,
@@ -337,8 +249,12 @@ impl Recognizer {
             let seen = look_again::at_all_of(&mut self.retinaface, &mut self.engine, photo)?;
             work.looked_again(seen.runs);
             for sights in seen.faces.into_iter().take(self.options.max_faces) {
-                let face = self.face(&mut work, &sights)?;
-                work.analysis.faces.push(face);
+                let looks = self.look_at_each(&mut work, sights)?;
+                let face = self.face(&mut work, looks)?;
+                work.faces.push(Known {
+                    face,
+                    certain: true,
+                });
             }
         }
         self.add_faces(&mut work, found, Turn::None)?;
@@ -348,8 +264,13 @@ impl Recognizer {
             let found = self.detect(&mut work, turn)?;
             self.add_faces(&mut work, found, turn)?;
         }
-        let Work { mut analysis, .. } = work;
+        let Work {
+            mut analysis,
+            faces,
+            ..
+        } = work;
         analysis.turn = turn;
+        analysis.faces = faces.into_iter().map(|known| known.face).collect();
         let faces = &mut analysis.faces;
         faces.sort_by(|a, b| b.bounds.area().total_cmp(&a.bounds.area()));
         faces.truncate(self.options.max_faces);
@@ -368,7 +289,7 @@ impl Recognizer {
     }
 
     /// Adds what was found by the detector in the photograph so turned. What it is sure of takes the
-    /// place of what was there; anything else is looked at again unless it was there.
+    /// place of what was there, and anything that of what was not certain.
     fn add_faces(
         &mut self,
         work: &mut Work<'_>,
@@ -376,90 +297,120 @@ impl Recognizer {
         turn: Turn,
     ) -> Result<(), EngineError> {
         for detection in found {
-            let known = |face: &Face| face.bounds.overlap(&detection.bounds) > SAME_FACE_OVERLAP;
+            let is_this =
+                |known: &Known| known.face.bounds.overlap(&detection.bounds) > SAME_FACE_OVERLAP;
             let trusted = look_again::is_trusted(&detection);
-            if trusted {
-                let before = work.analysis.faces.len();
-                work.analysis.faces.retain(|face| !known(face));
-                work.analysis.embedded_in_vain += before - work.analysis.faces.len();
-            } else if work.analysis.faces.iter().any(known) {
+            if !trusted
+                && work
+                    .faces
+                    .iter()
+                    .any(|known| known.certain && is_this(known))
+            {
                 continue;
             }
+            let before = work.faces.len();
+            work.faces.retain(|known| !is_this(known));
+            work.analysis.embedded_in_vain += before - work.faces.len();
             let first = Sight::first(detection, turn);
-            let mut sights = vec![first];
-            if !trusted || work.care == Care::ToEnrol {
-                sights.extend(self.look_again(work, &first)?);
-            }
-            let mut face = self.face(work, &sights)?;
-            if trusted && work.care == Care::Usual && look_again::is_weak(&face.quality) {
-                sights.extend(self.look_again(work, &first)?);
-                if sights.len() > 1 {
-                    work.analysis.embedded_in_vain += 1;
-                    face = self.face(work, &sights)?;
+            let look = self.look_at(work, first)?;
+            let weak = look_again::is_weak(&look.quality);
+            let mut certain = trusted && !weak;
+            let mut looks = vec![look];
+            if (!certain || work.care == Care::ToEnrol) && work.second_looks < MAX_SECOND_LOOKS {
+                let others = self.look_again(work, &first)?;
+                // Landmarks of which both are sure, and a face of which much is seen.
+                let confirmed = others
+                    .first()
+                    .is_some_and(|surest| surest.agrees_with(&first));
+                if weak || !confirmed {
+                    looks.extend(self.look_at_each(work, others)?);
                 }
+                certain = true;
             }
-            work.analysis.faces.push(face);
+            let face = self.face(work, looks)?;
+            work.faces.push(Known { face, certain });
         }
         Ok(())
     }
 
-    /// The other ways to see a face; none where the second detector sees it as the first does, nor where enough
-    /// faces of the photograph were looked at again.
+    /// The other ways to see a face, the surest first.
     fn look_again(
         &mut self,
         work: &mut Work<'_>,
         first: &Sight,
     ) -> Result<Vec<Sight>, EngineError> {
-        if work.second_looks == MAX_SECOND_LOOKS {
-            return Ok(Vec::new());
-        }
         work.second_looks += 1;
         let (retinaface, engine) = (&mut self.retinaface, &mut self.engine);
         let seen = look_again::at_face(retinaface, engine, work.photo, &first.detection)?;
         work.looked_again(seen.runs);
-        let others: Vec<Sight> = seen.faces.into_iter().flatten().collect();
-        Ok(match others.first() {
-            Some(surest) if surest.agrees_with(first) => Vec::new(),
-            _ => others,
+        Ok(seen.faces.into_iter().flatten().collect())
+    }
+
+    fn look_at_each(
+        &mut self,
+        work: &mut Work<'_>,
+        sights: Vec<Sight>,
+    ) -> Result<Vec<Look>, EngineError> {
+        sights
+            .into_iter()
+            .map(|sight| self.look_at(work, sight))
+            .collect()
+    }
+
+    /// Aligns, measures and embeds a face seen in that way.
+    fn look_at(&mut self, work: &mut Work<'_>, sight: Sight) -> Result<Look, EngineError> {
+        let quality = self.align(work, &sight);
+        let model = work.asked[0];
+        let made = self.embed(work, &sight, &quality, model)?;
+        let quality = Quality {
+            strength: self.embedders[model].1.strength(&made),
+            ..quality
+        };
+        Ok(Look {
+            sight,
+            quality,
+            made,
         })
     }
 
-    /// Embeds the face that may be seen in these ways, and keeps the one of which the embedding is
-    /// longest by [`Sight::head_start`], of equal ones the first.
+    /// Keeps of the ways in which one face was seen that of which the embedding is longest by
+    /// [`Sight::head_start`], of equal ones the first.
     ///
     /// # Panics
     /// When there is none.
-    fn face(&mut self, work: &mut Work<'_>, sights: &[Sight]) -> Result<Face, EngineError> {
-        let mut best: Option<(usize, Quality, Embedded)> = None;
-        let mut most = 0.0;
-        for (at, sight) in sights.iter().enumerate() {
-            let quality = self.align(work, sight);
-            let made = self.embed(work, sight, &quality, work.asked[0])?;
-            let worth = made.length * sight.head_start;
-            if best.is_none() || worth > most {
-                (best, most) = (Some((at, quality, made)), worth);
-            }
-        }
-        let (at, quality, made) = best.expect("a face is seen in some way");
-        let sight = &sights[at];
-        let strength = self.embedders[work.asked[0]].1.strength(&made);
-        work.analysis.embedded_in_vain += sights.len() - 1;
+    fn face(&mut self, work: &mut Work<'_>, looks: Vec<Look>) -> Result<Face, EngineError> {
+        work.analysis.embedded_in_vain += looks.len() - 1;
+        let worth = |look: &Look| look.made.length * look.sight.head_start;
+        let last = looks.len() - 1;
+        let (at, best) = looks
+            .into_iter()
+            .enumerate()
+            .reduce(|best, next| {
+                if worth(&next.1) > worth(&best.1) {
+                    next
+                } else {
+                    best
+                }
+            })
+            .expect("a face is seen in some way");
+        let Look {
+            sight,
+            quality,
+            made,
+        } = best;
         let mut others = Vec::with_capacity(work.asked.len() - 1);
-        if work.asked.len() > 1 && at + 1 < sights.len() {
-            self.align(work, sight);
+        if work.asked.len() > 1 && at < last {
+            self.align(work, &sight);
         }
         for model in &work.asked[1..] {
-            others.push(self.embed(work, sight, &quality, *model)?.embedding);
+            others.push(self.embed(work, &sight, &quality, *model)?.embedding);
         }
         Ok(Face {
             bounds: sight.detection.bounds,
             landmarks: sight.detection.landmarks,
             confidence: sight.detection.confidence,
             turn: sight.turn,
-            quality: Quality {
-                strength,
-                ..quality
-            },
+            quality,
             embedding: made.embedding,
             others,
         })
@@ -520,6 +471,20 @@ impl Recognizer {
     }
 }
 
+/// A face as it was seen in one way.
+struct Look {
+    sight: Sight,
+    quality: Quality,
+    made: Embedded,
+}
+
+/// A face of the photograph at work.
+struct Known {
+    face: Face,
+    /// Whether it is known how the face is turned: the first detector was sure, or the second was asked.
+    certain: bool,
+}
+
 /// A photograph at work.
 struct Work<'a> {
     photo: &'a Photo,
@@ -530,6 +495,8 @@ struct Work<'a> {
     second_looks: usize,
     /// When the last stage ended.
     lap: Instant,
+    faces: Vec<Known>,
+    /// All but its faces.
     analysis: Analysis,
 }
 
@@ -545,9 +512,10 @@ impl Work<'_> {
         self.lap(|timing| &mut timing.detect);
     }
 
+    /// How the photograph stands, by the faces of which it is known.
     fn turn(&self) -> Turn {
-        let faces = self.analysis.faces.iter();
-        look_again::turn_of(faces.map(|face| (&face.bounds, face.turn)))
+        let certain = self.faces.iter().filter(|known| known.certain);
+        look_again::turn_of(certain.map(|Known { face, .. }| (&face.bounds, face.turn)))
     }
 }
 

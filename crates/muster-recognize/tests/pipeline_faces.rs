@@ -15,12 +15,13 @@ use std::path::PathBuf;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use muster_jobs::{Measure, QualityLimits, Requirements};
+use muster_recognize::analysis::{Analysis, Face};
 use muster_recognize::decode::Photo;
 use muster_recognize::engine::EngineError;
 use muster_recognize::models::{
     DEFAULT_PROFILE, EmbedderModel, Installation, ModelFiles, default_root,
 };
-use muster_recognize::recognizer::{Analysis, Face, Options, RecognizeError, Recognizer};
+use muster_recognize::recognizer::{Options, RecognizeError, Recognizer};
 
 /// SFace's published cutoff for one person in two photographs.
 const SAME_PERSON: f32 = 0.363;
@@ -455,7 +456,7 @@ fn calibration_is_that_of_the_sample_photographs(mut installed: Installed, bound
         "{count} pairs of {people} people: mean {mean:.4}, standard deviation {deviation:.4}, \
          strength {strength:.3}"
     );
-    // What the strength is a share of is their mean.
+    // What the strength is a share of is their mean, between that of processors with bf16 and without.
     assert!((strength - 1.0).abs() < 0.04);
     assert_eq!(people, shipped.people as usize);
     // How a processor multiplies (f32, or bf16 with or without AMX) moves it by thousandths.

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use image::codecs::gif::GifEncoder;
 use image::{Frame, Rgba, RgbaImage};
 use muster_jobs::Repair;
+use muster_recognize::analysis::Analysis;
 use muster_recognize::decode::libheif;
 use muster_recognize::models::{Installation, default_root};
-use muster_recognize::recognizer::{Analysis, Options, Recognizer};
+use muster_recognize::recognizer::{Options, Recognizer};
 
 /// Says that something is missing, and fails where nothing may be.
 fn skip(why: &str) {

@@ -11,9 +11,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use image::{DynamicImage, RgbImage};
+use muster_recognize::analysis::Analysis;
 use muster_recognize::decode::Photo;
 use muster_recognize::models::{Installation, default_root};
-use muster_recognize::recognizer::{Analysis, Options, Recognizer};
+use muster_recognize::recognizer::{Options, Recognizer};
 
 /// SFace's published cutoff for one person in two photographs.
 const SAME_PERSON: f32 = 0.363;
@@ -152,6 +153,42 @@ fn everyone_in_a_group_on_its_side_is_found() {
             // Of a face in doubt each detector has landmarks of its own.
             assert!(nearest > SAME_PERSON, "{nearest}");
         }
+    }
+}
+
+/// Photographs beside and below each other, so many in a row.
+fn mosaic(photos: &[DynamicImage], side: u32, in_a_row: usize) -> DynamicImage {
+    let rows = photos.len().div_ceil(in_a_row) as u32;
+    let mut canvas =
+        RgbImage::from_pixel(side * in_a_row as u32, side * rows, image::Rgb([128; 3]));
+    for (at, photo) in photos.iter().enumerate() {
+        let small = photo.thumbnail(side, side).to_rgb8();
+        let (column, row) = ((at % in_a_row) as i64, (at / in_a_row) as i64);
+        let side = i64::from(side);
+        image::imageops::replace(&mut canvas, &small, column * side, row * side);
+    }
+    DynamicImage::ImageRgb8(canvas)
+}
+
+#[test]
+fn a_crowd_upside_down_is_turned_by_those_who_were_looked_at() {
+    let Some(mut installed) = Installed::load() else {
+        return;
+    };
+    // Far more faces than are looked at again in one photograph.
+    let people: Vec<DynamicImage> = installed.people.iter().cycle().take(49).cloned().collect();
+    let crowd = mosaic(&people, 140, 7);
+    let upright = installed.analyze(&crowd);
+    assert!(upright.faces.len() >= 45, "{}", upright.faces.len());
+    let seen = installed.analyze(&crowd.rotate180());
+    assert_eq!(seen.turn.degrees(), 180);
+    assert!(
+        seen.faces.len() >= upright.faces.len() - 1,
+        "{}",
+        seen.faces.len()
+    );
+    for face in &seen.faces {
+        assert_eq!(face.turn.degrees(), 180, "{:?}", face.bounds);
     }
 }
 

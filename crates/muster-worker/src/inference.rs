@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use muster_jobs::Failure;
+use muster_recognize::analysis::Analysis;
 use muster_recognize::decode::{DecodeLimits, ImageError};
 use muster_recognize::models::Installation;
-use muster_recognize::recognizer::{Analysis, Care, Options, RecognizeError, Recognizer};
+use muster_recognize::recognizer::{Care, Options, RecognizeError, Recognizer};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::slot::Slot;

@@ -213,7 +213,7 @@ pub fn run(args: &HealthArgs, settings: &Settings) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use muster_recognize::recognizer::Face;
+    use muster_recognize::analysis::Face;
 
     use super::*;
 

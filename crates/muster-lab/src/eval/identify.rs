@@ -11,8 +11,8 @@ use clap::{Args, value_parser};
 use muster_gallery::calibration::{Basis, Cutoff, Rate};
 use muster_gallery::decide::Rules;
 use muster_jobs::{Requirements, ShippedCalibration};
+use muster_recognize::analysis::Face;
 use muster_recognize::models::Installation;
-use muster_recognize::recognizer::Face;
 use serde::Serialize;
 
 use super::people::{LabelledPhotos, Split, gallery, labelled, split};

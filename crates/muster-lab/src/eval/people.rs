@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use muster_gallery::{Embeddings, EnrolledFace, Gallery, Person};
-use muster_recognize::recognizer::Face;
+use muster_recognize::analysis::Face;
 
 use crate::photos::photos_in;
 use crate::random::Random;

@@ -7,8 +7,8 @@ use anyhow::Context;
 use image::{Rgb, RgbImage, imageops};
 use jpeg_encoder::SamplingFactor;
 use muster_recognize::align::{Similarity, TEMPLATE};
+use muster_recognize::analysis::Face;
 use muster_recognize::bounds::Bounds;
-use muster_recognize::recognizer::Face;
 
 use crate::photos::jpeg;
 use crate::random::Random;

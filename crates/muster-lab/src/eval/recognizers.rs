@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use muster_recognize::analysis::{Analysis, Face};
 use muster_recognize::bounds::Bounds;
 use muster_recognize::models::Installation;
-use muster_recognize::recognizer::{Analysis, Face, Options, RecognizeError, Recognizer};
+use muster_recognize::recognizer::{Options, RecognizeError, Recognizer};
 
 use super::people::{LabelledPhotos, SeenPhoto, file_name};
 use super::perturbation::Perturbation;

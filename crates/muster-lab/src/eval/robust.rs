@@ -7,7 +7,7 @@ use clap::Args;
 use muster_base::print_line;
 use muster_base::settings::Settings;
 use muster_gallery::calibration::{Basis, Rate};
-use muster_recognize::recognizer::Face;
+use muster_recognize::analysis::Face;
 use serde::Serialize;
 
 use super::identify::By;
