@@ -18,6 +18,7 @@ mod onnx;
 mod own;
 mod package;
 mod prepare;
+mod quantise;
 mod verify;
 
 pub use entry::{

@@ -1,5 +1,6 @@
 //! Installing: fetch, unpack, prepare, verify, and put in place by one rename.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,7 +12,7 @@ use super::installation::{FOLDER_PREFIX, Installation};
 use super::manifest::Manifest;
 use super::package::{Build, Client, InstalledFile, Package, Preparation};
 use super::verify::{self, FileState};
-use super::{archive, literal, prepare};
+use super::{archive, literal, prepare, quantise};
 
 /// Begins the name of a folder in which an installation is built.
 const WORK_PREFIX: &str = ".models-install-";
@@ -255,7 +256,9 @@ fn unpack(
     staged: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), ModelError> {
-    let members: Vec<&str> = build.files.iter().map(|file| file.from.as_str()).collect();
+    // Two files may be made of one member.
+    let members: BTreeSet<&str> = build.files.iter().map(|file| file.from.as_str()).collect();
+    let members = Vec::from_iter(members);
     let broken = |member: &str, problem| ModelError::Member {
         package: package.to_string(),
         member: member.to_owned(),
@@ -306,6 +309,8 @@ fn place(
             progress(Progress::Preparing { file: &file.to });
             let done = match preparation {
                 Preparation::Dequantise { input } => prepare::dequantise(bytes, input),
+                Preparation::Quantise { input, ranges } => prepare::dequantise(bytes, input)
+                    .and_then(|plain| quantise::quantise(&plain, ranges)),
                 Preparation::Flush { below } => prepare::flush(bytes, *below),
                 Preparation::Literal { name } => literal::bytes_literal(bytes, name),
             };

@@ -9,6 +9,8 @@ use prost::Message;
 
 /// ONNX element type of 32-bit floats.
 pub(super) const FLOAT: i32 = 1;
+/// ONNX element type of unsigned bytes.
+pub(super) const UINT8: i32 = 2;
 /// ONNX element type of signed bytes.
 pub(super) const INT8: i32 = 3;
 /// ONNX element type of 64-bit integers.
@@ -178,6 +180,14 @@ impl Node {
             .find(|attribute| attribute.name == name)?
             .i
     }
+
+    /// Finds a float attribute.
+    pub(super) fn float(&self, name: &str) -> Option<f32> {
+        self.attribute
+            .iter()
+            .find(|attribute| attribute.name == name)?
+            .f
+    }
 }
 
 impl Tensor {
@@ -193,6 +203,17 @@ impl Tensor {
                     .flat_map(|value| value.to_le_bytes())
                     .collect(),
             ),
+            ..Self::default()
+        }
+    }
+
+    /// Makes a tensor of signed bytes.
+    pub(super) fn of_int8s(name: String, dims: Vec<i64>, values: &[i8]) -> Self {
+        Self {
+            dims,
+            data_type: Some(INT8),
+            name: Some(name),
+            raw_data: Some(values.iter().map(|&value| value as u8).collect()),
             ..Self::default()
         }
     }

@@ -1,5 +1,6 @@
 //! Pinned packages: which archive a client fetches, and which of its files stay.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,13 @@ pub enum Preparation {
     Dequantise {
         /// The graph input that stays.
         input: String,
+    },
+    /// As `dequantise`; then its layers compute in 8 bits.
+    Quantise {
+        /// The graph input that stays.
+        input: String,
+        /// By the name of a tensor that layers read: the least and the greatest value that becomes a byte.
+        ranges: BTreeMap<String, [f32; 2]>,
     },
     /// Vanishing weights become zero: a processor computes with them slowly.
     Flush {

@@ -25,8 +25,8 @@ pub enum PrepareError {
         /// Bytes by which the model would shrink.
         lost_bytes: usize,
     },
-    /// A node cannot be folded.
-    #[error("node {node:?} cannot be folded: {reason}")]
+    /// A node cannot be folded or quantised.
+    #[error("node {node:?} cannot be prepared: {reason}")]
     Node {
         /// The node's name.
         node: String,
@@ -100,7 +100,7 @@ pub fn flush(model: &[u8], below: f32) -> Result<Vec<u8>, PrepareError> {
 }
 
 /// Reads a model of which nothing is lost when it is written again.
-fn parse(model: &[u8]) -> Result<Model, PrepareError> {
+pub(super) fn parse(model: &[u8]) -> Result<Model, PrepareError> {
     let parsed = Model::decode(model).map_err(PrepareError::Decode)?;
     let lost_bytes = model.len().abs_diff(parsed.encoded_len());
     if lost_bytes != 0 {
@@ -332,7 +332,8 @@ impl Weights<'_> {
     }
 }
 
-fn refuse(node: &Node, reason: &'static str) -> PrepareError {
+/// Says what is wrong with a node.
+pub(super) fn refuse(node: &Node, reason: &'static str) -> PrepareError {
     PrepareError::Node {
         node: node.name.clone().unwrap_or_else(|| node.op_type.clone()),
         reason,

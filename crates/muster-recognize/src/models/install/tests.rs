@@ -105,6 +105,7 @@ impl Shelf {
             file("p/e.onnx", "m/e.onnx", b"embedder"),
             package("samples", "client='pip'\nrole='samples'", "sdist", &sdist),
             file("s/a.jpg", "samples/a.jpg", b"anna"),
+            file("s/a.jpg", "samples/again.jpg", b"anna"),
             file("s/b.jpg", "samples/b.jpg", b"both"),
             package(
                 "swift",
@@ -175,7 +176,10 @@ fn it_keeps_the_listed_files_and_a_second_run_fetches_nothing() {
         (1, vec!["m".to_owned(), "samples".to_owned()])
     );
     assert_eq!(names(&folder.join("m")), ["d.onnx", "e.onnx"]);
-    assert_eq!(names(&folder.join("samples")), ["a.jpg", "b.jpg"]);
+    assert_eq!(
+        names(&folder.join("samples")),
+        ["a.jpg", "again.jpg", "b.jpg"]
+    );
     assert_eq!(
         fs::read(done.installation.embedder_file()).unwrap(),
         b"embedder"
@@ -219,7 +223,7 @@ fn damage_is_found_named_and_put_right() {
             (
                 "samples".to_owned(),
                 PackageRole::Samples,
-                8,
+                12,
                 FileState::Intact
             ),
             (
