@@ -157,6 +157,7 @@ mod tests {
         let error = catalogue.expect(&gallery("lost")).unwrap_err().to_string();
         assert!(error.contains("lost"), "{error}");
         assert_eq!(catalogue.find("fast"), Some("fr_feature"));
+        assert_eq!(catalogue.find("int8"), Some("sface_int8"));
         assert_eq!(catalogue.find("sface"), Some("sface"));
         assert_eq!(catalogue.find("slow"), None);
         assert_eq!(catalogue.to_embed(&gallery("sface")), ["sface"]);

