@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 const SERVER: &str = include_str!("moto/server.py");
 
 /// How long the server may take to answer a request outside AWS's protocols.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns the URL of the server that this test binary shares; `None` without one, see [`server`].
 pub fn endpoint() -> Option<&'static str> {
