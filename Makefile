@@ -76,7 +76,8 @@ test: page test-servers ## Run every test
 	    cargo test --release --locked --workspace
 	$(MAKE) run-page-tests
 
-test-long: build $(MOTO) ## Run the tests that take minutes: 20,000 damaged photographs (MUSTER_TEST_SEED has another 20,000), 30 bursts
+test-long: page $(MOTO) ## Run the tests that take minutes: 20,000 damaged photographs (MUSTER_TEST_SEED has another 20,000), 30 bursts
+	cargo test --release --locked --workspace --no-run
 	$(MUSTER) models install
 	MUSTER_MOTO="$(CURDIR)/$(MOTO)" cargo test --release --locked --workspace --test service --test fleets -- --ignored --nocapture --test-threads 1
 
