@@ -39,6 +39,9 @@ pub struct RobustArgs {
     /// of them where there are fewer
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = probes)]
     probes: usize,
+    /// Only the variations whose names begin so, as `turned` or `face 32`
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -88,6 +91,11 @@ fn variations(seed: u64) -> Vec<Option<Perturbation>> {
     all
 }
 
+/// What a variation is called in the table.
+fn name(variation: Option<Perturbation>) -> String {
+    variation.map_or_else(|| "as it is".to_owned(), |made| made.to_string())
+}
+
 /// Chooses `limit` of people's photographs; a person stands there once for each of theirs.
 fn sample(
     people: Vec<LabelledPhotos<PathBuf>>,
@@ -108,6 +116,14 @@ fn sample(
 
 /// Runs the evaluation and prints its figures.
 pub fn run(args: &RobustArgs, settings: &Settings) -> anyhow::Result<()> {
+    let mut variations = variations(args.seed);
+    if let Some(only) = &args.only {
+        variations.retain(|variation| name(*variation).starts_with(only));
+        anyhow::ensure!(
+            !variations.is_empty(),
+            "no variation's name begins with {only:?}: run it without --only to see them all"
+        );
+    }
     let Split {
         gallery,
         probes,
@@ -123,7 +139,6 @@ pub fn run(args: &RobustArgs, settings: &Settings) -> anyhow::Result<()> {
     let strangers = sample(strangers, args.probes, &mut random);
     let mut recognizers = Recognizers::load(&settings.models)?;
     let enrolled = recognizers.people(&gallery)?;
-    let variations = variations(args.seed);
     let probes = recognizers.people_as(&probes, &variations)?;
     let strangers = recognizers.people_as(&strangers, &variations)?;
     let by = By::new(&recognizers.installation, &settings.decisions);
@@ -137,7 +152,7 @@ pub fn run(args: &RobustArgs, settings: &Settings) -> anyhow::Result<()> {
             .collect();
         let unfit = |face: &&&Face| !limits.unmet_by(&face.quality).is_empty();
         let row = Row {
-            variation: variation.map_or_else(|| "as it is".to_owned(), |made| made.to_string()),
+            variation: name(*variation),
             found: Rate::count(&faces, Option::is_some),
             unfit: faces.iter().flatten().filter(unfit).count(),
             scores: outcome.scores,

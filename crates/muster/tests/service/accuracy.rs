@@ -48,6 +48,13 @@ async fn where_it_is_hard_every_variation_has_its_row() {
     }
     let missed = happened("face 12 px", "/scores/decided/fnir/happened");
     assert_eq!(missed, Some(1), "a face of 12 pixels is unfit to be named");
+    let only = ["robust", "--images", images, "--only", "face", "--json"];
+    let some: Value = serde_json::from_slice(&eval(&only).await.stdout).unwrap();
+    let some = some["variations"].as_array().unwrap();
+    assert_eq!(some.len(), 6);
+    for alone in some {
+        assert_eq!(alone, row(alone["variation"].as_str().unwrap()));
+    }
 }
 
 #[tokio::test]
@@ -73,6 +80,8 @@ async fn what_can_not_be_measured_is_refused_with_the_remedy() {
     said(&["robust", "--images", images], &alone).await;
     let probes = "0 is no number of photographs: name a whole one from 1 on";
     said(&["robust", "--images", images, "--probes", "0"], probes).await;
+    let only = r#"no variation's name begins with "upside": run it without --only to see them all"#;
+    said(&["robust", "--images", images, "--only", "upside"], only).await;
     for command in ["robust", "identify", "health"] {
         let seed = "x is no seed: name a whole number from 0 to 18446744073709551615";
         said(&[command, "--images", images, "--seed", "x"], seed).await;
