@@ -300,20 +300,24 @@ impl Recognizer {
             let is_this =
                 |known: &Known| known.face.bounds.overlap(&detection.bounds) > SAME_FACE_OVERLAP;
             let trusted = look_again::is_trusted(&detection);
-            if !trusted
-                && work
-                    .faces
-                    .iter()
-                    .any(|known| known.certain && is_this(known))
-            {
+            let is_known = work
+                .faces
+                .iter()
+                .any(|known| known.certain && is_this(known));
+            if !trusted && is_known {
+                continue;
+            }
+            let first = Sight::first(detection, turn);
+            let look = self.look_at(work, first)?;
+            let weak = look_again::is_weak(&look.quality);
+            // Nobody is left to say how it is turned.
+            if weak && is_known && work.second_looks >= MAX_SECOND_LOOKS {
+                work.analysis.embedded_in_vain += 1;
                 continue;
             }
             let before = work.faces.len();
             work.faces.retain(|known| !is_this(known));
             work.analysis.embedded_in_vain += before - work.faces.len();
-            let first = Sight::first(detection, turn);
-            let look = self.look_at(work, first)?;
-            let weak = look_again::is_weak(&look.quality);
             let mut certain = trusted && !weak;
             let mut looks = vec![look];
             if (!certain || work.care == Care::ToEnrol) && work.second_looks < MAX_SECOND_LOOKS {

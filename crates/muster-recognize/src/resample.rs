@@ -11,6 +11,10 @@ use crate::decode::Photo;
 /// between as aliasing.
 pub(crate) const ALIASES_FROM: f32 = 2.0;
 
+/// How far a part's edge may lie beyond the photograph's, in pixels, to be that edge: more than numbers of
+/// 32 bits lose in a sum at the longest side that is decoded.
+const EDGE: f64 = 1.0 / 16.0;
+
 /// Resizes parts of photographs; keeps its buffers from one to the next.
 #[derive(Default)]
 pub(crate) struct Resampler {
@@ -22,7 +26,8 @@ impl Resampler {
     /// Resizes the part `source` of a photograph to interleaved RGB pixels, bilinearly.
     ///
     /// When it shrinks, the kernel widens to cover every pixel of the part, so that nothing
-    /// aliases. A part that is empty, or does not lie within the photograph, comes out black.
+    /// aliases. A part that is empty, or reaches beyond the photograph by more than rounding does, comes
+    /// out black.
     pub(crate) fn resize(
         &mut self,
         photo: &Photo,
@@ -75,21 +80,30 @@ impl Resampler {
     ) -> &[u8] {
         self.pixels.resize(width as usize * height as usize * 3, 0);
         let Self { resizer, pixels } = self;
+        let (left, columns) = within(source.x, source.width, photo.width);
+        let (top, rows) = within(source.y, source.height, photo.height);
         let options = ResizeOptions::new()
             .resize_alg(algorithm)
             .use_alpha(false)
-            .crop(
-                source.x.into(),
-                source.y.into(),
-                source.width.into(),
-                source.height.into(),
-            );
+            .crop(left, top, columns, rows);
         // Of nothing the resizer makes nothing, and what was there would stay.
         let empty = source.width <= 0.0 || source.height <= 0.0;
         if empty || resize(resizer, photo, &options, width, height, pixels).is_err() {
             pixels.fill(0);
         }
         pixels
+    }
+}
+
+/// Where a part begins and how long it is, without what rounding has put beyond the photograph: the
+/// resizer, which computes in 64 bits, makes nothing of a part that is too long by the last bit.
+fn within(start: f32, length: f32, side: u32) -> (f64, f64) {
+    let (start, length, side) = (f64::from(start), f64::from(length), f64::from(side));
+    let beyond = start + length - side;
+    if beyond > 0.0 && beyond < EDGE {
+        (start, side - start)
+    } else {
+        (start, length)
     }
 }
 
@@ -145,6 +159,37 @@ mod tests {
                     inner.iter().all(|v| (60..200).contains(v)),
                     "{side}: {inner:?}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_that_ends_where_the_photograph_does_is_seen() {
+        let mut resampler = Resampler::default();
+        for side in [250u32, 333, 1000] {
+            let photo = Photo {
+                width: side,
+                height: side,
+                rgb: vec![255; side as usize * side as usize * 3],
+            };
+            let all = side as f32;
+            let whole = Bounds {
+                x: 0.0,
+                y: 0.0,
+                width: all,
+                height: all,
+            };
+            for step in 1..200 {
+                let start = step as f32 * 0.0015 * all;
+                let part = Bounds {
+                    x: start,
+                    y: start,
+                    ..whole
+                };
+                // What lies in the photograph, in numbers of 32 bits.
+                let part = part.intersection(&whole);
+                let pixels = resampler.resize_quickly(&photo, &part, 9, 9);
+                assert!(pixels.iter().all(|v| *v == 255), "{part:?} of {side}");
             }
         }
     }
