@@ -1,6 +1,7 @@
-//! Processor time of everything but the models: storage, queues, HTTP, messages.
+//! Processor time: of everything but the models (storage, queues, HTTP, messages), of a process and of
+//! a thread.
 //!
-//! Two readings of a clock of the kernel, which are cheap enough for every answer. By `nix`: the clocks
+//! Readings of a clock of the kernel are cheap enough for every answer. By `nix`: the clocks
 //! of `rustix` are a closed set, in which another thread's processor time is missing.
 
 use std::sync::OnceLock;
@@ -27,16 +28,30 @@ fn clock_of_this_thread() -> ClockId {
     ClockId::from_raw((!gettid().as_raw() << 3) | 4 | 2)
 }
 
+/// The processor time that all threads of this process have used so far, in programs and in the kernel;
+/// `None` where the kernel does not tell.
+pub fn of_process() -> Option<Duration> {
+    read(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// The processor time that the calling thread has used so far, likewise.
+pub fn of_this_thread() -> Option<Duration> {
+    read(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn read(clock: ClockId) -> Option<Duration> {
+    clock_gettime(clock).ok().map(Duration::from)
+}
+
 /// What this process has used so far, without the thread that runs the models; `None` where the
 /// kernel does not tell.
 pub fn beside_models() -> Option<Duration> {
-    let read = |clock| clock_gettime(clock).ok().map(Duration::from);
     // The part before the whole, so that the difference is not negative.
     let models = match MODELS.get() {
         Some(clock) => read(*clock)?,
         None => Duration::ZERO,
     };
-    read(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.checked_sub(models)
+    of_process()?.checked_sub(models)
 }
 
 #[cfg(test)]
@@ -52,5 +67,21 @@ mod tests {
         assert!((before..=own()).contains(&read), "{before} {read}");
         let other = std::thread::spawn(move || clock_gettime(clock).unwrap());
         assert!(other.join().unwrap() >= read);
+    }
+
+    #[test]
+    fn a_thread_is_a_part_of_its_process() {
+        let own = of_this_thread().unwrap();
+        let other = std::thread::spawn(move || {
+            loop {
+                let used = of_this_thread().unwrap();
+                if used > own + Duration::from_millis(10) {
+                    return used;
+                }
+            }
+        });
+        let other = other.join().unwrap();
+        assert!(of_process().unwrap() >= own + other);
+        assert!(of_this_thread().unwrap() < other);
     }
 }
