@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use muster_api::client::Client;
@@ -16,7 +16,7 @@ const SCRAPE: Duration = Duration::from_secs(1);
 const GROWING: usize = 1;
 
 /// Latencies with and without observers, in one measurement.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Viewers of `/v1/events`, beside one scraper of `/metrics`.
     pub viewers: usize,

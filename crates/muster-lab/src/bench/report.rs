@@ -1,289 +1,267 @@
-//! The figures of a measurement, and the same figures of the system that Muster came from.
-
-use std::time::Duration;
+//! What `muster bench` reports: its settings, the medians and every repetition.
 
 use muster_base::output::OutputError;
 use muster_base::print_line;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::observers::Observed;
+use super::figures::{Figures, IoCpuMs};
+use super::rows::ROWS;
 
-/// Milliseconds from sending a photograph to reading its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct LatencyMs {
-    /// Arithmetic mean.
-    pub avg: f64,
-    /// Median.
-    pub p50: f64,
-    /// 95th percentile.
-    pub p95: f64,
-    /// 99th percentile.
-    pub p99: f64,
-    /// Longest.
-    pub max: f64,
-}
-
-/// Processor milliseconds a photograph outside the models: storage, queues, messages, HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct IoCpuMs {
-    /// Of the web tier that was asked; `null` where it runs in the load generator's own process.
-    pub web: Option<f64>,
-    /// Of the workers, as far as their replies said.
-    pub workers: Option<f64>,
-    /// Of the web tier's, its HTTP alone: what an upload of the same size takes that is refused once
-    /// it is read. The rest of all is storage, queues and messages.
-    pub http: Option<f64>,
-}
-
-/// What a measurement found.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Figures {
-    /// Photographs sent.
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadSettings {
+    /// Width and height of the photographs, in pixels.
+    pub size: u32,
+    /// Photographs measured in each repetition.
     pub requests: usize,
-    /// Photographs that were not answered as the contract has it.
-    pub errors: usize,
-    /// Photographs answered, rightly or not, that no face was found.
-    pub no_face: usize,
-    /// Photographs answered a second, from the first submission to the last answer.
-    pub throughput_rps: f64,
-    /// Latencies of the answered ones.
-    pub latency_ms: LatencyMs,
-    /// Milliseconds that detection and embedding took of a worker for one photograph, on average
-    /// over those with faces: the models alone, as fast as they ran during this measurement.
-    pub models_ms: f64,
-    /// What everything around the models took.
-    pub io_cpu_ms: IoCpuMs,
-    /// From the first submission to the first answer, with no instance running before.
-    pub first_answer_s: f64,
-    /// From the first submission until as many instances ran as ever did.
-    pub scale_out_s: f64,
-    /// Most instances running at one time.
-    pub peak_instances: u64,
-    /// From the last answer until no instance was left.
-    pub scale_in_s: f64,
-    /// With and without observers, where there were any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub observed: Option<Observed>,
+    /// Photographs sent before them in each repetition.
+    pub warm_up: usize,
+    /// Photographs under way at one time; `null` at a constant rate.
+    pub concurrency: Option<usize>,
+    /// Photographs a second; `null` in a closed loop.
+    pub rate_rps: Option<f64>,
+    /// How often it is measured from zero to zero.
+    pub repetitions: usize,
+    /// Viewers that there are every other few seconds.
+    pub observers: Option<usize>,
 }
 
-/// The measurements that the figures are made of.
-#[derive(Clone, Debug, Default)]
-pub struct Measurements {
-    /// Photographs sent.
-    pub requests: usize,
-    /// Photographs that were not answered as the contract has it.
-    pub errors: usize,
-    /// Photographs answered that no face was found.
-    pub no_face: usize,
-    /// From sending each answered photograph to reading its answer.
-    pub latencies: Vec<Duration>,
-    /// Milliseconds of the models for each photograph with faces.
-    pub models_ms: Vec<f64>,
-    /// From the first submission to the first answer.
-    pub first_answer: Duration,
-    /// From the first submission to the last answer.
-    pub last_answer: Duration,
-    /// From the first submission until as many instances ran as ever did.
-    pub scale_out: Duration,
-    /// Most instances running at one time.
-    pub peak_instances: u64,
-    /// From the last answer until no instance was left.
-    pub scale_in: Duration,
-    /// The web tier's processor time, where it is known.
-    pub web_cpu: Option<Duration>,
-    /// The workers' processor time outside the models, where it is known.
-    pub worker_cpu: Option<Duration>,
-    /// The web tier's processor time for one upload that goes no further.
-    pub http_cpu: Option<Duration>,
-    /// With and without observers.
-    pub observed: Option<Observed>,
+/// A measurement, of one or more repetitions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// What was asked for; builds before `--repetitions` did not say.
+    pub settings: Option<LoadSettings>,
+    /// Medians of the repetitions; errors are added up.
+    #[serde(flatten)]
+    pub medians: Figures,
+    /// Each repetition; builds before `--repetitions` had one, which the medians are.
+    #[serde(default)]
+    pub repetitions: Vec<Figures>,
 }
 
-impl Figures {
-    pub(super) fn new(measured: Measurements) -> Self {
-        let mut latencies = measured.latencies;
-        latencies.sort_unstable();
-        let ms = |duration: Duration| round(duration.as_secs_f64() * 1e3);
-        let percentile = |p: f64| match latencies.len().checked_sub(1) {
-            Some(last) => ms(latencies[(p * last as f64).round() as usize]),
-            None => 0.0,
-        };
-        let sum: Duration = latencies.iter().sum();
-        let avg = match u32::try_from(latencies.len()) {
-            Ok(count @ 1..) => ms(sum / count),
-            _ => 0.0,
-        };
-        let answered = latencies.len() as f64;
-        let each = |used: Duration| round(used.as_secs_f64() * 1e3 / answered.max(1.0));
-        Self {
-            requests: measured.requests,
-            errors: measured.errors,
-            no_face: measured.no_face,
-            throughput_rps: round(
-                answered / measured.last_answer.as_secs_f64().max(f64::MIN_POSITIVE),
-            ),
-            latency_ms: LatencyMs {
-                avg,
-                p50: percentile(0.5),
-                p95: percentile(0.95),
-                p99: percentile(0.99),
-                max: percentile(1.0),
-            },
-            models_ms: round(
-                measured.models_ms.iter().sum::<f64>() / measured.models_ms.len().max(1) as f64,
-            ),
-            io_cpu_ms: IoCpuMs {
-                web: measured.web_cpu.map(each),
-                workers: measured.worker_cpu.map(each),
-                http: measured
-                    .http_cpu
-                    .map(|used| round(used.as_secs_f64() * 1e3)),
-            },
-            first_answer_s: round(measured.first_answer.as_secs_f64()),
-            scale_out_s: round(measured.scale_out.as_secs_f64()),
-            peak_instances: measured.peak_instances,
-            scale_in_s: round(measured.scale_in.as_secs_f64()),
-            observed: measured.observed,
+impl Report {
+    /// A report of repetitions; `None` of none.
+    pub fn new(settings: LoadSettings, repetitions: Vec<Figures>) -> Option<Self> {
+        Some(Self {
+            settings: Some(settings),
+            medians: Figures::medians(&repetitions)?,
+            repetitions,
+        })
+    }
+
+    /// The repetitions; at least one.
+    pub fn repetitions(&self) -> &[Figures] {
+        match &self.repetitions[..] {
+            [] => std::slice::from_ref(&self.medians),
+            repetitions => repetitions,
         }
     }
-}
 
-fn round(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
-}
-
-/// Prints the five figures of the original's table beside the original's own claims.
-///
-/// # Errors
-/// When nothing can be printed any more.
-pub fn print(figures: &Figures) -> Result<(), OutputError> {
-    let error_rate = 100.0 * figures.errors as f64 / figures.requests as f64;
-    let latency = &figures.latency_ms;
-    print_line!("{:<24}{:>16}   the original claims", "", "measured")?;
-    for (figure, measured, claimed) in [
-        (
-            "throughput",
-            format!("{:.1} req/s", figures.throughput_rps),
-            "100 req/s, 15 t2.micro",
-        ),
-        (
-            "average latency",
-            format!("{:.2} s", latency.avg / 1e3),
-            "0.96 s",
-        ),
-        (
-            "scale-out",
-            format!("{:.2} s", figures.scale_out_s),
-            "< 5 s",
-        ),
-        ("scale-in", format!("{:.2} s", figures.scale_in_s), "< 2 s"),
-        ("errors", format!("{error_rate:.2} %"), "< 0.1 %"),
-    ] {
-        print_line!("{figure:<24}{measured:>16}   {claimed}")?;
+    /// Photographs sent, or to be sent, in all repetitions, the warm-up included.
+    fn sent(&self) -> usize {
+        let warm_up = self.settings.as_ref().map_or(0, |all| all.warm_up);
+        (self.medians.requests + warm_up) * self.repetitions().len()
     }
-    print_line!("")?;
-    print_line!(
-        "{} photographs, {} instances at most; first answer from zero after {:.2} s",
-        figures.requests,
-        figures.peak_instances,
-        figures.first_answer_s
-    )?;
-    print_line!(
-        "latency p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
-        latency.p50,
-        latency.p95,
-        latency.p99,
-        latency.max
-    )?;
-    print_line!(
-        "the models took {:.1} ms a photograph: {:.2} instances' worth of the throughput",
-        figures.models_ms,
-        figures.throughput_rps * figures.models_ms / 1e3
-    )?;
-    if let IoCpuMs {
-        web: Some(web),
-        workers: Some(workers),
-        http,
-    } = figures.io_cpu_ms
-    {
-        print_line!(
-            "storage, queues and HTTP took {:.2} ms of processor time a photograph: web {web:.2}, \
-             workers {workers:.2}",
-            web + workers
-        )?;
-        if let Some(http) = http {
-            print_line!(
-                "of which HTTP by itself {http:.2} ms, and storage and queues {:.2} ms",
-                web + workers - http
+
+    /// Share of the photographs that were not answered as the contract has it, in per cent.
+    pub fn errors_percent(&self) -> f64 {
+        100.0 * self.medians.errors as f64 / self.sent().max(1) as f64
+    }
+
+    /// Prints the figures beside the claims of the system that Muster came from.
+    ///
+    /// # Errors
+    /// When nothing can be printed any more.
+    pub fn print(&self) -> Result<(), OutputError> {
+        let repetitions = self.repetitions();
+        let (measured, spread) = match repetitions.len() {
+            1 => ("measured".to_owned(), ""),
+            more => (format!("median of {more}"), "spread"),
+        };
+        print_columns("", &measured, "", spread, "the original claims")?;
+        for row in ROWS {
+            let Some(of) = row.spread(repetitions) else {
+                continue;
+            };
+            let spread = match repetitions.len() {
+                1 => String::new(),
+                _ => format!("{} to {} {}", row.show(of.low), row.show(of.high), row.unit),
+            };
+            print_columns(
+                row.name,
+                &row.show(of.median),
+                row.unit,
+                &spread,
+                row.claimed,
             )?;
         }
+        let errors = format!("{:.2}", self.errors_percent());
+        let counted = format!("{} of {} requests", self.medians.errors, self.sent());
+        print_columns("errors", &errors, "%", &counted, "< 0.1 %")?;
+        print_line!("")?;
+        self.print_settings()?;
+        self.print_details()
     }
-    if let Some(observed) = figures.observed {
-        let (watched, alone) = observed.answers;
+
+    fn print_settings(&self) -> Result<(), OutputError> {
+        let Some(settings) = &self.settings else {
+            return Ok(());
+        };
+        let arrivals = match (settings.rate_rps, settings.concurrency) {
+            (Some(rate), _) => format!("{rate} req/s, latencies from when each was due"),
+            (None, concurrency) => format!("{} at a time", concurrency.unwrap_or_default()),
+        };
         print_line!(
-            "average latency {:.1} ms with {} viewers and a scraper, {:.1} ms without: {:+.2} % \
-             ({watched} and {alone} answers)",
-            observed.latency_ms,
-            observed.viewers,
-            observed.alone_ms,
-            100.0 * (observed.latency_ms / observed.alone_ms - 1.0)
-        )?;
+            "{} photographs of {size} x {size} pixels, {arrivals}; {} before them to warm up",
+            settings.requests,
+            settings.warm_up,
+            size = settings.size
+        )
     }
-    if figures.no_face > 0 {
+
+    /// What the figures mean together.
+    fn print_details(&self) -> Result<(), OutputError> {
+        let figures = &self.medians;
         print_line!(
-            "{} photographs were answered that they show no face",
-            figures.no_face
+            "the models took {:.1} ms a photograph: {:.2} instances' worth of the throughput",
+            figures.models_ms,
+            figures.throughput_rps * figures.models_ms / 1e3
         )?;
+        if let IoCpuMs {
+            web: Some(web),
+            workers: Some(workers),
+            http,
+        } = figures.io_cpu_ms
+        {
+            print_line!(
+                "storage, queues and HTTP took {:.2} ms of processor time a photograph",
+                web + workers
+            )?;
+            if let Some(http) = http {
+                print_line!("without HTTP by itself {:.2} ms", web + workers - http)?;
+            }
+        }
+        if let Some(generator) = figures.generator_cpu_ms {
+            print_line!(
+                "the load generator took {generator:.2} ms of processor time a request: {:.2} processors' \
+                 worth of the throughput",
+                figures.throughput_rps * generator / 1e3
+            )?;
+        }
+        if let Some(observed) = figures.observed {
+            let (watched, alone) = observed.answers;
+            print_line!(
+                "average latency {:.1} ms with {} viewers and a scraper, {:.1} ms without: {:+.2} % \
+                 ({watched} and {alone} answers)",
+                observed.latency_ms,
+                observed.viewers,
+                observed.alone_ms,
+                100.0 * (observed.latency_ms / observed.alone_ms - 1.0)
+            )?;
+        }
+        if figures.no_face > 0 {
+            print_line!(
+                "{} photographs were answered that they show no face",
+                figures.no_face
+            )?;
+        }
+        match figures.sending {
+            Some(sending) if sending.not_sent > 0 => print_line!(
+                "{} photographs were not sent, since too many were under way: choose a lower --rate",
+                sending.not_sent
+            ),
+            _ => Ok(()),
+        }
     }
-    Ok(())
+}
+
+fn print_columns(
+    name: &str,
+    value: &str,
+    unit: &str,
+    spread: &str,
+    claimed: &str,
+) -> Result<(), OutputError> {
+    let line = format!("{name:<25}{value:>11} {unit:<12}{spread:<28}{claimed}");
+    print_line!("{}", line.trim_end())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use serde_json::{Value, json};
 
-    #[test]
-    fn the_figures_are_computed_as_documented() {
-        let ms = Duration::from_millis;
-        let latencies = (1..=100).rev().map(ms).collect();
-        let figures = Figures::new(Measurements {
-            requests: 101,
+    use super::*;
+    use crate::bench::figures::Measurements;
+
+    pub fn settings() -> LoadSettings {
+        LoadSettings {
+            size: 512,
+            requests: 40,
+            warm_up: 10,
+            concurrency: Some(4),
+            rate_rps: None,
+            repetitions: 3,
+            observers: None,
+        }
+    }
+
+    /// A report of repetitions of these throughputs.
+    pub fn report(throughputs: &[f64]) -> Report {
+        let repetitions = throughputs.iter().map(|throughput_rps| Figures {
+            requests: 40,
             errors: 1,
-            no_face: 0,
-            latencies,
-            models_ms: vec![10.0, 20.0],
-            first_answer: ms(300),
-            last_answer: ms(2000),
-            scale_out: ms(400),
-            peak_instances: 2,
-            scale_in: ms(1100),
-            web_cpu: None,
-            worker_cpu: Some(ms(150)),
-            http_cpu: Some(ms(1)),
-            observed: None,
+            throughput_rps: *throughput_rps,
+            ..Figures::new(&Measurements::default())
         });
-        assert_eq!(
-            figures.io_cpu_ms,
-            IoCpuMs {
-                web: None,
-                workers: Some(1.5),
-                http: Some(1.0)
-            }
-        );
-        assert_eq!((figures.throughput_rps, figures.models_ms), (50.0, 15.0));
-        let latency = figures.latency_ms;
-        assert_eq!((latency.avg, latency.p50, latency.max), (50.5, 51.0, 100.0));
-        assert_eq!((latency.p95, latency.p99), (95.0, 99.0));
-        assert_eq!((figures.first_answer_s, figures.scale_in_s), (0.3, 1.1));
+        Report::new(settings(), repetitions.collect()).unwrap()
+    }
+
+    /// What builds before `--repetitions` printed.
+    pub fn older() -> Value {
+        json!({
+            "requests": 40, "errors": 2, "no_face": 0, "throughput_rps": 50.0,
+            "latency_ms": {"avg": 1.0, "p50": 1.0, "p95": 2.0, "p99": 2.0, "max": 3.0},
+            "models_ms": 10.0, "io_cpu_ms": {"web": null, "workers": 1.5, "http": null},
+            "first_answer_s": 0.5, "scale_out_s": 0.5, "peak_instances": 2, "scale_in_s": 1.0,
+        })
     }
 
     #[test]
-    fn nothing_answered_is_zero_not_a_panic() {
-        let figures = Figures::new(Measurements {
-            requests: 5,
-            errors: 5,
-            ..Measurements::default()
-        });
-        assert_eq!((figures.throughput_rps, figures.latency_ms.max), (0.0, 0.0));
+    fn medians_stand_where_a_single_measurements_figures_stood() {
+        let json = serde_json::to_value(report(&[60.0, 50.0, 70.0])).unwrap();
+        for (key, value) in older().as_object().unwrap() {
+            let kind = |value: &Value| std::mem::discriminant(value);
+            let now = &json[key];
+            assert!(kind(now) == kind(value), "{key}: {now} {value}");
+        }
+        assert_eq!(
+            (&json["throughput_rps"], &json["requests"]),
+            (&json!(60.0), &json!(40))
+        );
+        assert_eq!(
+            (&json["errors"], &json["settings"]["warm_up"]),
+            (&json!(3), &json!(10))
+        );
+        let each: Vec<_> = json["repetitions"].as_array().unwrap().iter().collect();
+        assert_eq!(
+            each.iter()
+                .map(|one| &one["throughput_rps"])
+                .collect::<Vec<_>>(),
+            [60.0, 50.0, 70.0]
+        );
+        assert_eq!(
+            serde_json::from_value::<Report>(json.clone()).unwrap(),
+            report(&[60.0, 50.0, 70.0])
+        );
+    }
+
+    #[test]
+    fn errors_are_a_share_of_all_that_was_sent() {
+        assert_eq!(report(&[1.0, 2.0, 3.0]).errors_percent(), 2.0);
+        let older: Report = serde_json::from_value(older()).unwrap();
+        assert_eq!(
+            (older.errors_percent(), older.repetitions().len()),
+            (5.0, 1)
+        );
     }
 }

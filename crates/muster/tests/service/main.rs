@@ -6,6 +6,7 @@ mod api;
 mod audit;
 mod aws;
 mod bad_input;
+mod bench;
 mod clock;
 mod costs;
 mod crash;
