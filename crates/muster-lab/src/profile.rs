@@ -1,5 +1,7 @@
 //! `muster profile`: the worker's pipeline in this process, on one thread, stage by stage.
 
+mod disturbance;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,8 @@ use muster_recognize::decode::DecodeLimits;
 use muster_recognize::models::Installation;
 use muster_recognize::recognizer::{Options, Recognizer};
 use serde_json::json;
+
+use disturbance::{Disturbance, Moment};
 
 use crate::photos::{Variation, open, photos_in, square_jpeg};
 use muster_api::progress;
@@ -44,7 +48,9 @@ pub struct ProfileArgs {
 ///
 /// Each photograph goes through the whole pipeline, and at once afterwards the same model runs are
 /// repeated on ready tensors; `ratio` is the median of the two's ratio, photograph by photograph, and
-/// its quartiles tell whether something else was at work meanwhile.
+/// its quartiles tell whether something else was at work meanwhile. `not_running` is the share of each
+/// half's time in which this thread did not run, and `cpu_ratio` the ratio of what it ran; where the halves
+/// were disturbed so differently that the ratio is wrong by more than 2 %, that is said.
 ///
 /// # Errors
 /// When the models or photographs can not be read.
@@ -65,18 +71,22 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut totals = Vec::new();
     let mut raws = Vec::new();
     let mut ratios = Vec::new();
+    let mut disturbance = Disturbance::default();
     let mut stages: [Vec<f64>; 5] = Default::default();
     let mut faces = 0;
     let bar = progress::bar(args.count, "profiling");
     for n in 0..args.count + WARM_UP {
         let bytes = &photos[n % photos.len()];
-        let begun = Instant::now();
+        let begun = Moment::now();
         let analysis = recognizer.analyze(bytes)?;
         let matching = Instant::now();
         std::hint::black_box(judge.decide(&analysis.faces, &gallery, &shipped));
         let matched = matching.elapsed();
-        let total = begun.elapsed();
+        let pipeline = begun.spent();
+        let total = pipeline.wall;
+        let begun = Moment::now();
         let raw = recognizer.run_models_alone(&analysis)?;
+        let models = begun.spent();
         if n < WARM_UP {
             continue;
         }
@@ -85,6 +95,7 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         totals.push(millis(total));
         raws.push(millis(raw));
         ratios.push(total.as_secs_f64() / raw.as_secs_f64());
+        disturbance.add(pipeline, models);
         let timing = &analysis.timing;
         let spent = [
             timing.decode,
@@ -101,6 +112,8 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
     let [decode, detect, align, embed, match_] = stages.map(median);
     let (total, raw) = (median(totals), median(raws));
     let [low, ratio, high] = quartiles(ratios);
+    let (not_running, differs) = (disturbance.not_running(), disturbance.differs());
+    let cpu_ratio = not_running.map(|_| median(disturbance.cpu_ratios()));
     let faces_per_photo = faces as f64 / args.count as f64;
     if args.json {
         let figures = json!({
@@ -111,6 +124,11 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
             "raw_model_ms": raw,
             "ratio": ratio,
             "ratio_quartiles": [low, high],
+            "not_running": not_running.map(|[pipeline, models]| json!({
+                "pipeline": round(pipeline), "models": round(models),
+            })),
+            "cpu_ratio": cpu_ratio,
+            "disturbed_differently": not_running.map(|_| differs),
             "photos": args.count,
             "faces_per_photo": faces_per_photo,
             "size": args.size,
@@ -119,7 +137,7 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         return Ok(());
     }
     print_line!(
-        "{} photographs, {faces_per_photo:.2} faces each, medians in ms:",
+        "{} photographs, {faces_per_photo:.2} faces each, medians:",
         args.count
     )?;
     for (stage, ms) in [
@@ -129,17 +147,31 @@ pub fn run(args: ProfileArgs, settings: &Settings) -> anyhow::Result<()> {
         ("embed", embed),
         ("match", match_),
     ] {
-        print_line!("  {stage:<10} {ms:8.3}")?;
+        print_line!("  {stage:<10} {ms:8.3} ms")?;
     }
-    print_line!("  {:<10} {total:8.3}", "total")?;
+    print_line!("  {:<10} {total:8.3} ms", "total")?;
     print_line!(
-        "  {:<10} {raw:8.3}   (the two models alone, on ready tensors)",
+        "  {:<10} {raw:8.3} ms   (the two models alone, on ready tensors)",
         "models"
     )?;
     print_line!(
-        "  {:<10} {ratio:8.3}   (half of the photographs: {low:.3} to {high:.3})",
+        "  {:<10} {ratio:8.3} times the models   (half of the photographs: {low:.3} to {high:.3} times)",
         "ratio"
     )?;
+    let (Some([pipeline, models]), Some(cpu_ratio)) = (not_running, cpu_ratio) else {
+        return Ok(());
+    };
+    print_line!(
+        "not running: {:.1} % of the pipeline's time, {:.1} % of the models'",
+        100.0 * pipeline,
+        100.0 * models
+    )?;
+    if differs {
+        print_line!(
+            "the two halves were disturbed differently, by which the ratio may be wrong by more than 2 %: of \
+             processor time it is {cpu_ratio:.3} times; measure again while nothing else runs"
+        )?;
+    }
     Ok(())
 }
 
@@ -197,6 +229,10 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
 /// The middle value, rounded to a thousandth; 0 of nothing.
 fn median(values: Vec<f64>) -> f64 {
     let [_, middle, _] = quartiles(values);
@@ -208,7 +244,7 @@ fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| {
         let value = values.get(values.len() * quarter / 4);
-        (value.copied().unwrap_or(0.0) * 1e3).round() / 1e3
+        round(value.copied().unwrap_or(0.0))
     })
 }
 

@@ -95,3 +95,21 @@ async fn a_measurement_is_a_baseline_of_the_next() {
         (&json!(0), &json!(0))
     );
 }
+
+#[tokio::test]
+async fn a_profile_says_how_much_it_did_not_run() {
+    if samples().is_none() {
+        return;
+    }
+    let mut command = muster();
+    command.args(["profile", "--count", "3", "--size", "160", "--json"]);
+    let ended = tokio::time::timeout(LIMIT, command.output());
+    let profile = figures(&ended.await.unwrap().unwrap());
+    for half in ["pipeline", "models"] {
+        let share = profile["not_running"][half].as_f64().unwrap();
+        assert!((0.0..1.0).contains(&share), "{profile}");
+    }
+    assert!(profile["cpu_ratio"].as_f64().unwrap() > 0.0, "{profile}");
+    assert!(profile["disturbed_differently"].is_boolean(), "{profile}");
+    assert!(profile["stages_ms"]["embed"].is_number(), "{profile}");
+}
