@@ -175,7 +175,7 @@ fn a_crowd_upside_down_is_turned_by_those_who_were_looked_at() {
     let Some(mut installed) = Installed::load() else {
         return;
     };
-    // So many that more of those found upside down are not looked at again than are.
+    // Far more faces than are looked at again in one photograph.
     let people: Vec<DynamicImage> = installed.people.iter().cycle().take(100).cloned().collect();
     let crowd = mosaic(&people, 140, 10);
     let upright = installed.analyze(&crowd);
