@@ -171,7 +171,7 @@ fn mosaic(photos: &[DynamicImage], side: u32, in_a_row: usize) -> DynamicImage {
 }
 
 #[test]
-fn a_crowd_upside_down_is_turned_by_those_who_were_looked_at() {
+fn a_crowd_upside_down_is_turned() {
     let Some(mut installed) = Installed::load() else {
         return;
     };
